@@ -1,0 +1,593 @@
+"""Protocols, keys and corpora: which utterances there are, what they are, and where they lie.
+
+A *protocol* (or *key*) lists one utterance per line. Five forms are read, told apart by their
+columns; all of them become the same table:
+
+======================  ================================================================
+form                    columns
+======================  ================================================================
+ids only                utterance
+ASVspoof 2019 CM        speaker utterance - attack label
+In-the-Wild key         - utterance - - - label
+ASVspoof 2021 LA        speaker utterance codec transmission attack label trim phase
+ASVspoof 2021 DF        speaker utterance codec source attack label trim phase [vocoder ...]
+In-the-Wild meta.csv    file,speaker,label (comma separated, with a header)
+======================  ================================================================
+
+The two 2021 forms share eight columns; utterances named ``DF_...`` mean the second. The phase of
+the 2021 sets (``progress``, ``eval``, ``hidden``) is called *subset* in the challenge's papers.
+Sources: the README files of the ASVspoof 2019 and 2021 databases and the 2021 evaluation package.
+
+Everything in these files is checked, since a wrong row gives a wrong error rate without a word:
+one form per file, known labels and phases, no duplicates, and utterance names that cannot leave
+the folder of the corpus. A :class:`ProtocolError` names the file, the line and the remedy.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .errors import AudioError, ProtocolError, SlslibError
+
+LABELS = {"bonafide": 1, "bona-fide": 1, "spoof": 0}
+"""The spellings of the two classes; 1 is bona fide, 0 is spoof."""
+
+PHASES = {"progress": "progress", "eval": "eval", "hidden": "hidden", "hidden_track": "hidden"}
+"""The spellings of the ASVspoof 2021 phases."""
+
+COLUMNS: tuple[str, ...] = ("utterance", "label", "speaker", "attack", "codec", "transmission")
+COLUMNS += ("source", "vocoder", "trim", "phase")
+
+# Where each quantity stands in a line of each whitespace-separated form.
+_2019 = {"speaker": 0, "utterance": 1, "attack": 3, "label": 4}
+_WILD = {"utterance": 1, "label": 5}
+_LA = {"speaker": 0, "utterance": 1, "codec": 2, "transmission": 3, "attack": 4, "label": 5}
+_LA |= {"trim": 6, "phase": 7}
+_DF = {"speaker": 0, "utterance": 1, "codec": 2, "source": 3, "attack": 4, "label": 5}
+_DF |= {"trim": 6, "phase": 7}
+
+_MAX_BYTES = 512 * 2**20  # the largest official key has 57 MB
+_CHUNK = 65_536
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*(?:\.[A-Za-z0-9]+)?")
+_ALLOWED = bytes([9, 10, *range(32, 127), *range(128, 256)])
+
+
+def read_protocol(path: str | Path) -> pd.DataFrame:
+    """Read a protocol or key of any known form, plain or gzipped.
+
+    Args:
+        path: The file.
+
+    Returns:
+        One row per utterance in the order of the file, with the string columns ``utterance``,
+        ``speaker``, ``attack``, ``codec``, ``transmission``, ``source``, ``vocoder``, ``trim`` and
+        ``phase`` (``"-"`` where the form has none) and ``label`` as int8: 1 bona fide, 0 spoof,
+        -1 unknown (ids only). The attack and vocoder of bona fide speech are always ``"-"``.
+
+    Raises:
+        ProtocolError: The file is missing, unreadable, torn, mixes forms, or has an unknown
+            label or phase, a duplicate or an unsafe utterance name.
+    """
+    path = Path(path)
+    lines = read_lines(path)
+    header = [name.strip().lower() for name in lines[0].split(",")]
+    if "file" in header and "label" in header:
+        table, first = _read_csv(path, lines, header), 2
+    else:
+        table, first = _read_columns(path, lines), 1
+    check_utterances(path, table["utterance"], first, ProtocolError)
+    n = len(table["utterance"])
+    labels = table.pop("label", None)
+    frame = pd.DataFrame({name: table.get(name, ["-"] * n) for name in COLUMNS if name != "label"})
+    frame.insert(1, "label", _codes(path, labels, first) if labels else np.full(n, -1, np.int8))
+    # The 2021 keys write "bonafide" into the attack and vocoder of bona fide speech.
+    frame.loc[frame["label"] == 1, ["attack", "vocoder"]] = "-"
+    return frame
+
+
+def _read_columns(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
+    """Split whitespace-separated lines into the columns of their form."""
+    head = lines[0].split()
+    form, n_columns = _form(path, head), len(head)
+    table: dict[str, list[str]] = {name: [] for name in form}
+    seen: dict[str, str] = {}
+    # In chunks, so that a key with 13 columns never exists as eight million strings at once.
+    for start in range(0, len(lines), _CHUNK):
+        rows = [line.split() for line in lines[start : start + _CHUNK]]
+        for number, row in enumerate(rows, start + 1):
+            if len(row) != n_columns:
+                raise ProtocolError(
+                    f"{path}, line {number}: {len(row)} columns where line 1 has {n_columns}: "
+                    f"{_quote(lines[number - 1])}. The file is torn or mixes two forms; "
+                    "use one complete protocol per file."
+                )
+        columns = list(zip(*rows, strict=True))
+        for name, index in form.items():
+            if name == "utterance":
+                table[name].extend(columns[index])
+            else:
+                table[name].extend([seen.setdefault(value, value) for value in columns[index]])
+    if n_columns == 8:
+        is_df = head[1].startswith("DF_")
+        for number, utterance in enumerate(table["utterance"], 1):
+            if utterance.startswith("DF_") != is_df:
+                raise ProtocolError(
+                    f"{path}, line {number}: {utterance!r} in a file that begins with {head[1]!r}: "
+                    "LA and DF trials in one file. Use one key per track."
+                )
+    if "phase" in table:
+        for number, phase in enumerate(table["phase"], 1):
+            if phase not in PHASES and phase != "-":
+                raise ProtocolError(
+                    f"{path}, line {number}: unknown phase {_quote(phase)}. "
+                    "Known are progress, eval and hidden."
+                )
+        table["phase"] = [PHASES.get(phase, phase) for phase in table["phase"]]
+    return table
+
+
+def _form(path: Path, head: Sequence[str]) -> dict[str, int]:
+    """Tell the form of a whitespace-separated protocol by its first line."""
+    n = len(head)
+    if n == 1:
+        return {"utterance": 0}
+    if n == 5:
+        return _2019
+    if n == 6:
+        return _WILD
+    if n == 8:
+        return _DF if head[1].startswith("DF_") else _LA
+    if 9 <= n <= 13:
+        return _DF | {"vocoder": 8}
+    hint = {2: " Two columns are a score file.", 4: " Four columns are a score file.",
+            3: " Three columns are speaker verification scores."}.get(n, "")  # fmt: skip
+    raise ProtocolError(
+        f"{path}, line 1: {n} columns fit no known protocol: {_quote(' '.join(head))}.{hint} "
+        "Known are 1 (ids), 5 (ASVspoof 2019), 6 (In-the-Wild), 8 (ASVspoof 2021) and 9 to 13 "
+        "(ASVspoof 2021 DF) columns, and In-the-Wild's meta.csv."
+    )
+
+
+def _read_csv(path: Path, lines: Sequence[str], header: Sequence[str]) -> dict[str, list[str]]:
+    """Read In-the-Wild's ``meta.csv``, whose speaker names hold spaces."""
+    table: dict[str, list[str]] = {"utterance": [], "speaker": [], "label": []}
+    reader = csv.reader(lines[1:], strict=True)
+    try:
+        for row in reader:
+            if len(row) != len(header) or reader.line_num != len(table["label"]) + 1:
+                raise ProtocolError(
+                    f"{path}, line {reader.line_num + 1}: {len(row)} fields where the header has "
+                    f"{len(header)}. The file is torn; get meta.csv again."
+                )
+            fields = dict(zip(header, row, strict=True))
+            table["utterance"].append(fields["file"].strip())
+            table["speaker"].append(fields.get("speaker", "-").strip() or "-")
+            table["label"].append(fields["label"].strip())
+    except csv.Error as error:
+        raise ProtocolError(
+            f"{path}, line {reader.line_num + 1}: not valid CSV ({error}). Get meta.csv again."
+        ) from error
+    if not table["label"]:
+        raise ProtocolError(f"{path}: a header and no trials. Get meta.csv again.")
+    return table
+
+
+def _codes(path: Path, labels: Sequence[str], first: int) -> np.ndarray:
+    """Translate class names into int8 codes."""
+    codes = [LABELS.get(label, -2) for label in labels]
+    if -2 in codes:
+        index = codes.index(-2)
+        label = labels[index]
+        hint = " This is a speaker verification key." if "target" in label else ""
+        raise ProtocolError(
+            f"{path}, line {index + first}: unknown label {_quote(label)}. "
+            f"Known are bonafide, bona-fide and spoof.{hint}"
+        )
+    return np.array(codes, np.int8)
+
+
+def read_lines(
+    path: str | Path, error: type[SlslibError] = ProtocolError, *, whole_last_line: bool = False
+) -> list[str]:
+    """Read a text file as lines, refusing anything that is not plain, complete text.
+
+    Args:
+        path: The file; gzip is recognised by its content.
+        error: The error type to raise.
+        whole_last_line: Refuse a last line that does not end with a newline.
+
+    Returns:
+        At least one line, none of them blank, without their ends.
+
+    Raises:
+        SlslibError: Of the type given, for a file that is missing, not regular, empty, too large,
+            damaged, not UTF-8, holds control characters or blank lines, or has a torn last line.
+    """
+    data = _read_bytes(Path(path), error).replace(b"\r\n", b"\n")
+    if not data.strip():
+        raise error(f"{path}: the file is empty. Get or write it again.")
+    if whole_last_line and not data.endswith(b"\n"):
+        number = data.count(b"\n") + 1
+        raise error(
+            f"{path}, line {number}: the last line does not end with a newline, so it may be "
+            "cut short. Write the file again, or add the newline if the line is complete."
+        )
+    if strange := data.translate(None, _ALLOWED):
+        number = data.count(b"\n", 0, data.index(strange[:1])) + 1
+        raise error(
+            f"{path}, line {number}: control character "
+            f"0x{strange[0]:02x}. The file is damaged or is not text; get or write it again."
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        number = data.count(b"\n", 0, problem.start) + 1
+        raise error(
+            f"{path}, line {number}: not UTF-8 text "
+            f"(byte 0x{data[problem.start]:02x}). Save the file as UTF-8."
+        ) from problem
+    lines = text.rstrip("\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line or line.isspace():
+            raise error(f"{path}, line {number}: blank line. Remove it if nothing is missing.")
+    return lines
+
+
+def _read_bytes(path: Path, error: type[SlslibError]) -> bytes:
+    """Read a regular file, bounded, and unpack it if it is gzipped."""
+    if not path.is_file():
+        what = "not a regular file" if path.exists() else "no such file"
+        raise error(f"{path}: {what}. Give the path of a protocol, key or score file.")
+    try:
+        with path.open("rb") as plain:
+            packed = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            if packed:
+                with gzip.open(plain) as unpacked:
+                    data = unpacked.read(_MAX_BYTES + 1)
+            else:
+                data = plain.read(_MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as problem:
+        raise error(f"{path}: cannot be read ({problem}). Get or write it again.") from problem
+    if len(data) > _MAX_BYTES:
+        raise error(f"{path}: more than {_MAX_BYTES >> 20} MiB of text. This is no list of trials.")
+    return data
+
+
+def check_utterances(
+    path: str | Path, utterances: Sequence[str], first: int, error: type[SlslibError]
+) -> None:
+    """Refuse duplicate utterance names and those that could leave the corpus folder.
+
+    Args:
+        path: The file they come from, for the message.
+        utterances: The names, one per line of the file.
+        first: The line of the first name.
+        error: The error type to raise.
+    """
+    for number, utterance in enumerate(utterances, first):
+        if not _PLAIN_ID.fullmatch(utterance) and (problem := _unsafe(utterance)):
+            raise error(
+                f"{path}, line {number}: utterance name {_quote(utterance)} {problem}. "
+                "Names are file names inside the corpus folder; correct or remove the line."
+            )
+    if len(set(utterances)) != len(utterances):
+        lines: dict[str, int] = {}
+        twice = []
+        for number, utterance in enumerate(utterances, first):
+            if lines.setdefault(utterance, number) != number:
+                twice.append((utterance, number))
+        utterance, number = twice[0]
+        raise error(
+            f"{path}, line {number}: {utterance!r} stands already in line {lines[utterance]} "
+            f"({len(twice)} duplicates in all). A trial counts once; remove the repetitions."
+        )
+
+
+def _unsafe(utterance: str) -> str | None:
+    """Say what is wrong with an utterance name, if anything."""
+    if not utterance or utterance in {"-", "."}:
+        return "is empty"
+    if not utterance.isprintable():
+        return "holds a control or invisible character"
+    if ".." in utterance or utterance.startswith(("/", "~")) or "\\" in utterance:
+        return "could point outside the corpus"
+    if re.match(r"[A-Za-z]:", utterance):
+        return "is an absolute path"
+    if len(utterance.encode()) > 200:
+        return "is too long"
+    return None
+
+
+def _quote(text: str) -> str:
+    """Show a value from a file, cut to a readable length, on one line."""
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hash a file's bytes as they are on disk."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The trials of one corpus (or one partition of it) and where their audio lies.
+
+    Attributes:
+        name: The name or folder it was opened by.
+        partition: ``train``, ``dev``, ``eval``, ...; ``"-"`` where there is only one.
+        trials: The table of :func:`read_protocol`.
+        audio_dirs: The folders that hold the recordings.
+        suffixes: What may follow an utterance's name, in the order tried.
+        protocol: The file the trials come from.
+        protocol_sha256: That file's hash, for the record of a run.
+        root: The folder that every recording must lie in.
+    """
+
+    name: str
+    partition: str
+    trials: pd.DataFrame
+    audio_dirs: tuple[Path, ...]
+    suffixes: tuple[str, ...]
+    protocol: Path
+    protocol_sha256: str
+    root: Path
+    _listings: dict[Path, dict[str, bool]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        """Count the trials."""
+        return len(self.trials)
+
+    def audio_path(self, utterance: str) -> Path:
+        """Find an utterance's recording.
+
+        Each folder is listed once, on the first call, so that 600,000 look-ups in four folders
+        cost one pass over them and no look at single files.
+
+        Raises:
+            AudioError: No folder holds it, or its name or a symbolic link leads outside.
+        """
+        if problem := _unsafe(utterance):
+            raise AudioError(f"{_quote(utterance)}: the name {problem}. Correct the protocol.")
+        for folder in self.audio_dirs:
+            for suffix in self.suffixes:
+                path = folder / (utterance + suffix)
+                is_link = self._listing(path.parent).get(path.name)
+                if is_link is None:
+                    continue
+                if is_link and not self._inside(path):
+                    raise AudioError(
+                        f"{path}: a symbolic link to {path.resolve()}, outside the corpus. "
+                        "Link the whole folder, or put the file itself there."
+                    )
+                return path
+        folders = ", ".join(map(str, self.audio_dirs))
+        raise AudioError(
+            f"{utterance}: no {' or '.join(utterance + suffix for suffix in self.suffixes)} in "
+            f"{folders}. Unpack the corpus completely, or check --data."
+        )
+
+    def _listing(self, folder: Path) -> dict[str, bool]:
+        """List a folder once: its file names, and whether each is a symbolic link."""
+        if folder not in self._listings:
+            try:
+                with os.scandir(folder) as entries:
+                    listing = {entry.name: entry.is_symlink() for entry in entries}
+            except (FileNotFoundError, NotADirectoryError):
+                listing = {}
+            except OSError as problem:
+                raise AudioError(f"{folder}: cannot be listed ({problem}).") from problem
+            # Only sub-folders named in an utterance can be links: audio_dirs are the user's own.
+            if folder not in self.audio_dirs and listing and not self._inside(folder):
+                raise AudioError(
+                    f"{folder}: leads outside the corpus. Put the folder itself there."
+                )
+            self._listings[folder] = listing
+        return self._listings[folder]
+
+    def _inside(self, path: Path) -> bool:
+        """Whether a path, with all links followed, is inside the corpus."""
+        real = path.resolve()
+        return any(real.is_relative_to(top.resolve()) for top in (self.root, *self.audio_dirs))
+
+
+_SOURCES = {
+    "asvspoof2019-la": "LA.zip of ASVspoof 2019, https://datashare.ed.ac.uk/handle/10283/3336",
+    "asvspoof2021-la": "ASVspoof 2021 LA, https://zenodo.org/records/4837263",
+    "asvspoof2021-df": "ASVspoof 2021 DF, https://zenodo.org/records/4835108",
+    "in-the-wild": "In-the-Wild, https://deepfake-total.com/in_the_wild",
+}
+_KEYS = "https://www.asvspoof.org/index2021.html"
+_PARTITION = re.compile(r"(.+):([a-z]+)")
+
+
+def open_corpus(spec: str, data_root: str | Path = ".") -> Corpus:
+    """Open a corpus as it is distributed, or any folder that looks like one.
+
+    Args:
+        spec: ``NAME[:PARTITION]``. ``asvspoof2019-la`` with ``train``, ``dev`` or ``eval``;
+            ``asvspoof2021-la`` and ``asvspoof2021-df``, whole or with a phase (``progress``,
+            ``eval``, ``hidden``), which needs the keys; ``in-the-wild``; or a folder that holds
+            ``flac/`` or ``wav/`` and protocols, in ``protocols/`` or beside it, whose file names
+            contain the partition, as in ``x.cm.train.trn.txt``.
+        data_root: The folder that holds the named corpora, as unpacked. A folder given as
+            ``spec`` may be absolute, relative to this one or to the working directory.
+
+    Returns:
+        The corpus. Labels are -1 for ASVspoof 2021 without its keys.
+
+    Raises:
+        ProtocolError: A folder or protocol is missing or malformed; the message says what was
+            looked for and where it is to be had.
+    """
+    root = Path(data_root)
+    match = _PARTITION.fullmatch(spec)
+    name, partition = (match[1], match[2]) if match else (spec, "")
+    if name == "asvspoof2019-la":
+        return _open_2019(root, partition)
+    if name in {"asvspoof2021-la", "asvspoof2021-df"}:
+        return _open_2021(root, name, partition)
+    if name == "in-the-wild":
+        return _open_wild(root, partition)
+    return _open_folder(root, name, partition)
+
+
+def partitions(spec: str, data_root: str | Path = ".") -> list[str]:
+    """List the partitions of a corpus that are there; empty where it has none or is absent."""
+    root = Path(data_root)
+    match = _PARTITION.fullmatch(spec)
+    name = match[1] if match else spec
+    if name == "asvspoof2019-la":
+        present = ("train", "dev", "eval")
+        return [part for part in present if _find(_protocols_2019(root, part))]
+    if name in {"asvspoof2021-la", "asvspoof2021-df"}:
+        key = _find(_keys_2021(root, name[-2:].upper()))
+        return sorted(set(read_protocol(key)["phase"]) - {"-"}) if key else []
+    if name in _SOURCES:
+        return []
+    return sorted(_folder_protocols(_folder(root, name)))
+
+
+def _find(candidates: Sequence[Path]) -> Path | None:
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _need(candidates: Sequence[Path], what: str, source: str) -> Path:
+    """Return the first path that exists, or say where all of them were expected."""
+    if found := _find(candidates):
+        return found
+    raise ProtocolError(
+        f"{what} not found: looked for {' and '.join(map(str, candidates))}. "
+        f"Get {source}, unpack it there, or set --data (SLSLIB_DATA) to the folder that holds it."
+    )
+
+
+def _build(name: str, partition: str, protocol: Path, dirs: Sequence[Path], root: Path,
+           suffixes: tuple[str, ...] = (".flac",)) -> Corpus:  # fmt: skip
+    trials = read_protocol(protocol)
+    return Corpus(name, partition or "-", trials, tuple(dirs), suffixes, protocol,
+                  sha256_of(protocol), root)  # fmt: skip
+
+
+def _protocols_2019(root: Path, partition: str) -> list[Path]:
+    name = f"ASVspoof2019.LA.cm.{partition}.{'trn' if partition == 'train' else 'trl'}.txt"
+    return [top / "ASVspoof2019_LA_cm_protocols" / name for top in (root / "LA", root)]
+
+
+def _open_2019(root: Path, partition: str) -> Corpus:
+    if partition not in {"train", "dev", "eval"}:
+        raise ProtocolError(
+            f"asvspoof2019-la:{partition}: no such partition. "
+            "Write asvspoof2019-la:train, asvspoof2019-la:dev or asvspoof2019-la:eval."
+        )
+    source = _SOURCES["asvspoof2019-la"]
+    protocol = _need(_protocols_2019(root, partition), f"The {partition} protocol", source)
+    audio = protocol.parent.parent / f"ASVspoof2019_LA_{partition}" / "flac"
+    _need([audio], "The audio folder", source)
+    return _build("asvspoof2019-la", partition, protocol, [audio], root)
+
+
+def _keys_2021(root: Path, track: str) -> list[Path]:
+    tops = (root, root / f"{track}-keys-full", root / f"ASVspoof2021_{track}_eval")
+    return [top / "keys" / track / "CM" / "trial_metadata.txt" for top in tops]
+
+
+def _open_2021(root: Path, name: str, phase: str) -> Corpus:
+    track, source = name[-2:].upper(), _SOURCES[name]
+    top = f"ASVspoof2021_{track}_eval"
+    parts = sorted(root.glob(f"{top}_part[0-9][0-9]"))
+    tops = [root / top, *(part / top for part in parts), *parts]
+    dirs = [folder for folder in (top / "flac" for top in tops) if folder.is_dir()]
+    if not dirs:
+        _need([root / top / "flac", root / f"{top}_part00" / top / "flac"], "Audio", source)
+    ids = f"ASVspoof2021.{track}.cm.eval.trl.txt"
+    if key := _find(_keys_2021(root, track)):
+        corpus = _build(name, phase, key, dirs, root)
+    else:
+        places = [root / ids, *(folder / ids for folder in tops)]
+        corpus = _build(name, phase, _need(places, "The protocol", source), dirs, root)
+    if phase:
+        chosen = corpus.trials[corpus.trials["phase"] == phase].reset_index(drop=True)
+        if chosen.empty:
+            known = ", ".join(sorted(set(corpus.trials["phase"]) - {"-"})) or "none"
+            raise ProtocolError(
+                f"{name}:{phase}: no trial of this phase in {corpus.protocol} (phases there: "
+                f"{known}). Phases stand in the keys, {_KEYS}, unpacked as {root}/keys/{track}; "
+                f"without a phase, {name} is all trials."
+            )
+        object.__setattr__(corpus, "trials", chosen)
+    return corpus
+
+
+def _open_wild(root: Path, partition: str) -> Corpus:
+    if partition:
+        raise ProtocolError(f"in-the-wild:{partition}: this corpus has no partitions.")
+    tops = [root / "release_in_the_wild", root]
+    places = [top / name for top in tops for name in ("meta.csv", "in_the_wild_key.txt")]
+    protocol = _need(places, "meta.csv", _SOURCES["in-the-wild"])
+    audio = _find([root / "release_in_the_wild", protocol.parent]) or root
+    # The names of this corpus already end with ".wav".
+    return _build("in-the-wild", "", protocol, [audio], root, ("", ".wav"))
+
+
+def _folder(root: Path, name: str) -> Path:
+    """Find a corpus folder: absolute, or relative to the data root or working directory."""
+    candidates = [root / name, Path(name)]
+    if found := next((path for path in candidates if path.is_dir()), None):
+        return found
+    raise ProtocolError(
+        f"{name}: neither a corpus ({', '.join(_SOURCES)}) nor a folder (looked for "
+        f"{' and '.join(map(str, dict.fromkeys(candidates)))}). Check the name and --data."
+    )
+
+
+def _folder_protocols(folder: Path) -> dict[str, Path]:
+    """Map partition names to the protocols of a folder; the key is the file name without one."""
+    inner = folder / "protocols"
+    files = sorted((inner if inner.is_dir() else folder).glob("*.txt*"))
+    known = ("train", "dev", "test", "eval")
+    found: dict[str, Path] = {}
+    for file in files:
+        words = re.split(r"[._-]", file.name)
+        if file.name.lower().startswith(("readme", "license", "licence")):
+            continue
+        part = next((word for word in known if word in words), file.name)
+        if part in found:
+            raise ProtocolError(
+                f"{file}: a second protocol for {part!r} beside {found[part].name}. Keep one."
+            )
+        found[part] = file
+    return found
+
+
+def _open_folder(root: Path, name: str, partition: str) -> Corpus:
+    folder = _folder(root, name)
+    dirs = [folder / kind for kind in ("flac", "wav") if (folder / kind).is_dir()]
+    if not dirs:
+        raise ProtocolError(f"{folder}: holds neither flac/ nor wav/. Put the recordings there.")
+    found = _folder_protocols(folder)
+    if not found:
+        raise ProtocolError(
+            f"{folder}: no protocol in {folder / 'protocols'} or beside the audio. Write one line "
+            "per recording, 'SPEAKER UTTERANCE - ATTACK bonafide|spoof', into x.cm.train.trn.txt."
+        )
+    if not partition and len(found) == 1:
+        partition = next(iter(found))
+    if partition not in found:
+        raise ProtocolError(
+            f"{name}:{partition}: no protocol for this partition in {folder}. "
+            f"There are: {', '.join(f'{name}:{part}' for part in found)}."
+        )
+    return _build(name, partition, found[partition], dirs, folder, (".flac", ".wav", ""))
