@@ -1,0 +1,346 @@
+"""RawBoost: noise made from the raw waveform, for training on the whole clip.
+
+Tak, Kamble, Patino, Todisco and Evans, "RawBoost: A raw data boosting and augmentation method
+applied to automatic speaker verification anti-spoofing", ICASSP 2022. Three kinds of noise and
+their combinations:
+
+====== ================ =======================================================================
+number name             what it does
+====== ================ =======================================================================
+0      ``none``         nothing
+1      ``lnl``          linear and non-linear convolutive noise (paper, section 3.1)
+2      ``isd``          impulsive signal-dependent additive noise (section 3.2)
+3      ``ssi``          stationary signal-independent additive noise (section 3.3)
+4      ``series-123``   1, then 2, then 3
+5      ``series-12``    1, then 2
+6      ``series-13``    1, then 3
+7      ``series-23``    2, then 3
+8      ``parallel-12``  the sum of 1 and 2, each made from the input
+====== ================ =======================================================================
+
+An augmentation is two steps. `draw` makes every random number and needs the clip's length only;
+`apply` is a pure function of samples and drawn numbers. Numbers are drawn in the order of the
+published algorithm, through methods that `numpy.random.Generator` and the legacy
+`numpy.random.RandomState` share, so ``RandomState(seed)`` repeats the draws of a published run
+after ``np.random.seed(seed)``. The arithmetic is float64, the result float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.signal import freqz
+
+from slslib.errors import AudioError, ConfigError
+
+Samples = NDArray[np.float64]
+Random = np.random.Generator | np.random.RandomState
+Algorithm = Literal[
+    "none", "lnl", "isd", "ssi", "series-123", "series-12", "series-13", "series-23", "parallel-12"
+]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)  # an algorithm's number is its index
+
+_USES_LNL = {"lnl", "series-123", "series-12", "series-13", "parallel-12"}
+_USES_ISD = {"isd", "series-123", "series-12", "series-23", "parallel-12"}
+_USES_SSI = {"ssi", "series-123", "series-13", "series-23"}
+
+
+@dataclass(frozen=True)
+class RawBoostConfig:
+    """Ranges that the parameters are drawn from; the defaults are the published ones.
+
+    The name in brackets is the published code's. Frequencies are in Hz, gains in dB.
+    """
+
+    sample_rate: int = 16_000
+    # Notch filters: the linear part of LnL and the colour of SSI.
+    n_bands: int = 5  # [nBands] stop bands in one filter
+    min_frequency: float = 20.0  # [minF] lowest centre of a stop band
+    max_frequency: float = 8000.0  # [maxF] highest centre of a stop band
+    min_bandwidth: float = 100.0  # [minBW]
+    max_bandwidth: float = 1000.0  # [maxBW]
+    min_coefficients: int = 10  # [minCoeff] taps of one band's filter, before being made odd
+    max_coefficients: int = 100  # [maxCoeff] exclusive
+    min_gain: float = 0.0  # [minG] of the filter's largest response
+    max_gain: float = 0.0  # [maxG]
+    # LnL: linear and non-linear convolutive noise.
+    n_filters: int = 5  # [N_f] powers x, x^2, ..., each with a filter of its own
+    min_bias: float = 5.0  # [minBiasLinNonLin] lowers min_gain for the powers from 2 on
+    max_bias: float = 20.0  # [maxBiasLinNonLin] lowers max_gain for the powers from 2 on
+    # ISD: impulsive signal-dependent additive noise.
+    max_percent: float = 10.0  # [P] most samples that are disturbed, in percent
+    impulse_gain: float = 2.0  # [g_sd] largest disturbance relative to the sample
+    # SSI: stationary signal-independent additive noise.
+    min_snr: float = 10.0  # [SNRmin] dB
+    max_snr: float = 40.0  # [SNRmax] dB
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that have no meaning."""
+        if not (self.sample_rate > 0 and self.n_bands >= 1 and self.n_filters >= 1):
+            raise ConfigError(
+                f"RawBoost needs sample_rate, n_bands and n_filters of at least 1; got "
+                f"{self.sample_rate}, {self.n_bands} and {self.n_filters}."
+            )
+        for name, lowest in (("frequency", 0), ("bandwidth", 1e-3), ("coefficients", 2)):
+            low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if not lowest <= low <= high:
+                raise ConfigError(
+                    f"RawBoost needs {lowest} <= min_{name} <= max_{name}; got {low} and {high}."
+                )
+        if not self.max_frequency <= self.sample_rate / 2:
+            raise ConfigError(
+                f"RawBoost's max_frequency {self.max_frequency} Hz lies above half the sample rate "
+                f"({self.sample_rate / 2} Hz)."
+            )
+        if not (0 <= self.max_percent <= 100 and self.min_snr <= self.max_snr):
+            raise ConfigError(
+                f"RawBoost needs 0 <= max_percent <= 100 and min_snr <= max_snr; got "
+                f"{self.max_percent}, {self.min_snr} and {self.max_snr}."
+            )
+
+
+@dataclass(frozen=True)
+class Notch:
+    """Drawn parameters of one filter: a cascade of stop bands."""
+
+    centres: tuple[float, ...]  # Hz
+    bandwidths: tuple[float, ...]  # Hz
+    n_taps: tuple[int, ...]  # odd
+    gain: float  # dB, of the largest response
+    sample_rate: int
+
+    def coefficients(self) -> Samples:
+        """Return the impulse response, an odd number of taps."""
+        taps = reduce(np.convolve, map(self._band, self.centres, self.bandwidths, self.n_taps))
+        # Parity: the largest response is looked for on 512 points, not exactly.
+        _, response = freqz(taps, worN=512)
+        return 10 ** (self.gain / 20) * taps / np.abs(response).max()
+
+    def _band(self, centre: float, bandwidth: float, n_taps: int) -> Samples:
+        """Return ``firwin(n_taps, [low, high], window="hamming")``, in closed form."""
+        nyquist = self.sample_rate / 2
+        low, high = centre - bandwidth / 2, centre + bandwidth / 2
+        low = (1e-3 if low <= 0 else low) / nyquist
+        high = (nyquist - 1e-3 if high >= nyquist else high) / nyquist
+        n = np.arange(n_taps) - (n_taps - 1) / 2
+        ideal = np.sinc(n) - high * np.sinc(high * n) + low * np.sinc(low * n)
+        taps = ideal * np.hamming(n_taps)
+        return taps / taps.sum()  # a response of one at 0 Hz
+
+
+@dataclass(frozen=True)
+class LnL:
+    """Drawn parameters of linear and non-linear convolutive noise: a filter per power."""
+
+    filters: tuple[Notch, ...]
+
+    def apply(self, samples: Samples) -> Samples:
+        """Return sum over i of filter_i * samples^i, without its mean."""
+        powers = np.multiply.accumulate(
+            np.broadcast_to(samples, (len(self.filters), len(samples))), axis=0
+        )
+        result = _filter(powers, [notch.coefficients() for notch in self.filters])
+        return _limit(result - result.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class ISD:
+    """Drawn parameters of impulsive noise: which samples, and by how much each is multiplied."""
+
+    percent: float  # beta
+    positions: NDArray[np.int64]  # without repetition
+    factors: Samples  # the product of two uniform draws from [-1, 1), one per position
+    gain: float
+
+    def apply(self, samples: Samples) -> Samples:
+        """Return the samples with ``gain * factor * sample`` added at the positions."""
+        result = samples.copy()
+        result[self.positions] += self.gain * samples[self.positions] * self.factors
+        return _limit(result)
+
+
+@dataclass(frozen=True, eq=False)
+class SSI:
+    """Drawn parameters of stationary noise: white noise, the filter that colours it, the SNR."""
+
+    noise: Samples  # standard normal, as long as the clip
+    notch: Notch
+    snr: float  # dB
+
+    def apply(self, samples: Samples) -> Samples:
+        """Return the samples plus coloured noise at the drawn SNR; never normalised."""
+        noise = _filter(self.noise[None], [self.notch.coefficients()])
+        scale = np.linalg.norm(samples) / np.linalg.norm(noise) / 10 ** (self.snr / 20)
+        return samples + scale * noise
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Every random number of one augmentation of a clip of ``n_samples``."""
+
+    algorithm: Algorithm
+    n_samples: int
+    lnl: LnL | None = None
+    isd: ISD | None = None
+    ssi: SSI | None = None
+
+
+def algorithm_name(algo: int | str) -> Algorithm:
+    """Return the name of a RawBoost algorithm given by number or name.
+
+    Raises:
+        ConfigError: there is no such algorithm.
+
+    >>> algorithm_name(3), algorithm_name("4"), algorithm_name("lnl")
+    ('ssi', 'series-123', 'lnl')
+    """
+    for number, name in enumerate(ALGORITHMS):
+        if str(algo) in (str(number), name):
+            return name
+    raise ConfigError(
+        f"There is no RawBoost algorithm {algo!r}: use a number from 0 to 8 or one of "
+        f"{', '.join(ALGORITHMS)}."
+    )
+
+
+def draw(
+    algo: int | str,
+    n_samples: int,
+    rng: Random,
+    config: RawBoostConfig | None = None,
+) -> Draw:
+    """Draw the parameters of one augmentation.
+
+    Args:
+        algo: algorithm, by number (0-8) or name.
+        n_samples: length of the whole clip.
+        rng: source of randomness; advanced by this call.
+        config: ranges; the published ones if left out.
+
+    Raises:
+        ConfigError: there is no such algorithm, or the clip is empty.
+    """
+    name, config = algorithm_name(algo), config or RawBoostConfig()
+    if n_samples < 1:
+        raise ConfigError(f"RawBoost needs at least one sample; got n_samples={n_samples}.")
+    return Draw(
+        name,
+        n_samples,
+        lnl=_draw_lnl(rng, config) if name in _USES_LNL else None,
+        isd=_draw_isd(n_samples, rng, config) if name in _USES_ISD else None,
+        ssi=_draw_ssi(n_samples, rng, config) if name in _USES_SSI else None,
+    )
+
+
+def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
+    """Return the augmented clip: float32 ``[n_samples]``, as long as the input.
+
+    Args:
+        samples: the whole clip, float ``[n_samples]`` in units of int16 / 32768; not modified.
+        drawn: what `draw` returned for this length.
+
+    Raises:
+        AudioError: the clip is not one channel of finite floats of the drawn length.
+    """
+    if samples.shape != (drawn.n_samples,) or not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(
+            f"RawBoost was drawn for one channel of {drawn.n_samples} float samples and got an "
+            f"array of shape {samples.shape} and type {samples.dtype}; draw anew for this clip."
+        )
+    if not np.isfinite(samples).all():
+        raise AudioError("RawBoost got samples that are not finite; check the recording.")
+    clean = samples.astype(np.float64)
+    if drawn.algorithm == "parallel-12":
+        assert drawn.lnl and drawn.isd
+        result = _limit(drawn.lnl.apply(clean) + drawn.isd.apply(clean))
+    else:
+        result = clean
+        for step in (drawn.lnl, drawn.isd, drawn.ssi):
+            result = step.apply(result) if step else result
+    return result.astype(np.float32)
+
+
+def rawboost(
+    samples: NDArray[np.floating],
+    algo: int | str,
+    rng: Random,
+    config: RawBoostConfig | None = None,
+) -> NDArray[np.float32]:
+    """Draw and apply in one call.
+
+    >>> clip = np.sin(np.arange(16_000) / 10).astype(np.float32)
+    >>> rawboost(clip, "ssi", np.random.default_rng(0)).shape
+    (16000,)
+    """
+    return apply(samples, draw(algo, len(samples), rng, config))
+
+
+def _draw_notch(rng: Random, config: RawBoostConfig, min_gain: float, max_gain: float) -> Notch:
+    centres, bandwidths, n_taps = [], [], []
+    for _ in range(config.n_bands):
+        centres.append(float(rng.uniform(config.min_frequency, config.max_frequency)))
+        bandwidths.append(float(rng.uniform(config.min_bandwidth, config.max_bandwidth)))
+        taps = int(rng.uniform(config.min_coefficients, config.max_coefficients))
+        n_taps.append(taps + 1 - taps % 2)
+    # Parity: the biases bring the bounds in falling order (-5, -20), which RandomState.uniform
+    # takes and Generator.uniform refuses; this is what the former computes.
+    gain = min_gain + (max_gain - min_gain) * float(rng.uniform())
+    return Notch(tuple(centres), tuple(bandwidths), tuple(n_taps), gain, config.sample_rate)
+
+
+def _draw_lnl(rng: Random, config: RawBoostConfig) -> LnL:
+    filters = []
+    for i in range(config.n_filters):
+        # Parity: the biases are subtracted once, for the second filter, and stay for the rest.
+        low = config.min_gain - (config.min_bias if i else 0.0)
+        high = config.max_gain - (config.max_bias if i else 0.0)
+        filters.append(_draw_notch(rng, config, low, high))
+    return LnL(tuple(filters))
+
+
+def _draw_isd(n_samples: int, rng: Random, config: RawBoostConfig) -> ISD:
+    percent = float(rng.uniform(0, config.max_percent))
+    n_impulses = int(n_samples * (percent / 100))
+    positions = rng.permutation(n_samples)[:n_impulses]
+    factors = (2 * rng.random(n_impulses) - 1) * (2 * rng.random(n_impulses) - 1)
+    return ISD(percent, positions, factors, config.impulse_gain)
+
+
+def _draw_ssi(n_samples: int, rng: Random, config: RawBoostConfig) -> SSI:
+    noise = rng.normal(0, 1, n_samples)
+    notch = _draw_notch(rng, config, config.min_gain, config.max_gain)
+    return SSI(noise, notch, snr=float(rng.uniform(config.min_snr, config.max_snr)))
+
+
+def _filter(signals: Samples, filters: list[Samples]) -> Samples:
+    """Sum the signals ``[k, n]``, each convolved with its own filter of odd length, to ``[n]``.
+
+    Overlap-save in blocks of a cache-friendly FFT, with one inverse transform for the sum.
+    """
+    longest = max(map(len, filters))
+    block = fft.next_fast_len(max(2048, 4 * longest), real=True)
+    step = block - longest + 1  # samples of a block that are free of circular wrap-around
+    kernels = np.zeros((len(filters), block))
+    for kernel, taps in zip(kernels, filters, strict=True):
+        kernel[(start := (longest - len(taps)) // 2) : start + len(taps)] = taps  # common centre
+    n = signals.shape[1]
+    n_blocks = -(-n // step)
+    # Parity: the published filter pads len(taps) + 1 zeros and drops half of them on either side,
+    # so the output starts one sample past the filter's centre, (longest - 1) / 2 + 1.
+    lead = longest - 1 - (longest + 1) // 2
+    padded = np.zeros((len(filters), (n_blocks - 1) * step + block))
+    padded[:, lead : lead + n] = signals
+    blocks = np.lib.stride_tricks.sliding_window_view(padded, block, axis=1)[:, ::step]
+    spectrum = np.einsum("kbf,kf->bf", fft.rfft(blocks), fft.rfft(kernels))
+    return fft.irfft(spectrum, block)[:, longest - 1 :].reshape(-1)[:n]
+
+
+def _limit(samples: Samples) -> Samples:
+    """Scale to a peak of one, if the peak is above one."""
+    peak = np.abs(samples).max()
+    return samples / peak if peak > 1 else samples
