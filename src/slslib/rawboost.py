@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from itertools import accumulate, repeat
 from typing import Literal, get_args
 
 import numpy as np
@@ -141,9 +142,7 @@ class LnL:
 
     def apply(self, samples: Samples) -> Samples:
         """Return sum over i of filter_i * samples^i, without its mean."""
-        powers = np.multiply.accumulate(
-            np.broadcast_to(samples, (len(self.filters), len(samples))), axis=0
-        )
+        powers = list(accumulate(repeat(samples, len(self.filters)), np.multiply))
         result = _filter(powers, [notch.coefficients() for notch in self.filters])
         return _limit(result - result.mean())
 
@@ -174,7 +173,7 @@ class SSI:
 
     def apply(self, samples: Samples) -> Samples:
         """Return the samples plus coloured noise at the drawn SNR; never normalised."""
-        noise = _filter(self.noise[None], [self.notch.coefficients()])
+        noise = _filter([self.noise], [self.notch.coefficients()])
         scale = np.linalg.norm(samples) / np.linalg.norm(noise) / 10 ** (self.snr / 20)
         return samples + scale * noise
 
@@ -317,27 +316,26 @@ def _draw_ssi(n_samples: int, rng: Random, config: RawBoostConfig) -> SSI:
     return SSI(noise, notch, snr=float(rng.uniform(config.min_snr, config.max_snr)))
 
 
-def _filter(signals: Samples, filters: list[Samples]) -> Samples:
-    """Sum the signals ``[k, n]``, each convolved with its own filter of odd length, to ``[n]``.
+def _filter(signals: list[Samples], filters: list[Samples]) -> Samples:
+    """Sum the signals ``[n]``, each convolved with its own filter of odd length, to ``[n]``.
 
     Overlap-save in blocks of a cache-friendly FFT, with one inverse transform for the sum.
     """
-    longest = max(map(len, filters))
+    n, longest = len(signals[0]), max(map(len, filters))
     block = fft.next_fast_len(max(2048, 4 * longest), real=True)
     step = block - longest + 1  # samples of a block that are free of circular wrap-around
-    kernels = np.zeros((len(filters), block))
-    for kernel, taps in zip(kernels, filters, strict=True):
-        kernel[(start := (longest - len(taps)) // 2) : start + len(taps)] = taps  # common centre
-    n = signals.shape[1]
     n_blocks = -(-n // step)
     # Parity: the published filter pads len(taps) + 1 zeros and drops half of them on either side,
-    # so the output starts one sample past the filter's centre, (longest - 1) / 2 + 1.
+    # so the output starts one sample past the filters' common centre, (longest - 1) / 2.
     lead = longest - 1 - (longest + 1) // 2
-    padded = np.zeros((len(filters), (n_blocks - 1) * step + block))
-    padded[:, lead : lead + n] = signals
-    blocks = np.lib.stride_tricks.sliding_window_view(padded, block, axis=1)[:, ::step]
-    spectrum = np.einsum("kbf,kf->bf", fft.rfft(blocks), fft.rfft(kernels))
-    return fft.irfft(spectrum, block)[:, longest - 1 :].reshape(-1)[:n]
+    padded = np.zeros((n_blocks - 1) * step + block)
+    blocks = np.lib.stride_tricks.sliding_window_view(padded, block)[::step]  # follows `padded`
+    total = np.zeros((n_blocks, block // 2 + 1), dtype=np.complex128)
+    for signal, taps in zip(signals, filters, strict=True):
+        padded[lead : lead + n] = signal
+        margin = (longest - len(taps)) // 2
+        total += fft.rfft(blocks) * fft.rfft(np.pad(taps, (margin, block - margin - len(taps))))
+    return fft.irfft(total, block)[:, longest - 1 :].reshape(-1)[:n]
 
 
 def _limit(samples: Samples) -> Samples:
