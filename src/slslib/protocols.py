@@ -31,7 +31,7 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +58,7 @@ _DF = {"speaker": 0, "utterance": 1, "codec": 2, "source": 3, "attack": 4, "labe
 _DF |= {"trim": 6, "phase": 7}
 
 _MAX_BYTES = 512 * 2**20  # the largest official key has 57 MB
-_CHUNK = 65_536
+_CHUNK = 32_768
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*(?:\.[A-Za-z0-9]+)?")
 _ALLOWED = bytes([9, 10, *range(32, 127), *range(128, 256)])
 
@@ -102,22 +102,12 @@ def _read_columns(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
     form, n_columns = _form(path, head), len(head)
     table: dict[str, list[str]] = {name: [] for name in form}
     seen: dict[str, str] = {}
-    # In chunks, so that a key with 13 columns never exists as eight million strings at once.
-    for start in range(0, len(lines), _CHUNK):
-        rows = [line.split() for line in lines[start : start + _CHUNK]]
-        for number, row in enumerate(rows, start + 1):
-            if len(row) != n_columns:
-                raise ProtocolError(
-                    f"{path}, line {number}: {len(row)} columns where line 1 has {n_columns}: "
-                    f"{_quote(lines[number - 1])}. The file is torn or mixes two forms; "
-                    "use one complete protocol per file."
-                )
-        columns = list(zip(*rows, strict=True))
+    for columns in split_columns(path, lines, n_columns):
         for name, index in form.items():
-            if name == "utterance":
-                table[name].extend(columns[index])
-            else:
-                table[name].extend([seen.setdefault(value, value) for value in columns[index]])
+            values = columns[index]
+            if name != "utterance":  # few distinct values: keep one string of each
+                values = [seen.setdefault(value, value) for value in values]
+            table[name].extend(values)
     if n_columns == 8:
         is_df = head[1].startswith("DF_")
         for number, utterance in enumerate(table["utterance"], 1):
@@ -135,6 +125,35 @@ def _read_columns(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
                 )
         table["phase"] = [PHASES.get(phase, phase) for phase in table["phase"]]
     return table
+
+
+def split_columns(
+    path: str | Path, lines: Sequence[str], n: int, error: type[SlslibError] = ProtocolError
+) -> Iterator[list[list[str]]]:
+    """Split whitespace-separated lines into columns, some thousand lines at a time.
+
+    Args:
+        path: The file they come from, for the message.
+        lines: The lines, without blank ones.
+        n: The number of columns that each must have.
+        error: The error type to raise where one has not.
+
+    Yields:
+        The ``n`` columns of the next lines.
+    """
+    for start in range(0, len(lines), _CHUNK):
+        part = lines[start : start + _CHUNK]
+        # One flat split with a mark between lines is several times faster than one list per line.
+        words = " \0 ".join([*part, ""]).split()
+        if len(words) != len(part) * (n + 1) or set(words[n :: n + 1]) != {"\0"}:
+            number, line = next(
+                (k, line) for k, line in enumerate(part, start + 1) if len(line.split()) != n
+            )
+            raise error(
+                f"{path}, line {number}: {len(line.split())} columns where line 1 has {n}: "
+                f"{_quote(line)}. The file is torn or mixes two forms; use one complete file."
+            )
+        yield [words[k :: n + 1] for k in range(n)]
 
 
 def _form(path: Path, head: Sequence[str]) -> dict[str, int]:
