@@ -1,0 +1,585 @@
+"""Recordings: decode, check, bring to 16 kHz mono, cut to the model's length.
+
+Every array that leaves this module is float32, mono, 16 kHz, with one 16-bit full scale as its unit
+(int16 / 32768) and no normalisation. Other rates are converted by soxr (HQ), channels are averaged.
+
+Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, zeroed or invented.
+WAV, FLAC, Ogg (Vorbis, Opus) and MP3 are read; other containers are refused, because libsndfile
+shortens them silently where they are truncated. What can be checked is checked: a WAV header
+against the file's size, the CRC of every FLAC frame that is decoded, the announced against the
+decoded length, and the MD5 of a FLAC file that was decoded to its end. A *bounded* read
+(``max_samples``, :func:`windows` that are not exhausted) vouches for the part it needed and for
+nothing behind it.
+
+Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
+of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the stream
+predicts, unwrapped and beyond +-1, as the reference system saw it; libsndfile 1.2.2 refuses such a
+file, and FFmpeg, which then decodes it with CRC checks, wraps it into 16 bits. The decoder and the
+number of over-range samples are reported with the recording.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, NoReturn
+
+import numpy as np
+import soundfile as sf
+import soxr
+from jaxtyping import Float32
+
+from slslib.errors import AudioError, ConfigError
+
+SAMPLE_RATE = 16_000
+N_SAMPLES = 64_600
+"""Samples of the model's input: 4.0375 s."""
+MIN_SAMPLES = 400
+"""The shortest recording at 16 kHz of which the feature extractor makes one frame."""
+RATES = (4_000, 192_000)
+MAX_CHANNELS = 8
+MAX_SECONDS = 4 * 3600.0
+"""Longest recording that :func:`load` returns whole."""
+
+_BLOCK = 65_536  # frames decoded at a time
+_MAX_CHUNKS = 1_000
+_UNCOMPRESSED_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
+_LIBSNDFILE_NAMES = {
+    "WAV": ("WAV", "WAVEX", "RF64"), "FLAC": ("FLAC",), "OGG": ("OGG",), "MP3": ("MP3",)
+}  # fmt: skip
+_SILENT_MIX = 1e-6  # energy of the downmix over that of the channels: -60 dB
+_FLAC_SUBTYPES = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}
+
+Mono = Float32[np.ndarray, "samples"]
+Format = Literal["WAV", "FLAC", "OGG", "MP3"]
+MD5 = Literal["ok", "bad", "absent", "over-range", "unchecked"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded recording.
+
+    Attributes:
+        samples: float32 mono at 16 kHz, int16 / 32768 units.
+        source_rate: Sample rate of the file in Hz.
+        channels: Channels of the file, averaged into one.
+        n_source_frames: Frames decoded, at the file's rate (all, unless the read was bounded).
+        decoder: Name and version of the decoder.
+        over_range: Decoded FLAC samples outside the file's integer range; 0 where there are none
+            (and for other formats), ``None`` where the decoder wraps them and cannot count them.
+        peak: Largest absolute value among the decoded samples, before downmix and resampling.
+    """
+
+    samples: Mono
+    source_rate: int
+    channels: int
+    n_source_frames: int
+    decoder: str
+    over_range: int | None
+    peak: float
+
+
+@dataclass(frozen=True)
+class FileAudit:
+    """What a full decode of one file found.
+
+    Attributes:
+        path: The file.
+        frames: Frames decoded, at ``rate`` Hz and ``channels`` channels (0 where nothing decoded).
+        seconds: ``frames / rate``.
+        format: Container (``"WAV"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``), ``subtype`` its coding.
+        decoder: Name and version of the decoder.
+        over_range, peak: As in :class:`Recording`.
+        md5: Of a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (does not match, as
+            expected of an over-range file: see :func:`audit`) or ``"unchecked"`` (decoding failed);
+            ``"absent"`` for other formats.
+        content: MD5 of the decoded samples: equal for equal audio in the same sample format.
+        problem: Why the file cannot be used, or ``None`` where it is sound.
+    """
+
+    path: str
+    frames: int
+    rate: int
+    channels: int
+    seconds: float
+    format: str
+    subtype: str
+    decoder: str
+    over_range: int | None
+    peak: float
+    md5: MD5
+    content: str
+    problem: str | None
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    max_samples: int | None = None,
+    allow_silence: bool = False,
+    max_seconds: float = MAX_SECONDS,
+) -> Recording:
+    """Decode a recording to float32 mono at 16 kHz.
+
+    Args:
+        path: A WAV, FLAC, Ogg or MP3 file.
+        max_samples: Return at most so many samples (at 16 kHz) and decode no more than they need.
+            The result is the beginning of the unbounded one (to 1e-6 where the rate is converted).
+        allow_silence: Accept all-zero audio, fewer than 400 samples, and stereo whose channels
+            cancel in the downmix.
+        max_seconds: Refuse a longer recording, unless ``max_samples`` is given.
+
+    Raises:
+        AudioError: If the file is missing, empty, no regular file, undecodable, truncated, damaged,
+            non-finite, silent, too short, too long, or its rate or channel count is out of bounds.
+    """
+    if max_samples is not None and max_samples < 1:
+        raise ConfigError(f"max_samples is {max_samples}; give a positive number of samples")
+    source = _Source(path)
+    limit = None
+    if max_samples is None:
+        source.refuse_longer_than(max_seconds)
+    else:  # the resampling filter looks less than a tenth of a second ahead
+        ahead = 0 if source.rate == SAMPLE_RATE else source.rate // 10
+        limit = -(-max_samples * source.rate // SAMPLE_RATE) + ahead
+    blocks = []
+    for block in _resample(source.mono(limit), source.rate):
+        blocks.append(block)
+        if max_samples is None:
+            source.refuse_longer_than(max_seconds)
+    samples = np.concatenate(blocks)[:max_samples] if blocks else np.zeros(0, np.float32)
+    if not np.isfinite(samples).all():
+        source.fail("its samples are too large for float32 after resampling; normalise it")
+    source.check_audible(len(samples), bool(samples.any()), allow_silence)
+    return Recording(
+        samples, source.rate, source.channels, source.n_read, source.decoder, source.over_range,
+        source.peak,
+    )  # fmt: skip
+
+
+def windows(
+    path: str | os.PathLike[str],
+    n_samples: int = N_SAMPLES,
+    hop: int = N_SAMPLES,
+    *,
+    allow_silence: bool = False,
+) -> Iterator[tuple[float, Mono]]:
+    """Yield ``(start in seconds, n_samples samples at 16 kHz)`` over a recording of any length.
+
+    The last window ends with the recording, so that every sample is covered once ``hop <=
+    n_samples``; a recording shorter than one window is tiled as :func:`fix_length` does. Memory
+    does not grow with the recording. Checks that need its end (length, MD5, silence of the whole)
+    fail when that is reached: use no window of a recording whose iteration raised.
+
+    Raises:
+        AudioError: As :func:`load`.
+    """
+    if n_samples < 1 or hop < 1:
+        raise ConfigError(f"n_samples is {n_samples} and hop {hop}; both must be positive")
+    source = _Source(path)
+    kept = np.zeros(0, np.float32)
+    base, total, start, covered, audible = 0, 0, 0, 0, False  # `kept` begins at sample `base`
+    for block in _resample(source.mono(None), source.rate):
+        kept = np.concatenate([kept, block])
+        total += len(block)
+        audible = audible or bool(block.any())
+        while start + n_samples <= total:
+            yield start / SAMPLE_RATE, kept[start - base : start - base + n_samples].copy()
+            covered = start + n_samples
+            start += hop
+        keep_from = max(base, min(start, total - n_samples))  # for the window that ends the file
+        kept, base = kept[keep_from - base :], keep_from
+    source.check_audible(total, audible, allow_silence)
+    if total > covered:
+        start = max(0, total - n_samples)
+        yield start / SAMPLE_RATE, fix_length(kept[start - base :], n_samples).copy()
+
+
+def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
+    """Return the first ``n_samples`` samples, or the recording tiled up to that length.
+
+    As ``pad()`` of the original code.
+
+    >>> fix_length(np.array([1, 2, 3], np.float32), 5).tolist()
+    [1.0, 2.0, 3.0, 1.0, 2.0]
+
+    Raises:
+        AudioError: If there is no sample to repeat.
+    """
+    if len(samples) == 0:
+        raise AudioError("an empty recording cannot be brought to length; check how it was made")
+    if len(samples) >= n_samples:
+        return samples[:n_samples]
+    return np.tile(samples, -(-n_samples // len(samples)))[:n_samples]
+
+
+def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> FileAudit:
+    """Decode a whole file, in bounded memory, and say what it holds and what is wrong with it.
+
+    Never raises for bad input: see :attr:`FileAudit.problem`.
+    """
+    source = problem = None
+    try:
+        source = _Source(path, hashing=True)
+        audible = [bool(mono.any()) for mono in source.mono(None)]
+        n_samples = source.n_read * SAMPLE_RATE // source.rate
+        source.check_audible(n_samples, any(audible), allow_silence)
+    except AudioError as error:
+        problem = str(error)
+    if source is None:
+        return FileAudit(str(path), 0, 0, 0, 0.0, "", "", "", None, 0.0, "absent", "", problem)
+    return FileAudit(
+        path=str(path),
+        frames=source.n_read,
+        rate=source.rate,
+        channels=source.channels,
+        seconds=source.n_read / source.rate,
+        format=source.format,
+        subtype=source.subtype,
+        decoder=source.decoder,
+        over_range=source.over_range,
+        peak=source.peak,
+        md5=source.md5,
+        content=source.content,
+        problem=problem,
+    )
+
+
+class _Stream(sf.SoundFile):  # type: ignore[misc]
+    """A file that is read from its beginning to its end.
+
+    soundfile seeks after every read of a seekable file. Where a block ends with a FLAC frame, that
+    seek decodes the next frame and drops its CRC error, and the next read returns zeros for it.
+    Read without seeking, every damaged frame raises.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _Source:
+    """An open recording and a tally of what was decoded from it so far."""
+
+    def __init__(self, path: str | os.PathLike[str], hashing: bool = False) -> None:
+        self.path = Path(path)
+        self.n_read = 0
+        self.peak = 0.0
+        self.over_range: int | None = 0
+        self.md5: MD5 = "absent"
+        self.content = ""
+        self.decoder = f"libsndfile {sf.__libsndfile_version__}"
+        self._refusal = ""
+        self._energy = np.zeros(2)  # of the channels, and of their mean
+        self.format, self._flac = _inspect(self.path)
+        self._file = self._open()
+        if self._flac is not None:
+            info = self._flac
+            self.rate, self.channels, self.frames = info.rate, info.channels, info.frames
+            self.subtype = _FLAC_SUBTYPES.get(info.bits, f"PCM_{info.bits}")
+            self._bits: int | None = info.bits
+            self.md5 = "unchecked" if info.md5 else "absent"
+        elif self._file is not None:
+            self.rate, self.channels = self._file.samplerate, self._file.channels
+            self.frames, self.subtype = self._file.frames, self._file.subtype
+            self._bits = 16 if self.subtype == "PCM_16" else None
+        self._digest = (
+            hashlib.md5(usedforsecurity=False) if hashing or self.md5 != "absent" else None
+        )
+        if not RATES[0] <= self.rate <= RATES[1]:
+            self.fail(f"its sample rate is {self.rate} Hz; resample it to 4-192 kHz")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            self.fail(f"it has {self.channels} channels; keep at most {MAX_CHANNELS} of them")
+
+    def fail(self, why: str) -> NoReturn:
+        raise AudioError(f"{self.path}: {why}.")
+
+    def _open(self) -> _Stream | None:
+        try:
+            # Bytes, for names that are not valid UTF-8; Windows wants text.
+            file = _Stream(os.fsencode(self.path) if os.name == "posix" else str(self.path))
+        except sf.SoundFileError as error:
+            self._refusal = getattr(error, "error_string", str(error)).strip().rstrip(".")
+            if self._flac is None:
+                self.fail(
+                    f"cannot be decoded (libsndfile: {self._refusal}); fetch or make it again"
+                )
+            return None
+        if file.format not in _LIBSNDFILE_NAMES[self.format]:
+            self.fail(f"it looks like {self.format} but holds {file.format}; convert it to FLAC")
+        return file
+
+    def mono(self, limit: int | None) -> Iterator[Mono]:
+        """Yield the downmix of the first ``limit`` frames in blocks, tallying and checking them."""
+        for block in self._blocks(limit):
+            low, high = float(block.min()), float(block.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                self.fail(f"it has NaN or infinite samples near frame {self.n_read}; make it again")
+            self.n_read += len(block)
+            self.peak = max(self.peak, high, -low)
+            if self.over_range is not None and self._flac is not None and (low < -1 or high >= 1):
+                self.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
+            if self._digest is not None:
+                self._digest.update(_pack(block, self._bits))
+            if self.channels == 1:
+                yield block[:, 0]
+                continue
+            wide = block.astype(np.float64)
+            mean = wide.mean(axis=1)
+            self._energy += (np.square(wide).sum() / self.channels, np.square(mean).sum())
+            yield mean.astype(np.float32)
+        self._check_end(limit)
+
+    def _blocks(self, limit: int | None) -> Iterator[np.ndarray]:
+        """Yield float32 [frames, channels] from libsndfile, or from FFmpeg where that refuses."""
+        done = 0
+        if self._file is not None:
+            try:
+                with self._file as file:
+                    while limit is None or done < limit:
+                        want = _BLOCK if limit is None else min(_BLOCK, limit - done)
+                        block = file.read(want, dtype="float32", always_2d=True)
+                        done += len(block)
+                        if len(block):
+                            yield block
+                        if len(block) < want:
+                            break
+                return
+            except sf.SoundFileError as error:
+                self._refusal = getattr(error, "error_string", str(error)).strip().rstrip(".")
+                if self._flac is None:
+                    self.fail(
+                        f"decoding stopped at frame {done} (libsndfile: {self._refusal}); the file "
+                        "is damaged: fetch or make it again"
+                    )
+        assert self._flac is not None
+        self.over_range = None
+        skip = done
+        for block in self._ffmpeg_blocks(self._flac):
+            block, skip = block[skip:], max(0, skip - len(block))
+            if limit is not None:
+                block = block[: limit - done]
+            done += len(block)
+            if len(block):
+                yield block
+            if done == limit:
+                break
+
+    def _ffmpeg_blocks(self, info: _FlacInfo) -> Iterator[np.ndarray]:
+        import av  # takes 0.1 s, and most corpora never need it
+
+        self.decoder = f"FFmpeg {av.ffmpeg_version_info}"
+        strict = {"err_detect": "crccheck+explode"}
+        try:
+            # A file object, not a name: FFmpeg takes some names for URLs.
+            with (
+                self.path.open("rb") as f,
+                av.open(f, format="flac", mode="r", options=strict) as container,
+            ):
+                stream = container.streams.audio[0]
+                stream.codec_context.options = strict
+                for frame in container.decode(stream):
+                    if (frame.sample_rate, frame.layout.nb_channels) != (info.rate, info.channels):
+                        raise ValueError("the stream changes its rate or channels")
+                    pcm = frame.to_ndarray()
+                    pcm = pcm.T if frame.format.is_planar else pcm.reshape(-1, info.channels)
+                    yield (pcm / (1 << 8 * pcm.itemsize - 1)).astype(np.float32)
+        except (av.FFmpegError, ValueError, IndexError) as error:
+            self.fail(
+                f"it cannot be decoded (libsndfile: {self._refusal}; FFmpeg: {error}); the file is "
+                "damaged: fetch or make it again"
+            )
+
+    def _check_end(self, limit: int | None) -> None:
+        """Check the length, and after a decode of the whole file the MD5."""
+        if self.frames is not None:
+            wanted = self.frames if limit is None else min(limit, self.frames)
+            if self.n_read != wanted:
+                self.fail(
+                    f"truncated or damaged: its header announces {self.frames} frames, "
+                    f"{self.n_read} decode; fetch or make it again"
+                )
+            if self.n_read < self.frames:
+                return
+        elif limit is not None and self.n_read == limit:
+            return
+        if self._digest is None:
+            return
+        self.content = self._digest.hexdigest()
+        if self._flac is None or not self._flac.md5:
+            return
+        if self.content == self._flac.md5:
+            self.md5 = "ok"
+        elif self.over_range or (self.over_range is None and self.frames is not None):
+            # The encoder hashed its input; see the module's docstring. The CRC of each frame and
+            # the length vouch for the data.
+            self.md5 = "over-range"
+        else:
+            self.md5 = "bad"
+            self.fail(
+                f"damaged: its samples have the MD5 {self.content}, its header says "
+                f"{self._flac.md5}; fetch or make it again"
+            )
+
+    def refuse_longer_than(self, seconds: float) -> None:
+        announced = self.frames or 0
+        if max(announced, self.n_read) > seconds * self.rate:
+            self.fail(
+                f"it is longer than {seconds:g} s; read a part of it (max_samples) or windows of it"
+            )
+
+    def check_audible(self, n_samples: int, audible: bool, allow_silence: bool) -> None:
+        """Refuse what holds nothing to score; ``n_samples`` is the length at 16 kHz."""
+        if n_samples == 0:
+            self.fail("it holds no samples; fetch or make it again")
+        if allow_silence:
+            return
+        remedy = "leave it out, or pass allow_silence (--allow-silence)"
+        if n_samples < MIN_SAMPLES:
+            self.fail(
+                f"{n_samples} samples at 16 kHz are too few (at least {MIN_SAMPLES}); {remedy}"
+            )
+        if self._energy[0] > 0 and self._energy[1] < _SILENT_MIX * self._energy[0]:
+            self.fail(f"its channels cancel each other in the downmix; keep one channel, {remedy}")
+        if not audible:
+            self.fail(f"the {n_samples} samples read are all zero; {remedy}")
+
+
+def _resample(blocks: Iterator[Mono], rate: int) -> Iterator[Mono]:
+    if rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _pack(block: np.ndarray, bits: int | None) -> bytes:
+    """Return the little-endian integers of a block, as FLAC hashes them (or its floats)."""
+    if bits is None:
+        return block.tobytes()
+    integers = (block * np.float32(1 << bits - 1)).astype("<i4")  # exact up to 24 bits
+    if bits <= 16:
+        return integers.astype("<i2" if bits > 8 else "i1").tobytes()
+    return integers.view(np.uint8).reshape(*block.shape, 4)[..., : -(-bits // 8)].tobytes()
+
+
+@dataclass(frozen=True)
+class _FlacInfo:
+    rate: int
+    channels: int
+    bits: int
+    frames: int | None
+    md5: str
+
+
+def _inspect(path: Path) -> tuple[Format, _FlacInfo | None]:
+    """Check a file's kind, size and header; nothing is decoded or allocated from its numbers."""
+
+    def bad(why: str) -> AudioError:
+        return AudioError(f"{path}: {why}.")
+
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise bad("not a regular file; give an audio file")
+        if status.st_size == 0:
+            raise bad("the file is empty; fetch or make it again")
+        with path.open("rb") as f:
+            head = f.read(10)
+            if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
+                contradiction = _wav_contradiction(f, status.st_size)
+                if contradiction:
+                    raise bad(f"{contradiction}; the file is damaged: fetch or make it again")
+                return "WAV", None
+            if head[:4] == b"OggS":
+                return "OGG", None
+            tag = 0
+            if head[:3] == b"ID3" and len(head) == 10:
+                tag = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+            f.seek(tag)
+            start = f.read(42)
+            if start[:4] == b"fLaC":
+                if len(start) < 42 or start[4] & 0x7F or start[5:8] != b"\0\0\x22":
+                    raise bad("its FLAC header is damaged; fetch or make it again")
+                packed = int.from_bytes(start[18:26], "big")
+                rate, frames = packed >> 44, packed & (1 << 36) - 1
+                channels, bits = (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
+                md5 = start[26:42].hex() if any(start[26:42]) else ""
+                return "FLAC", _FlacInfo(rate, channels, bits, frames or None, md5)
+            if tag or (len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
+                return "MP3", None
+    except FileNotFoundError:
+        raise bad("no such file; check the path or fetch the file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise bad(f"it cannot be opened ({error})") from error
+    raise bad(
+        "neither WAV, FLAC, Ogg nor MP3; convert it, for instance with "
+        "`ffmpeg -i INPUT -ar 16000 -ac 1 OUTPUT.flac`"
+    )
+
+
+def _wav_contradiction(f: BinaryIO, size: int) -> str | None:
+    """Return what in a RIFF header contradicts the file, or ``None``.
+
+    libsndfile believes the file where the header announces more than it holds, so a truncated WAV
+    would pass for a shorter one.
+    """
+    f.seek(0)
+    head = f.read(12)
+    if len(head) < 12 or head[8:] != b"WAVE":
+        return "its RIFF header is not that of a WAV file"
+    order = ">" if head[:4] == b"RIFX" else "<"
+    riff_end = 8 + struct.unpack(order + "I", head[4:8])[0]
+    position, align, data, data_end, long_data = 12, 0, None, 0, None
+    for _ in range(_MAX_CHUNKS):
+        f.seek(position)
+        chunk = f.read(8)
+        if len(chunk) < 8:
+            break
+        name, length = chunk[:4], struct.unpack(order + "I", chunk[4:])[0]
+        if not all(32 <= byte < 127 for byte in name):
+            return (
+                f"its header ends the audio at byte {position}, but {size - position} bytes follow"
+            )
+        if name == b"data" and head[:4] == b"RF64" and long_data is not None:
+            length = long_data
+        if position + 8 + length > size:
+            return (
+                f"its header announces {length} bytes of {name.decode()!r}, the file holds "
+                f"{size - position - 8}"
+            )
+        if name == b"ds64" and length >= 16:
+            riff_end, long_data = (
+                n + 8 * (i == 0) for i, n in enumerate(struct.unpack("<QQ", f.read(16)))
+            )
+        if name == b"fmt " and length >= 16:
+            tag, channels, rate, per_second, align, bits = struct.unpack(
+                order + "HHIIHH", f.read(16)
+            )
+            if tag not in _UNCOMPRESSED_TAGS:
+                align = 1
+            elif align != channels * -(-bits // 8) or per_second != rate * align:
+                return (
+                    f"its header announces {rate} Hz, {channels} channels and {bits} bits, but "
+                    f"{align} bytes per frame and {per_second} per second"
+                )
+        if name == b"data":
+            if data is not None:
+                return "it has two data chunks"
+            data, data_end = length, position + 8 + length
+        position += 8 + length + (length & 1)
+    else:
+        return f"it has more than {_MAX_CHUNKS} chunks"
+    if data is None or not align:
+        return "it has no data or no format chunk"
+    if data % align:
+        return f"its {data} bytes of audio are no whole number of {align}-byte frames"
+    if not data_end <= riff_end <= size + 1:
+        return f"its header announces {riff_end} bytes, the file holds {size}"
+    return None
