@@ -1,0 +1,94 @@
+# slslib: everything that needs an environment makes it first.
+#
+#   make book        run every notebook once, build the book, print where it is
+#   make test        the fast tests
+#   make lab         JupyterLab on the notebooks
+#   make clean       remove what was built (not the environment; `make distclean` removes that too)
+#   make help        the rest
+#
+# Variables:
+#   TORCH_INDEX   where PyTorch comes from. Empty: pip's configured index. For a given CUDA version, or
+#                 for the CPU, the index address that https://pytorch.org/get-started prints, e.g.
+#                 make TORCH_INDEX=https://download.pytorch.org/whl/cu130 book
+#   PYTHON        a Python 3.11 (found by itself where it is on the PATH)
+#   VENV          the folder of the environment
+#   JOBS          parallel workers of the tests
+PYTHON ?=
+VENV ?= .venv
+TORCH_INDEX ?=
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.slslib-installed
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+CACHE := _build/.jupyter_cache
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book notebooks test test-slow test-site test-all lint lab clean distclean FORCE
+
+help:
+	@sed -n '3,16s/^# \{0,1\}//p' Makefile
+	@echo "  make setup       the environment alone"
+	@echo "  make notebooks   run every notebook, compare its outputs with the committed ones"
+	@echo "  make test-slow   tests that take minutes or gigabytes"
+	@echo "  make test-site   open every page of the built book in headless Chromium"
+	@echo "  make test-all    all tests at once (after make book)"
+	@echo "  make lint        ruff and mypy"
+
+setup: $(STAMP)
+
+# Another TORCH_INDEX than the one that was used asks for another PyTorch.
+ifneq ($(TORCH_INDEX),)
+ifneq ($(TORCH_INDEX),$(shell cat $(STAMP) 2>/dev/null))
+$(STAMP): FORCE
+endif
+endif
+
+$(STAMP): pyproject.toml constraints.txt
+	@python=$$(sh .ci/find-python '$(PYTHON)') && "$$python" .ci/install.py '$(VENV)' '$(TORCH_INDEX)'
+
+notebooks: $(STAMP)
+	@echo "slslib: running the notebooks"
+	@mkdir -p $(CACHE)
+	@SLSLIB_BOOK_CACHE=$(CACHE) $(PYTEST) --dist loadfile -p no:doctest --nbval --nbval-current-env \
+	    --nbval-sanitize-with notebooks/nbval-sanitize.cfg --nbval-cell-timeout 600 notebooks
+
+# The notebooks' run leaves its outputs in the cache of the book: each notebook is executed once.
+book: $(STAMP)
+	@rm -rf _build
+	@$(MAKE) --no-print-directory notebooks
+	@echo "slslib: building the book"
+	@$(BIN)/jupyter-book build . -W -n --keep-going --all --quiet
+	@echo "slslib: the book is at $(CURDIR)/_build/html/index.html"
+
+test: $(STAMP)
+	@$(PYTEST) -m "not slow and not site"
+
+test-slow: $(STAMP)
+	@$(BIN)/python -m pytest -m slow
+
+_build/html/index.html:
+	@$(MAKE) --no-print-directory book
+
+test-site: $(STAMP) _build/html/index.html
+	@$(PYTEST) -m site tests/test_site.py
+
+test-all: $(STAMP) _build/html/index.html
+	@$(PYTEST)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lab: $(STAMP)
+	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+clean:
+	@rm -rf _build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	@rm -rf $(VENV)
+
+FORCE:
