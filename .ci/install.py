@@ -48,14 +48,15 @@ def check_disk(folder: Path) -> None:
 def create(env: Path) -> None:
     """Create the environment, or empty the one that an interrupted install left."""
     interrupted = (env / ".slslib-installing").exists()
-    usable = subprocess.run([env / "bin/python", "-m", "pip", "--version"], capture_output=True)
     if env.exists() and any(env.iterdir()) and not (env / "pyvenv.cfg").exists():
         raise InstallError(
             f"{env} exists and is not a virtual environment. Move it away, or choose another folder "
             "with `make VENV=/path/to/venv`."
         )
-    if usable.returncode == 0 and not interrupted:
-        return
+    if (env / "bin/python").exists() and not interrupted:
+        check = subprocess.run([env / "bin/python", "-m", "pip", "--version"], capture_output=True)
+        if check.returncode == 0:
+            return
     say(f"creating {env} with Python {sys.version.split()[0]}")
     venv.create(env, clear=env.exists(), with_pip=True, symlinks=True)
 
