@@ -120,7 +120,7 @@ def _read_columns(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
         for number, phase in enumerate(table["phase"], 1):
             if phase not in PHASES and phase != "-":
                 raise ProtocolError(
-                    f"{path}, line {number}: unknown phase {_quote(phase)}. "
+                    f"{path}, line {number}: unknown phase {quote(phase)}. "
                     "Known are progress, eval and hidden."
                 )
         table["phase"] = [PHASES.get(phase, phase) for phase in table["phase"]]
@@ -151,7 +151,7 @@ def split_columns(
             )
             raise error(
                 f"{path}, line {number}: {len(line.split())} columns where line 1 has {n}: "
-                f"{_quote(line)}. The file is torn or mixes two forms; use one complete file."
+                f"{quote(line)}. The file is torn or mixes two forms; use one complete file."
             )
         yield [words[k :: n + 1] for k in range(n)]
 
@@ -172,7 +172,7 @@ def _form(path: Path, head: Sequence[str]) -> dict[str, int]:
     hint = {2: " Two columns are a score file.", 4: " Four columns are a score file.",
             3: " Three columns are speaker verification scores."}.get(n, "")  # fmt: skip
     raise ProtocolError(
-        f"{path}, line 1: {n} columns fit no known protocol: {_quote(' '.join(head))}.{hint} "
+        f"{path}, line 1: {n} columns fit no known protocol: {quote(' '.join(head))}.{hint} "
         "Known are 1 (ids), 5 (ASVspoof 2019), 6 (In-the-Wild), 8 (ASVspoof 2021) and 9 to 13 "
         "(ASVspoof 2021 DF) columns, and In-the-Wild's meta.csv."
     )
@@ -210,7 +210,7 @@ def _codes(path: Path, labels: Sequence[str], first: int) -> np.ndarray:
         label = labels[index]
         hint = " This is a speaker verification key." if "target" in label else ""
         raise ProtocolError(
-            f"{path}, line {index + first}: unknown label {_quote(label)}. "
+            f"{path}, line {index + first}: unknown label {quote(label)}. "
             f"Known are bonafide, bona-fide and spoof.{hint}"
         )
     return np.array(codes, np.int8)
@@ -298,7 +298,7 @@ def check_utterances(
     for number, utterance in enumerate(utterances, first):
         if not _PLAIN_ID.fullmatch(utterance) and (problem := _unsafe(utterance)):
             raise error(
-                f"{path}, line {number}: utterance name {_quote(utterance)} {problem}. "
+                f"{path}, line {number}: utterance name {quote(utterance)} {problem}. "
                 "Names are file names inside the corpus folder; correct or remove the line."
             )
     if len(set(utterances)) != len(utterances):
@@ -329,7 +329,7 @@ def _unsafe(utterance: str) -> str | None:
     return None
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     """Show a value from a file, cut to a readable length, on one line."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
@@ -379,7 +379,7 @@ class Corpus:
             AudioError: No folder holds it, or its name or a symbolic link leads outside.
         """
         if problem := _unsafe(utterance):
-            raise AudioError(f"{_quote(utterance)}: the name {problem}. Correct the protocol.")
+            raise AudioError(f"{quote(utterance)}: the name {problem}. Correct the protocol.")
         for folder in self.audio_dirs:
             for suffix in self.suffixes:
                 path = folder / (utterance + suffix)

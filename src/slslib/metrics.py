@@ -1,0 +1,315 @@
+r"""Error rates and costs of a spoofing countermeasure, as pure functions on score arrays.
+
+This text is the specification. There are :math:`n_b` bona fide and :math:`n_s` spoofed trials; a
+higher score means more bona fide. Functions take the two score arrays, in any order, and refuse
+empty and non-finite ones (:class:`~slslib.errors.ScoreError`).
+
+**Curve.** Sort all scores; within ties bona fide comes first (a stable sort). Point
+:math:`k = 0 \dots n_b + n_s` rejects the :math:`k` lowest. With :math:`b_k` bona fide and
+:math:`s_k` spoofed trials among them,
+
+.. math:: FRR_k = b_k / n_b, \qquad FAR_k = 1 - s_k / n_s .
+
+The threshold of a point is the highest rejected score: *a trial is accepted if its score is above
+the threshold*. That of point 0 is the lowest score - 0.001. Points between equal scores belong to
+no threshold. The rule ``tie_aware`` leaves them out; ``official`` keeps them, as the ASVspoof
+challenges' routine does, whose numbers are the published ones. A constant score so gets 100 %
+from ``official`` and 50 % from ``tie_aware``.
+
+**EER.** :math:`(FRR_k + FAR_k) / 2` at the first :math:`k` that minimises
+:math:`|FRR_k - FAR_k|`.
+
+**min t-DCF** (Kinnunen et al., TASLP 2020, eq. 10-11; ASVspoof 2019 and 2021 evaluation plans).
+A speaker verification system with fixed threshold (at its own EER; accepts at or above it) misses
+targets with rate :math:`m` and accepts nontargets with rate :math:`f` and spoofs with rate
+:math:`f_s`. With priors :math:`\pi` (target 0.9405, nontarget 0.0095, spoof 0.05) and costs (miss
+1, false acceptance 10, spoof 10)
+
+.. math:: C_0 = \pi_t C_m m + \pi_n C_f f, \quad C_1 = \pi_t C_m - C_0, \quad
+          C_2 = \pi_s C_s f_s, \quad M = \min(C_1, C_2),
+
+the 2019 form is :math:`\min_k (C_1 FRR_k + C_2 FAR_k) / M`, the 2021 form
+:math:`\min_k (C_0 + C_1 FRR_k + C_2 FAR_k) / (C_0 + M)`. They are different numbers for the same
+scores: 2021 = :math:`(C_0 + M \cdot` 2019 :math:`) / (C_0 + M)`.
+
+**DCF** (ASVspoof 5). :math:`((1 - \pi) C_m FRR + \pi C_f FAR) / \min((1 - \pi) C_m, \pi C_f)` with
+:math:`\pi = 0.05, C_m = 1, C_f = 10`: ``min_dcf`` over the curve; ``act_dcf`` at the threshold
+:math:`-\log((1 - \pi) C_m / (\pi C_f))`, accepting at or above it, for scores that are
+log-likelihood ratios (LLR).
+
+**Cllr** (Brümmer and du Preez 2006), in bits, of LLRs:
+:math:`\frac{1}{2} (\overline{\log_2(1 + e^{-x_b})} + \overline{\log_2(1 + e^{x_s})})`.
+``min_cllr`` is the Cllr after the best monotone map of the scores (pool adjacent violators).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import ConfigError, ScoreError
+
+Floats = NDArray[np.float64]
+EERRule = Literal["official", "tie_aware"]
+
+
+class DET(NamedTuple):
+    """A detection error trade-off curve: one entry per point, from 'accept all' to 'reject all'."""
+
+    frr: Floats
+    far: Floats
+    thresholds: Floats
+
+
+class EER(NamedTuple):
+    """An equal error rate.
+
+    Attributes:
+        value: The rate, a fraction.
+        threshold: Accept above it.
+        frr: False rejection rate of this point of the curve.
+        far: False acceptance rate of this point.
+        rule: ``official`` or ``tie_aware``.
+    """
+
+    value: float
+    threshold: float
+    frr: float
+    far: float
+    rule: EERRule
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Priors and costs of the t-DCF; the defaults are those of ASVspoof 2019 and 2021."""
+
+    p_target: float = 0.95 * 0.99
+    p_nontarget: float = 0.95 * 0.01
+    p_spoof: float = 0.05
+    c_miss: float = 1.0
+    c_fa: float = 10.0
+    c_fa_spoof: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        priors = (self.p_target, self.p_nontarget, self.p_spoof)
+        if min(priors) < 0 or not math.isclose(sum(priors), 1, abs_tol=1e-10):
+            raise ConfigError(f"priors {priors} must be non-negative and sum to one.")
+        if min(self.c_miss, self.c_fa, self.c_fa_spoof) <= 0:
+            raise ConfigError("the costs of the t-DCF must be positive.")
+
+
+class ASVRates(NamedTuple):
+    """Operating point of a speaker verification system; all rates are fractions."""
+
+    eer: float
+    threshold: float
+    miss: float
+    fa: float
+    fa_spoof: float
+
+
+class TDCFWeights(NamedTuple):
+    """The weights :math:`C_0, C_1, C_2` of the t-DCF."""
+
+    c0: float
+    c1: float
+    c2: float
+
+
+def validate(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> tuple[Floats, Floats]:
+    """Check two score arrays and return them as float64.
+
+    Raises:
+        ScoreError: One is empty, not one-dimensional or holds NaN or infinity.
+    """
+    checked = []
+    for name, values in (("bona fide", bonafide_scores), ("spoof", spoof_scores)):
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim != 1:
+            raise ScoreError(f"{name} scores have shape {array.shape}; one dimension is needed.")
+        if array.size == 0:
+            raise ScoreError(f"there are no {name} scores. An error rate needs both classes.")
+        if n := int(array.size - np.isfinite(array).sum()):
+            raise ScoreError(f"{n} of {array.size} {name} scores are NaN or infinite.")
+        checked.append(array)
+    return checked[0], checked[1]
+
+
+def det_curve(
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "official"
+) -> DET:
+    """Compute false rejection and false acceptance rates over all thresholds.
+
+    >>> frr, far, thresholds = det_curve([1.0, 2.0], [0.0, 1.5])
+    >>> frr.tolist(), far.tolist()
+    ([0.0, 0.0, 0.5, 0.5, 1.0], [1.0, 0.5, 0.5, 0.0, 0.0])
+    """
+    bonafide, spoof = validate(bonafide_scores, spoof_scores)
+    if rule not in ("official", "tie_aware"):
+        raise ConfigError(f"rule {rule!r}: choose 'official' or 'tie_aware'.")
+    scores = np.concatenate([bonafide, spoof])
+    # Parity: a stable sort of bona fide before spoof, as the ASVspoof evaluation packages do.
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    rejected_bonafide = np.cumsum(order < bonafide.size)
+    rejected_spoof = np.arange(1, scores.size + 1) - rejected_bonafide
+    frr = np.concatenate([[0.0], rejected_bonafide / bonafide.size])
+    far = np.concatenate([[1.0], (spoof.size - rejected_spoof) / spoof.size])
+    thresholds = np.concatenate([[ordered[0] - 0.001], ordered])
+    if rule == "tie_aware":
+        keep = np.append(True, np.append(ordered[1:] != ordered[:-1], True))
+        frr, far, thresholds = frr[keep], far[keep], thresholds[keep]
+    return DET(frr, far, thresholds)
+
+
+def eer(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "official") -> EER:
+    """Compute the equal error rate.
+
+    >>> eer([1.0, 2.0, 3.0], [-1.0, 0.0, 1.5]).value
+    0.3333333333333333
+    """
+    curve = det_curve(bonafide_scores, spoof_scores, rule)
+    k = int(np.argmin(np.abs(curve.frr - curve.far)))
+    frr, far = float(curve.frr[k]), float(curve.far[k])
+    return EER((frr + far) / 2, float(curve.thresholds[k]), frr, far, rule)
+
+
+def asv_rates(
+    target_scores: ArrayLike,
+    nontarget_scores: ArrayLike,
+    spoof_scores: ArrayLike,
+    threshold: float | None = None,
+) -> ASVRates:
+    """Compute a speaker verification system's error rates at a threshold, by default its EER's.
+
+    Parity: the official packages choose the threshold on the curve above, where the score at the
+    threshold is rejected, and then accept scores at or above it.
+    """
+    target, nontarget = validate(target_scores, nontarget_scores)
+    _, spoof = validate(target_scores, spoof_scores)
+    point = eer(target, nontarget)
+    at = point.threshold if threshold is None else threshold
+    return ASVRates(
+        eer=point.value,
+        threshold=at,
+        miss=float(np.mean(target < at)),
+        fa=float(np.mean(nontarget >= at)),
+        fa_spoof=float(np.mean(spoof >= at)),
+    )
+
+
+def tdcf_weights(rates: ASVRates, model: CostModel | None = None) -> TDCFWeights:
+    """Compute the weights of the t-DCF from a speaker verification system's error rates."""
+    model = model or CostModel()
+    c0 = model.p_target * model.c_miss * rates.miss + model.p_nontarget * model.c_fa * rates.fa
+    c1 = model.p_target * model.c_miss - c0
+    return TDCFWeights(c0, c1, model.p_spoof * model.c_fa_spoof * rates.fa_spoof)
+
+
+def min_tdcf_2019(
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: tuple[float, float, float]
+) -> float:
+    """Compute the minimum normalised t-DCF in the form of ASVspoof 2019; 1 is a useless detector.
+
+    Args:
+        bonafide_scores: Scores of bona fide trials.
+        spoof_scores: Scores of spoofed trials.
+        weights: :math:`C_0, C_1, C_2`; the first is not used.
+    """
+    c1, c2, smaller = _check_weights(weights)[1:]
+    curve = det_curve(bonafide_scores, spoof_scores)
+    return float(np.min(c1 * curve.frr + c2 * curve.far) / smaller)
+
+
+def min_tdcf_2021(
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: tuple[float, float, float]
+) -> float:
+    """Compute the minimum normalised t-DCF in the form of ASVspoof 2021; 1 is a useless detector.
+
+    Args:
+        bonafide_scores: Scores of bona fide trials.
+        spoof_scores: Scores of spoofed trials.
+        weights: :math:`C_0, C_1, C_2`.
+    """
+    c0, c1, c2, smaller = _check_weights(weights)
+    curve = det_curve(bonafide_scores, spoof_scores)
+    return float(np.min(c0 + c1 * curve.frr + c2 * curve.far) / (c0 + smaller))
+
+
+def _check_weights(weights: tuple[float, float, float]) -> tuple[float, float, float, float]:
+    c0, c1, c2 = weights
+    if not all(math.isfinite(c) and c >= 0 for c in weights) or min(c1, c2) == 0:
+        raise ScoreError(
+            f"t-DCF weights C0, C1, C2 = {c0}, {c1}, {c2}: they must be finite, C0 not negative, "
+            "C1 and C2 positive. Check the speaker verification scores."
+        )
+    return c0, c1, c2, min(c1, c2)
+
+
+def min_dcf(
+    bonafide_scores: ArrayLike,
+    spoof_scores: ArrayLike,
+    p_spoof: float = 0.05,
+    c_miss: float = 1.0,
+    c_fa: float = 10.0,
+) -> float:
+    """Compute the minimum normalised detection cost of ASVspoof 5."""
+    miss, fa = _check_costs(p_spoof, c_miss, c_fa)
+    curve = det_curve(bonafide_scores, spoof_scores)
+    return float(np.min(miss * curve.frr + fa * curve.far) / min(miss, fa))
+
+
+def act_dcf(
+    bonafide_llrs: ArrayLike,
+    spoof_llrs: ArrayLike,
+    p_spoof: float = 0.05,
+    c_miss: float = 1.0,
+    c_fa: float = 10.0,
+) -> float:
+    """Compute the normalised detection cost of ASVspoof 5 at the threshold that suits LLRs."""
+    miss, fa = _check_costs(p_spoof, c_miss, c_fa)
+    bonafide, spoof = validate(bonafide_llrs, spoof_llrs)
+    threshold = -math.log(miss / fa)
+    frr, far = np.mean(bonafide < threshold), np.mean(spoof >= threshold)
+    return float((miss * frr + fa * far) / min(miss, fa))
+
+
+def _check_costs(p_spoof: float, c_miss: float, c_fa: float) -> tuple[float, float]:
+    if not 0 < p_spoof < 1 or c_miss <= 0 or c_fa <= 0:
+        raise ConfigError(f"p_spoof {p_spoof} must lie between 0 and 1; costs must be positive.")
+    return (1 - p_spoof) * c_miss, p_spoof * c_fa
+
+
+def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
+    """Compute the cost of log-likelihood ratios in bits; 1 is no information.
+
+    >>> cllr([0.0], [0.0])
+    1.0
+    """
+    bonafide, spoof = validate(bonafide_llrs, spoof_llrs)
+    bits = np.logaddexp(0, -bonafide).mean() + np.logaddexp(0, spoof).mean()
+    return float(bits / (2 * math.log(2)))
+
+
+def min_cllr(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
+    """Compute the Cllr after the best monotone calibration: what discrimination alone costs."""
+    from scipy.optimize import isotonic_regression
+
+    bonafide, spoof = validate(bonafide_scores, spoof_scores)
+    values, at = np.unique(np.concatenate([bonafide, spoof]), return_inverse=True)
+    n_bonafide = np.bincount(at[: bonafide.size], minlength=values.size)
+    n_spoof = np.bincount(at[bonafide.size :], minlength=values.size)
+    # Classes weigh the same, so the posterior's odds are the likelihood ratio.
+    weights = n_bonafide / bonafide.size + n_spoof / spoof.size
+    share = n_bonafide / bonafide.size / weights
+    posterior = isotonic_regression(share, weights=weights).x
+    cost = 0.0
+    for n, p in ((n_bonafide / bonafide.size, posterior), (n_spoof / spoof.size, 1 - posterior)):
+        seen = n > 0
+        cost -= float(n[seen] @ np.log2(p[seen]))
+    return cost / 2
