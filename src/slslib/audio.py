@@ -12,28 +12,32 @@ decoded length, and the MD5 of a FLAC file that was decoded to its end. A *bound
 nothing behind it.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
-of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the stream
-predicts, unwrapped and beyond +-1, as the reference system saw it; libsndfile 1.2.2 refuses such a
-file, and FFmpeg, which then decodes it with CRC checks, wraps it into 16 bits. The decoder and the
-number of over-range samples are reported with the recording.
+of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
+stream predicts, unwrapped and beyond +-1, as the reference system saw it; libsndfile 1.2.2 refuses
+such a file, and FFmpeg, which then decodes it with CRC checks, wraps it into 16 bits. The decoder
+and the number of over-range samples are reported with the recording. The MD5 of such a file cannot
+be checked: libFLAC hashed its input, but predicted it from samples wrapped into 16 bits, while
+decoders predict from unwrapped ones, and so leave the encoder's input from the first over-range
+sample to the end of the frame. (Of one ASVspoof file whose 18 over-range samples reach 5.6 in
+libsndfile, a decoder that wraps the history gives the MD5 of the header, and one over-range sample,
+of 1.0.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import stat
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import soundfile as sf
 import soxr
 from jaxtyping import Float32
 
+from slslib.containers import FlacInfo, inspect
 from slslib.errors import AudioError, ConfigError
 
 SAMPLE_RATE = 16_000
@@ -47,8 +51,6 @@ MAX_SECONDS = 4 * 3600.0
 """Longest recording that :func:`load` returns whole."""
 
 _BLOCK = 65_536  # frames decoded at a time
-_MAX_CHUNKS = 1_000
-_UNCOMPRESSED_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
 _LIBSNDFILE_NAMES = {
     "WAV": ("WAV", "WAVEX", "RF64"), "FLAC": ("FLAC",), "OGG": ("OGG",), "MP3": ("MP3",)
 }  # fmt: skip
@@ -56,7 +58,6 @@ _SILENT_MIX = 1e-6  # energy of the downmix over that of the channels: -60 dB
 _FLAC_SUBTYPES = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}
 
 Mono = Float32[np.ndarray, "samples"]
-Format = Literal["WAV", "FLAC", "OGG", "MP3"]
 MD5 = Literal["ok", "bad", "absent", "over-range", "unchecked"]
 
 
@@ -275,7 +276,7 @@ class _Source:
         self.decoder = f"libsndfile {sf.__libsndfile_version__}"
         self._refusal = ""
         self._energy = np.zeros(2)  # of the channels, and of their mean
-        self.format, self._flac = _inspect(self.path)
+        self.format, self._flac = inspect(self.path)
         self._file = self._open()
         if self._flac is not None:
             info = self._flac
@@ -369,7 +370,7 @@ class _Source:
             if done == limit:
                 break
 
-    def _ffmpeg_blocks(self, info: _FlacInfo) -> Iterator[np.ndarray]:
+    def _ffmpeg_blocks(self, info: FlacInfo) -> Iterator[np.ndarray]:
         import av  # takes 0.1 s, and most corpora never need it
 
         self.decoder = f"FFmpeg {av.ffmpeg_version_info}"
@@ -467,119 +468,3 @@ def _pack(block: np.ndarray, bits: int | None) -> bytes:
     if bits <= 16:
         return integers.astype("<i2" if bits > 8 else "i1").tobytes()
     return integers.view(np.uint8).reshape(*block.shape, 4)[..., : -(-bits // 8)].tobytes()
-
-
-@dataclass(frozen=True)
-class _FlacInfo:
-    rate: int
-    channels: int
-    bits: int
-    frames: int | None
-    md5: str
-
-
-def _inspect(path: Path) -> tuple[Format, _FlacInfo | None]:
-    """Check a file's kind, size and header; nothing is decoded or allocated from its numbers."""
-
-    def bad(why: str) -> AudioError:
-        return AudioError(f"{path}: {why}.")
-
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise bad("not a regular file; give an audio file")
-        if status.st_size == 0:
-            raise bad("the file is empty; fetch or make it again")
-        with path.open("rb") as f:
-            head = f.read(10)
-            if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
-                contradiction = _wav_contradiction(f, status.st_size)
-                if contradiction:
-                    raise bad(f"{contradiction}; the file is damaged: fetch or make it again")
-                return "WAV", None
-            if head[:4] == b"OggS":
-                return "OGG", None
-            tag = 0
-            if head[:3] == b"ID3" and len(head) == 10:
-                tag = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-            f.seek(tag)
-            start = f.read(42)
-            if start[:4] == b"fLaC":
-                if len(start) < 42 or start[4] & 0x7F or start[5:8] != b"\0\0\x22":
-                    raise bad("its FLAC header is damaged; fetch or make it again")
-                packed = int.from_bytes(start[18:26], "big")
-                rate, frames = packed >> 44, packed & (1 << 36) - 1
-                channels, bits = (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
-                md5 = start[26:42].hex() if any(start[26:42]) else ""
-                return "FLAC", _FlacInfo(rate, channels, bits, frames or None, md5)
-            if tag or (len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
-                return "MP3", None
-    except FileNotFoundError:
-        raise bad("no such file; check the path or fetch the file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise bad(f"it cannot be opened ({error})") from error
-    raise bad(
-        "neither WAV, FLAC, Ogg nor MP3; convert it, for instance with "
-        "`ffmpeg -i INPUT -ar 16000 -ac 1 OUTPUT.flac`"
-    )
-
-
-def _wav_contradiction(f: BinaryIO, size: int) -> str | None:
-    """Return what in a RIFF header contradicts the file, or ``None``.
-
-    libsndfile believes the file where the header announces more than it holds, so a truncated WAV
-    would pass for a shorter one.
-    """
-    f.seek(0)
-    head = f.read(12)
-    if len(head) < 12 or head[8:] != b"WAVE":
-        return "its RIFF header is not that of a WAV file"
-    order = ">" if head[:4] == b"RIFX" else "<"
-    riff_end = 8 + struct.unpack(order + "I", head[4:8])[0]
-    position, align, data, data_end, long_data = 12, 0, None, 0, None
-    for _ in range(_MAX_CHUNKS):
-        f.seek(position)
-        chunk = f.read(8)
-        if len(chunk) < 8:
-            break
-        name, length = chunk[:4], struct.unpack(order + "I", chunk[4:])[0]
-        if not all(32 <= byte < 127 for byte in name):
-            return (
-                f"its header ends the audio at byte {position}, but {size - position} bytes follow"
-            )
-        if name == b"data" and head[:4] == b"RF64" and long_data is not None:
-            length = long_data
-        if position + 8 + length > size:
-            return (
-                f"its header announces {length} bytes of {name.decode()!r}, the file holds "
-                f"{size - position - 8}"
-            )
-        if name == b"ds64" and length >= 16:
-            riff_end, long_data = (
-                n + 8 * (i == 0) for i, n in enumerate(struct.unpack("<QQ", f.read(16)))
-            )
-        if name == b"fmt " and length >= 16:
-            tag, channels, rate, per_second, align, bits = struct.unpack(
-                order + "HHIIHH", f.read(16)
-            )
-            if tag not in _UNCOMPRESSED_TAGS:
-                align = 1
-            elif align != channels * -(-bits // 8) or per_second != rate * align:
-                return (
-                    f"its header announces {rate} Hz, {channels} channels and {bits} bits, but "
-                    f"{align} bytes per frame and {per_second} per second"
-                )
-        if name == b"data":
-            if data is not None:
-                return "it has two data chunks"
-            data, data_end = length, position + 8 + length
-        position += 8 + length + (length & 1)
-    else:
-        return f"it has more than {_MAX_CHUNKS} chunks"
-    if data is None or not align:
-        return "it has no data or no format chunk"
-    if data % align:
-        return f"its {data} bytes of audio are no whole number of {align}-byte frames"
-    if not data_end <= riff_end <= size + 1:
-        return f"its header announces {riff_end} bytes, the file holds {size}"
-    return None

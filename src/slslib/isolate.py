@@ -1,0 +1,277 @@
+"""Decode an untrusted file in a process of its own.
+
+A decoder is C code that reads hostile bytes. Here it runs in a fresh interpreter with limits on
+memory, CPU time, open files and written files, and returns samples through a pipe whose reader
+believes nothing: every length is bounded before it is read. A crash, a kill or a timeout is an
+:class:`~slslib.errors.AudioError` like any other bad file.
+
+The limits are those of POSIX ``setrlimit``. Where the module :mod:`resource` is missing (Windows),
+only the timeout and the bounds of the pipe hold; macOS ignores the limit on memory. This contains
+accidents and resource exhaustion. It is no sandbox: the child runs with the user's rights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from slslib.audio import N_SAMPLES, SAMPLE_RATE, Mono, Recording, load, windows
+from slslib.errors import AudioError, ConfigError
+
+_COMMAND = [sys.executable, "-P", "-m", "slslib.isolate"]  # -P: nothing from the working directory
+_MAX_MESSAGE = 4 << 20
+_PIECE = 1 << 18  # samples per message
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the decoding process may use.
+
+    Attributes:
+        memory: Bytes of address space beyond those of the interpreter with its libraries.
+        cpu_seconds: CPU time, of which starting takes about one second.
+        wall_seconds: Time to wait for the process, in all.
+    """
+
+    memory: int = 512 << 20
+    cpu_seconds: int = 60
+    wall_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ConfigError(f"the limit {name} is {value}; give a positive number")
+
+
+def load_isolated(
+    path: str | os.PathLike[str],
+    *,
+    max_samples: int | None = None,
+    max_seconds: float = 600.0,
+    allow_silence: bool = False,
+    limits: Limits | None = None,
+) -> Recording:
+    """Do what :func:`slslib.audio.load` does, in another process and within limits.
+
+    Args:
+        path: The file.
+        max_samples: Return at most so many samples at 16 kHz.
+        max_seconds: Refuse a longer recording, unless ``max_samples`` is given.
+        allow_silence: As in :func:`slslib.audio.load`.
+        limits: What the process may use; by default ``Limits()``.
+
+    Raises:
+        AudioError: As :func:`slslib.audio.load`, and if the process crashed or broke a limit.
+    """
+    bound = max_samples or int((max_seconds + 1) * SAMPLE_RATE)
+    request = _Request(
+        "load", allow_silence, {"max_samples": max_samples, "max_seconds": max_seconds}
+    )
+    pieces: list[Mono] = []
+    for kind, payload in _messages(path, request, limits or Limits()):
+        if kind == b"S":
+            pieces.append(_floats(path, payload))
+            bound -= len(pieces[-1])
+            if bound < 0:
+                raise AudioError(f"{path}: the decoder returned more samples than asked for.")
+        else:
+            return _recording(path, np.concatenate(pieces or [np.zeros(0, np.float32)]), payload)
+    raise AssertionError("the messages end with a result or an error")
+
+
+def windows_isolated(
+    path: str | os.PathLike[str],
+    n_samples: int = N_SAMPLES,
+    hop: int = N_SAMPLES,
+    *,
+    allow_silence: bool = False,
+    limits: Limits | None = None,
+) -> Iterator[tuple[float, Mono]]:
+    """Do what :func:`slslib.audio.windows` does, in another process and within limits.
+
+    The time that the caller spends on a window does not count.
+
+    Raises:
+        AudioError: As :func:`load_isolated`.
+    """
+    if not 0 < n_samples <= _PIECE:
+        raise ConfigError(f"n_samples is {n_samples}; give 1 to {_PIECE}")
+    request = _Request("windows", allow_silence, {"n_samples": n_samples, "hop": hop})
+    for kind, payload in _messages(path, request, limits or Limits()):
+        if kind == b"S":
+            if len(payload) != 8 + 4 * n_samples:
+                raise AudioError(f"{path}: the decoder returned a window of another length.")
+            yield struct.unpack("<d", payload[:8])[0], _floats(path, payload[8:])
+
+
+@dataclass(frozen=True)
+class _Request:
+    what: str
+    allow_silence: bool
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _messages(
+    path: str | os.PathLike[str], request: _Request, limits: Limits
+) -> Iterator[tuple[bytes, bytes]]:
+    """Run the decoder and yield its messages; the last one is the result ``R``."""
+    # JSON, because it also carries names that are not valid UTF-8. ``abspath``: no option, no URL.
+    argument = json.dumps([str(Path(path).absolute()), asdict(request), asdict(limits)])
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*_COMMAND, argument],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # libmpg123 writes there; errors come through the pipe
+        env=environment,
+    )
+    assert process.stdout is not None
+    left = limits.wall_seconds
+    try:
+        while True:
+            started = time.monotonic()
+            timer = threading.Timer(left, process.kill)
+            timer.start()
+            try:
+                kind, payload = _receive(process.stdout)
+            finally:
+                timer.cancel()
+                left -= time.monotonic() - started
+            if left <= 0:
+                raise AudioError(
+                    f"{path}: decoding took more than {limits.wall_seconds:g} s and was stopped; "
+                    "the file is hostile or very long: raise the limit, or read a part of it."
+                )
+            if kind == b"E":
+                raise AudioError(payload.decode("utf-8", "replace"))
+            if kind not in (b"S", b"R"):
+                raise AudioError(f"{path}: {_death(process, limits)}.")
+            yield kind, payload
+            if kind == b"R":
+                return
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def _receive(pipe: IO[bytes]) -> tuple[bytes, bytes]:
+    """Read kind (1 byte), length (4) and payload of a message; ``(b"", b"")`` at a broken end."""
+    head = pipe.read(5)
+    if len(head) < 5 or (length := int.from_bytes(head[1:], "little")) > _MAX_MESSAGE:
+        return b"", b""
+    payload = pipe.read(length)
+    return (head[:1], payload) if len(payload) == length else (b"", b"")
+
+
+def _death(process: subprocess.Popen[bytes], limits: Limits) -> str:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    code = process.returncode
+    if code is not None and -code == getattr(signal, "SIGXCPU", None):
+        why = f"used more than {limits.cpu_seconds} s of CPU time and was stopped"
+    elif code is not None and code < 0:
+        why = f"was killed by {signal.Signals(-code).name}"
+    else:
+        why = f"ended without a result (exit status {code})"
+    return f"the decoder {why}; the file is damaged or hostile: do not use it"
+
+
+def _floats(path: str | os.PathLike[str], payload: bytes) -> Mono:
+    if len(payload) % 4:
+        raise AudioError(f"{path}: the decoder returned {len(payload)} bytes, no whole samples.")
+    samples = np.frombuffer(payload, "<f4").astype(np.float32)
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: the decoder returned NaN or infinite samples.")
+    return samples
+
+
+def _recording(path: str | os.PathLike[str], samples: Mono, payload: bytes) -> Recording:
+    try:
+        found = json.loads(payload)
+        over_range = found["over_range"]
+        return Recording(
+            samples=samples,
+            source_rate=int(found["source_rate"]),
+            channels=int(found["channels"]),
+            n_source_frames=int(found["n_source_frames"]),
+            decoder=str(found["decoder"])[:100],
+            over_range=None if over_range is None else int(over_range),
+            peak=float(found["peak"]),
+        )
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise AudioError(f"{path}: the decoder returned a malformed result ({error}).") from error
+
+
+def _restrict(limits: Limits) -> None:
+    """Lower the limits of this process."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        taken = pages * resource.getpagesize()
+    except OSError:  # no /proc
+        taken = 1 << 30
+    wanted = {
+        resource.RLIMIT_AS: limits.memory + taken,
+        resource.RLIMIT_CPU: limits.cpu_seconds,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 64,
+    }
+    for which, value in wanted.items():
+        hard = resource.getrlimit(which)[1]
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        # macOS refuses some limits below present use.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(which, (value, value))
+
+
+def _serve(argument: str, pipe: IO[bytes]) -> None:
+    """Decode as asked and write messages; runs in the child."""
+
+    def send(kind: bytes, payload: bytes) -> None:
+        pipe.write(kind + len(payload).to_bytes(4, "little") + payload)
+
+    path, request, limits = json.loads(argument)
+    _restrict(Limits(**limits))
+    options = request["options"] | {"allow_silence": request["allow_silence"]}
+    try:
+        if request["what"] == "windows":
+            for start, window in windows(path, **options):
+                send(b"S", struct.pack("<d", start) + window.astype("<f4").tobytes())
+                pipe.flush()
+            send(b"R", b"{}")
+        else:
+            recording = load(path, **options)
+            samples = recording.samples.astype("<f4")
+            for start in range(0, len(samples), _PIECE):
+                send(b"S", samples[start : start + _PIECE].tobytes())
+            found = {name: v for name, v in vars(recording).items() if name != "samples"}
+            send(b"R", json.dumps(found).encode())
+    except AudioError as error:
+        send(b"E", str(error).encode("utf-8", "replace"))
+    except MemoryError:
+        megabytes = limits["memory"] >> 20
+        send(b"E", f"{path}: decoding needs more than {megabytes} MB of memory.".encode())
+    pipe.flush()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], sys.stdout.buffer)
