@@ -26,12 +26,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ConfigError, ScoreError
 from .metrics import Floats, validate
 
 Ints = NDArray[np.int64]
+Weights = NDArray[np.int32]  # cells x replicates; a stretch's sum stays far below 2^31
 
 _STRETCHES = 512
 
@@ -204,7 +206,7 @@ class _Curve:
         self.order = np.lexsort((-self.labels, values))  # bona fide first within ties
         self.is_bonafide = self.labels[self.order] == 1
 
-    def eers(self, cells: Ints, weights: Ints) -> Floats:
+    def eers(self, cells: Ints, weights: Weights) -> Floats:
         """Compute one EER for each column of weights.
 
         Args:
@@ -220,9 +222,9 @@ class _Curve:
         # First all weights below each edge of some hundred stretches, by one sparse product ...
         row = np.repeat(np.arange(n_stretches), np.diff(edges)) + n_stretches * ~self.is_bonafide
         counts = csr_array(
-            (np.ones(n, np.int64), (row, cell)), shape=(2 * n_stretches, n_cells), dtype=np.int64
+            (np.ones(n, np.int32), (row, cell)), shape=(2 * n_stretches, n_cells), dtype=np.int32
         )
-        below = np.cumsum((counts @ weights).reshape(2, n_stretches, -1), axis=1)
+        below = np.cumsum((counts @ weights).reshape(2, n_stretches, -1), axis=1, dtype=np.int64)
         totals = below[:, -1]
         stretch = np.argmax(_difference(below, totals[:, None]) >= 0, axis=0)
         # ... then trial by trial in the stretch where FRR - FAR changes sign.
@@ -232,7 +234,7 @@ class _Curve:
             trials = slice(edges[s], edges[s + 1])
             weight = weights[cell[trials][:, None], which]
             classes = np.stack([self.is_bonafide[trials], ~self.is_bonafide[trials]])
-            inside = np.cumsum(weight * classes[:, :, None], axis=1)
+            inside = np.cumsum(weight * classes[:, :, None], axis=1, dtype=np.int64)
             if s:
                 inside += below[:, s - 1, which][:, None]
             at = np.argmax(_difference(inside, totals[:, None, which]) >= 0, axis=0)
@@ -242,11 +244,11 @@ class _Curve:
         return _eer_at(rejected, self.is_bonafide[deciding], totals)
 
 
-def _trial_weights(labels: Ints, n_replicates: int, rng: np.random.Generator) -> Iterator[Ints]:
+def _trial_weights(labels: Ints, n_replicates: int, rng: np.random.Generator) -> Iterator[Weights]:
     """Draw how often each trial is repeated, each class by itself, some replicates at a time."""
     members = [np.flatnonzero(labels == label) for label in (1, 0)]
     for n in _blocks(labels.size, n_replicates):
-        weights = np.empty((labels.size, n), np.int64)
+        weights = np.empty((labels.size, n), np.int32)
         for trials in members:
             for k in range(n):
                 drawn = rng.integers(trials.size, size=trials.size)
@@ -256,44 +258,46 @@ def _trial_weights(labels: Ints, n_replicates: int, rng: np.random.Generator) ->
 
 def _cluster_weights(
     labels: Ints, clusters: Sequence[ArrayLike], n_replicates: int, rng: np.random.Generator
-) -> tuple[Ints, Iterator[Ints]]:
+) -> tuple[Ints, Iterator[Weights]]:
     """Group trials into cells (class x clusters) and draw how often each cell is repeated."""
     if not 1 <= len(clusters) <= 2:
         raise ConfigError(f"{len(clusters)} cluster factors given; one or two are possible.")
-    codes, sizes, joint = [], [], labels.astype(np.int64)
+    sizes, joint = [], labels.astype(np.int64)
     for factor in clusters:
-        names = np.asarray(factor)
+        names = pd.Series(factor)
         if names.shape != labels.shape:
             raise ScoreError(f"{names.size} cluster names for {labels.size} trials.")
-        applies = names != "-"
-        known, code = np.unique(names[applies], return_inverse=True)
+        code, known = pd.factorize(names.where(names != "-"), sort=True)
         if known.size < 2:
             raise ScoreError(
                 f"resampling clusters needs two or more, and there are {known.size} "
                 f"({', '.join(map(str, known)) or 'the key does not tell them'}). Leave this "
                 "factor out, or use a key that has it."
             )
-        full = np.full(labels.size, known.size)
-        full[applies] = code
-        codes.append(full)
         sizes.append(known.size)
-        joint = joint * (known.size + 1) + full
-    _, example, cells, n_trials = np.unique(
-        joint, return_index=True, return_inverse=True, return_counts=True
-    )
-    is_class = np.stack([labels[example] == 1, labels[example] == 0]) * n_trials
+        joint = joint * (known.size + 1) + np.where(code < 0, known.size, code)
+    cells, joint = pd.factorize(joint, sort=True)
+    n_cells, codes = joint.size, []
+    for size in reversed(sizes):
+        joint, code = np.divmod(joint, size + 1)
+        codes.append(code)
+    codes.reverse()
+    is_class = (joint == 1, joint == 0)
 
-    def draw(n: int) -> Ints:
-        weights = np.ones((example.size, n), np.int64)
+    def draw(n: int) -> Weights:
+        weights = np.ones((n_cells, n), np.int32)
         for code, size in zip(codes, sizes, strict=True):
             repeats = rng.multinomial(size, np.full(size, 1 / size), n)
-            weights *= np.pad(repeats, ((0, 0), (0, 1)), constant_values=1).T[code[example]]
+            weights *= np.pad(repeats, ((0, 0), (0, 1)), constant_values=1).T.astype(np.int32)[code]
         return weights
 
-    def blocks() -> Iterator[Ints]:
-        for n in _blocks(example.size, n_replicates):
+    def blocks() -> Iterator[Weights]:
+        for n in _blocks(n_cells, n_replicates):
             weights = draw(n)
-            while (empty := np.any(is_class @ weights == 0, axis=0)).any():
+            while True:
+                empty = ~np.all([weights[rows].any(axis=0) for rows in is_class], axis=0)
+                if not empty.any():
+                    break
                 weights[:, empty] = draw(int(empty.sum()))
             yield weights
 
