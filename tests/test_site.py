@@ -1,0 +1,156 @@
+"""Open every page of the built book in headless Chromium, on a desktop and a phone, light and dark.
+
+`make book` first. Set `CHROMIUM` to use another browser than the one found on the PATH, and
+`SLSLIB_SCREENSHOTS` to a folder that shall receive a picture of every page.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.site
+
+SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
+PAGES = sorted(
+    page.relative_to(SITE).as_posix()
+    for page in SITE.rglob("*.html")
+    if not {"_static", "_sources", "_modules", "reports"} & set(page.relative_to(SITE).parts)
+)
+SCREENS = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+}
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PROBE = """async () => {
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  return {
+    formulas: all('article .math').length,
+    drawn: all('article mjx-container').length,
+    badFormulas: all('[data-mjx-error], mjx-merror').map((e) => e.textContent),
+    broken: all('img').filter((i) => !i.complete || i.naturalWidth === 0).map((i) => i.src.slice(0, 80)),
+    unnamed: all('img').filter((i) => !i.alt.trim()).map((i) => i.src.slice(0, 80)),
+    mute: all('audio').filter((a) => a.error || !(a.duration > 0)).length,
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  };
+}"""
+
+
+def find_chromium() -> str | None:
+    """Return the browser to use."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serve files without a log."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    """Serve the built book on this machine and yield its address."""
+    if not PAGES:
+        pytest.skip(f"no built book in {SITE}: run `make book`")
+    handler = functools.partial(QuietHandler, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Start Chromium once per worker."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = find_chromium()
+    if path is None:
+        pytest.skip("Chromium was not found: install it or set CHROMIUM to its path")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=[(screen, theme) for screen in SCREENS for theme in ("light", "dark")])
+def window(request: pytest.FixtureRequest, browser, base: str) -> Iterator[tuple]:
+    """Yield an empty page and the list that collects its errors."""
+    screen, theme = request.param
+    context = browser.new_context(color_scheme=theme, **SCREENS[screen])
+    errors: list[str] = []
+
+    def only_local(route) -> None:
+        if route.request.url.startswith((base, "data:", "blob:")):
+            route.continue_()
+        else:
+            errors.append(f"asks for {route.request.url}")
+            route.abort()
+
+    context.route("**/*", only_local)
+    page = context.new_page()
+    page.on("console", lambda m: errors.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(f"script: {error}"))
+    page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}"))
+    page.on("response", lambda r: errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+    yield page, errors, f"{screen}-{theme}"
+    context.close()
+
+
+def take_screenshot(page, name: str) -> None:
+    """Write a picture of the whole page where it was asked for."""
+    if folder := os.environ.get("SLSLIB_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("path", PAGES or [""])
+def test_page(window, base: str, path: str) -> None:
+    page, errors, variant = window
+    page.goto(base + path, wait_until="load")
+    page.wait_for_load_state("networkidle")
+    found = page.evaluate(PROBE)
+    take_screenshot(page, f"{path.removesuffix('.html').replace('/', '_')}-{variant}")
+    assert not errors
+    assert found["drawn"] == found["formulas"], "formulas were left undrawn"
+    assert not found["badFormulas"]
+    assert not found["broken"], "images that do not load"
+    assert not found["unnamed"], "images without alternative text"
+    assert not found["mute"], "audio that cannot be played"
+    assert found["overflow"] <= 0, "the page is wider than the screen"
+
+
+@pytest.mark.parametrize("word", ["EER", "RawBoost"])
+def test_search_finds(window, base: str, word: str) -> None:
+    page, errors, variant = window
+    page.goto(f"{base}search.html?q={word}")
+    page.wait_for_selector("#search-results li a", timeout=15_000)
+    take_screenshot(page, f"search_{word}-{variant}")
+    assert page.locator("#search-results li").count() >= 2
+    assert not errors
+
+
+def test_every_page_of_the_contents_was_built() -> None:
+    if not PAGES:
+        pytest.skip(f"no built book in {SITE}: run `make book`")
+    contents = (SITE.parent.parent / "_toc.yml").read_text()
+    files = [line.split(":")[1].strip() for line in contents.splitlines() if "file:" in line]
+    assert files
+    assert {f"{name}.html" for name in files} <= set(PAGES)
