@@ -8,6 +8,8 @@ believes nothing: every length is bounded before it is read. A crash, a kill or 
 The limits are those of POSIX ``setrlimit``. Where the module :mod:`resource` is missing (Windows),
 only the timeout and the bounds of the pipe hold; macOS ignores the limit on memory. This contains
 accidents and resource exhaustion. It is no sandbox: the child runs with the user's rights.
+
+:class:`Auditor` uses the same arrangement, without limits, for the many files of a corpus.
 """
 
 from __future__ import annotations
@@ -28,10 +30,20 @@ from typing import IO, Any
 
 import numpy as np
 
-from slslib.audio import N_SAMPLES, SAMPLE_RATE, Mono, Recording, load, windows
+from slslib.audio import (
+    N_SAMPLES,
+    SAMPLE_RATE,
+    FileAudit,
+    Mono,
+    Recording,
+    audit,
+    load,
+    windows,
+)
 from slslib.errors import AudioError, ConfigError
 
 _COMMAND = [sys.executable, "-P", "-m", "slslib.isolate"]  # -P: nothing from the working directory
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _MAX_MESSAGE = 4 << 20
 _PIECE = 1 << 18  # samples per message
 
@@ -117,6 +129,54 @@ def windows_isolated(
             yield struct.unpack("<d", payload[:8])[0], _floats(path, payload[8:])
 
 
+class Auditor:
+    """A process that audits one file after the other; a context manager.
+
+    Its own interpreter, not one of :mod:`multiprocessing`: those import the caller's main script
+    again, or copy a process that has threads running; and a pool cannot tell on which file a
+    decoder crashed.
+    """
+
+    def __init__(self, allow_silence: bool) -> None:
+        self._allow_silence = allow_silence
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Auditor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def audit(self, path: str | os.PathLike[str]) -> FileAudit:
+        """Do what :func:`slslib.audio.audit` does; a crash is a problem of the file."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                _COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # libmpg123 writes there
+                text=True,
+                env=os.environ | _ONE_THREAD,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps([os.fspath(path), self._allow_silence]) + "\n")
+            self._process.stdin.flush()
+        if reply := self._process.stdout.readline():
+            return FileAudit(**json.loads(reply))
+        code = self._process.wait()
+        self.__exit__()
+        problem = (
+            f"{path}: the decoder crashed on it (exit status {code}); the file is damaged or "
+            "hostile: fetch or make it again."
+        )
+        return FileAudit(str(path), 0, 0, 0, 0.0, "", "", "", None, 0.0, "absent", "", problem)
+
+
 @dataclass(frozen=True)
 class _Request:
     what: str
@@ -130,13 +190,12 @@ def _messages(
     """Run the decoder and yield its messages; the last one is the result ``R``."""
     # JSON, because it also carries names that are not valid UTF-8. ``abspath``: no option, no URL.
     argument = json.dumps([str(Path(path).absolute()), asdict(request), asdict(limits)])
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*_COMMAND, argument],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # libmpg123 writes there; errors come through the pipe
-        env=environment,
+        env=os.environ | _ONE_THREAD,
     )
     assert process.stdout is not None
     left = limits.wall_seconds
@@ -243,6 +302,15 @@ def _restrict(limits: Limits) -> None:
             resource.setrlimit(which, (value, value))
 
 
+def _audit_all() -> None:
+    """Audit the files named on stdin, one JSON line each; runs in the child of an Auditor."""
+    for line in sys.stdin:
+        path, allow_silence = json.loads(line)
+        found = asdict(audit(path, allow_silence=allow_silence))
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
+
+
 def _serve(argument: str, pipe: IO[bytes]) -> None:
     """Decode as asked and write messages; runs in the child."""
 
@@ -274,4 +342,7 @@ def _serve(argument: str, pipe: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], sys.stdout.buffer)
+    if len(sys.argv) > 1:
+        _serve(sys.argv[1], sys.stdout.buffer)
+    else:
+        _audit_all()
