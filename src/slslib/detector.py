@@ -1,0 +1,206 @@
+"""The detector: an XLS-R backbone and an SLS head, and the file that holds both.
+
+A checkpoint is one safetensors file: the tensors of the module's ``state_dict`` and, in the
+file's metadata, a JSON object with the dimensions needed to build it and whatever the training
+run wants to say about itself (recipe, epoch, development threshold).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slslib.audio import N_SAMPLES
+from slslib.checkpoints import FORMAT, read_checkpoint, save_safetensors
+from slslib.errors import CheckpointError
+from slslib.sls import BONAFIDE, SPOOF, SLSHead
+from slslib.xlsr import XLSR, Attention, XLSRConfig
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Dimensions of a detector; the defaults are the paper's."""
+
+    backbone: XLSRConfig = field(default_factory=XLSRConfig)
+    hidden_width: int = 1024  # of the head's hidden linear layer
+    n_samples: int = N_SAMPLES  # audio that one score is computed from, at 16 kHz
+
+
+class Detector(nn.Module):
+    """Score waveforms: log-probabilities of [spoof, bona fide], and their difference.
+
+    >>> config = DetectorConfig(XLSRConfig(width=16, n_layers=2, conv_width=8), 8, n_samples=4000)
+    >>> detector = Detector(config, seed=0).eval()
+    >>> with torch.inference_mode():
+    ...     detector.llr(torch.zeros(3, 4000)).shape
+    torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        config: DetectorConfig | None = None,
+        *,
+        seed: int | None = None,
+        attention: Attention = "eager",
+        checkpointing: bool = False,
+    ) -> None:
+        """Build a detector with random weights.
+
+        Args:
+            config: Dimensions.
+            seed: Makes the random weights reproducible without touching the global generator.
+            attention: See :class:`slslib.xlsr.XLSR`.
+            checkpointing: See :class:`slslib.xlsr.XLSR`.
+        """
+        super().__init__()
+        self.config = config or DetectorConfig()
+        self.metadata: dict[str, Any] = {}
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+            self.backbone = XLSR(
+                self.config.backbone, attention=attention, checkpointing=checkpointing
+            )
+            self.head = SLSHead(
+                self.config.backbone.width,
+                self.config.backbone.n_frames(self.config.n_samples),
+                hidden_width=self.config.hidden_width,
+            )
+
+    def logits(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
+        """Return the two outputs before the softmax; layers are summed as they are computed."""
+        return self.head(self.backbone.layers(waveform))
+
+    def forward(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
+        """Return log-probabilities of [spoof, bona fide] for ``config.n_samples`` long audio."""
+        return self.logits(waveform).log_softmax(dim=1)
+
+    def llr(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, batch]:
+        """Return ``log p(bona fide) - log p(spoof)`` in natural logarithms, the trial's score.
+
+        It is the difference of the logits, taken in float64, so it does not saturate as
+        ``log p(bona fide)`` does.
+        """
+        return self.llr_of(self.logits(waveform))
+
+    @staticmethod
+    def llr_of(logits: Float[Tensor, "batch 2"]) -> Float[Tensor, batch]:
+        """Return the log-likelihood ratio of logits, as float64."""
+        logits = logits.double()
+        return logits[:, BONAFIDE] - logits[:, SPOOF]
+
+    def gates(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch layers"]:
+        """Return the weight in (0, 1) that SLS gives each layer."""
+        return self.head.fuse(self.backbone.layers(waveform))[1]
+
+    def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a safetensors checkpoint, atomically.
+
+        Args:
+            path: File to write, replaced if it exists.
+            metadata: JSON-serialisable facts to keep beside the weights.
+
+        Raises:
+            CheckpointError: If the file cannot be written; what was there before stays.
+        """
+        about = {
+            "format": FORMAT,
+            "config": asdict(self.config),
+            "metadata": dict(self.metadata if metadata is None else metadata),
+        }
+        save_safetensors(path, self.state_dict(), about)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, attention: Attention = "eager", n_heads: int | None = None
+    ) -> Self:
+        """Read a checkpoint: our safetensors, or an authors' or reproduction's ``.pth``.
+
+        No code in the file is ever run (see :mod:`slslib.checkpoints`).
+
+        Args:
+            path: The file.
+            attention: See :class:`slslib.xlsr.XLSR`.
+            n_heads: Attention heads, which foreign weights do not tell; by default width / 64.
+
+        Returns:
+            A detector in evaluation mode on the CPU.
+
+        Raises:
+            CheckpointError: If the file is missing, damaged, unsafe or not a detector.
+        """
+        tensors, about = read_checkpoint(path, n_heads=n_heads)
+        if "config" not in about or not any(name.startswith("head.") for name in tensors):
+            raise CheckpointError(
+                f"{path} holds a backbone without an SLS head: it cannot score; train from it "
+                "with `slslib train RECIPE --backbone FILE`"
+            )
+        detector = cls.from_config(about["config"], attention=attention)
+        load_state(detector, tensors, path)
+        detector.metadata = dict(about.get("metadata", {}))
+        return detector.eval()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, attention: Attention = "eager") -> Self:
+        """Build a detector on the ``meta`` device from a checkpoint's ``config`` object."""
+        try:
+            dimensions = DetectorConfig(**{**config, "backbone": XLSRConfig(**config["backbone"])})
+            with torch.device("meta"):
+                return cls(dimensions, attention=attention)
+        except (TypeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"the checkpoint's config is not usable: {error}") from error
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Assign tensors to a module, refusing any name or shape that does not fit.
+
+    Raises:
+        CheckpointError: Naming the first missing, unexpected or misshapen tensor.
+    """
+    wanted = module.state_dict()
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    if missing or extra:
+        what = f"lacks {missing[0]!r}" if missing else f"has the unexpected tensor {extra[0]!r}"
+        raise CheckpointError(
+            f"{path} does not fit the model: it {what} "
+            f"({len(missing)} missing, {len(extra)} unexpected)"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{path} does not fit the model: {name!r} has shape {tuple(tensor.shape)}, "
+                f"not {tuple(wanted[name].shape)}"
+            )
+    module.load_state_dict(tensors, assign=True)
+    module.requires_grad_(True)
+
+
+def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
+    """Read the backbone of any checkpoint that holds one.
+
+    Args:
+        path: fairseq's ``xlsr2_300m.pt``, a transformers folder or safetensors file, an SLS
+            checkpoint, or a file of ours.
+        n_heads: Attention heads, which the weights do not tell; by default what the file says,
+            else width / 64.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
+    """
+    tensors, about = read_checkpoint(path, n_heads=n_heads)
+    try:
+        config = XLSRConfig(**about["config"]["backbone"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not tell its dimensions: {error}") from error
+    with torch.device("meta"):
+        backbone = XLSR(config)
+    prefix = "backbone."
+    inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    load_state(backbone, inside, path)
+    return backbone.eval()

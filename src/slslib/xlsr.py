@@ -1,0 +1,201 @@
+"""The XLS-R backbone: the outputs of all transformer layers in one pass.
+
+XLS-R (Babu et al., Interspeech 2022, doi:10.21437/Interspeech.2022-143) is a wav2vec 2.0 model
+(Baevski et al., NeurIPS 2020): seven convolutions turn 16 kHz samples into a frame every 20 ms,
+and 24 pre-norm transformer layers of width 1024 contextualise the frames. The modules are those
+of :class:`transformers.Wav2Vec2Model`; the loop over the layers is ours, because SLS needs the
+*residual stream after each layer, before the encoder's final LayerNorm*, and transformers does
+not promise that for ``hidden_states`` (up to release 5.15 the last entry is after the LayerNorm).
+
+Conventions: the waveform is fed as it is, float32 in units of int16 / 32768, without the
+zero-mean unit-variance normalisation that Hugging Face's feature extractor would apply.
+Everything stochastic (dropout, LayerDrop, SpecAugment) is off in training as well, as in the
+configuration that the fairseq checkpoint carries and the SLS authors fine-tune with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+Attention = Literal["eager", "sdpa"]
+Freeze = Literal["none", "conv", "backbone"]
+
+_HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class XLSRConfig:
+    """Dimensions of a backbone; the defaults are XLS-R 300M."""
+
+    width: int = 1024  # of the residual stream
+    n_layers: int = 24
+    n_heads: int | None = None  # None: one head for each 64 of width, as in every XLS-R
+    ffn_width: int | None = None  # None: 4 x width
+    conv_width: int = 512  # channels of the convolutional feature extractor
+    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)  # in samples or frames of the layer below
+    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)  # product 320 samples = 20 ms
+    pos_kernel: int = 128  # frames seen by the convolutional position embedding
+    pos_groups: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kernels", tuple(self.kernels))
+        object.__setattr__(self, "strides", tuple(self.strides))
+        if len(self.kernels) != len(self.strides):
+            raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.n_heads or max(1, self.width // _HEAD_WIDTH)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Count the frames that ``n_samples`` samples at 16 kHz give.
+
+        >>> XLSRConfig().n_frames(64_600)
+        201
+        """
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            n_samples = (n_samples - kernel) // stride + 1
+        return max(n_samples, 0)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame of the feature extractor sees: 400 (25 ms)."""
+        field = 1
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            field = (field - 1) * stride + kernel
+        return field
+
+    def hugging_face(self, attention: Attention = "eager") -> Wav2Vec2Config:
+        """Return the equivalent transformers configuration, everything stochastic off."""
+        return Wav2Vec2Config(
+            hidden_size=self.width,
+            num_hidden_layers=self.n_layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.ffn_width or 4 * self.width,
+            conv_dim=(self.conv_width,) * len(self.kernels),
+            conv_kernel=self.kernels,
+            conv_stride=self.strides,
+            conv_bias=True,
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+            num_conv_pos_embeddings=self.pos_kernel,
+            num_conv_pos_embedding_groups=self.pos_groups,
+            # Parity: XLS-R's own configuration has all of these at 0; transformers' defaults
+            # are 0.1 with SpecAugment on.
+            hidden_dropout=0.0,
+            activation_dropout=0.0,
+            attention_dropout=0.0,
+            feat_proj_dropout=0.0,
+            final_dropout=0.0,
+            layerdrop=0.0,
+            mask_time_prob=0.0,
+            mask_feature_prob=0.0,
+            apply_spec_augment=False,
+            attn_implementation=attention,
+        )
+
+
+class XLSR(nn.Module):
+    """An XLS-R backbone that gives the output of every transformer layer.
+
+    Attributes:
+        config: Dimensions.
+        model: The transformers module that holds the parameters. Its final encoder LayerNorm is
+            there for faithful checkpoints and takes no part in :meth:`layers`.
+        checkpointing: Recompute each layer in the backward pass instead of storing its
+            activations: about a third more time for a fraction of the memory.
+    """
+
+    def __init__(
+        self,
+        config: XLSRConfig = XLSRConfig(),
+        *,
+        attention: Attention = "eager",
+        checkpointing: bool = False,
+    ) -> None:
+        """Build a backbone with random weights.
+
+        Args:
+            config: Dimensions.
+            attention: ``"eager"`` equals fairseq bit for bit in float32; ``"sdpa"`` (PyTorch's
+                fused attention) is faster and differs by less than 1e-5.
+            checkpointing: See the class.
+        """
+        super().__init__()
+        self.config = config
+        self.checkpointing = checkpointing
+        _quiet_transformers()
+        self.model = Wav2Vec2Model(config.hugging_face(attention))
+        # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
+        self.model.masked_spec_embed = None
+
+    def layers(self, waveform: Float[Tensor, "batch samples"]) -> Iterator[Tensor]:
+        """Yield the residual stream after each transformer layer, first to last.
+
+        Args:
+            waveform: Mono audio at 16 kHz in units of int16 / 32768, not normalised; at least
+                :attr:`XLSRConfig.receptive_field` samples.
+
+        Yields:
+            ``config.n_layers`` tensors of shape ``(batch, frames, width)``, before the encoder's
+            final LayerNorm.
+
+        Raises:
+            ValueError: If the waveform is shorter than one frame.
+        """
+        if waveform.shape[-1] < self.config.receptive_field:
+            raise ValueError(
+                f"waveform of {waveform.shape[-1]} samples is shorter than one frame "
+                f"({self.config.receptive_field} samples)"
+            )
+        hidden = waveform[:, None]
+        for convolution in self.model.feature_extractor.conv_layers:
+            hidden = convolution(hidden)
+        hidden, _ = self.model.feature_projection(hidden.transpose(1, 2))
+        encoder = self.model.encoder
+        hidden = hidden + encoder.pos_conv_embed(hidden)
+        count = 0
+        for layer in encoder.layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(layer, hidden, use_reentrant=False)
+            else:
+                hidden = layer(hidden)
+            if isinstance(hidden, tuple):  # transformers 4 returns (hidden, attention)
+                hidden = hidden[0]
+            count += 1
+            yield hidden
+        assert count == self.config.n_layers, f"{count} layers, not {self.config.n_layers}"
+
+    def forward(
+        self, waveform: Float[Tensor, "batch samples"]
+    ) -> Float[Tensor, "batch layers frames width"]:
+        """Stack the outputs of all layers; :meth:`layers` is the same without the stack."""
+        return torch.stack(list(self.layers(waveform)), dim=1)
+
+    def freeze(self, what: Freeze) -> None:
+        """Exclude a part from training.
+
+        Args:
+            what: ``"none"`` trains everything, as the SLS authors do; ``"conv"`` freezes the
+                convolutional feature extractor; ``"backbone"`` freezes all of it.
+        """
+        self.requires_grad_(what != "backbone")
+        if what == "conv":
+            self.model.feature_extractor.requires_grad_(False)
+
+
+def _quiet_transformers() -> None:
+    """Keep transformers from logging hints about modules that are not used here."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
