@@ -17,3 +17,32 @@ def shared() -> Path:
     if not (path / "SPEC.md").is_file():
         pytest.skip(f"reference data not found at {path} (set SLSLIB_SHARED)")
     return path
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root with a tiny ASVspoof 2019 LA: tones (bona fide) and noises (spoof), 0.3-0.6 s."""
+    import numpy as np
+    import soundfile as sf
+
+    root = tmp_path_factory.mktemp("corpora")
+    la = root / "LA"
+    protocols = la / "ASVspoof2019_LA_cm_protocols"
+    protocols.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, suffix, count in (("train", "trn", 12), ("dev", "trl", 8), ("eval", "trl", 10)):
+        audio = la / f"ASVspoof2019_LA_{part}" / "flac"
+        audio.mkdir(parents=True)
+        lines = []
+        for i in range(count):
+            name = f"LA_{part[0].upper()}_{i:07d}"
+            n = int(rng.integers(5_000, 9_000))
+            if i % 2:
+                x = 0.2 * np.sin(2 * np.pi * rng.uniform(100, 400) / 16_000 * np.arange(n))
+            else:
+                x = 0.1 * rng.standard_normal(n)
+            sf.write(audio / f"{name}.flac", x, 16_000, subtype="PCM_16")
+            attack, label = ("-", "bonafide") if i % 2 else ("A01", "spoof")
+            lines.append(f"LA_{i % 3:04d} {name} - {attack} {label}\n")
+        (protocols / f"ASVspoof2019.LA.cm.{part}.{suffix}.txt").write_text("".join(lines))
+    return root

@@ -1,0 +1,528 @@
+"""Train a detector: one loop, checkpoints that are never half-written, exact resume.
+
+A run is a folder:
+
+=====================  ========================================================================
+``config.json``        the full configuration and versions, written before the first step
+``log.csv``            one row per finished epoch
+``epoch_N.safetensors``  the detector after epoch N (counted from 0)
+``best.json``          which of them is the best so far, and why
+``state.safetensors``  everything needed to go on: weights, Adam's moments, position, history
+=====================  ========================================================================
+
+The loss is the cross entropy weighted by class, on log-softmax outputs. With several processes
+(``accelerate launch``) a batch is split between them and the weights of the whole batch normalise
+the loss, so the step is that of one process; on CUDA the BatchNorm statistics are shared too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from slslib import __version__, metrics
+from slslib.checkpoints import read_safetensors, resolve, save_safetensors, write_text
+from slslib.data import TrialDataset, epoch_batches, load_batches, stack
+from slslib.detector import Detector, DetectorConfig, load_backbone, load_state
+from slslib.errors import ConfigError, TrainingError
+from slslib.protocols import Corpus, open_corpus
+from slslib.recipes import TrainConfig
+
+
+@dataclass
+class Position:
+    """Where a run stands, exactly: all of it is restored by a resume."""
+
+    epoch: int = 0
+    step: int = 0  # optimizer steps done in this epoch
+    loss_sum: float = 0.0  # over the clips of this epoch so far
+    n_clips: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_value: float = math.inf
+    waited: int = 0  # epochs since the best one
+
+    def finished(self, config: TrainConfig) -> bool:
+        """Tell whether the recipe says to stop."""
+        return self.epoch >= config.max_epochs or self.waited >= config.patience
+
+
+@dataclass
+class Run:
+    """The parts of a training run that the functions below share."""
+
+    config: TrainConfig
+    out: Path
+    accelerator: Accelerator
+    detector: Detector
+    model: nn.Module  # the detector as Accelerate wraps it
+    optimizer: torch.optim.Optimizer
+    train: TrialDataset
+    dev: TrialDataset | None
+    workers: int
+    progress: bool
+    position: Position
+    stop: list[int] = field(default_factory=list)  # signals received
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    data_root: str | Path,
+    resume: bool = False,
+    workers: int = 0,
+    save_steps: int = 1000,
+    keep: str = "best",
+    cpu: bool = False,
+    tensorboard: bool = False,
+    progress: bool = True,
+    max_steps: int | None = None,
+) -> Path:
+    """Train by a recipe and return the path of the best checkpoint.
+
+    Args:
+        config: The recipe.
+        out: Folder of the run; must be new unless ``resume``.
+        data_root: Folder that holds the corpora.
+        resume: Go on where the run in ``out`` stopped, to the same weights bit for bit (same
+            machine and settings).
+        workers: Processes that decode and augment; no influence on the result.
+        save_steps: Optimizer steps between saves within an epoch; no influence on the result.
+        keep: ``"best"`` keeps the best epoch's checkpoint only, ``"all"`` every one.
+        cpu: Train on the CPU even where there is a GPU.
+        tensorboard: Write event files beside the CSV (needs the ``tensorboard`` package).
+        progress: Show progress bars and a line per epoch on standard error.
+        max_steps: Stop, resumable, after this many steps of this call.
+
+    Raises:
+        TrainingError: The loss is not finite, or the run cannot be resumed.
+        ConfigError: Settings that contradict each other or the data.
+        AudioError: A recording cannot be read.
+        CheckpointError: The initial weights cannot be read or a checkpoint cannot be written.
+    """
+    out = Path(out)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    run = _set_up(config, out, accelerator, data_root, resume, workers, progress)
+    log = _TensorBoard(out) if tensorboard and accelerator.is_main_process else None
+    with _signals(run.stop), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        steps_left = max_steps if max_steps is not None else sys.maxsize
+        while not run.position.finished(config):
+            steps_left -= _train_epoch(run, save_steps, steps_left)
+            if run.position.step:  # stopped within the epoch
+                break
+            _finish_epoch(run, keep, log)
+    if not run.position.finished(config):
+        _save_state(run)
+        why = f"signal {run.stop[0]}" if run.stop else f"{max_steps} steps"
+        raise TrainingError(
+            f"stopped by {why} in epoch {run.position.epoch}, step {run.position.step}; the state "
+            f"is saved, go on with --resume"
+        )
+    return out / f"epoch_{run.position.best_epoch}.safetensors"
+
+
+def _set_up(
+    config: TrainConfig, out: Path, accelerator: Accelerator, data_root: str | Path,
+    resume: bool, workers: int, progress: bool,
+) -> Run:  # fmt: skip
+    """Check everything that can be checked, then build the run."""
+    world = accelerator.num_processes
+    if config.batch_size % world:
+        raise ConfigError(
+            f"a batch of {config.batch_size} cannot be split over {world} processes; "
+            f"use another number of processes or --batch-size"
+        )
+    train_corpus = _labelled(open_corpus(config.train, data_root), config.batch_size)
+    dev_corpus = _labelled(open_corpus(config.dev, data_root), 2) if config.dev else None
+    state = out / "state.safetensors"
+    if resume:
+        _check_same(config, out)
+    elif (out / "config.json").exists():
+        raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
+    detector = build_detector(config)
+    trained = [p for p in detector.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay)
+    position = Position()
+    if resume and state.is_file():
+        position = _load_state(state, detector, optimizer)
+    if accelerator.is_main_process and not resume:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot create {out}: {error}; choose another --out") from error
+        about = {"config": asdict(config), "data": _describe(train_corpus, dev_corpus)}
+        write_text(out / "config.json", json.dumps(about | _versions(accelerator), indent=1) + "\n")
+    model: nn.Module = detector
+    if world > 1 and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model, optimizer = accelerator.prepare(model, optimizer)
+
+    def dataset(corpus: Corpus, augment: bool, crop: Any) -> TrialDataset:
+        algo = config.rawboost if augment else 0
+        return TrialDataset(
+            corpus, n_samples=config.n_samples, algo=algo, crop=crop, seed=config.seed
+        )
+
+    train_set = dataset(train_corpus, True, config.crop)
+    dev_set = dataset(dev_corpus, config.augment_dev, "first") if dev_corpus else None
+    progress = progress and accelerator.is_main_process
+    return Run(
+        config, out, accelerator, detector, model, optimizer, train_set, dev_set, workers,
+        progress, position,
+    )  # fmt: skip
+
+
+def build_detector(config: TrainConfig) -> Detector:
+    """Build the detector that a recipe starts from.
+
+    Raises:
+        CheckpointError: If the initial weights cannot be read.
+    """
+    if config.backbone == "random":
+        dimensions, weights = config.dimensions, None
+    else:
+        weights = load_backbone(resolve(config.backbone)).cpu()
+        dimensions = weights.config
+    detector = Detector(
+        DetectorConfig(dimensions, config.hidden_width, config.n_samples),
+        seed=config.seed,
+        attention=config.attention,
+        checkpointing=config.checkpointing,
+    )
+    if weights is not None:
+        load_state(detector.backbone, weights.state_dict(), config.backbone)
+    detector.backbone.freeze(config.freeze)
+    return detector
+
+
+def _train_epoch(run: Run, save_steps: int, steps_left: int) -> int:
+    """Train to the end of the epoch, or until told to stop; return the steps done."""
+    config, at, accelerator = run.config, run.position, run.accelerator
+    run.train.epoch = at.epoch
+    batches = epoch_batches(len(run.train), config.batch_size, seed=config.seed, epoch=at.epoch)
+    share = config.batch_size // accelerator.num_processes
+    first = accelerator.process_index * share
+    mine = [batch[first : first + share] for batch in batches[at.step :]]
+    class_weights = torch.tensor(config.class_weights, device=accelerator.device)
+    bar = _bar(run, f"epoch {at.epoch}", len(batches), at.step)
+    run.model.train()
+    done = 0
+    for clips in load_batches(run.train, mine, workers=run.workers):
+        waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
+        _set_learning_rate(run, at.epoch * len(batches) + at.step)
+        log_probs = run.model(waveforms)
+        loss, reported = weighted_nll(log_probs, labels, class_weights, accelerator)
+        if not math.isfinite(reported):
+            names = ", ".join(clip.utterance for clip in clips)
+            raise TrainingError(
+                f"the loss is {reported} in epoch {at.epoch}, step {at.step} (utterances {names}); "
+                f"nothing was saved of this step, the last good state is in {run.out}: lower the "
+                "learning rate or use --precision no"
+            )
+        run.optimizer.zero_grad()
+        accelerator.backward(loss)
+        run.optimizer.step()
+        at.loss_sum += reported * config.batch_size
+        at.n_clips += config.batch_size
+        at.step += 1
+        done += 1
+        bar.update()
+        bar.set_postfix(loss=f"{at.loss_sum / at.n_clips:.4g}", refresh=False)
+        if at.step < len(batches):
+            if _told_to_stop(run) or done >= steps_left:
+                bar.close()
+                return done
+            if at.step % save_steps == 0:
+                _save_state(run)
+    bar.close()
+    at.step = 0
+    return done
+
+
+def weighted_nll(
+    log_probs: Tensor, labels: Tensor, class_weights: Tensor, accelerator: Accelerator
+) -> tuple[Tensor, float]:
+    """Return the class-weighted cross entropy of the whole batch: to differentiate, to report.
+
+    Over several processes the sum of weights is that of the whole batch, so that the averaged
+    gradient equals that of one process.
+    """
+    weights = class_weights[labels]
+    weighted = -(weights * log_probs.float().gather(1, labels[:, None])[:, 0]).sum()
+    total = accelerator.reduce(weights.sum(), "sum")
+    loss = weighted * accelerator.num_processes / total
+    return loss, float(accelerator.reduce(loss.detach(), "mean"))
+
+
+def _finish_epoch(run: Run, keep: str, log: _TensorBoard | None) -> None:
+    """Validate, decide, write the epoch's checkpoint, the log and the state."""
+    at, config = run.position, run.config
+    row: dict[str, Any] = {"epoch": at.epoch, "train_loss": at.loss_sum / at.n_clips}
+    if run.dev is not None:
+        row |= validate(run)
+    row["lr"] = run.optimizer.param_groups[0]["lr"]
+    _check_weights(run)
+    if not run.accelerator.is_main_process:
+        _advance(at, row, config)
+        run.accelerator.wait_for_everyone()
+        return
+    row["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    previous = at.best_epoch
+    epoch = at.epoch
+    _advance(at, row, config)
+    if at.best_epoch == epoch or keep == "all":
+        metadata = {"recipe": config.recipe, "seed": config.seed, **row}
+        run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
+    _save_state(run)
+    _write_reports(run)
+    if keep == "best" and previous not in (-1, at.best_epoch):
+        (run.out / f"epoch_{previous}.safetensors").unlink(missing_ok=True)
+    if log:
+        log.add(row)
+    if run.progress:
+        numbers = {k: v for k, v in row.items() if isinstance(v, float) and k != "lr"}
+        text = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+        star = " (best)" if at.best_epoch == epoch else ""
+        tqdm.write(f"epoch {epoch}: {text}{star}", file=sys.stderr)
+    run.accelerator.wait_for_everyone()
+
+
+def _advance(at: Position, row: dict[str, Any], config: TrainConfig) -> None:
+    at.history.append(row)
+    at.waited += 1
+    if row[config.monitor] < at.best_value:
+        at.best_epoch, at.best_value, at.waited = at.epoch, row[config.monitor], 0
+    at.epoch, at.step, at.loss_sum, at.n_clips = at.epoch + 1, 0, 0.0, 0
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, float]:
+    """Return loss, accuracy, EER and its threshold on the development corpus."""
+    assert run.dev is not None
+    accelerator, config = run.accelerator, run.config
+    run.dev.epoch = run.position.epoch
+    run.model.eval()
+    rank, world, size = accelerator.process_index, accelerator.num_processes, config.batch_size
+    batches = [list(range(i, min(i + size, len(run.dev)))) for i in range(0, len(run.dev), size)]
+    class_weights = torch.tensor(config.class_weights, device=accelerator.device)
+    log_probs, labels, losses = [], [], []
+    bar = _bar(run, "validate", math.ceil(len(batches) / world))
+    for clips in load_batches(run.dev, batches[rank::world], workers=run.workers):
+        waveforms, truth = (t.to(accelerator.device) for t in stack(clips))
+        # The unwrapped module: processes may hold different numbers of batches.
+        with accelerator.autocast():
+            out = run.detector(waveforms).float()
+        weights = class_weights[truth]
+        nll = -(weights * out.gather(1, truth[:, None])[:, 0]).sum() / weights.sum()
+        losses.append(nll * len(truth))
+        log_probs.append(out)
+        labels.append(truth)
+        bar.update()
+    bar.close()
+    device = accelerator.device
+    gathered = [
+        accelerator.gather(accelerator.pad_across_processes(t, pad_index=-1))
+        for t in (
+            torch.cat(log_probs) if log_probs else torch.zeros(0, 2, device=device),
+            torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long, device=device),
+        )
+    ]
+    out, truth = (t.cpu() for t in gathered)
+    out, truth = out[truth >= 0], truth[truth >= 0]
+    zero = torch.zeros((), device=device)
+    total = float(accelerator.reduce(torch.stack(losses).sum() if losses else zero, "sum"))
+    llr = (out[:, 1].double() - out[:, 0].double()).numpy()
+    result = metrics.eer(llr[truth.numpy() == 1], llr[truth.numpy() == 0])
+    return {
+        "dev_loss": total / len(truth),
+        "dev_accuracy": float((out.argmax(1) == truth).double().mean()),
+        "dev_eer_percent": 100 * result.value,
+        "dev_eer_threshold": result.threshold,
+    }
+
+
+def _set_learning_rate(run: Run, step: int) -> None:
+    config = run.config
+    rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    for group in run.optimizer.param_groups:
+        group["lr"] = config.lr * rise
+
+
+def _check_weights(run: Run) -> None:
+    for name, tensor in run.detector.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(
+                f"{name} holds NaN or infinite values after epoch {run.position.epoch}; the last "
+                f"good checkpoint is in {run.out}: lower the learning rate or use --precision no"
+            )
+
+
+def _labelled(corpus: Corpus, at_least: int) -> Corpus:
+    labels = corpus.trials["label"].to_numpy()
+    if (labels < 0).any():
+        raise ConfigError(f"{corpus.name} has trials without a label; it cannot be trained on")
+    if len(np.unique(labels)) < 2 or len(labels) < at_least:
+        raise ConfigError(
+            f"{corpus.name}:{corpus.partition} has {len(labels)} trials of "
+            f"{len(np.unique(labels))} class(es); both and at least {at_least} trials are needed"
+        )
+    return corpus
+
+
+def _told_to_stop(run: Run) -> bool:
+    if run.accelerator.num_processes == 1:
+        return bool(run.stop)
+    told = torch.tensor(len(run.stop), device=run.accelerator.device)
+    return bool(run.accelerator.reduce(told, "sum"))
+
+
+def _save_state(run: Run) -> None:
+    """Write everything a resume needs to one file, atomically."""
+    if not run.accelerator.is_main_process:
+        return
+    tensors = {f"model.{k}": v for k, v in run.detector.state_dict().items()}
+    names = {id(p): name for name, p in run.detector.named_parameters()}
+    for group in run.optimizer.param_groups:
+        for parameter in group["params"]:
+            for key, value in run.optimizer.state.get(parameter, {}).items():
+                tensors[f"adam.{key}.{names[id(parameter)]}"] = torch.as_tensor(value)
+    about = {"position": asdict(run.position)}
+    save_safetensors(run.out / "state.safetensors", tensors, about)
+
+
+def _load_state(path: Path, detector: Detector, optimizer: torch.optim.Optimizer) -> Position:
+    tensors, about = read_safetensors(path)
+    prefix = "model."
+    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    detector.load_state_dict(weights)
+    for name, parameter in detector.named_parameters():
+        state = {
+            key: tensors[full].clone()
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if (full := f"adam.{key}.{name}") in tensors
+        }
+        if state:
+            optimizer.state[parameter] = state
+    try:
+        return Position(**about["position"])
+    except (KeyError, TypeError) as error:
+        raise TrainingError(f"{path} holds no training position: {error}") from error
+
+
+def _check_same(config: TrainConfig, out: Path) -> None:
+    """Refuse to resume with other settings than the run began with."""
+    path = out / "config.json"
+    try:
+        before = TrainConfig(**json.loads(path.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"cannot resume {out}: {path} is not usable ({error})") from error
+    now, then = asdict(config), asdict(before)
+    changed = [f"{k} {then[k]!r} -> {now[k]!r}" for k in now if now[k] != then[k]]
+    if changed:
+        raise TrainingError(
+            f"cannot resume {out} with other settings: {'; '.join(changed)}; "
+            "resume with those it began with or start a new run"
+        )
+
+
+def _write_reports(run: Run) -> None:
+    history, at = run.position.history, run.position
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(run.out / "log.csv", table.getvalue())
+    best = {
+        "file": f"epoch_{at.best_epoch}.safetensors",
+        "epoch": at.best_epoch,
+        run.config.monitor: at.best_value,
+    }
+    write_text(run.out / "best.json", json.dumps(best, indent=1) + "\n")
+
+
+def _describe(*corpora: Corpus | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "corpus": c.name,
+            "partition": c.partition,
+            "n_bonafide": int((c.trials["label"] == 1).sum()),
+            "n_spoof": int((c.trials["label"] == 0).sum()),
+            "protocol_sha256": c.protocol_sha256,
+        }
+        for c in corpora
+        if c is not None
+    ]
+
+
+def _versions(accelerator: Accelerator) -> dict[str, Any]:
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "slslib": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": f"{device.type} ({name})",
+        "processes": accelerator.num_processes,
+    }
+
+
+def _bar(run: Run, what: str, total: int, initial: int = 0) -> Any:
+    return tqdm(
+        total=total, initial=initial, desc=what, unit="batch", disable=not run.progress,
+        leave=False, mininterval=0.5 if sys.stderr.isatty() else 30,
+    )  # fmt: skip
+
+
+@contextmanager
+def _signals(received: list[int]) -> Iterator[None]:
+    """Collect SIGINT and SIGTERM so that the loop can stop at a step; the second one kills."""
+
+    def handler(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    try:
+        before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread
+        before = {}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class _TensorBoard:
+    """Event files of the numbers in the log."""
+
+    def __init__(self, out: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError("--tensorboard needs `pip install tensorboard`") from error
+        self.writer = SummaryWriter(str(out / "tensorboard"))
+
+    def add(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if isinstance(value, float):
+                self.writer.add_scalar(name, value, row["epoch"])
+        self.writer.flush()

@@ -1,0 +1,75 @@
+"""Clips are keyed by seed, epoch and utterance, and never made up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from slslib.data import TrialDataset, epoch_batches, keyed_rng, load_batches, stack
+from slslib.errors import AudioError
+from slslib.protocols import open_corpus
+
+
+@pytest.fixture
+def corpus(corpora):
+    return open_corpus("asvspoof2019-la:train", corpora)
+
+
+def waveforms(dataset, workers=0):
+    batches = [[0, 1, 2], [3, 4]]
+    return torch.cat([stack(clips)[0] for clips in load_batches(dataset, batches, workers=workers)])
+
+
+@pytest.mark.parametrize("options", [{}, {"algo": 3}, {"algo": 4, "crop": "random"}])
+def test_workers_do_not_change_a_clip(corpus, options):
+    dataset = TrialDataset(corpus, n_samples=4000, seed=7, epoch=2, **options)
+    state = np.random.get_state()[1].copy(), torch.get_rng_state()
+    alone = waveforms(dataset)
+    assert torch.equal(alone, waveforms(dataset, workers=2))
+    assert np.array_equal(state[0], np.random.get_state()[1])
+    assert torch.equal(state[1], torch.get_rng_state())
+    assert alone.shape == (5, 4000)
+    assert alone.dtype == torch.float32
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"epoch": 3}])
+def test_seed_and_epoch_change_the_augmentation(corpus, change):
+    key = {"seed": 7, "epoch": 2}
+    first = waveforms(TrialDataset(corpus, n_samples=4000, algo=3, **key))
+    other = waveforms(TrialDataset(corpus, n_samples=4000, algo=3, **key | change))
+    assert (first != other).any(dim=1).all()
+
+
+def test_utterances_draw_different_numbers():
+    draws = {keyed_rng(1, 0, name).random() for name in ("a", "b", "LA_T_0000001")}
+    assert len(draws) == 3
+
+
+def test_labels_follow_the_protocol(corpus):
+    dataset = TrialDataset(corpus, n_samples=4000)
+    assert [dataset[i].label for i in range(4)] == [0, 1, 0, 1]
+    assert [dataset[i].utterance for i in range(2)] == ["LA_T_0000000", "LA_T_0000001"]
+
+
+@pytest.mark.parametrize("n", [7, 8, 9])
+def test_an_epoch_visits_each_trial_once(n):
+    whole = [i for batch in epoch_batches(n, 4, seed=1, epoch=0, drop_last=False) for i in batch]
+    assert sorted(whole) == list(range(n))
+    dropped = epoch_batches(n, 4, seed=1, epoch=0)
+    assert [len(batch) for batch in dropped] == [4] * (n // 4)
+    assert epoch_batches(n, 4, seed=1, epoch=1) != dropped
+
+
+def test_missing_audio_is_an_error_in_its_place(corpora, tmp_path):
+    import shutil
+
+    root = tmp_path / "copy"
+    shutil.copytree(corpora, root)
+    (root / "LA/ASVspoof2019_LA_train/flac/LA_T_0000002.flac").unlink()
+    dataset = TrialDataset(open_corpus("asvspoof2019-la:train", root), n_samples=4000)
+    clips = next(load_batches(dataset, [[1, 2]]))
+    assert clips[0].error is None
+    assert clips[1].waveform is None
+    with pytest.raises(AudioError, match="LA_T_0000002"):
+        stack(clips)
