@@ -1,0 +1,395 @@
+"""The command line: ``slslib COMMAND ...``; each command is a thin wrapper round one module.
+
+A command exits with status 0 only when everything it was asked for was done. Errors are one
+readable paragraph on standard error; ``--debug`` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+
+from slslib import __version__
+from slslib.errors import ConfigError, SlslibError
+
+_DATA = Path(os.environ.get("SLSLIB_DATA", "."))
+
+
+def verify(
+    corpus: Positional[str],
+    *,
+    data: Path = _DATA,
+    jobs: int | None = None,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    out: Path | None = None,
+) -> int:
+    """Decode every file of a corpus and report what is missing, damaged or odd.
+
+    Example: slslib verify asvspoof2019-la:train --data ~/corpora
+
+    Args:
+        corpus: asvspoof2019-la[:train|dev|eval], asvspoof2021-la, asvspoof2021-df, in-the-wild, or
+            a folder of audio, with or without protocols/.
+        data: Folder that holds the corpora; default SLSLIB_DATA.
+        jobs: Processes; default all cores.
+        json_: Print the report as JSON.
+        out: Write the report as JSON to this file too.
+    """
+    from slslib.verify import render, to_json, verify_any
+
+    report = verify_any(corpus, data, jobs=jobs)
+    if out:
+        _write(out, to_json(report) + "\n")
+    if json_:
+        print(to_json(report))
+    else:
+        _show(render(report))
+    return 0 if report.sound else 1
+
+
+@dataclass(frozen=True)
+class _Train:
+    """How a training run is carried out, whatever its recipe."""
+
+    out: Path
+    """Folder of the run."""
+    data: Path = _DATA
+    """Folder that holds the corpora; default SLSLIB_DATA."""
+    resume: bool = False
+    """Go on where the run in --out stopped."""
+    workers: int = 0
+    """Processes that decode and augment."""
+    save_steps: int = 1000
+    """Optimizer steps between saves within an epoch."""
+    keep: Literal["best", "all"] = "best"
+    """Epoch checkpoints to keep."""
+    cpu: bool = False
+    """Train on the CPU even where there is a GPU."""
+    tensorboard: bool = False
+    """Write TensorBoard event files beside log.csv."""
+    max_steps: int | None = None
+    """Stop, resumable, after this many steps."""
+
+
+def train(argv: Sequence[str]) -> int:
+    """Train a detector by a recipe."""
+    from slslib import recipes
+    from slslib.train import train as run
+
+    names = " | ".join(recipes.RECIPES)
+    if not argv or argv[0] not in recipes.RECIPES:
+        if argv and argv[0] not in ("-h", "--help"):
+            raise ConfigError(f"no recipe {argv[0]!r}; the recipes are {names}")
+        print(
+            f"usage: slslib train RECIPE --data ROOT --out RUN [--resume] [...]\n\n"
+            f"Train a detector. RECIPE: {names}.\n"
+            + "".join(f"  {n:6} {_first(f)}\n" for n, f in recipes.RECIPES.items())
+            + "\nEvery value of a recipe is an option: `slslib train v1 --help` lists them.\n"
+            "Example: slslib train v1 --data ~/corpora --out runs/v1"
+        )
+        return 0 if argv else 2
+    recipe, *rest = argv
+    config = recipes.RECIPES[recipe]()
+    # Example shown by --help of each recipe.
+    about = f"{_first(recipes.RECIPES[recipe])}\n\nExample: slslib train {recipe} --data ~/corpora --out runs/{recipe}"  # noqa: E501
+
+    def parse(
+        run: OmitArgPrefixes[_Train],
+        config: OmitArgPrefixes[recipes.TrainConfig] = config,
+    ) -> tuple[_Train, recipes.TrainConfig]:
+        return run, config
+
+    how, config = tyro.cli(
+        parse, args=rest, prog=f"slslib train {recipe}", description=about,
+        config=(FlagCreatePairsOff,),
+    )  # fmt: skip
+    best = run(
+        config, how.out, data_root=how.data, resume=how.resume, workers=how.workers,
+        save_steps=how.save_steps, keep=how.keep, cpu=how.cpu, tensorboard=how.tensorboard,
+        max_steps=how.max_steps,
+    )  # fmt: skip
+    print(best)
+    return 0
+
+
+def score(
+    *,
+    checkpoint: str,
+    corpus: str,
+    out: Path,
+    data: Path = _DATA,
+    score: Literal["llr", "logp"] = "llr",
+    on_error: Literal["stop", "record"] = "stop",
+    batch_size: int = 8,
+    workers: int = 0,
+    allow_silence: bool = False,
+    precision: Literal["no", "bf16"] = "no",
+    attention: Literal["eager", "sdpa"] = "eager",
+    cpu: bool = False,
+) -> int:
+    """Score every trial of a corpus into a score file; a killed run goes on where it was.
+
+    Example: slslib score --checkpoint runs/v1 --corpus asvspoof2021-df --data ~/corpora
+    --out scores.txt
+
+    Args:
+        checkpoint: safetensors or .pth file, run folder, or hub:owner/name[/file][@revision].
+        corpus: asvspoof2019-la:eval, asvspoof2021-la, asvspoof2021-df, in-the-wild, or a folder.
+        out: Score file to write; beside it <out>.json says how it was made.
+        data: Folder that holds the corpora; default SLSLIB_DATA.
+        score: llr, or logp for the original's log p(bona fide).
+        on_error: stop at an unreadable recording, or record it in <out>.failures.csv and go on.
+        batch_size: Trials per forward pass.
+        workers: Processes that decode.
+        allow_silence: Score silent and very short recordings too.
+        precision: no, or bf16 for mixed precision.
+        attention: eager (exact) or sdpa (faster).
+        cpu: Use the CPU even where there is a GPU.
+    """
+    from slslib.protocols import open_corpus
+    from slslib.score import ScoreConfig
+    from slslib.score import score as run
+
+    config = ScoreConfig(
+        score=score, batch_size=batch_size, on_error=on_error, allow_silence=allow_silence,
+        precision=precision, attention=attention,
+    )  # fmt: skip
+    made = run(checkpoint, open_corpus(corpus, data), out, config, workers=workers, cpu=cpu)
+    if not made:  # another process of this run writes and reports
+        return 0
+    decoders = ", ".join(f"{n} by {name}" for name, n in made["decoders"].items())
+    print(
+        f"{out}: {made['n_scores']} of {made['n_trials']} trials scored "
+        f"({decoders}; {made['n_over_range']} over-range, {made['n_converted']} converted)"
+    )
+    if made["n_failures"]:
+        print(
+            f"slslib: {made['n_failures']} recordings could not be read and have no score; "
+            f"{out}.failures.csv names them",
+            file=sys.stderr,
+        )
+    return 1 if made["n_failures"] else 0
+
+
+def evaluate(
+    *,
+    scores: Path,
+    key: Path,
+    format: str = "auto",
+    phase: str | None = None,
+    asv_scores: Path | None = None,
+    asv_key: Path | None = None,
+    c012: str | None = None,
+    bootstrap: int = 0,
+    cluster: str = "",
+    by: str = "",
+    allow_missing: bool = False,
+    seed: int = 0,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Compute EER and friends from a score file and a key.
+
+    Example: slslib evaluate --scores scores.txt --key keys/DF/CM/trial_metadata.txt --phase eval
+    --bootstrap 1000
+
+    Args:
+        scores: Lines `utterance score`, or `utterance attack key score`.
+        key: The official 2019, 2021 or In-the-Wild key.
+        format: Form of the key; auto tells it by the columns.
+        phase: progress, eval, hidden or all; default eval, or the only phase of the key.
+        asv_scores: ASV scores, for min t-DCF; with the 2021 form --asv-key too.
+        asv_key: Key of the ASV trials.
+        c012: C0,C1,C2 of the t-DCF, instead of ASV scores.
+        bootstrap: Replicates of the EER's sensitivity interval; 0 for none.
+        cluster: speaker, attack or speaker,attack to resample these instead of trials.
+        by: Breakdowns: any of attack,codec,transmission,source,vocoder,speaker.
+        allow_missing: Evaluate although trials of the key have no score; coverage is printed.
+        seed: Seed of the bootstrap.
+        json_: Print one JSON object.
+    """
+    from slslib.evaluate import evaluate as run
+    from slslib.evaluate import render
+
+    result = run(
+        scores, key, phase=phase, format=format, asv_scores=asv_scores, asv_key=asv_key,
+        c012=_three(c012), bootstrap=bootstrap, cluster=_names(cluster), by=_names(by),
+        allow_missing=allow_missing, seed=seed,
+    )  # fmt: skip
+    for warning in result.get("warnings", []):
+        print(_paragraph(f"warning: {warning}"), file=sys.stderr)
+    if json_:
+        print(json.dumps(result, indent=1))
+    else:
+        _show(render(result))
+    return 0
+
+
+def detect(
+    files: Positional[tuple[Path, ...]],
+    *,
+    checkpoint: str = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth",
+    threshold: float | None = None,
+    allow_silence: bool = False,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    plot: Path | None = None,
+    cpu: bool = False,
+) -> int:
+    """Score single recordings of any length, window by window, and give a verdict.
+
+    The score is the log-likelihood ratio of bona fide against spoof, averaged over windows of the
+    detector's length. Files are decoded in a process of their own with limits.
+
+    Example: slslib detect call.wav --checkpoint runs/v1 --plot call.png
+
+    Args:
+        files: Recordings, or folders of them.
+        checkpoint: safetensors or .pth file, run folder, or hub:owner/name[/file][@revision].
+        threshold: Scores at or above it are called bona fide; default the checkpoint's own
+            development threshold, else 0.
+        allow_silence: Score silent and very short recordings too.
+        json_: Print one JSON object.
+        plot: Draw the score of each window over time into this file.
+        cpu: Use the CPU even where there is a GPU.
+    """
+    from slslib.detect import detect as run
+    from slslib.detect import render
+
+    result = run(files, checkpoint, threshold=threshold, allow_silence=allow_silence, cpu=cpu)
+    if plot:
+        from slslib.plots import plot_windows, save
+
+        save(plot_windows(result), plot)
+    if json_:
+        print(json.dumps(result, indent=1))
+    else:
+        _show(render(result))
+    failed = [one for one in result["files"] if one["error"]]
+    for one in failed:
+        print(_paragraph(f"slslib: {one['error']}"), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def minispoof(directory: Positional[Path], *, seed: int = 1234, jobs: int | None = None) -> int:
+    """Write the embedded simulated corpus, in the layout of ASVspoof 2019 LA.
+
+    It exists to run everything anywhere; its numbers say nothing about real deepfakes.
+
+    Example: slslib minispoof data/minispoof
+
+    Args:
+        directory: Folder to write; re-used if it is complete.
+        seed: Seed of the simulation.
+        jobs: Processes; default all cores.
+    """
+    from slslib.minispoof import write
+
+    print(write(directory, seed=seed, jobs=jobs))
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "verify": verify,
+    "train": train,
+    "score": score,
+    "evaluate": evaluate,
+    "detect": detect,
+    "minispoof": minispoof,
+}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit status; errors are raised."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"slslib {__version__}")
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        raise ConfigError(f"no command {name!r}; the commands are {', '.join(COMMANDS)}")
+    if name == "train":
+        return train(rest)
+    return tyro.cli(COMMANDS[name], args=rest, prog=f"slslib {name}", config=(FlagCreatePairsOff,))
+
+
+def main() -> None:
+    """Entry point of ``slslib`` and ``python -m slslib``."""
+    argv = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(argv) < len(sys.argv) - 1
+    try:
+        status = run(argv)
+        sys.stdout.flush()
+    except SlslibError as error:
+        if debug:
+            raise
+        print(_paragraph(f"slslib: {error}"), file=sys.stderr)
+        status = 1
+    except BrokenPipeError:  # `slslib ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except KeyboardInterrupt:
+        print("slslib: interrupted", file=sys.stderr)
+        status = 130
+    except MemoryError:
+        if debug:
+            raise
+        print("slslib: not enough memory; use a smaller --batch-size", file=sys.stderr)
+        status = 1
+    sys.exit(status)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(
+        f"  {name:{width}}  {_first(function)}" for name, function in COMMANDS.items()
+    )
+    return (
+        "usage: slslib COMMAND ... [--debug]\n\nAudio deepfake detection with XLS-R and SLS.\n\n"
+        f"{lines}\n\n`slslib COMMAND --help` shows the options and an example.\n"
+        "Example: slslib evaluate --scores scores.txt --key key.txt --bootstrap 1000"
+    )
+
+
+def _first(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _three(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        a, b, c = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--c012 {text!r} is not three numbers C0,C1,C2") from error
+    return a, b, c
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _show(renderable: Any) -> None:
+    from rich.console import Console
+
+    # Not a terminal: wide enough that no table is cut.
+    Console(width=None if sys.stdout.isatty() else 120).print(renderable)
+
+
+def _write(path: Path, text: str) -> None:
+    from slslib.checkpoints import write_text
+
+    write_text(path, text)

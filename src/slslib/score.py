@@ -1,0 +1,313 @@
+"""Score a corpus: one line per trial, complete or not there at all.
+
+The trials are cut into fixed chunks in the order of the protocol. A chunk is scored as a whole,
+in batches that never straddle its borders, and written to its own file under ``<out>.parts/``
+(temporary name, flush to disk, rename). When all are there they are joined to the score file,
+beside it a ``<out>.json`` that says how it was made. So a killed run goes on where it was, to the
+same bytes (same machine and settings), and several processes (``accelerate launch``) share the
+chunks without any other agreement.
+
+A score file has lines ``utterance score``. The score is the log-likelihood ratio
+``log p(bona fide) - log p(spoof)``, or ``log p(bona fide)`` where that is asked for, as the
+original writes it; ``repr`` makes the reading exact.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import platform
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from slslib import __version__
+from slslib.checkpoints import checkpoint_file, resolve, sha256, write_text
+from slslib.data import Clip, TrialDataset, load_batches, stack
+from slslib.detector import Detector
+from slslib.errors import ConfigError, ScoreError
+from slslib.protocols import Corpus
+from slslib.recipes import Precision
+from slslib.scorefiles import format_score
+from slslib.xlsr import Attention
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Settings that determine the bytes of a score file."""
+
+    score: Literal["llr", "logp"] = "llr"
+    """llr: log p(bona fide) - log p(spoof); logp: log p(bona fide), as the original writes."""
+    batch_size: int = 8
+    """Trials per forward pass."""
+    chunk: int = 512
+    """Trials per part that is written as a whole."""
+    on_error: Literal["stop", "record"] = "stop"
+    """stop at the first unreadable recording, or record it in <out>.failures.csv and go on."""
+    allow_silence: bool = False
+    """Score silent and very short recordings too."""
+    precision: Precision = "no"
+    """Mixed precision: no or bf16."""
+    attention: Attention = "eager"
+    """Attention kernel: eager (exact) or sdpa (faster)."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.chunk < 1:
+            raise ConfigError(
+                f"batch_size {self.batch_size} and chunk {self.chunk} must be at least 1"
+            )
+
+
+def score(
+    checkpoint: str | Path,
+    corpus: Corpus,
+    out: str | Path,
+    config: ScoreConfig | None = None,
+    *,
+    workers: int = 0,
+    cpu: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score every trial of a corpus and return how it was done.
+
+    Args:
+        checkpoint: File, run folder or ``hub:owner/name[/file][@revision]``.
+        corpus: The trials.
+        out: Score file to write.
+        config: Settings.
+        workers: Processes that decode; no influence on the result.
+        cpu: Use the CPU even where there is a GPU.
+        progress: Show a progress bar on standard error.
+
+    Returns:
+        The provenance that is also written to ``<out>.json``: hashes, settings, versions, counts
+        of decoders, of over-range and of converted files, number of failures.
+
+    Raises:
+        AudioError: A recording cannot be read (unless ``on_error="record"``).
+        CheckpointError: The checkpoint cannot be read.
+        ScoreError: ``out`` exists or is being written, or a resume does not match it.
+    """
+    config = config or ScoreConfig()
+    out = Path(out)
+    path = checkpoint_file(resolve(checkpoint))
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    fingerprint = _fingerprint(path, corpus, config, accelerator)
+    done = _already_done(out, fingerprint)
+    parts = out.with_name(out.name + ".parts")
+    if done is not None:
+        shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
+        return done
+    chunks = [
+        range(i, min(i + config.chunk, len(corpus))) for i in range(0, len(corpus), config.chunk)
+    ]
+    with _locked(parts, accelerator):
+        if accelerator.is_main_process:
+            _check_fingerprint(parts, fingerprint)
+        accelerator.wait_for_everyone()
+        _score_chunks(path, corpus, config, accelerator, parts, chunks, workers, progress)
+        accelerator.wait_for_everyone()
+        made = _join(out, parts, len(chunks), fingerprint) if accelerator.is_main_process else {}
+        if accelerator.is_main_process:
+            shutil.rmtree(parts)
+        accelerator.wait_for_everyone()
+    return made
+
+
+def _score_chunks(
+    path: Path, corpus: Corpus, config: ScoreConfig, accelerator: Accelerator, parts: Path,
+    chunks: list[range], workers: int, progress: bool,
+) -> None:  # fmt: skip
+    """Score this process's share of the chunks that are not there yet."""
+    mine = [
+        i for i in range(len(chunks)) if i % accelerator.num_processes == accelerator.process_index
+    ]
+    todo = [i for i in mine if not _part(parts, i).exists()]
+    if not todo:
+        return
+    detector = Detector.load(path, attention=config.attention).to(accelerator.device)
+    dataset = TrialDataset(
+        corpus, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
+    )
+    size = config.batch_size
+    batches = [list(chunks[i][k : k + size]) for i in todo for k in range(0, len(chunks[i]), size)]
+    clips = load_batches(dataset, batches, workers=workers)
+    n_done = sum(len(chunks[i]) for i in mine if i not in set(todo))
+    with tqdm(
+        total=sum(len(chunks[i]) for i in mine), initial=n_done, unit="trial", desc="score",
+        disable=not (progress and accelerator.is_main_process),
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+    ) as bar:  # fmt: skip
+        for i in todo:
+            lines: list[tuple[str, str]] = []
+            seen: list[Clip] = []
+            for _ in range(0, len(chunks[i]), size):
+                batch = next(clips)
+                lines += _score_batch(detector, batch, config, accelerator)
+                seen += batch
+                bar.update(len(batch))
+            write_text(_part(parts, i), json.dumps(_summary(lines, seen)))
+
+
+@torch.inference_mode()
+def _score_batch(
+    detector: Detector, clips: list[Clip], config: ScoreConfig, accelerator: Accelerator
+) -> list[tuple[str, str]]:
+    """Score the readable clips of one batch."""
+    if config.on_error == "record":
+        clips = [clip for clip in clips if clip.error is None]
+    if not clips:
+        return []
+    waveforms, _ = stack(clips)
+    with accelerator.autocast():
+        logits = detector.logits(waveforms.to(accelerator.device))
+    if config.score == "llr":
+        values = detector.llr_of(logits)
+    else:
+        values = logits.float().log_softmax(dim=1)[:, 1]
+    if not bool(torch.isfinite(values).all()):
+        names = ", ".join(clip.utterance for clip in clips)
+        raise ScoreError(
+            f"the network gives a score that is not finite for one of {names}; use --precision no "
+            "or another checkpoint"
+        )
+    return [
+        (clip.utterance, format_score(value))
+        for clip, value in zip(clips, values.tolist(), strict=True)
+    ]
+
+
+def _summary(lines: list[tuple[str, str]], clips: list[Clip]) -> dict[str, Any]:
+    sound = [clip for clip in clips if clip.error is None]
+    return {
+        "scores": lines,
+        "failures": [(c.utterance, str(c.error)) for c in clips if c.error is not None],
+        "decoders": Counter(clip.decoder for clip in sound),
+        "over_range": sum(clip.over_range for clip in sound),
+        "converted": sum(clip.converted for clip in sound),
+    }
+
+
+def _join(out: Path, parts: Path, n_chunks: int, fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """Write failures, provenance and, last, the score file."""
+    lines, failures = [], []
+    decoders: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for i in range(n_chunks):
+        part = json.loads(_part(parts, i).read_text())
+        lines += [f"{utterance} {value}\n" for utterance, value in part["scores"]]
+        failures += part["failures"]
+        decoders.update(part["decoders"])
+        counts.update({k: part[k] for k in ("over_range", "converted")})
+    text = "".join(lines)
+    failed = out.with_name(out.name + ".failures.csv")
+    if failures:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("utterance", "error"), *failures])
+        write_text(failed, table.getvalue())
+    else:
+        failed.unlink(missing_ok=True)
+    made = {
+        **fingerprint,
+        "scores_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "n_scores": len(lines),
+        "n_failures": len(failures),
+        "decoders": dict(decoders),
+        "n_over_range": counts["over_range"],
+        "n_converted": counts["converted"],
+    }
+    write_text(_provenance(out), json.dumps(made, indent=1) + "\n")
+    write_text(out, text)
+    return made
+
+
+def _fingerprint(
+    path: Path, corpus: Corpus, config: ScoreConfig, accelerator: Accelerator
+) -> dict[str, Any]:
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "checkpoint": path.name,
+        "checkpoint_sha256": sha256(path),
+        "corpus": corpus.name,
+        "partition": corpus.partition,
+        "protocol_sha256": corpus.protocol_sha256,
+        "n_trials": len(corpus),
+        "settings": asdict(config),
+        "device": f"{device.type} ({name})",
+        "slslib": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def _already_done(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the provenance of a finished, identical run; refuse to overwrite anything else."""
+    if not out.exists():
+        return None
+    try:
+        made: dict[str, Any] = json.loads(_provenance(out).read_text())
+        same = all(made.get(key) == value for key, value in fingerprint.items())
+        if same and made["scores_sha256"] == sha256(out):
+            return made
+    except (OSError, ValueError, KeyError):
+        pass
+    raise ScoreError(
+        f"{out} exists and was not written by this very run; remove it or choose another --out"
+    )
+
+
+def _check_fingerprint(parts: Path, fingerprint: dict[str, Any]) -> None:
+    path = parts / "fingerprint.json"
+    if not path.exists():
+        write_text(path, json.dumps(fingerprint, indent=1) + "\n")
+        return
+    before = json.loads(path.read_text())
+    changed = [
+        f"{k} {before.get(k)!r} -> {v!r}" for k, v in fingerprint.items() if before.get(k) != v
+    ]
+    if changed:
+        raise ScoreError(
+            f"{parts} holds a run with other inputs or settings: {'; '.join(changed)}; resume with "
+            "those, or remove the folder to start again"
+        )
+
+
+@contextmanager
+def _locked(parts: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Hold the folder of parts; only one run may write it."""
+    if not accelerator.is_main_process:
+        yield
+        return
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        lock = (parts / "lock").open("w")
+    except OSError as error:
+        raise ScoreError(f"cannot write {parts}: {error}; choose another --out") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ScoreError(
+                f"{parts} is being written by another run; wait for it or choose another --out"
+            ) from error
+        yield
+
+
+def _part(parts: Path, i: int) -> Path:
+    return parts / f"{i:06d}.json"
+
+
+def _provenance(out: Path) -> Path:
+    return out.with_name(out.name + ".json")
