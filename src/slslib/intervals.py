@@ -195,13 +195,13 @@ class _Curve:
     """The sorted trials of one system, to be weighted many times."""
 
     def __init__(self, scores: ArrayLike, labels: ArrayLike) -> None:
-        self.labels = np.asarray(labels)
-        values = np.asarray(scores, dtype=np.float64)
-        if values.shape != self.labels.shape or not np.isin(self.labels, (0, 1)).all():
+        values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+        if values.shape != known.shape or not np.isin(known, (0, 1)).all():
             raise ScoreError(
-                f"{values.shape} scores and {self.labels.shape} labels: every score needs a label "
-                "1 (bona fide) or 0 (spoof), and paired systems the same trials."
+                f"{values.size} scores and {known.size} labels: every score needs a label 1 (bona "
+                "fide) or 0 (spoof), and paired systems the same trials."
             )
+        self.labels = known.astype(np.int64)
         validate(values[self.labels == 1], values[self.labels == 0])
         self.order = np.lexsort((-self.labels, values))  # bona fide first within ties
         self.is_bonafide = self.labels[self.order] == 1

@@ -31,6 +31,7 @@ ASV_KINDS = ("target", "nontarget", "spoof")
 """The three kinds of trial of a speaker verification system."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_DECIMAL = b"0123456789+-.eE"
 
 
 def format_score(score: float) -> str:
@@ -149,7 +150,8 @@ def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFr
     Raises:
         ScoreError: The key has no such phase, or several and none is ``eval``.
     """
-    present = [name for name in dict.fromkeys(PHASES.values()) if (key["phase"] == name).any()]
+    found = set(key["phase"].unique())
+    present = [name for name in dict.fromkeys(PHASES.values()) if name in found]
     if phase is None:
         if len(present) > 1 and "eval" not in present:
             raise ScoreError(
@@ -198,7 +200,7 @@ def match(
         )
     at = pd.Index(scores["utterance"]).get_indexer(pd.Index(chosen["utterance"]))
     missing = chosen["utterance"][at < 0]
-    is_part = len(set(key["phase"])) == 1 and key["phase"].iloc[0] != "-"
+    is_part = key["phase"].nunique() == 1 and key["phase"].iloc[0] != "-"
     unknown: Sequence[str] = ()
     if not is_part:
         unknown = scores["utterance"][~scores["utterance"].isin(key["utterance"])].tolist()
@@ -251,13 +253,19 @@ def _columns(path: str | Path, lines: Sequence[str], n: int) -> list[list[str]]:
 
 def _numbers(path: str | Path, values: Sequence[str]) -> np.ndarray:
     """Parse scores, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
+    try:
+        numbers = np.array([float(value) for value in values])
+        if np.isfinite(numbers).all() and not "".join(values).encode().translate(None, _DECIMAL):
+            return numbers
+    except ValueError:
+        pass
     for number, value in enumerate(values, 1):
         if not _NUMBER.fullmatch(value) or not math.isfinite(float(value)):
             raise ScoreError(
                 f"{path}, line {number}: score {quote(value)} is not a finite number. "
                 "Find out why the system gave it; a missing score is better left out."
             )
-    return np.array([float(value) for value in values])
+    return numbers
 
 
 def _examples(names: Sequence[str]) -> str:
