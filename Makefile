@@ -32,7 +32,7 @@ help:
 	@echo "  make notebooks   run every notebook, compare its outputs with the committed ones"
 	@echo "  make test-slow   tests that take minutes or gigabytes"
 	@echo "  make test-site   open every page of the built book in headless Chromium"
-	@echo "  make test-all    all tests at once (after make book)"
+	@echo "  make test-all    all tests at once, after make book"
 	@echo "  make lint        ruff and mypy"
 
 setup: $(STAMP)
@@ -49,7 +49,6 @@ $(STAMP): pyproject.toml constraints.txt
 
 notebooks: $(STAMP)
 	@echo "slslib: running the notebooks"
-	@mkdir -p $(CACHE)
 	@SLSLIB_BOOK_CACHE=$(CACHE) $(PYTEST) --dist loadfile -p no:doctest --nbval --nbval-current-env \
 	    --nbval-sanitize-with notebooks/nbval-sanitize.cfg --nbval-cell-timeout 600 notebooks
 
@@ -73,8 +72,8 @@ _build/html/index.html:
 test-site: $(STAMP) _build/html/index.html
 	@$(PYTEST) -m site tests/test_site.py
 
-test-all: $(STAMP) _build/html/index.html
-	@$(PYTEST)
+test-all: $(STAMP)
+	@$(PYTEST) --durations 10
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -124,8 +124,8 @@ def picture() -> str:
         curve(470, 62, 742, "bonafide"),
         '<path d="M40 742 H680" stroke="{soft}" stroke-width="2"/>',
         '<path d="M360 664 V754" stroke="{ink}" stroke-width="2" stroke-dasharray="5 5"/>',
-        text(150, 722, "spoof", fill="spoof", anchor="end", weight="600"),
-        text(568, 722, "bona fide", fill="bonafide", anchor="start", weight="600"),
+        text(170, 694, "spoof", fill="spoof", anchor="end", weight="600"),
+        text(550, 694, "bona fide", fill="bonafide", anchor="start", weight="600"),
         text(360, 786, "threshold: both error rates equal (EER)", fill="soft"),
     ]
     body = "\n".join(parts).replace(" - ", " \u2212 ").replace("3 x 3", "3 \u00d7 3")
