@@ -41,7 +41,8 @@ def check_disk(folder: Path) -> None:
     if free < NEEDED_GB:
         raise InstallError(
             f"{free:.1f} GB are free on the disk of {folder}, and the packages need about "
-            f"{NEEDED_GB:.0f} GB. Free some space, or choose another disk with `make VENV=/path/to/venv`."
+            f"{NEEDED_GB:.0f} GB. Free some space, or choose another disk with "
+            "`make VENV=/path/to/venv`."
         )
 
 
@@ -50,13 +51,20 @@ def create(env: Path) -> None:
     interrupted = (env / ".slslib-installing").exists()
     if env.exists() and any(env.iterdir()) and not (env / "pyvenv.cfg").exists():
         raise InstallError(
-            f"{env} exists and is not a virtual environment. Move it away, or choose another folder "
-            "with `make VENV=/path/to/venv`."
+            f"{env} exists and is not a virtual environment. Move it away, or choose another "
+            "folder with `make VENV=/path/to/venv`."
         )
     if (env / "bin/python").exists() and not interrupted:
-        check = subprocess.run([env / "bin/python", "-m", "pip", "--version"], capture_output=True)
-        if check.returncode == 0:
+        probe = "import sys, pip; print('%d.%d' % sys.version_info[:2])"
+        check = subprocess.run([env / "bin/python", "-c", probe], capture_output=True, text=True)
+        version, ours = check.stdout.strip(), f"{sys.version_info.major}.{sys.version_info.minor}"
+        if version == ours:
             return
+        if version:
+            raise InstallError(
+                f"{env} holds Python {version}, and the pinned packages are for {ours}. Remove it, "
+                "or choose another folder with `make VENV=/path/to/venv`."
+            )
     say(f"creating {env} with Python {sys.version.split()[0]}")
     venv.create(env, clear=env.exists(), with_pip=True, symlinks=True)
 
@@ -90,8 +98,8 @@ def explain(log: Path) -> str:
     text = log.read_text(errors="replace")[-20000:]
     if re.search(r"No space left on device|Errno 28|Disk quota exceeded|Errno 122", text):
         return (
-            f"the disk is full: pip could not write its files. Free about {NEEDED_GB:.0f} GB on the "
-            "disk of the environment and of TMPDIR, then run make again."
+            f"the disk is full: pip could not write its files. Free about {NEEDED_GB:.0f} GB on "
+            "the disk of the environment and of TMPDIR, then run make again."
         )
     if re.search(r"NewConnectionError|ConnectTimeout|Name or service|Network is unreachable", text):
         return (
@@ -146,7 +154,9 @@ def main() -> int:
         message = f"{error}. Check that the disk is writable and not full, then run make again."
     except subprocess.CalledProcessError as error:
         detail = (error.output or b"").decode(errors="replace").strip().splitlines()[-1:]
-        message = f"creating the environment failed ({' '.join(detail) or error}). Is the disk full?"
+        message = (
+            f"creating the environment failed ({' '.join(detail) or error}). Is the disk full?"
+        )
     except KeyboardInterrupt:
         message = "interrupted; run make again to install from the start."
     else:

@@ -1,7 +1,7 @@
 """Hand the outputs that nbval just produced to the cache of the book: one execution serves both.
 
-`make notebooks` names the cache in `SLSLIB_BOOK_CACHE`. Only notebooks whose cells all ran and matched
-their committed outputs are handed over.
+`make notebooks` names the cache in `SLSLIB_BOOK_CACHE`. Only notebooks whose cells all ran and
+matched their committed outputs are handed over.
 """
 
 from __future__ import annotations

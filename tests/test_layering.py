@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "slslib"
-WITHOUT_TORCH = """
-    errors containers audio isolate protocols scorefiles rawboost metrics intervals lfcc minispoof verify
-    evaluate plots
-""".split()
-WITH_TORCH = """
-    xlsr sls checkpoints detector data recipes train score detect cli __main__
-""".split()
+WITHOUT_TORCH = [
+    "errors", "containers", "audio", "isolate", "protocols", "scorefiles", "rawboost", "metrics",
+    "intervals", "lfcc", "minispoof", "verify", "evaluate", "plots",
+]  # fmt: skip
+WITH_TORCH = [
+    "xlsr", "sls", "checkpoints", "detector", "data", "recipes", "train", "score", "detect", "cli",
+    "__main__",
+]  # fmt: skip
 ORDER = WITHOUT_TORCH + WITH_TORCH
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 

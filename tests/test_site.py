@@ -43,8 +43,8 @@ PROBE = """async () => {
     formulas: all('article .math').length,
     drawn: all('article mjx-container').length,
     badFormulas: all('[data-mjx-error], mjx-merror').map((e) => e.textContent),
-    broken: all('img').filter((i) => !i.complete || i.naturalWidth === 0).map((i) => i.src.slice(0, 80)),
-    unnamed: all('img').filter((i) => !i.alt.trim()).map((i) => i.src.slice(0, 80)),
+    broken: all('img').filter((i) => !(i.complete && i.naturalWidth)).map((i) => i.src),
+    unnamed: all('img').filter((i) => !i.alt.trim()).map((i) => i.src),
     mute: all('audio').filter((a) => a.error || !(a.duration > 0)).length,
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
   };
@@ -110,7 +110,9 @@ def window(request: pytest.FixtureRequest, browser, base: str) -> Iterator[tuple
     page.on("console", lambda m: errors.append(f"console: {m.text}") if m.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(f"script: {error}"))
     page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}"))
-    page.on("response", lambda r: errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+    page.on(
+        "response", lambda r: errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None
+    )
     yield page, errors, f"{screen}-{theme}"
     context.close()
 

@@ -1,7 +1,7 @@
 """Keep each script of a page once.
 
-Sphinx emits the inline scripts of two of the theme's extensions twice, and a second `const` of the same
-name is an error in the browser.
+Sphinx emits the inline scripts of two of the theme's extensions twice, and a second `const` of the
+same name is an error in the browser.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def layers(y: float) -> str:
             f'<rect x="{x}" y="{y}" width="17" height="62" rx="4" fill="{{accent}}" '
             f'fill-opacity="{0.25 + 0.5 * gate:.2f}"/>'
             f'<path d="M{x + 8.5} {y + 62} v20" stroke="{{line}}" stroke-width="1.5"/>'
-            f'<circle cx="{x + 8.5}" cy="{y + 92}" r="9" fill="{{accent}}" fill-opacity="{gate:.2f}" '
-            f'stroke="{{accent}}" stroke-width="1.5"/>'
+            f'<circle cx="{x + 8.5}" cy="{y + 92}" r="9" fill="{{accent}}" stroke="{{accent}}" '
+            f'fill-opacity="{gate:.2f}" stroke-width="1.5"/>'
         )
     return "".join(parts)
 
