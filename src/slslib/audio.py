@@ -415,9 +415,11 @@ class _Source:
             return
         if self.content == self._flac.md5:
             self.md5 = "ok"
-        elif self.over_range or (self.over_range is None and self.frames is not None):
-            # The encoder hashed its input; see the module's docstring. The CRC of each frame and
-            # the length vouch for the data.
+        elif self.over_range or (
+            self.over_range is None and self.frames and self._bits in _FLAC_SUBTYPES
+        ):
+            # No decoder returns what the encoder hashed; see the module's docstring. The CRC of
+            # each frame and the length vouch for the data.
             self.md5 = "over-range"
         else:
             self.md5 = "bad"

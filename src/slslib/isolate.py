@@ -294,12 +294,14 @@ def _restrict(limits: Limits) -> None:
         resource.RLIMIT_NOFILE: 64,
     }
     for which, value in wanted.items():
+        # SIGXCPU comes at the soft limit; at the hard one SIGKILL, which says less.
+        ceiling = value + (which == resource.RLIMIT_CPU)
         hard = resource.getrlimit(which)[1]
         if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
+            value, ceiling = min(value, hard), min(ceiling, hard)
         # macOS refuses some limits below present use.
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(which, (value, value))
+            resource.setrlimit(which, (value, ceiling))
 
 
 def _audit_all() -> None:

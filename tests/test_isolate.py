@@ -1,0 +1,166 @@
+"""Decoding in another process: the same result, and an error for whatever happens there."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from make_flac import write_bomb
+
+from slslib import isolate
+from slslib.audio import audit, load, windows
+from slslib.errors import AudioError, ConfigError
+from slslib.isolate import Auditor, Limits, load_isolated, windows_isolated
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "-x y.flac"
+    sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (30_000, 2)), 22_050)
+    return path
+
+
+def test_the_result_is_that_of_load(recording: Path) -> None:
+    for options in ({}, {"max_samples": 5_000}):
+        here, there = load(recording, **options), load_isolated(recording, **options)
+        np.testing.assert_array_equal(there.samples, here.samples)
+        assert {**vars(there), "samples": 0} == {**vars(here), "samples": 0}
+
+
+def test_a_long_result_comes_in_pieces(tmp_path: Path) -> None:
+    path = write_bomb(tmp_path / "x.flac", 20)
+    assert len(load_isolated(path).samples) == 20 * 65_535
+
+
+def test_windows_are_the_same(recording: Path) -> None:
+    here, there = windows(recording, 4_000, 3_000), windows_isolated(recording, 4_000, 3_000)
+    for (start, window), (other_start, other) in zip(here, there, strict=True):
+        assert start == other_start
+        np.testing.assert_array_equal(window, other)
+
+
+def test_stopping_early_stops_the_process(tmp_path: Path) -> None:
+    path = write_bomb(tmp_path / "x.flac", 4_000)
+    found = windows_isolated(path)
+    assert next(found)[0] == 0
+    found.close()  # returns only once the process is gone
+
+
+def test_errors_are_those_of_load(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no such file"):
+        load_isolated(tmp_path / "x.wav")
+    path = write_bomb(tmp_path / "x.flac", 10, value=0)
+    with pytest.raises(AudioError, match="all zero"):
+        load_isolated(path)
+    assert not load_isolated(path, allow_silence=True).samples.any()
+    with pytest.raises(AudioError, match="all zero"):
+        list(windows_isolated(path))
+    with pytest.raises(AudioError, match="longer than 1 s"):
+        load_isolated(path, max_seconds=1)
+
+
+@posix
+def test_cpu_limit(tmp_path: Path) -> None:
+    path = write_bomb(tmp_path / "x.flac", 8_000)
+    with pytest.raises(AudioError, match="more than 1 s of CPU"):
+        for _ in windows_isolated(path, limits=Limits(cpu_seconds=1)):
+            pass
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")
+def test_memory_limit(tmp_path: Path) -> None:
+    path = write_bomb(tmp_path / "x.flac", 2_000)
+    with pytest.raises(AudioError, match="needs more than 64 MB"):
+        load_isolated(path, max_seconds=1e9, limits=Limits(memory=64 << 20))
+
+
+def test_wall_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(isolate, "_COMMAND", command)
+    with pytest.raises(AudioError, match=r"more than 0\.5 s"):
+        load_isolated(tmp_path / "x.wav", limits=Limits(wall_seconds=0.5))
+
+
+SAMPLES = b"S" + struct.pack("<I", 8)
+LIES = {
+    "nothing": (b"", "exit status 0"),
+    "noise": (b"Segmentation fault\n" * 3, "without a result"),
+    "a huge length": (b"S\xff\xff\xff\xff", "without a result"),
+    "a cut message": (SAMPLES + b"1234", "without a result"),
+    "half a sample": (b"S" + struct.pack("<I", 3) + b"123", "3 bytes"),
+    "NaN": (SAMPLES + struct.pack("<ff", 0, float("nan")), "NaN"),
+    "no fields": (b"R\x02\0\0\0{}", "malformed"),
+    "no JSON": (b"R\x02\0\0\0{{", "malformed"),
+    "a list": (b"R\x02\0\0\0[]", "malformed"),
+    "too much": ((b"S" + struct.pack("<I", 1 << 20) + bytes(1 << 20)) * 3, "more samples"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_the_parent_believes_nothing(
+    lie: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said, message = LIES[lie]
+    (tmp_path / "said").write_bytes(said)
+    script = f"import sys; sys.stdout.buffer.write(open({str(tmp_path / 'said')!r}, 'rb').read())"
+    monkeypatch.setattr(isolate, "_COMMAND", [sys.executable, "-c", script])
+    with pytest.raises(AudioError, match=message):
+        load_isolated(tmp_path / "x.wav", max_seconds=30)
+
+
+@posix
+def test_a_crash_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(isolate, "_COMMAND", [sys.executable, "-c", crash])
+    with pytest.raises(AudioError, match="killed by SIGSEGV"):
+        load_isolated(tmp_path / "x.wav")
+    with pytest.raises(AudioError, match="killed by SIGSEGV"):
+        list(windows_isolated(tmp_path / "x.wav"))
+    with Auditor(allow_silence=False) as auditor:
+        for _ in range(2):  # a new process for the next file
+            assert "crashed" in str(auditor.audit(tmp_path / "x.wav").problem)
+
+
+@posix
+def test_the_child_cannot_write_files(tmp_path: Path) -> None:
+    script = (
+        "import sys; from slslib.isolate import Limits, _restrict; _restrict(Limits());"
+        "open(sys.argv[1], 'wb', buffering=0).write(b'x')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "x"], capture_output=True, check=False
+    )
+    assert b"File too large" in done.stderr
+    assert (tmp_path / "x").stat().st_size == 0
+
+
+def test_a_module_beside_the_file_is_not_imported(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (recording.parent / "soundfile.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(recording.parent)
+    assert len(load_isolated(recording.name).samples) == len(load(recording).samples)
+
+
+def test_auditor_is_audit(recording: Path, tmp_path: Path) -> None:
+    with Auditor(allow_silence=False) as auditor:
+        for path in (recording, tmp_path / "none.wav"):
+            assert auditor.audit(path) == audit(path)
+
+
+@pytest.mark.parametrize("name", ["memory", "cpu_seconds", "wall_seconds"])
+def test_limits_are_positive(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Limits(**{name: 0})
+
+
+def test_window_length_is_bounded(recording: Path) -> None:
+    with pytest.raises(ConfigError, match="n_samples"):
+        next(windows_isolated(recording, 1 << 30))
