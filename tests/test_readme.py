@@ -1,0 +1,165 @@
+"""Run the README: its Python, the console blocks marked to run, and every command's options.
+
+Python blocks run in order, in one namespace, in a folder with a tiny corpus and a tiny detector
+(see `folder`). `<!-- not run: why -->` before a block exempts it; `<!-- run -->` before a console
+block has it executed. All lines of console blocks that call `slslib` or `make` are checked against the
+program's own help.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+FENCE = re.compile(
+    r"(?:<!-- (?P<mark>[^>]*?) -->\n+)?^```(?P<kind>\w+)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of the README and the line on which its content starts."""
+
+    kind: str
+    mark: str
+    code: str
+    line: int
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Return the fenced blocks of a Markdown text."""
+    return [
+        Block(
+            found["kind"],
+            found["mark"] or "",
+            found["code"],
+            text.count("\n", 0, found.start("code")) + 1,
+        )
+        for found in FENCE.finditer(text)
+    ]
+
+
+def commands_of(code: str) -> list[str]:
+    """Return the commands of a console block: what follows `$ `, with continued lines joined."""
+    joined = re.sub(r"\\\n\s*(?:> )?", " ", code)
+    return [line[2:].strip() for line in joined.splitlines() if line.startswith("$ ")]
+
+
+def calls_of(program: str, code: str) -> list[list[str]]:
+    """Return the words after `program` in each call of it."""
+    calls = []
+    for command in commands_of(code):
+        words = shlex.split(command, comments=True)
+        if program in words:
+            calls.append(words[words.index(program) + 1 :])
+    return calls
+
+
+BLOCKS = blocks_of(README.read_text())
+CONSOLE = [block for block in BLOCKS if block.kind == "console"]
+CALLS = sorted({tuple(call) for block in CONSOLE for call in calls_of("slslib", block.code)})
+TARGETS = sorted(
+    {word for block in CONSOLE for call in calls_of("make", block.code) for word in call}
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be in a folder with speech.wav, corpus/, scores.txt, key.txt and detector.safetensors."""
+    import soundfile
+
+    from slslib.detector import Detector, DetectorConfig
+    from slslib.xlsr import XLSRConfig
+
+    rng = np.random.default_rng(0)
+    (tmp_path / "corpus" / "flac").mkdir(parents=True)
+    (tmp_path / "corpus" / "protocols").mkdir()
+    scores, keys = [], []
+    for partition in ("train", "dev", "test"):
+        lines = []
+        for n in range(8):
+            name, label = f"{partition}_{n}", ("bonafide", "spoof")[n % 2]
+            clip = 0.1 * rng.standard_normal(16_000).astype(np.float32)
+            soundfile.write(tmp_path / "corpus" / "flac" / f"{name}.flac", clip, 16_000)
+            lines.append(f"speaker_{n % 4} {name} - {'-' if n % 2 == 0 else 'A01'} {label}")
+            scores.append(f"{name} {rng.normal(1.0 if n % 2 == 0 else -1.0)!r}")
+        protocol = tmp_path / "corpus" / "protocols" / f"tiny.cm.{partition}.trn.txt"
+        protocol.write_text("\n".join(lines) + "\n")
+        keys += lines
+    (tmp_path / "scores.txt").write_text("\n".join(scores) + "\n")
+    (tmp_path / "key.txt").write_text("\n".join(keys) + "\n")
+    clip = 0.1 * rng.standard_normal(5 * 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "speech.wav", clip, 16_000)
+    tiny = DetectorConfig(XLSRConfig(width=16, n_layers=2, conv_width=8), 8)
+    Detector(tiny, seed=0).save(tmp_path / "detector.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_blocks_run(folder: Path) -> None:
+    blocks = [
+        block for block in BLOCKS if block.kind == "python" and not block.mark.startswith("not")
+    ]
+    if not blocks:
+        pytest.skip("the README has no Python to run")
+    namespace: dict[str, object] = {"__name__": "readme"}
+    for block in blocks:
+        padded = "\n" * (block.line - 1) + block.code  # so that a traceback names the README's line
+        exec(compile(padded, str(README), "exec"), namespace)
+
+
+def test_marked_console_blocks_run(folder: Path) -> None:
+    blocks = [block for block in CONSOLE if block.mark == "run"]
+    if not blocks:
+        pytest.skip("the README has no console block marked to run")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for block in blocks:
+        program = "\n".join(commands_of(block.code))
+        run = subprocess.run(
+            ["sh", "-ec", program], capture_output=True, text=True, env=os.environ | {"PATH": path}
+        )
+        assert run.returncode == 0, f"README.md, line {block.line}:\n{run.stdout}{run.stderr}"
+
+
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
+def test_commands_have_the_options_shown(call: tuple[str, ...]) -> None:
+    command = [*call[: 2 if call[0] == "train" else 1]]
+    if command[0].startswith("-"):
+        command = []
+    run = subprocess.run(
+        [sys.executable, "-m", "slslib", *command, "--help"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    for word in call:
+        if word.startswith("--") and word not in ("--help", "--version", "--debug"):
+            assert re.search(rf"{word.split('=')[0]}\b", run.stdout), f"{command} has no {word}"
+
+
+@pytest.mark.parametrize("word", TARGETS)
+def test_make_has_the_targets_and_variables_shown(word: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    name, is_variable, _ = word.partition("=")
+    pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
+    assert re.search(pattern, makefile, re.MULTILINE)
+
+
+def test_blocks_are_found() -> None:
+    text = (
+        "<!-- run -->\n```console\n$ slslib verify x \\\n    --data d  # why\n1 file\n```\n"
+        "text\n\n```python\na = 1\n```\n"
+    )
+    console, python = blocks_of(text)
+    assert (console.kind, console.mark) == ("console", "run")
+    assert calls_of("slslib", console.code) == [["verify", "x", "--data", "d"]]
+    assert (python.kind, python.mark, python.code, python.line) == ("python", "", "a = 1\n", 10)
