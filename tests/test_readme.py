@@ -2,8 +2,8 @@
 
 Python blocks run in order, in one namespace, in a folder with a tiny corpus and a tiny detector
 (see `folder`). `<!-- not run: why -->` before a block exempts it; `<!-- run -->` before a console
-block has it executed. All lines of console blocks that call `slslib` or `make` are checked against the
-program's own help.
+block has it executed. All lines of console blocks that call `slslib` or `make` are checked against
+the program's own help.
 """
 
 from __future__ import annotations
