@@ -146,7 +146,7 @@ def test_only_regular_files_are_read(tmp_path):
             read_protocol(path)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     data=st.one_of(
         st.binary(max_size=80),

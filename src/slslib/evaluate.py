@@ -241,7 +241,7 @@ def _warnings(result: dict[str, Any], key: pd.DataFrame, matched: pd.DataFrame) 
     warnings = []
     if matched["score"].nunique() == 1:
         warnings.append(
-            f"every score is {matched['score'].iloc[0]!r}: a constant tells nothing. "
+            f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
             "The official EER of a constant is 100 %."
         )
     elif result["eer_percent"] > 50:
