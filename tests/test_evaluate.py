@@ -199,6 +199,21 @@ def test_the_tdcf_from_scores_is_that_from_their_weights(data):
     assert progress["tdcf_weights"] != list(weights)
 
 
+def test_an_attack_never_accepted_has_no_2019_form(tmp_path):
+    key, scores, asv = tmp_path / "key", tmp_path / "scores", tmp_path / "asv"
+    key.write_text("s a - - bonafide\ns b - A1 spoof\ns c - A2 spoof\ns d - - bonafide\n")
+    scores.write_text("a 2\nb 0\nc 1\nd 3\n")
+    lines = "bonafide target 3\nbonafide target 1\nbonafide nontarget 2\nbonafide nontarget 0\n"
+    asv.write_text(lines + "A1 spoof -9\nA2 spoof 9\n")
+    result = evaluate(scores, key, asv_scores=asv, by=("attack",))
+    assert "min_tdcf_2019" not in result["groups"]["attack"]["A1"]
+    assert result["groups"]["attack"]["A1"]["min_tdcf_2021"] == 1
+    assert result["groups"]["attack"]["A2"]["min_tdcf_2019"] == 0
+    asv.write_text(lines + "A1 spoof -9\nA2 spoof -9\n")
+    warnings = evaluate(scores, key, asv_scores=asv)["warnings"]
+    assert any("accepts no spoof" in text for text in warnings)
+
+
 def test_conditions_of_one_class_are_counted_without_a_rate(tmp_path):
     key, scores = tmp_path / "key", tmp_path / "scores"
     key.write_text("s1 a - - bonafide\ns1 b - A1 spoof\ns2 c - - bonafide\n")

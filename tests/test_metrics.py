@@ -166,7 +166,6 @@ def test_bad_scores_are_refused_everywhere(b, s, message):
         metrics.cllr,
         metrics.min_cllr,
         lambda b, s: metrics.min_tdcf_2019(b, s, weights),
-        lambda b, s: metrics.asv_rates(b, s, [1.0]),
     ):
         with pytest.raises(ScoreError, match=message):
             compute(b, s)
@@ -184,3 +183,8 @@ def test_bad_options_are_refused():
     for weights in [(-0.1, 1, 1), (0, 0, 1), (0, 1, math.nan)]:
         with pytest.raises(ScoreError, match="weights"):
             metrics.min_tdcf_2021([1], [0], weights)
+    with pytest.raises(ScoreError, match="not defined"):
+        metrics.min_tdcf_2019([1], [0], (0.1, 0.5, 0))
+    assert metrics.min_tdcf_2021([1], [0], (0.1, 0.5, 0)) == 1
+    with pytest.raises(ScoreError, match="no nontarget scores"):
+        metrics.asv_rates([1.0], [], [1.0])

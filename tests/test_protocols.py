@@ -141,6 +141,8 @@ def test_only_regular_files_are_read(tmp_path):
         (tmp_path, "not a regular file"),
         (tmp_path / "pipe", "not a regular file"),
         (tmp_path / "none", "no such file"),
+        (tmp_path / ("x" * 5000), "cannot be read|no such file"),
+        (tmp_path / "nul\0", "cannot be read|no such file"),
     ]:
         with pytest.raises(ProtocolError, match=message):
             read_protocol(path)
@@ -250,6 +252,8 @@ def test_every_layout_opens(tmp_path, make):
         ("in-the-wild", "deepfake-total"),
         ("in-the-wild:eval", "no partitions"),
         ("nothing:train", "neither a corpus"),
+        ("x" * 5000, "neither a corpus"),
+        ("nul\0", "neither a corpus"),
     ],
 )
 def test_absent_corpora_say_where_to_get_them(tmp_path, spec, expected):

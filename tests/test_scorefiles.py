@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slslib.errors import ScoreError
+from slslib.errors import ConfigError, ScoreError
 from slslib.protocols import read_protocol
 from slslib.scorefiles import format_score, match, read_asv_scores, read_scores, select_phase
 
@@ -52,6 +52,8 @@ def test_four_columns(tmp_path):
     assert frame["label"].tolist() == [1, 0, 1]
     with pytest.raises(ScoreError, match="4 columns where 2"):
         read_scores(path, "two")
+    with pytest.raises(ConfigError, match="choose auto, two or four"):
+        read_scores(path, "csv")
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

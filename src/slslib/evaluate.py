@@ -23,10 +23,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from . import intervals, metrics
-from .errors import ConfigError, ScoreError
-from .protocols import read_protocol, sha256_of
-from .scorefiles import (
+from slslib import intervals, metrics
+from slslib.errors import ConfigError, ScoreError
+from slslib.protocols import read_protocol, sha256_of
+from slslib.scorefiles import (
     ASV_KINDS,
     ScoreFormat,
     match,
@@ -195,8 +195,11 @@ def _tdcf(
         rates = metrics.asv_rates(target, nontarget, attacked)
         c012, result["asv_eer_percent"] = metrics.tdcf_weights(rates), 100 * rates.eer
     if c012 is not None:
-        result["min_tdcf_2019"] = metrics.min_tdcf_2019(bonafide, spoof, c012)
-        result["min_tdcf_2021"] = metrics.min_tdcf_2021(bonafide, spoof, c012)
+        # Attacks that the verification system never accepts cost nothing: 0 / 0 in the 2019 form.
+        if asv is None or min(c012[1:]) > 0:
+            result["min_tdcf_2019"] = metrics.min_tdcf_2019(bonafide, spoof, c012)
+        if asv is None or c012[0] + min(c012[1:]) > 0:
+            result["min_tdcf_2021"] = metrics.min_tdcf_2021(bonafide, spoof, c012)
         result["tdcf_weights"] = [float(weight) for weight in c012]
     return result
 
@@ -260,6 +263,11 @@ def _warnings(result: dict[str, Any], key: pd.DataFrame, matched: pd.DataFrame) 
         warnings.append(
             f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
             "mostly eval, and are not comparable with this one."
+        )
+    if "asv_eer_percent" in result and "min_tdcf_2019" not in result:
+        warnings.append(
+            "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
+            "2019 form is not defined."
         )
     if result["n_missing"]:
         n = len(matched) + result["n_missing"]

@@ -16,9 +16,9 @@ spoofed trials lie below each place of the sorted original. :math:`FRR - FAR` gr
 place, from -1 to 1, and the EER is decided where it changes sign. That place is found by
 bisection, and only the counts at the places visited are drawn: given the counts at both ends of a
 stretch, the count in a part of it is binomial, with the share of the original trials there as its
-probability. The 20 binomial draws per class that this takes for 600,000 trials have the same
-joint distribution as counting in a full resample: the EER's distribution is that of the naive
-loop, at a ten-thousandth of its cost. All counts are integers.
+probability. These draws, 20 per class for 600,000 trials, have the same joint distribution as
+the counts of a full resample, so the EERs have exactly the distribution of the naive loop's. All
+counts are integers.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import ConfigError, ScoreError
-from .metrics import Floats, validate
+from slslib.errors import ConfigError, ScoreError
+from slslib.metrics import Floats, validate
 
 Ints = NDArray[np.int64]
 Weights = NDArray[np.int32]  # cells x replicates; a stretch's sum stays far below 2^31

@@ -51,7 +51,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import ConfigError, ScoreError
+from slslib.errors import ConfigError, ScoreError
 
 Floats = NDArray[np.float64]
 EERRule = Literal["official", "tie_aware"]
@@ -121,14 +121,18 @@ class TDCFWeights(NamedTuple):
     c2: float
 
 
-def validate(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Check two score arrays and return them as float64.
+def validate(
+    bonafide_scores: ArrayLike,
+    spoof_scores: ArrayLike,
+    names: tuple[str, str] = ("bona fide", "spoof"),
+) -> tuple[Floats, Floats]:
+    """Check the score arrays of two classes and return them as float64.
 
     Raises:
         ScoreError: One is empty, not one-dimensional or holds NaN or infinity.
     """
     checked = []
-    for name, values in (("bona fide", bonafide_scores), ("spoof", spoof_scores)):
+    for name, values in zip(names, (bonafide_scores, spoof_scores), strict=True):
         array = np.asarray(values, dtype=np.float64)
         if array.ndim != 1:
             raise ScoreError(f"{name} scores have shape {array.shape}; one dimension is needed.")
@@ -190,8 +194,8 @@ def asv_rates(
     Parity: the official packages choose the threshold on the curve above, where the score at the
     threshold is rejected, and then accept scores at or above it.
     """
-    target, nontarget = validate(target_scores, nontarget_scores)
-    _, spoof = validate(target_scores, spoof_scores)
+    target, nontarget = validate(target_scores, nontarget_scores, ("target", "nontarget"))
+    _, spoof = validate(target_scores, spoof_scores, ("target", "spoof"))
     point = eer(target, nontarget)
     at = point.threshold if threshold is None else threshold
     return ASVRates(
@@ -221,7 +225,12 @@ def min_tdcf_2019(
         spoof_scores: Scores of spoofed trials.
         weights: :math:`C_0, C_1, C_2`; the first is not used.
     """
-    c1, c2, smaller = _check_weights(weights)[1:]
+    _, c1, c2, smaller = _check_weights(weights)
+    if smaller == 0:
+        raise ScoreError(
+            "the 2019 form of the t-DCF is not defined for C1 or C2 of zero: the speaker "
+            "verification system accepts no spoof, or costs as much as it can."
+        )
     curve = det_curve(bonafide_scores, spoof_scores)
     return float(np.min(c1 * curve.frr + c2 * curve.far) / smaller)
 
@@ -243,10 +252,10 @@ def min_tdcf_2021(
 
 def _check_weights(weights: tuple[float, float, float]) -> tuple[float, float, float, float]:
     c0, c1, c2 = weights
-    if not all(math.isfinite(c) and c >= 0 for c in weights) or min(c1, c2) == 0:
+    if not all(math.isfinite(c) and c >= 0 for c in weights) or c0 + min(c1, c2) == 0:
         raise ScoreError(
-            f"t-DCF weights C0, C1, C2 = {c0}, {c1}, {c2}: they must be finite, C0 not negative, "
-            "C1 and C2 positive. Check the speaker verification scores."
+            f"t-DCF weights C0, C1, C2 = {c0}, {c1}, {c2}: they must be finite and not negative. "
+            "Check the speaker verification scores."
         )
     return c0, c1, c2, min(c1, c2)
 

@@ -1,6 +1,6 @@
 """Protocols, keys and corpora: which utterances there are, what they are, and where they lie.
 
-A *protocol* (or *key*) lists one utterance per line. Five forms are read, told apart by their
+A *protocol* (or *key*) lists one utterance per line. Six forms are read, told apart by their
 columns; all of them become the same table:
 
 ======================  ================================================================
@@ -25,6 +25,7 @@ the folder of the corpus. A :class:`ProtocolError` names the file, the line and 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -33,13 +34,13 @@ import re
 import string
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .errors import AudioError, ProtocolError, SlslibError
+from slslib.errors import AudioError, ProtocolError, SlslibError
 
 LABELS = {"bonafide": 1, "bona-fide": 1, "spoof": 0}
 """The spellings of the two classes; 1 is bona fide, 0 is spoof."""
@@ -53,12 +54,10 @@ COLUMNS += ("source", "vocoder", "trim", "phase")
 # Where each quantity stands in a line of each whitespace-separated form.
 _2019 = {"speaker": 0, "utterance": 1, "attack": 3, "label": 4}
 _WILD = {"utterance": 1, "label": 5}
-_LA = {"speaker": 0, "utterance": 1, "codec": 2, "transmission": 3, "attack": 4, "label": 5}
-_LA |= {"trim": 6, "phase": 7}
-_DF = {"speaker": 0, "utterance": 1, "codec": 2, "source": 3, "attack": 4, "label": 5}
-_DF |= {"trim": 6, "phase": 7}
+_2021 = {"speaker": 0, "utterance": 1, "codec": 2, "attack": 4, "label": 5, "trim": 6, "phase": 7}
+_LA, _DF = _2021 | {"transmission": 3}, _2021 | {"source": 3}
 
-_MAX_BYTES = 512 * 2**20  # the largest official key has 57 MB
+_MAX_BYTES = 200 * 2**20  # the largest official key has some 60 MB
 _CHUNK = 32_768
 _PLAIN = string.ascii_letters.encode() + b"0123456789_-.\n"
 _ALLOWED = bytes([9, 10, *range(32, 127), *range(128, 256)])
@@ -266,10 +265,10 @@ def read_lines(
 
 def _read_bytes(path: Path, error: type[SlslibError]) -> bytes:
     """Read a regular file, bounded, and unpack it if it is gzipped."""
-    if not path.is_file():
-        what = "not a regular file" if path.exists() else "no such file"
-        raise error(f"{path}: {what}. Give the path of a protocol, key or score file.")
     try:
+        if not path.is_file():
+            what = "not a regular file" if path.exists() else "no such file"
+            raise error(f"{path}: {what}. Give the path of a protocol, key or score file.")
         with path.open("rb") as plain:
             packed = plain.read(2) == b"\x1f\x8b"
             plain.seek(0)
@@ -278,7 +277,7 @@ def _read_bytes(path: Path, error: type[SlslibError]) -> bytes:
                     data = unpacked.read(_MAX_BYTES + 1)
             else:
                 data = plain.read(_MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as problem:
+    except (OSError, ValueError, EOFError, zlib.error) as problem:
         raise error(f"{path}: cannot be read ({problem}). Get or write it again.") from problem
     if len(data) > _MAX_BYTES:
         raise error(f"{path}: more than {_MAX_BYTES >> 20} MiB of text. This is no list of trials.")
@@ -484,7 +483,12 @@ def partitions(spec: str, data_root: str | Path = ".") -> list[str]:
 
 
 def _find(candidates: Sequence[Path]) -> Path | None:
-    return next((path for path in candidates if path.exists()), None)
+    """Return the first path that exists; what cannot even be asked for does not."""
+    for path in candidates:
+        with contextlib.suppress(OSError, ValueError):
+            path.stat()
+            return path
+    return None
 
 
 def _need(candidates: Sequence[Path], what: str, source: str) -> Path:
@@ -550,7 +554,7 @@ def _open_2021(root: Path, name: str, phase: str) -> Corpus:
                 f"{known}). Phases stand in the keys, {_KEYS}, unpacked as {root}/keys/{track}; "
                 f"without a phase, {name} is all trials."
             )
-        object.__setattr__(corpus, "trials", chosen)
+        corpus = replace(corpus, trials=chosen)
     return corpus
 
 
@@ -568,7 +572,7 @@ def _open_wild(root: Path, partition: str) -> Corpus:
 def _folder(root: Path, name: str) -> Path:
     """Find a corpus folder: absolute, or relative to the data root or working directory."""
     candidates = [root / name, Path(name)]
-    if found := next((path for path in candidates if path.is_dir()), None):
+    if (found := _find(candidates)) and found.is_dir():
         return found
     raise ProtocolError(
         f"{name}: neither a corpus ({', '.join(_SOURCES)}) nor a folder (looked for "

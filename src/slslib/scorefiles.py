@@ -21,8 +21,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from .errors import ScoreError
-from .protocols import LABELS, PHASES, check_utterances, quote, read_lines, split_columns
+from slslib.errors import ConfigError, ScoreError
+from slslib.protocols import LABELS, PHASES, check_utterances, quote, read_lines, split_columns
 
 ScoreFormat = Literal["auto", "two", "four"]
 """Columns of a score file; ``auto`` tells them apart."""
@@ -64,7 +64,9 @@ def read_scores(path: str | Path, format: ScoreFormat = "auto") -> pd.DataFrame:
     """
     lines = read_lines(path, ScoreError, whole_last_line=True)
     n = len(lines[0].split())
-    wanted = {"auto": (2, 4), "two": (2,), "four": (4,)}[format]
+    wanted = {"auto": (2, 4), "two": (2,), "four": (4,)}.get(format)
+    if wanted is None:
+        raise ConfigError(f"format {format!r} of a score file: choose auto, two or four (columns).")
     if n not in wanted:
         raise ScoreError(
             f"{path}, line 1: {n} columns where {' or '.join(map(str, wanted))} are expected: "
