@@ -49,8 +49,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 notebooks: $(STAMP)
 	@echo "slslib: running the notebooks"
-	@SLSLIB_BOOK_CACHE=$(CACHE) $(PYTEST) --dist loadfile -p no:doctest --nbval --nbval-current-env \
-	    --nbval-sanitize-with notebooks/nbval-sanitize.cfg --nbval-cell-timeout 600 notebooks
+	@SLSLIB_BOOK_CACHE=$(CACHE) $(PYTEST) -o addopts="-q -p no:cacheprovider" --dist loadfile \
+	    --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval-sanitize.cfg \
+	    --nbval-cell-timeout 600 notebooks
 
 # The notebooks' run leaves its outputs in the cache of the book: each notebook is executed once.
 book: $(STAMP)
@@ -76,7 +77,7 @@ test-all: $(STAMP)
 	@$(PYTEST) --durations 10
 
 lint: $(STAMP)
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --output-format concise .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 

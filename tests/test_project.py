@@ -281,6 +281,8 @@ def notebook_faults(cells: list[nbformat.NotebookNode]) -> list[str]:
         for node in ast.walk(ast.parse(python_of(cell.source))):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 10:
                 faults.append(f"cell {number}: function {node.name} is longer than 10 lines")
+        if cell.source.rstrip().endswith(";"):
+            faults.append(f"cell {number} ends in a semicolon, which hides nothing from nbval")
         if {"nbval-skip", "raises-exception"} & set(cell.metadata.get("tags", [])):
             faults.append(f"cell {number} is not checked")
         for output in cell.outputs:
@@ -316,6 +318,7 @@ def test_notebook_is_deterministic(path: Path) -> None:
         ({"execution_count": None}, "not run from top to bottom"),
         ({"source": "x = 1\n" * 31}, "more than 30"),
         ({"source": "def f():\n" + "    x = 1\n" * 10}, "longer than 10 lines"),
+        ({"source": "plot();"}, "semicolon"),
         ({"metadata": {"tags": ["nbval-skip"]}}, "not checked"),
         ({"outputs": [{"output_type": "stream", "name": "stderr", "text": "oh"}]}, "an error"),
         (
