@@ -110,7 +110,7 @@ def test_a_bounded_read_vouches_for_its_part_only(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         load(path, max_samples=5_000).samples, voice()[:5_000].astype(np.float32) / 32_768
     )
-    with pytest.raises(AudioError, match="announces 20000 frames"):
+    with pytest.raises(AudioError, match="truncated"):
         load(path)
 
 
@@ -258,7 +258,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "text": (_text, "neither WAV"),
     "AIFF": (lambda tmp: wav(tmp / "x.aiff"), "neither WAV"),
     "FLAC header cut": (_header_only, "header is damaged"),
-    "FLAC truncated": (lambda tmp: _cut(wav(tmp / "x.flac"), 0.7), "announces 20000 frames"),
+    "FLAC truncated": (lambda tmp: _cut(wav(tmp / "x.flac"), 0.7), "truncated or damaged"),
     "FLAC flipped": (_flipped_flac, "damaged"),
     "FLAC MD5 wrong": (lambda tmp: _edit(wav(tmp / "x.flac"), 30, b"\0\1\2"), "MD5"),
     "FLAC announces more": (
@@ -270,6 +270,8 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda tmp: write_flac(tmp / "x.flac", voice(), frames=0, with_md5=False),
         "neither length nor MD5",
     ),
+    "FLAC rate": (lambda tmp: _edit(wav(tmp / "x.flac"), 19, b"\x42"), "first frame 16000"),
+    "FLAC metadata": (lambda tmp: _edit(wav(tmp / "x.flac"), 45, b"\x29"), "no FLAC frame"),
     "FLAC of 12 bits with a wrong MD5": (
         lambda tmp: _edit(write_flac(tmp / "x.flac", voice() // 16, depth=12), 30, b"\0\1\2"),
         "MD5",
@@ -515,6 +517,14 @@ class TestFFmpeg:
                 load(path)
             path.write_bytes(data)
 
+    def test_a_lost_frame_is_an_error_in_a_bounded_read_too(self, tmp_path: Path) -> None:
+        path = write_flac(tmp_path / "x.flac", over_range(), block=2_000)
+        frames = path.read_bytes().split(b"\xff\xf8\x70")
+        for lost in (1, 4, 5):
+            path.write_bytes(b"\xff\xf8\x70".join(frames[:lost] + frames[lost + 1 :]))
+            with pytest.raises(AudioError):
+                load(path, max_samples=12_000)
+
     def test_other_formats_have_no_second_decoder(self, tmp_path: Path) -> None:
         with pytest.raises(AudioError, match="libsndfile"):
             load(wav(tmp_path / "x.wav"))
@@ -526,6 +536,7 @@ def test_depths_that_libsndfile_lacks(tmp_path: Path, depth: int) -> None:
     path = write_flac(tmp_path / "x.flac", x, depth=depth)
     np.testing.assert_array_equal(load(path).samples, x / np.float32(1 << depth - 1))
     assert (audit(path).md5, audit(path).subtype) == ("ok", f"PCM_{depth}")
+    assert load(path).over_range == 0
 
 
 # --- reference data ---------------------------------------------------------------------------

@@ -9,7 +9,9 @@ shortens them silently where they are truncated. What can be checked is checked:
 against the file's size, the CRC of every FLAC frame that is decoded, the announced against the
 decoded length, and the MD5 of a FLAC file that was decoded to its end. A *bounded* read
 (``max_samples``, :func:`windows` that are not exhausted) vouches for the part it needed and for
-nothing behind it.
+nothing behind it. What nothing can tell: changed sample values in a WAV file, most damage inside an
+MP3 file, and a FLAC file without (or, if over-range, with an unusable) MD5 whose header announces
+less than follows.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
 of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
@@ -358,7 +360,8 @@ class _Source:
                         "is damaged: fetch or make it again"
                     )
         assert self._flac is not None
-        self.over_range = None
+        # libsndfile lacks other depths; of these it refuses over-range files, which FFmpeg wraps.
+        self.over_range = None if self._bits in _FLAC_SUBTYPES else 0
         skip = done
         for block in self._ffmpeg_blocks(self._flac):
             block, skip = block[skip:], max(0, skip - len(block))
@@ -383,16 +386,25 @@ class _Source:
             ):
                 stream = container.streams.audio[0]
                 stream.codec_context.options = strict
+                position = 0
                 for frame in container.decode(stream):
+                    # FFmpeg's parser skips what it cannot parse; the last frame may lack a time.
+                    if frame.pts is None or frame.time_base is None:
+                        if position + frame.samples != info.frames:
+                            raise ValueError(f"the frame after {position} has no number")
+                    elif frame.pts * frame.time_base * info.rate != position:
+                        raise ValueError(f"frames are missing after {position}")
+                    position += frame.samples
                     if (frame.sample_rate, frame.layout.nb_channels) != (info.rate, info.channels):
                         raise ValueError("the stream changes its rate or channels")
                     pcm = frame.to_ndarray()
                     pcm = pcm.T if frame.format.is_planar else pcm.reshape(-1, info.channels)
                     yield (pcm / (1 << 8 * pcm.itemsize - 1)).astype(np.float32)
         except (av.FFmpegError, ValueError, IndexError) as error:
+            reason = error.strerror if isinstance(error, av.FFmpegError) else error
             self.fail(
-                f"it cannot be decoded (libsndfile: {self._refusal}; FFmpeg: {error}); the file is "
-                "damaged: fetch or make it again"
+                f"truncated or damaged: neither decoder reads it (libsndfile: {self._refusal}; "
+                f"FFmpeg: {reason}); fetch or make it again"
             )
 
     def _check_end(self, limit: int | None) -> None:
@@ -415,9 +427,7 @@ class _Source:
             return
         if self.content == self._flac.md5:
             self.md5 = "ok"
-        elif self.over_range or (
-            self.over_range is None and self.frames and self._bits in _FLAC_SUBTYPES
-        ):
+        elif self.over_range or (self.over_range is None and self.frames):
             # No decoder returns what the encoder hashed; see the module's docstring. The CRC of
             # each frame and the length vouch for the data.
             self.md5 = "over-range"

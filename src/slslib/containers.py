@@ -22,6 +22,11 @@ Format = Literal["WAV", "FLAC", "OGG", "MP3"]
 
 _MAX_CHUNKS = 1_000
 _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
+_FLAC_BITS = {1: 8, 2: 12, 4: 16, 5: 20, 6: 24, 7: 32}
+_FLAC_RATES = {
+    1: 88_200, 2: 176_400, 3: 192_000, 4: 8_000, 5: 16_000, 6: 22_050, 7: 24_000, 8: 32_000,
+    9: 44_100, 10: 48_000, 11: 96_000,
+}  # fmt: skip
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _AGAIN = "the file is damaged or was not written to its end: fetch or make it again"
 
@@ -90,6 +95,8 @@ def _inspect(path: Path, f: BinaryIO, size: int) -> tuple[Format, FlacInfo | Non
                 " so that a truncated copy looks like a whole one; write it again, for instance "
                 "with `ffmpeg -i INPUT OUTPUT.flac`."
             )
+        if why := _flac_contradiction(f, tag + 4, info):
+            raise AudioError(f"{path}: {why}; {_AGAIN}.")
         return "FLAC", info
     if tag or (len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
         return "MP3", None
@@ -97,6 +104,35 @@ def _inspect(path: Path, f: BinaryIO, size: int) -> tuple[Format, FlacInfo | Non
         f"{path}: neither WAV, FLAC, Ogg nor MP3; convert it, for instance with "
         "`ffmpeg -i INPUT -ar 16000 -ac 1 OUTPUT.flac`."
     )
+
+
+def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str | None:
+    """Return how the first frame's header contradicts STREAMINFO, or ``None``."""
+    last = False
+    for _ in range(_MAX_CHUNKS):
+        if last:
+            break
+        f.seek(position)
+        block = f.read(4)
+        if len(block) < 4:
+            return "its FLAC metadata is cut"
+        last = bool(block[0] & 0x80)
+        position += 4 + int.from_bytes(block[1:], "big")
+    f.seek(position)
+    frame = f.read(4)
+    if not frame:
+        return None  # no audio, which is said later
+    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
+        return f"no FLAC frame begins at byte {position}, where its metadata ends"
+    rate, channels, bits = frame[2] & 15, frame[3] >> 4, frame[3] >> 1 & 7
+    for what, said, announced in (
+        ("Hz", _FLAC_RATES.get(rate), info.rate),
+        ("channels", 2 if channels > 7 else channels + 1, info.channels),
+        ("bits", _FLAC_BITS.get(bits), info.bits),
+    ):
+        if said is not None and said != announced:
+            return f"its header announces {announced} {what}, its first frame {said}"
+    return None
 
 
 def _wav_contradiction(f: BinaryIO, size: int) -> str | None:

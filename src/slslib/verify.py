@@ -251,7 +251,7 @@ def _verify(
         over_range={
             u: {"peak": a.peak, "samples": a.over_range}
             for u, a in decoded.items()
-            if a.over_range or a.md5 == "over-range"
+            if a.over_range != 0 and a.problem is None
         },
         duplicates=[names for names in by_content.values() if len(names) > 1],
         extra=extra,
