@@ -133,6 +133,12 @@ def test_missing_and_unknown_trials_are_counted_and_named(key):
     assert "4 of 5 scored trials are not in the key: x, y, z, ..." in message
 
 
+def test_names_that_differ_by_a_suffix_are_told(tmp_path):
+    key = read_protocol(write(tmp_path / "k", "- 0.wav - - - spoof\n- 1.wav - - - bona-fide\n"))
+    with pytest.raises(ScoreError, match=r"differ by a suffix like \.wav"):
+        match(read_scores(write(tmp_path / "s", "0 1\n1 2\n")), key)
+
+
 def test_missing_trials_may_be_allowed_but_not_all(key):
     assert len(match(scores_of(a=1, b=2), key, allow_missing=True)) == 2
     with pytest.raises(ScoreError, match="not in the key"):

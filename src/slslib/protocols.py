@@ -106,7 +106,7 @@ def _read_columns(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
         for name, index in form.items():
             values = columns[index]
             if name != "utterance":  # few distinct values: keep one string of each
-                values = [seen.setdefault(value, value) for value in values]
+                values = list(map(seen.setdefault, values, values))
             table[name].extend(values)
     if n_columns == 8:
         is_df = head[1].startswith("DF_")
@@ -381,6 +381,10 @@ class Corpus:
         Raises:
             AudioError: No folder holds it, or its name or a symbolic link leads outside.
         """
+        for folder in self.audio_dirs:  # a plain file found by its whole name is inside
+            for suffix in self.suffixes:
+                if self._listing(folder).get(utterance + suffix) is False:
+                    return folder / (utterance + suffix)
         if problem := _unsafe(utterance):
             raise AudioError(f"{quote(utterance)}: the name {problem}. Correct the protocol.")
         for folder in self.audio_dirs:

@@ -218,9 +218,13 @@ def match(
             f"{_examples(unknown)}"
         )
     if problems:
+        stems = [
+            {name.rpartition(".")[0] or name for name in names} for names in (missing, unknown)
+        ]
+        hint = "The names differ by a suffix like .wav. " if stems[0] & stems[1] else ""
         raise ScoreError(
-            f"scores and key do not fit: {'; '.join(problems)}. Use the key of the scored corpus "
-            "and score every trial (--allow-missing evaluates what there is)."
+            f"scores and key do not fit: {'; '.join(problems)}. {hint}Use the key of the scored "
+            "corpus and score every trial (--allow-missing evaluates what there is)."
         )
     found = chosen[at >= 0].reset_index(drop=True)
     rows = scores.iloc[at[at >= 0]].reset_index(drop=True)
