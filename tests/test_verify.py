@@ -92,6 +92,16 @@ def test_several_processes_find_the_same(planted: Path) -> None:
     assert verify_corpus(corpora, 2, progress=False) == one
 
 
+def test_a_link_that_leads_outside_is_not_missing(planted: Path) -> None:
+    audio = planted / "c" / "flac"
+    (audio / "good1.flac").rename(planted / "elsewhere.flac")
+    (audio / "good1.flac").symlink_to(planted / "elsewhere.flac")
+    report = verify_any("c:train", planted, progress=False)
+    assert report.missing == []
+    assert "outside the corpus" in report.unusable["good1"]
+    assert report.n_trials == report.n_sound + 1
+
+
 def test_silence_may_be_allowed(planted: Path) -> None:
     report = verify_any("c:eval", planted, progress=False, allow_silence=True)
     assert set(report.unusable) == {"cut", "other"}

@@ -106,19 +106,19 @@ def verify_corpus(
     if isinstance(corpora, Corpus):
         corpora = [corpora]
     files: dict[str, Path] = {}
-    missing: dict[str, None] = {}
+    refused: dict[str, str] = {}
     for corpus in corpora:
         for utterance in corpus.trials["utterance"]:
             try:
                 files[utterance] = corpus.audio_path(utterance)
-            except AudioError:
-                missing[utterance] = None
+            except AudioError as error:
+                refused[utterance] = str(error) if _is_there(corpus, utterance) else ""
     named = {path.absolute() for path in files.values()}
     folders = dict.fromkeys(folder for corpus in corpora for folder in corpus.audio_dirs)
     extra = [str(path) for f in folders for path in _audio_files(f) if path.absolute() not in named]
     name = ", ".join(f"{corpus.name}:{corpus.partition}" for corpus in corpora)
     hashes = {corpus.partition: corpus.protocol_sha256 for corpus in corpora}
-    return _verify(name, hashes, files, list(missing), extra, jobs, progress, allow_silence)
+    return _verify(name, hashes, files, refused, extra, jobs, progress, allow_silence)
 
 
 def verify_folder(
@@ -135,7 +135,7 @@ def verify_folder(
     files = {path.relative_to(root).as_posix(): path for path in _audio_files(root)}
     if not files:
         raise AudioError(f"{root}: holds no audio file ({', '.join(AUDIO_SUFFIXES)}).")
-    return _verify(str(root), {}, files, [], [], jobs, progress, allow_silence)
+    return _verify(str(root), {}, files, {}, [], jobs, progress, allow_silence)
 
 
 def verify_any(
@@ -216,7 +216,7 @@ def _verify(
     name: str,
     hashes: dict[str, str],
     files: dict[str, Path],
-    missing: list[str],
+    refused: dict[str, str],
     extra: list[str],
     jobs: int | None,
     progress: bool,
@@ -237,10 +237,11 @@ def _verify(
     return Report(
         name=name,
         protocol_sha256=hashes,
-        n_trials=len(files) + len(missing),
+        n_trials=len(files) + len(refused),
         n_sound=sum(a.problem is None for a in found.values()),
-        missing=missing,
-        unusable={u: a.problem for u, a in found.items() if a.problem is not None},
+        missing=[u for u, why in refused.items() if not why],
+        unusable={u: why for u, why in refused.items() if why}
+        | {u: a.problem for u, a in found.items() if a.problem is not None},
         rates=_tally(a.rate for a in decoded.values()),
         channels=_tally(a.channels for a in decoded.values()),
         formats=_tally(f"{a.format}/{a.subtype}" for a in decoded.values()),
@@ -308,6 +309,15 @@ def _audits(
             waiting = iter(())  # stop the threads where the caller stopped early
         for thread in threads:
             thread.join()
+
+
+def _is_there(corpus: Corpus, utterance: str) -> bool:
+    """Tell a file that the corpus refuses (a link that leads outside) from a missing one."""
+    return any(
+        os.path.lexists(folder / (utterance + suffix))
+        for folder in corpus.audio_dirs
+        for suffix in corpus.suffixes
+    )
 
 
 def _audio_files(folder: Path) -> list[Path]:
