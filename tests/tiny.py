@@ -30,8 +30,8 @@ def recipe(**changes: object) -> TrainConfig:
     return replace(tiny, **changes)
 
 
-FLAGS = (
-    "--backbone random --dimensions.width 16 --dimensions.n-layers 3 --dimensions.n-heads 2 "
-    "--dimensions.conv-width 8 --dimensions.pos-kernel 8 --dimensions.pos-groups 4 "
-    "--hidden-width 8 --n-samples 4000 --batch-size 4 --lr 1e-3"
-).split()
+FLAGS = [
+    *("--backbone", "random", "--width", 16, "--n-layers", 3, "--n-heads", 2, "--conv-width", 8),
+    *("--pos-kernel", 8, "--pos-groups", 4, "--hidden-width", 8, "--n-samples", 4000),
+    *("--batch-size", 4, "--lr", 1e-3),
+]

@@ -99,15 +99,19 @@ def train(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     recipe, *rest = argv
     config = recipes.RECIPES[recipe]()
-    # Example shown by --help of each recipe.
-    about = f"{_first(recipes.RECIPES[recipe])}\n\nExample: slslib train {recipe} --data ~/corpora --out runs/{recipe}"  # noqa: E501
+    about = (
+        f"{_first(recipes.RECIPES[recipe])}\n\n"
+        f"Example: slslib train {recipe} --data ~/corpora --out runs/{recipe}"
+    )
 
-    def parse(
-        run: OmitArgPrefixes[_Train],
-        config: OmitArgPrefixes[recipes.TrainConfig] = config,
-    ) -> tuple[_Train, recipes.TrainConfig]:
-        return run, config
+    def parse(how: Any, config: Any = config) -> Any:
+        return how, config
 
+    # Real types, not names: torch is imported for this command only.
+    parse.__annotations__ |= {
+        "how": OmitArgPrefixes[_Train],
+        "config": OmitArgPrefixes[recipes.TrainConfig],
+    }
     how, config = tyro.cli(
         parse, args=rest, prog=f"slslib train {recipe}", description=about,
         config=(FlagCreatePairsOff,),
@@ -130,6 +134,7 @@ def score(
     score: Literal["llr", "logp"] = "llr",
     on_error: Literal["stop", "record"] = "stop",
     batch_size: int = 8,
+    chunk: int = 512,
     workers: int = 0,
     allow_silence: bool = False,
     precision: Literal["no", "bf16"] = "no",
@@ -149,6 +154,7 @@ def score(
         score: llr, or logp for the original's log p(bona fide).
         on_error: stop at an unreadable recording, or record it in <out>.failures.csv and go on.
         batch_size: Trials per forward pass.
+        chunk: Trials that are written together, and lost together when the run is killed.
         workers: Processes that decode.
         allow_silence: Score silent and very short recordings too.
         precision: no, or bf16 for mixed precision.
@@ -160,8 +166,8 @@ def score(
     from slslib.score import score as run
 
     config = ScoreConfig(
-        score=score, batch_size=batch_size, on_error=on_error, allow_silence=allow_silence,
-        precision=precision, attention=attention,
+        score=score, batch_size=batch_size, chunk=chunk, on_error=on_error,
+        allow_silence=allow_silence, precision=precision, attention=attention,
     )  # fmt: skip
     made = run(checkpoint, open_corpus(corpus, data), out, config, workers=workers, cpu=cpu)
     if not made:  # another process of this run writes and reports
@@ -184,7 +190,7 @@ def evaluate(
     *,
     scores: Path,
     key: Path,
-    format: str = "auto",
+    format: Literal["auto", "two", "four"] = "auto",
     phase: str | None = None,
     asv_scores: Path | None = None,
     asv_key: Path | None = None,
@@ -204,7 +210,7 @@ def evaluate(
     Args:
         scores: Lines `utterance score`, or `utterance attack key score`.
         key: The official 2019, 2021 or In-the-Wild key.
-        format: Form of the key; auto tells it by the columns.
+        format: Columns of the score file; auto tells by looking.
         phase: progress, eval, hidden or all; default eval, or the only phase of the key.
         asv_scores: ASV scores, for min t-DCF; with the 2021 form --asv-key too.
         asv_key: Key of the ASV trials.
@@ -224,9 +230,9 @@ def evaluate(
         c012=_three(c012), bootstrap=bootstrap, cluster=_names(cluster), by=_names(by),
         allow_missing=allow_missing, seed=seed,
     )  # fmt: skip
-    for warning in result.get("warnings", []):
-        print(_paragraph(f"warning: {warning}"), file=sys.stderr)
     if json_:
+        for warning in result["warnings"]:
+            print(_paragraph(f"warning: {warning}"), file=sys.stderr)
         print(json.dumps(result, indent=1))
     else:
         _show(render(result))
@@ -253,7 +259,7 @@ def detect(
     Args:
         files: Recordings, or folders of them.
         checkpoint: safetensors or .pth file, run folder, or hub:owner/name[/file][@revision].
-        threshold: Scores at or above it are called bona fide; default the checkpoint's own
+        threshold: Scores above it are called bona fide; default the checkpoint's own
             development threshold, else 0.
         allow_silence: Score silent and very short recordings too.
         json_: Print one JSON object.

@@ -42,7 +42,7 @@ def detect(
     Args:
         files: Recordings, or folders whose recordings are meant.
         checkpoint: File, run folder or ``hub:owner/name[/file][@revision]``.
-        threshold: A score at or above it is called bona fide; by default the checkpoint's
+        threshold: A score above it is called bona fide; by default the checkpoint's
             development threshold, else 0.
         allow_silence: Accept silent and very short recordings.
         cpu: Use the CPU even where there is a GPU.
@@ -72,7 +72,7 @@ def detect(
         try:
             one["windows"] = list(_score_windows(detector, file, allow_silence, device))
             one["llr"] = float(np.mean([window["llr"] for window in one["windows"]]))
-            one["verdict"] = "bona fide" if one["llr"] >= threshold else "spoof"
+            one["verdict"] = "bona fide" if one["llr"] > threshold else "spoof"
         except AudioError as error:
             one["windows"], one["error"] = [], str(error)
         results.append(one)

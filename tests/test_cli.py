@@ -1,0 +1,242 @@
+"""The command line, as its users type it: one whole run from audio to EER, and its errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import FLAGS
+
+from slslib import metrics
+from slslib.cli import COMMANDS, main
+from slslib.protocols import read_protocol
+from slslib.scorefiles import read_scores
+
+LA = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm"
+
+
+@pytest.fixture
+def slslib(monkeypatch, capsys):
+    """Run a command in this process; return its exit status and what it printed."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["slslib", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+def test_from_audio_to_eer(slslib, corpora, tmp_path):
+    """Verify, train 4 steps, resume to 6, score, evaluate, detect: the whole chain."""
+    data = ("--data", corpora)
+    for part in ("train", "dev", "eval"):
+        status, out, _ = slslib("verify", f"asvspoof2019-la:{part}", *data, "--json")
+        assert (status, json.loads(out)["missing"]) == (0, [])
+
+    run = tmp_path / "run"
+    train = ("train", "v1", *data, "--out", run, *FLAGS, "--max-epochs", 2, "--patience", 5)
+    train += ("--dev", "asvspoof2019-la:dev", "--monitor", "dev_eer_percent")
+    status, _, err = slslib(*train, "--max-steps", 4)
+    assert status == 1
+    assert "go on with --resume" in err
+    assert not (run / "log.csv").exists() or len((run / "log.csv").read_text().splitlines()) == 2
+    status, out, _ = slslib(*train, "--resume")
+    assert status == 0
+    best = Path(out.strip())
+    assert best.parent == run
+    rows = list(csv.DictReader((run / "log.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert all(np.isfinite(float(row["train_loss"])) for row in rows)
+
+    scores = tmp_path / "scores.txt"
+    corpus = ("--corpus", "asvspoof2019-la:eval", *data)
+    status, out, _ = slslib("score", "--checkpoint", run, *corpus, "--out", scores)
+    assert status == 0
+    assert "10 of 10 trials scored" in out
+
+    key = corpora / f"{LA}.eval.trl.txt"
+    status, out, _ = slslib("evaluate", "--scores", scores, "--key", key, "--json")
+    result = json.loads(out)
+    table = read_scores(scores).merge(read_protocol(key), on="utterance")
+    want = metrics.eer(
+        table.score[table.label == 1].to_numpy(), table.score[table.label == 0].to_numpy()
+    )
+    assert status == 0
+    assert (result["n_bonafide"], result["n_spoof"]) == (5, 5)
+    assert result["eer_percent"] == pytest.approx(100 * want.value, abs=1e-12)
+    assert result["eer_rule"] == "official"
+
+    status, out, _ = slslib("evaluate", "--scores", scores, "--key", key, "--bootstrap", 100)
+    assert status == 0
+    assert f"{100 * want.value:.2f}"[:4] in out
+
+    audio = corpora / "LA/ASVspoof2019_LA_eval/flac/LA_E_0000001.flac"
+    picture = tmp_path / "windows.png"
+    status, out, _ = slslib("detect", audio, "--checkpoint", run, "--json", "--plot", picture)
+    result = json.loads(out)
+    own = read_scores(scores).set_index("utterance").score["LA_E_0000001"]
+    assert status == 0
+    assert result["files"][0]["windows"][0]["llr"] == pytest.approx(own, abs=1e-4)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_minispoof(slslib, tmp_path):
+    status, out, _ = slslib("minispoof", "--help")
+    assert status == 0
+    assert "simulat" in out.lower()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(slslib, command):
+    status, out, _ = slslib(command, "--help")
+    assert status == 0
+    assert f"Example: slslib {command}" in " ".join(out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("recipe", ["v1", "v2", "paper", "mini"])
+def test_help_of_a_recipe_shows_its_values(slslib, recipe):
+    status, out, _ = slslib("train", recipe, "--help")
+    assert status == 0
+    assert "--batch-size INT" in out
+    assert ("(default: 10)" if recipe == "v2" else "(default:") in out
+
+
+def test_overview(slslib):
+    status, out, _ = slslib("--help")
+    assert status == 0
+    assert all(command in out for command in COMMANDS)
+    assert slslib()[0] == 2
+    assert slslib("--version")[1].startswith("slslib 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "no command 'fly'; the commands are verify,"),
+        (["train", "v9", "--out", "x"], "no recipe 'v9'; the recipes are v1 | v2 | paper | mini"),
+        (["verify", "nowhere", "--data", "."], "nowhere"),
+        (["evaluate", "--scores", "no.txt", "--key", "no.txt"], "no.txt"),
+        (["evaluate", "--scores", "a", "--key", "b", "--c012", "1,2"], "is not three numbers"),
+        (["score", "--checkpoint", "no", "--corpus", "nowhere", "--out", "o"], "nowhere"),
+        (["detect", "a.wav", "--checkpoint", "no.pth"], "no.pth: no such checkpoint file"),
+    ],
+)
+def test_errors_are_one_paragraph(slslib, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = slslib(*arguments)
+    assert status != 0
+    assert out == ""
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    assert max(map(len, err.splitlines())) <= 160
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "slslib", "verify", "nowhere", "--debug"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_recorded_failures_leave_a_nonzero_status(slslib, corpora, tmp_path):
+    import shutil
+
+    import torch
+    from tiny import DETECTOR
+
+    from slslib.detector import Detector
+
+    torch.manual_seed(0)
+    Detector(DETECTOR).save(tmp_path / "d.safetensors")
+    shutil.copytree(corpora, tmp_path / "data")
+    (tmp_path / "data/LA/ASVspoof2019_LA_eval/flac/LA_E_0000003.flac").write_bytes(b"")
+    arguments = ["score", "--checkpoint", tmp_path / "d.safetensors", "--corpus"]
+    arguments += ["asvspoof2019-la:eval", "--data", tmp_path / "data", "--out", tmp_path / "s.txt"]
+    status, out, err = slslib(*arguments, "--on-error", "record")
+    assert status == 1
+    assert "9 of 10 trials scored" in out
+    assert "1 recordings could not be read" in " ".join(err.split())
+    key = tmp_path / f"data/{LA}.eval.trl.txt"
+    evaluate = ("evaluate", "--scores", tmp_path / "s.txt", "--key", key)
+    status, _, err = slslib(*evaluate)
+    assert status == 1
+    assert "LA_E_0000003" in err
+    status, out, err = slslib(*evaluate, "--allow-missing", "--json")
+    assert status == 0
+    assert json.loads(out)["n_missing"] == 1
+
+
+def test_two_processes_share_a_scoring_run(slslib, corpora, tmp_path):
+    """The score file of an accelerate launch equals that of one process, byte for byte."""
+    from tiny import DETECTOR
+
+    from slslib.detector import Detector
+
+    Detector(DETECTOR, seed=0).save(tmp_path / "d.safetensors")
+    command = ["score", "--checkpoint", "d.safetensors", "--corpus", "asvspoof2019-la:eval"]
+    command += ["--data", str(corpora), "--cpu", "--batch-size", "2", "--chunk", "3"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0", "-m", "slslib"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name, start in (("one.txt", [sys.executable, "-m", "slslib"]), ("two.txt", launch)):
+        done = subprocess.run(
+            [*start, *command, "--out", name],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("10 of 10 trials scored") == 1
+    assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("in_the_wild/sls_authors.txt in_the_wild/key_in_the_wild.txt", {"eer": 7.464131511}),
+        ("in_the_wild/sls_repro_v1.txt in_the_wild/key_in_the_wild.txt", {"eer": 7.835662614}),
+        ("in_the_wild/sls_repro_v2.txt in_the_wild/key_in_the_wild.txt", {"eer": 12.668849313}),
+        (
+            "la2019/rawgat_st_mul.txt la2019/key_cm_eval.txt la2019/asv_eval_scores.txt",
+            {"eer": 1.060135, "2019": 0.033539, "2021": 0.094168, "asv": 2.457784},
+        ),
+        (
+            "la2021/baseline_LFCC-GMM.txt la2021/key_cm_progress.txt",
+            {"eer": 21.126859, "2021": 0.583554},
+        ),
+    ],
+)
+def test_published_scores_give_the_published_numbers(slslib, shared, arguments, expected):
+    scores, key, *asv = [shared / "scores" / name for name in arguments.split()]
+    options: list[object] = ["--asv-scores", asv[0]] if asv else []
+    if "LFCC" in arguments:
+        rows = csv.DictReader((shared / "scores/la2021/c012_official.csv").read_text().splitlines())
+        (row,) = [
+            r for r in rows if (r["subset"], r["attack"], r["codec"]) == ("prog", "Pooled", "Pooled")
+        ]
+        options = ["--phase", "progress", "--c012", f"{row['C0']},{row['C1']},{row['C2']}"]
+    status, out, _ = slslib("evaluate", "--scores", scores, "--key", key, "--json", *options)
+    result = json.loads(out)
+    assert status == 0
+    assert result["eer_percent"] == pytest.approx(expected["eer"], abs=1e-6)
+    names = {"2019": "min_tdcf_2019", "2021": "min_tdcf_2021", "asv": "asv_eer_percent"}
+    for short, value in expected.items():
+        if short != "eer":
+            assert result[names[short]] == pytest.approx(value, abs=1e-6)

@@ -1,0 +1,91 @@
+"""The detector as a module."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import DETECTOR
+
+from slslib.detector import Detector, DetectorConfig
+from slslib.errors import CheckpointError
+from slslib.xlsr import XLSRConfig
+
+
+@pytest.fixture
+def waveform():
+    return 0.1 * torch.randn(3, 4000, generator=torch.Generator().manual_seed(1))
+
+
+def test_llr_is_the_difference_of_the_log_probabilities(waveform):
+    detector = Detector(DETECTOR, seed=0).eval()
+    with torch.inference_mode():
+        log_probs, llr = detector(waveform), detector.llr(waveform)
+    torch.testing.assert_close(llr, (log_probs[:, 1] - log_probs[:, 0]).double())
+    torch.testing.assert_close(log_probs.exp().sum(dim=1), torch.ones(3))
+    assert llr.dtype == torch.float64
+
+
+def test_llr_does_not_saturate():
+    """log p(bona fide) is 0.0 for both; the difference still tells them apart."""
+    logits = torch.tensor([[-1.758, 40.0], [-1.758, 41.0]])
+    assert logits.log_softmax(1)[:, 1].tolist() == [0.0, 0.0]
+    assert Detector.llr_of(logits).diff().item() == pytest.approx(1.0)
+
+
+def test_gates(waveform):
+    gates = Detector(DETECTOR, seed=0).gates(waveform)
+    assert gates.shape == (3, 3)
+    assert ((gates > 0) & (gates < 1)).all()
+
+
+def test_a_seed_makes_the_weights_and_leaves_the_global_generator():
+    state = torch.get_rng_state()
+    one, same, other = (Detector(DETECTOR, seed=s) for s in (1, 1, 2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(one.head.hidden.weight, same.head.hidden.weight)
+    assert not torch.equal(one.head.hidden.weight, other.head.hidden.weight)
+
+
+def test_a_config_that_is_not_one():
+    with pytest.raises(CheckpointError, match="config is not usable"):
+        Detector.from_config({"backbone": {"widht": 3}})
+
+
+_FULL_SIZE = """
+import resource, torch
+from slslib.detector import Detector
+from slslib.sls import SLSHead
+detector = Detector(seed=0, checkpointing=True)
+assert sum(p.numel() for p in detector.backbone.model.parameters()) == 315_437_696
+x, y = 0.1 * torch.randn(5, 64_600), torch.tensor([0, 0, 1, 0, 1])
+detector.eval()
+with torch.inference_mode():
+    scores = detector.llr(x)
+assert scores.shape == (5,) and bool(torch.isfinite(scores).all())
+optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6, weight_decay=1e-4, foreach=False)
+loss = torch.nn.functional.cross_entropy(
+    detector.train()(x), y, weight=torch.tensor([0.1, 0.9]))
+loss.backward()
+before = detector.head.hidden.weight[0, :5].detach().clone()
+optimizer.step()
+assert bool(torch.isfinite(loss)) and not torch.equal(before, detector.head.hidden.weight[0, :5])
+assert [len(list(detector.backbone.layers(x[:1])))] == [24]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+def test_full_size_within_eight_gigabytes():
+    """One scoring batch and one training step of the 300 million parameter model, on a CPU."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", _FULL_SIZE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) < 8
+
+
+def test_the_default_is_the_papers():
+    config = DetectorConfig()
+    assert config.backbone == XLSRConfig()
+    assert (config.hidden_width, config.n_samples) == (1024, 64_600)
