@@ -13,21 +13,25 @@
 #   PYTHON        a Python 3.11 (found by itself where it is on the PATH)
 #   VENV          the folder of the environment
 #   JOBS          parallel workers of the tests
+#   LABFLAGS      options of JupyterLab, e.g. --no-browser
 PYTHON ?=
 VENV ?= .venv
 TORCH_INDEX ?=
 JOBS ?= 2
+LABFLAGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.slslib-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+# Jupyter refuses to serve as root, who is the only user of many containers.
+LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
 CACHE := _build/.jupyter_cache
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book notebooks test test-slow test-site test-all lint lab clean distclean FORCE
 
 help:
-	@sed -n '3,16s/^# \{0,1\}//p' Makefile
+	@sed -n '3,17s/^# \{0,1\}//p' Makefile
 	@echo "  make setup       the environment alone"
 	@echo "  make notebooks   run every notebook, compare its outputs with the committed ones"
 	@echo "  make test-slow   tests that take minutes or gigabytes"
@@ -82,7 +86,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 lab: $(STAMP)
-	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+	@$(BIN)/jupyter lab $(LABFLAGS) notebooks
 
 clean:
 	@rm -rf _build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

@@ -39,6 +39,10 @@ CHROMIUM_ARGS = [
 PROBE = """async () => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
   const all = (selector) => [...document.querySelectorAll(selector)];
+  const loading = (player) => !player.error && !(player.duration > 0);
+  for (let n = 0; n < 30 && all('audio').some(loading); n++) {
+    await new Promise((wake) => setTimeout(wake, 100));
+  }
   return {
     formulas: all('article .math').length,
     drawn: all('article mjx-container').length,

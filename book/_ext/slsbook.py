@@ -1,8 +1,4 @@
-"""Keep each script of a page once.
-
-Sphinx emits the inline scripts of two of the theme's extensions twice, and a second `const` of the
-same name is an error in the browser.
-"""
+"""Mend three things that Sphinx and the theme get wrong on this book's pages."""
 
 from __future__ import annotations
 
@@ -10,7 +6,11 @@ from typing import Any
 
 
 def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
-    """Drop the later copies of a script, told apart by file name and body."""
+    """Drop the later copies of a script, told apart by file name and body.
+
+    Sphinx emits the inline scripts of two of the theme's extensions twice, and a second `const` of
+    the same name is an error in the browser.
+    """
     first = {}
     for script in context.get("script_files", []):
         body = getattr(script, "attributes", {}).get("body")
@@ -18,7 +18,23 @@ def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree
     context["script_files"] = list(first.values())
 
 
+def keep_colon(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Keep napoleon from reading "Limit of x: 3 s." in an attribute's docstring as a type."""
+    if what in {"attribute", "data", "property"} and lines and lines[0]:
+        lines.insert(0, "")
+
+
+def skip_aliases(
+    app: Any, what: str, name: str, obj: object, skip: bool, options: Any
+) -> bool | None:
+    """Leave out the fields of named tuples that say only "Alias for field number 0"."""
+    text = getattr(obj, "__doc__", None) or ""
+    return True if text.startswith("Alias for field number") else None
+
+
 def setup(app: Any) -> dict[str, bool]:
-    """Register with Sphinx, after the extensions that add scripts."""
+    """Register with Sphinx: the scripts after the theme's, the docstrings before napoleon's."""
     app.connect("html-page-context", keep_once, priority=900)
+    app.connect("autodoc-process-docstring", keep_colon, priority=400)
+    app.connect("autodoc-skip-member", skip_aliases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
