@@ -3,17 +3,24 @@
 #   make book        run every notebook once, build the book, print where it is
 #   make test        the fast tests
 #   make lab         JupyterLab on the notebooks
-#   make clean       remove what was built (not the environment; `make distclean` removes that too)
-#   make help        the rest
+#   make clean       remove what was built; `make distclean` removes the environment too
 #
-# Variables:
-#   TORCH_INDEX   where PyTorch comes from. Empty: pip's configured index. For a given CUDA version, or
-#                 for the CPU, the index address that https://pytorch.org/get-started prints, e.g.
+#   make setup       the environment alone
+#   make notebooks   run every notebook and compare its outputs with the committed ones
+#   make test-slow   the tests that take minutes or gigabytes
+#   make test-site   open every page of the built book in headless Chromium
+#   make test-all    all tests at once, after make book
+#   make lint        ruff and mypy
+#
+# Variables, as in `make JOBS=4 test`:
+#   TORCH_INDEX   where PyTorch comes from. Empty: pip's configured index. For a given CUDA version,
+#                 or for the CPU, the address that https://pytorch.org/get-started prints, e.g.
 #                 make TORCH_INDEX=https://download.pytorch.org/whl/cu130 book
 #   PYTHON        a Python 3.11 (found by itself where it is on the PATH)
-#   VENV          the folder of the environment
-#   JOBS          parallel workers of the tests
+#   VENV          the folder of the environment (.venv)
+#   JOBS          parallel workers of the tests (2)
 #   LABFLAGS      options of JupyterLab, e.g. --no-browser
+
 PYTHON ?=
 VENV ?= .venv
 TORCH_INDEX ?=
@@ -24,20 +31,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.slslib-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 # Jupyter refuses to serve as root, who is the only user of many containers.
-LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
+override LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
 CACHE := _build/.jupyter_cache
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book notebooks test test-slow test-site test-all lint lab clean distclean FORCE
 
 help:
-	@sed -n '3,17s/^# \{0,1\}//p' Makefile
-	@echo "  make setup       the environment alone"
-	@echo "  make notebooks   run every notebook, compare its outputs with the committed ones"
-	@echo "  make test-slow   tests that take minutes or gigabytes"
-	@echo "  make test-site   open every page of the built book in headless Chromium"
-	@echo "  make test-all    all tests at once, after make book"
-	@echo "  make lint        ruff and mypy"
+	@sed -n '/^#   make/,/^$$/s/^# \{0,1\}//p' Makefile
 
 setup: $(STAMP)
 
