@@ -82,9 +82,11 @@ test-all: $(STAMP)
 	@$(PYTEST) --durations 10
 
 lint: $(STAMP)
-	@$(BIN)/ruff check --output-format concise .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@status=0; \
+	$(BIN)/ruff check --quiet --output-format concise . || status=1; \
+	$(BIN)/ruff format --quiet --check . || status=1; \
+	$(BIN)/mypy || status=1; \
+	exit $$status
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab $(LABFLAGS) notebooks
