@@ -82,7 +82,10 @@ def test_formats(tmp_path: Path, name: str, options: dict[str, str], tolerance: 
 
 
 @pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 192_000])
-def test_rates_and_bounded_reads(tmp_path: Path, rate: int) -> None:
+def test_rates_and_bounded_reads(
+    tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slslib.audio._WHOLE_SECONDS", 1)  # two seconds are long here
     x = voice(2 * rate).astype(np.float32) / 32_768
     path = wav(tmp_path / "x.wav", x, rate, subtype="FLOAT")
     whole = load(path).samples
@@ -103,10 +106,16 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert load(path).channels == 3
 
 
-def test_a_bounded_read_vouches_for_its_part_only(tmp_path: Path) -> None:
+def test_a_bounded_read_of_a_long_file_vouches_for_its_part_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_flac(tmp_path / "x.flac", voice(), block=1000)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 3 // 4])
+    for options in ({}, {"max_samples": 5_000}):  # a short one is decoded to its end
+        with pytest.raises(AudioError, match="truncated"):
+            load(path, **options)
+    monkeypatch.setattr("slslib.audio._WHOLE_SECONDS", 1)
     np.testing.assert_array_equal(
         load(path, max_samples=5_000).samples, voice()[:5_000].astype(np.float32) / 32_768
     )

@@ -7,9 +7,10 @@ Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, 
 WAV, FLAC, Ogg (Vorbis, Opus) and MP3 are read; other containers are refused, because libsndfile
 shortens them silently where they are truncated. What can be checked is checked: a WAV header
 against the file's size, the CRC of every FLAC frame that is decoded, the announced against the
-decoded length, and the MD5 of a FLAC file that was decoded to its end. A *bounded* read
-(``max_samples``, :func:`windows` that are not exhausted) vouches for the part it needed and for
-nothing behind it. What nothing can tell: changed sample values in a WAV file, most damage inside an
+decoded length, and the MD5 of a FLAC file that was decoded to its end. A recording of up to a
+minute is always decoded to its end, so a truncated file is refused even where its beginning would
+do; a *bounded* read of a longer one (``max_samples``, :func:`windows` that are not exhausted)
+vouches for the part it needed and for nothing behind it. What nothing can tell: changed sample values in a WAV file, most damage inside an
 MP3 file, and a FLAC file without (or, if over-range, with an unusable) MD5 whose header announces
 less than follows.
 
@@ -52,6 +53,7 @@ MAX_CHANNELS = 8
 MAX_SECONDS = 4 * 3600.0
 """Longest recording that :func:`load` returns whole."""
 
+_WHOLE_SECONDS = 60  # recordings up to this length are decoded to their end
 _BLOCK = 65_536  # frames decoded at a time
 _LIBSNDFILE_NAMES = {
     "WAV": ("WAV", "WAVEX", "RF64"), "FLAC": ("FLAC",), "OGG": ("OGG",), "MP3": ("MP3",)
@@ -131,8 +133,9 @@ def load(
 
     Args:
         path: A WAV, FLAC, Ogg or MP3 file.
-        max_samples: Return at most so many samples (at 16 kHz) and decode no more than they need.
-            The result is the beginning of the unbounded one (to 1e-6 where the rate is converted).
+        max_samples: Return at most so many samples (at 16 kHz), and of recordings longer than a
+            minute decode no more than they need. The result is the beginning of the unbounded one
+            (to 1e-6 where the rate is converted).
         allow_silence: Accept all-zero audio, fewer than 400 samples, and stereo whose channels
             cancel in the downmix.
         max_seconds: Refuse a longer recording, unless ``max_samples`` is given.
@@ -147,7 +150,8 @@ def load(
     limit = None
     if max_samples is None:
         source.refuse_longer_than(max_seconds)
-    else:  # the resampling filter looks less than a tenth of a second ahead
+    elif not source.frames or source.frames > _WHOLE_SECONDS * source.rate:
+        # The resampling filter looks less than a tenth of a second ahead.
         ahead = 0 if source.rate == SAMPLE_RATE else source.rate // 10
         limit = -(-max_samples * source.rate // SAMPLE_RATE) + ahead
     blocks = []

@@ -24,8 +24,8 @@ from slslib.checkpoints import checkpoint_file, resolve
 from slslib.detector import Detector
 from slslib.errors import AudioError
 from slslib.isolate import windows_isolated
+from slslib.verify import AUDIO_SUFFIXES
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au")
 _BATCH = 8
 
 
@@ -103,9 +103,11 @@ def _expand(files: Iterable[str | Path]) -> Iterator[Path]:
         if not file.is_dir():
             yield file
             continue
-        inside = sorted(p for p in file.rglob("*") if p.suffix.lower() in SUFFIXES)
+        inside = sorted(p for p in file.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
         if not inside:
-            raise AudioError(f"{file} holds no recordings ({', '.join(SUFFIXES)}); name the files")
+            raise AudioError(
+                f"{file} holds no recordings ({', '.join(AUDIO_SUFFIXES)}); name the files"
+            )
         yield from inside
 
 
