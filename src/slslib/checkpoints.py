@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -69,7 +70,7 @@ _UNUSED = re.compile(
 _STAND_INS = re.compile(
     r"^(argparse\.Namespace|typing\.Any|collections\.defaultdict|omegaconf\..+|fairseq\..+)$"
 )
-_multiarray = np._core.multiarray
+_multiarray = importlib.import_module("numpy._core.multiarray")
 _ALLOWED: list[Any] = [
     *(dict, list, int, np.dtype, np.ndarray, _multiarray.scalar, _multiarray._reconstruct),
     *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")},

@@ -284,7 +284,7 @@ def detect(
     return 1 if failed else 0
 
 
-def minispoof(directory: Positional[Path], *, seed: int = 1234, jobs: int | None = None) -> int:
+def minispoof(directory: Positional[Path], *, seed: int = 1234, jobs: int = 2) -> int:
     """Write the embedded simulated corpus, in the layout of ASVspoof 2019 LA.
 
     It exists to run everything anywhere; its numbers say nothing about real deepfakes.
@@ -294,7 +294,7 @@ def minispoof(directory: Positional[Path], *, seed: int = 1234, jobs: int | None
     Args:
         directory: Folder to write; re-used if it is complete.
         seed: Seed of the simulation.
-        jobs: Processes; default all cores.
+        jobs: Threads.
     """
     from slslib.minispoof import write
 

@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
@@ -144,7 +145,7 @@ def plot_learning(log: pd.DataFrame) -> Plot:
     if "dev_loss" in log:
         axes.plot(log["epoch"], log["dev_loss"], "s--", color=OTHER[1], label="development loss")
     axes.set(xlabel="epoch", ylabel="weighted cross entropy (nats)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     lines, names = axes.get_legend_handles_labels()
     if "dev_eer_percent" in log:
         right = axes.twinx()

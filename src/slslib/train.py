@@ -172,7 +172,7 @@ def _set_up(
         write_text(out / "config.json", json.dumps(about | _versions(accelerator), indent=1) + "\n")
     model: nn.Module = detector
     if world > 1 and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model, optimizer = accelerator.prepare(model, optimizer)
 
     def dataset(corpus: Corpus, augment: bool, crop: Any) -> TrialDataset:

@@ -103,7 +103,7 @@ class XLSRConfig:
             mask_time_prob=0.0,
             mask_feature_prob=0.0,
             apply_spec_augment=False,
-            attn_implementation=attention,
+            attn_implementation=attention,  # type: ignore[call-arg]
         )
 
 
@@ -139,7 +139,7 @@ class XLSR(nn.Module):
         _quiet_transformers()
         self.model = Wav2Vec2Model(config.hugging_face(attention))
         # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
-        self.model.masked_spec_embed = None
+        self.model.register_parameter("masked_spec_embed", None)
 
     def layers(self, waveform: Float[Tensor, "batch samples"]) -> Iterator[Tensor]:
         """Yield the residual stream after each transformer layer, first to last.
