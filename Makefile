@@ -63,7 +63,7 @@ book: $(STAMP)
 	@rm -rf _build
 	@$(MAKE) --no-print-directory notebooks
 	@echo "slslib: building the book"
-	@$(BIN)/jupyter-book build . -W -n --keep-going --all --quiet
+	@$(BIN)/jupyter-book build . -W -n --keep-going --all --quiet >/dev/null
 	@echo "slslib: the book is at $(CURDIR)/_build/html/index.html"
 
 test: $(STAMP)
