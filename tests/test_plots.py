@@ -76,6 +76,17 @@ def test_det_with_too_few_or_many_systems(scores, n):
         plots.plot_det({str(i): scores for i in range(n)})
 
 
+def test_spectrograms_show_a_tone_where_it_is():
+    tone = 0.5 * np.sin(2 * np.pi * 2000 / 16_000 * np.arange(32_000))
+    figure, axes = plots.plot_spectrograms({"tone": tone, "again": tone}, max_seconds=1.0)
+    (image,) = axes.get_images()
+    rows = image.get_array().shape[0]
+    loudest = int(image.get_array().mean(axis=1).argmax())
+    assert loudest / (rows - 1) * 8 == pytest.approx(2.0, abs=0.05)
+    assert image.get_extent() == [0, 1.0, 0, 8.0]
+    assert [a.get_title() for a in figure.axes[:2]] == ["tone", "again"]
+
+
 def test_save(scores, tmp_path):
     plot = plots.plot_scores(*scores)
     plots.save(plot, tmp_path / "a.png")

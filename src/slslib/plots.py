@@ -18,9 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
+from scipy.signal import spectrogram
 from scipy.special import ndtri
 
 from slslib import metrics
+from slslib.audio import SAMPLE_RATE
 from slslib.errors import ConfigError
 
 BONAFIDE = "#0072B2"
@@ -191,6 +193,36 @@ def plot_windows(result: Mapping[str, Any]) -> Plot:
     axes.legend(**_ABOVE)
     axes.set(xlabel="time (s)", ylabel="score of the window: LLR (nats)")
     return figure, axes
+
+
+def plot_spectrograms(recordings: Mapping[str, ArrayLike], *, max_seconds: float = 2.0) -> Plot:
+    """Draw log-power spectrograms side by side, on one colour scale.
+
+    Args:
+        recordings: Samples at 16 kHz by title; up to four.
+        max_seconds: Length shown of each.
+
+    Returns:
+        The figure and its first axes.
+    """
+    figure = Figure(figsize=(3.4 * len(recordings) + 0.8, 3.0), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(recordings), sharey=True, squeeze=False)[0]
+    pictures = []
+    for samples in recordings.values():
+        x = np.asarray(samples, float)[: int(max_seconds * SAMPLE_RATE)]
+        # 25 ms windows every 5 ms.
+        _, _, power = spectrogram(x, SAMPLE_RATE, "hann", 400, 320, nfft=512, scaling="spectrum")
+        pictures.append((10 * np.log10(power + 1e-12), len(x) / SAMPLE_RATE))
+    top = max(picture.max() for picture, _ in pictures)
+    for axes, title, (picture, seconds) in zip(panels, recordings, pictures, strict=True):
+        image = axes.imshow(
+            picture, origin="lower", aspect="auto", cmap="magma", vmin=top - 70, vmax=top,
+            extent=(0, seconds, 0, SAMPLE_RATE / 2000),
+        )  # fmt: skip
+        axes.set(title=title, xlabel="time (s)")
+    panels[0].set_ylabel("frequency (kHz)")
+    figure.colorbar(image, ax=list(panels), label="power (dB re full scale)")
+    return figure, panels[0]
 
 
 def save(plot: Plot, path: str | Path) -> None:
