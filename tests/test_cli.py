@@ -228,9 +228,8 @@ def test_published_scores_give_the_published_numbers(slslib, shared, arguments, 
     options: list[object] = ["--asv-scores", asv[0]] if asv else []
     if "LFCC" in arguments:
         rows = csv.DictReader((shared / "scores/la2021/c012_official.csv").read_text().splitlines())
-        (row,) = [
-            r for r in rows if (r["subset"], r["attack"], r["codec"]) == ("prog", "Pooled", "Pooled")
-        ]
+        pooled = ("prog", "Pooled", "Pooled")
+        (row,) = [r for r in rows if (r["subset"], r["attack"], r["codec"]) == pooled]
         options = ["--phase", "progress", "--c012", f"{row['C0']},{row['C1']},{row['C2']}"]
     status, out, _ = slslib("evaluate", "--scores", scores, "--key", key, "--json", *options)
     result = json.loads(out)

@@ -24,10 +24,12 @@ def waveforms(dataset, workers=0):
 @pytest.mark.parametrize("options", [{}, {"algo": 3}, {"algo": 4, "crop": "random"}])
 def test_workers_do_not_change_a_clip(corpus, options):
     dataset = TrialDataset(corpus, n_samples=4000, seed=7, epoch=2, **options)
-    state = np.random.get_state()[1].copy(), torch.get_rng_state()
+    state = np.random.mtrand._rand.get_state(legacy=False), torch.get_rng_state()
     alone = waveforms(dataset)
     assert torch.equal(alone, waveforms(dataset, workers=2))
-    assert np.array_equal(state[0], np.random.get_state()[1])
+    after = np.random.mtrand._rand.get_state(legacy=False)
+    assert np.array_equal(state[0]["state"]["key"], after["state"]["key"])
+    assert state[0]["state"]["pos"] == after["state"]["pos"]
     assert torch.equal(state[1], torch.get_rng_state())
     assert alone.shape == (5, 4000)
     assert alone.dtype == torch.float32

@@ -246,7 +246,7 @@ def test_a_full_disk_leaves_no_half_file(checkpoint, corpus, tmp_path):
     assert done.returncode != 0
     assert "File too large" in done.stderr
     assert not out.exists()
-    assert not [p for p in tmp_path.rglob("*.tmp")]
+    assert not list(tmp_path.rglob("*.tmp"))
     config = ScoreConfig(batch_size=1, chunk=2)
     parts = Path(f"{out}.parts")
     if (parts / "fingerprint.json").exists() or parts.exists():
@@ -262,6 +262,6 @@ def test_a_network_that_gives_nan_is_reported(checkpoint, corpus, tmp_path, monk
 
 
 def test_a_missing_checkpoint_is_named(corpus, tmp_path):
-    with pytest.raises(CheckpointError, match="nothing.pth: no such checkpoint"):
+    with pytest.raises(CheckpointError, match=r"nothing\.pth: no such checkpoint"):
         score(tmp_path / "nothing.pth", corpus, tmp_path / "s.txt", progress=False)
     assert not (tmp_path / "s.txt.parts").exists()

@@ -10,8 +10,9 @@ against the file's size, the CRC of every FLAC frame that is decoded, the announ
 decoded length, and the MD5 of a FLAC file that was decoded to its end. A recording of up to a
 minute is always decoded to its end, so a truncated file is refused even where its beginning would
 do; a *bounded* read of a longer one (``max_samples``, :func:`windows` that are not exhausted)
-vouches for the part it needed and for nothing behind it. What nothing can tell: changed sample values in a WAV file, most damage inside an
-MP3 file, and a FLAC file without (or, if over-range, with an unusable) MD5 whose header announces
+vouches for the part it needed and for nothing behind it. What nothing can tell: changed sample
+values in a WAV file, most damage inside an MP3 file, a wrong sample rate where the frames do not
+state one, and a FLAC file without (or, if over-range, with an unusable) MD5 whose header announces
 less than follows.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third

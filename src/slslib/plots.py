@@ -103,7 +103,8 @@ def plot_det(systems: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Plot:
     axes.set_xticks(ndtri(_TICKS), labels)
     axes.set_yticks(ndtri(_TICKS), labels)
     axes.set(
-        xlim=limits, ylim=limits, aspect="equal", xlabel="false acceptance rate: spoof accepted (%)",
+        xlim=limits, ylim=limits, aspect="equal",
+        xlabel="false acceptance rate: spoof accepted (%)",
         ylabel="false rejection rate: bona fide rejected (%)",
     )  # fmt: skip
     axes.legend(loc="upper right")
