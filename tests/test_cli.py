@@ -180,6 +180,7 @@ def test_recorded_failures_leave_a_nonzero_status(slslib, corpora, tmp_path):
     assert json.loads(out)["n_missing"] == 1
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_scoring_run(slslib, corpora, tmp_path):
     """The score file of an accelerate launch equals that of one process, byte for byte."""
     from tiny import DETECTOR

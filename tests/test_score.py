@@ -211,6 +211,7 @@ module.score(sys.argv[1], open_corpus("asvspoof2019-la:eval", sys.argv[2]), sys.
 """
 
 
+@pytest.mark.slow
 def test_random_kills_never_lose_or_change_a_score(checkpoint, corpus, tmp_path):
     """Kill a scoring process at random moments until it gets through; compare the bytes."""
     config = ScoreConfig(batch_size=1, chunk=2)

@@ -265,6 +265,7 @@ def test_tensorboard_files(corpora, tmp_path):
     assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(corpora, tmp_path):
     """Gradients are averaged over the whole batch: weights agree with a single process.
 

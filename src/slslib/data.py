@@ -131,7 +131,7 @@ def epoch_batches(
     """Shuffle trials into batches for one epoch.
 
     >>> epoch_batches(5, 2, seed=0, epoch=0)
-    [[1, 2], [0, 4]]
+    [[2, 4], [3, 0]]
     """
     order = np.random.default_rng([seed, epoch]).permutation(n_trials).tolist()
     batches = [order[i : i + batch_size] for i in range(0, n_trials, batch_size)]

@@ -10,11 +10,11 @@ real systems leave:
 ====== ========== ==============================================================================
 attack partitions resynthesis
 ====== ========== ==============================================================================
-M01    train, dev over-smoothed mel spectrogram, random phase above about 2 kHz
+M01    train, dev over-smoothed mel spectrogram, random phase above about 2 kHz, upsampler
 M02    train, dev linear prediction held over long frames, excited by pulses or noise
-M03    train, dev spectral images of an upsampling layer (Pons et al., ICASSP 2021)
+M03    train, dev images and tones of an upsampler only (Pons et al., ICASSP 2021)
 M04    eval       smoothed spectral envelope, excited by pulses or noise, minimum phase
-M05    eval       coarse mel bands of short frames, random phase, images of another layer
+M05    eval       coarse mel bands of short frames, random phase, another upsampler
 ====== ========== ==============================================================================
 
 Both classes then pass through the same channel: a random all-pass filter and polarity, so that the
@@ -323,7 +323,7 @@ def transmit(samples: Samples, rng: Rng) -> Samples:
     gain = 1 / np.sqrt((1 + (low / frequency) ** 4) * (1 + (frequency / high) ** 24))
     spectrum = fft.rfft(samples, n_fft) * gain * np.exp(-1j * phase)
     samples = fft.irfft(spectrum, n_fft)[: len(samples)] * rng.choice([-1, 1])
-    samples = _level(_noise_floor(samples, rng.uniform(28, 45), rng), rng.uniform(20, 32))
+    samples = _level(_noise_floor(samples, rng.uniform(28, 45), rng), rng.uniform(18, 28))
     return samples / max(1, np.abs(samples).max() / 0.98)
 
 
@@ -336,7 +336,8 @@ def _m01(samples: Samples, rng: Rng) -> Samples:
     bank, inverse = _mel_bands(int(rng.choice([20, 24, 28])), size)
     log_mel = _smooth(np.log(np.abs(spectrum) @ bank.T + 1e-5), int(rng.integers(7, 13)))
     magnitude = np.maximum(np.exp(log_mel) @ inverse, 0)
-    return _istft(magnitude * _phase_below(spectrum, rng.uniform(1500, 2500), rng), hop, samples)
+    phase = _phase_below(spectrum, rng.uniform(1500, 2500), rng)
+    return _upsampler(_istft(magnitude * phase, hop, samples), 8, rng)
 
 
 def _m02(samples: Samples, rng: Rng) -> Samples:
@@ -352,7 +353,7 @@ def _m02(samples: Samples, rng: Rng) -> Samples:
 
 
 def _m03(samples: Samples, rng: Rng) -> Samples:
-    return _images(samples, 8, rng.uniform(16, 28), rng)
+    return _upsampler(samples, 8, rng)
 
 
 def _m04(samples: Samples, rng: Rng) -> Samples:
@@ -375,7 +376,7 @@ def _m05(samples: Samples, rng: Rng) -> Samples:
     bank, inverse = _mel_bands(int(rng.choice([24, 32])), size)
     magnitude = np.maximum(np.abs(spectrum) @ bank.T @ inverse, 0)
     phase = _phase_below(spectrum, rng.uniform(1200, 2000), rng)
-    return _images(_istft(magnitude * phase, hop, samples), 6, rng.uniform(20, 30), rng)
+    return _upsampler(_istft(magnitude * phase, hop, samples), 5, rng)
 
 
 _ATTACKS: dict[str, Callable[[Samples, Rng], Samples]] = {
@@ -405,15 +406,17 @@ def _phase_below(spectrum: Spectrum, split: float, rng: Rng) -> Spectrum:
     return phasors
 
 
-def _images(samples: Samples, period: int, level: float, rng: Rng) -> Samples:
-    """Multiply by a pattern that repeats every ``period`` samples, ``level`` dB down.
+def _upsampler(samples: Samples, period: int, rng: Rng) -> Samples:
+    """Leave the marks of transposed convolutions whose product of strides is ``period``.
 
-    This is what a transposed convolution with an unbalanced kernel does: copies of the spectrum
-    round the multiples of FS / period.
+    An unbalanced kernel multiplies the signal by a pattern of that period, which copies the
+    spectrum round the multiples of FS / period; a bias adds such a pattern, which is heard as
+    tones at those frequencies. Both are 18 to 30 dB under the signal.
     """
-    pattern = rng.normal(size=period)
-    pattern = _level(pattern - pattern.mean(), level)
-    return samples * (1 + np.resize(pattern, len(samples)))
+    kernel, bias = rng.normal(size=(2, period))
+    kernel = _level(kernel - kernel.mean(), rng.uniform(18, 30))
+    bias = _level(bias - bias.mean(), rng.uniform(18, 30)) * np.sqrt(np.mean(samples**2))
+    return samples * (1 + np.resize(kernel, len(samples))) + np.resize(bias, len(samples))
 
 
 def _linear_prediction(frames: Samples, order: int) -> tuple[Samples, Samples]:

@@ -2,13 +2,13 @@
 
 A run is a folder:
 
-=====================  ========================================================================
-``config.json``        the full configuration and versions, written before the first step
-``log.csv``            one row per finished epoch
+=======================  ======================================================================
+``config.json``          the full configuration and versions, written before the first step
+``log.csv``              one row per finished epoch
 ``epoch_N.safetensors``  the detector after epoch N (counted from 0)
-``best.json``          which of them is the best so far, and why
-``state.safetensors``  everything needed to go on: weights, Adam's moments, position, history
-=====================  ========================================================================
+``best.json``            which of them is the best so far, and why
+``state.safetensors``    everything needed to go on: weights, Adam's moments, position, history
+=======================  ======================================================================
 
 The loss is the cross entropy weighted by class, on log-softmax outputs. With several processes
 (``accelerate launch``) a batch is split between them and the weights of the whole batch normalise
