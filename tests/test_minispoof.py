@@ -123,7 +123,7 @@ def test_channel_cues_are_near_chance(corpus: Path) -> None:
 
 
 def test_resynthesis_is_heard_by_the_baseline(corpus: Path) -> None:
-    assert 8 <= dev_eer(corpus, lfcc.clip_features) <= 35
+    assert 10 <= dev_eer(corpus, lfcc.clip_features) <= 35
 
 
 def test_analysis_and_synthesis_alone_change_nothing() -> None:
@@ -134,14 +134,17 @@ def test_analysis_and_synthesis_alone_change_nothing() -> None:
     np.testing.assert_allclose(minispoof._equalize(samples, samples), samples, atol=1e-10)
 
 
-def test_upsampling_images_lie_round_multiples_of_the_pattern_rate() -> None:
+def test_upsampler_adds_images_and_tones_but_nothing_in_pauses() -> None:
     tone = np.sin(2 * np.pi * 500 * np.arange(16_000) / 16_000)
-    result = minispoof._images(tone, 8, 20, np.random.default_rng(0))
-    power = np.abs(np.fft.rfft(result)) ** 2
-    peaks = np.flatnonzero(power > 1e-6 * power.max())  # 1 Hz per bin
-    images = {abs(2000 * k + sign * 500) for k in range(1, 5) for sign in (-1, 1)}
-    assert set(peaks) <= {500} | {frequency for frequency in images if frequency <= 8000}
-    assert 10 * np.log10((power.sum() - power[500]) / power[500]) == pytest.approx(-20, abs=1)
+    added = minispoof._upsampler(tone, 8, np.random.default_rng(0)) - tone
+    assert -32 < 10 * np.log10(np.mean(added**2) / np.mean(tone**2)) < -18
+    power = np.abs(np.fft.rfft(added * np.hanning(16_000))) ** 2  # 1 Hz per bin
+    peaks = np.flatnonzero(power > 1e-3 * power.max())
+    expected = [abs(2000 * k + shift) for k in range(1, 5) for shift in (-500, 0, 500)]
+    assert np.abs(peaks[:, None] - expected).min(axis=1).max() <= 2
+    tone[8000:] = 0
+    added = minispoof._upsampler(tone, 8, np.random.default_rng(0)) - tone
+    assert np.abs(added[8400:]).max() < 1e-6
 
 
 @pytest.mark.parametrize("attack", ["-", "M01", "M02", "M03", "M04", "M05"])
