@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from rich.table import Table
 from rich.text import Text  # plain: names are no markup
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from slslib.audio import SAMPLE_RATE, FileAudit, audit
 from slslib.errors import AudioError, ConfigError
