@@ -152,6 +152,24 @@ def test_transformers_folder(detector, waveform, tmp_path):
         assert torch.equal(backbone(waveform), detector.backbone(waveform))
 
 
+def test_transformers_files_of_before_parametrizations(detector, waveform, tmp_path):
+    """As facebook/wav2vec2-xls-r-300m is stored: pytorch_model.bin with prefix and weight_g/v."""
+    state = {
+        "wav2vec2."
+        + re.sub(r"parametrizations\.weight\.original([01])", _weight_norm, name): tensor
+        for name, tensor in detector.backbone.model.state_dict().items()
+    }
+    state |= {"wav2vec2.masked_spec_embed": torch.rand(16), "project_hid.weight": torch.rand(4, 16)}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    backbone = load_backbone(tmp_path, n_heads=2)
+    with torch.no_grad():
+        assert torch.equal(backbone(waveform), detector.backbone(waveform))
+
+
+def _weight_norm(found: re.Match[str]) -> str:
+    return ("weight_g", "weight_v")[int(found[1])]
+
+
 class _Bomb:
     def __reduce__(self):
         return os.system, ("touch ran",)

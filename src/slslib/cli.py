@@ -121,7 +121,8 @@ def train(argv: Sequence[str]) -> int:
         save_steps=how.save_steps, keep=how.keep, cpu=how.cpu, tensorboard=how.tensorboard,
         max_steps=how.max_steps,
     )  # fmt: skip
-    print(best)
+    if _is_main_process():
+        print(best)
     return 0
 
 
@@ -170,7 +171,7 @@ def score(
         allow_silence=allow_silence, precision=precision, attention=attention,
     )  # fmt: skip
     made = run(checkpoint, open_corpus(corpus, data), out, config, workers=workers, cpu=cpu)
-    if not made:  # another process of this run writes and reports
+    if not _is_main_process():
         return 0
     decoders = ", ".join(f"{n} by {name}" for name, n in made["decoders"].items())
     print(
@@ -352,6 +353,11 @@ def main() -> None:
         print("slslib: not enough memory; use a smaller --batch-size", file=sys.stderr)
         status = 1
     sys.exit(status)
+
+
+def _is_main_process() -> bool:
+    """Tell whether this process reports; `accelerate launch` numbers its processes by RANK."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _usage() -> str:

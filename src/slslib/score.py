@@ -117,7 +117,9 @@ def score(
         if accelerator.is_main_process:
             _check_fingerprint(parts, fingerprint)
         accelerator.wait_for_everyone()
-        _score_chunks(path, corpus, config, accelerator, parts, chunks, workers, progress)
+        # The same bytes again need the same convolution algorithms again.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+            _score_chunks(path, corpus, config, accelerator, parts, chunks, workers, progress)
         accelerator.wait_for_everyone()
         made = _join(out, parts, len(chunks), fingerprint) if accelerator.is_main_process else {}
         if accelerator.is_main_process:

@@ -122,7 +122,9 @@ def train(
     accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
     run = _set_up(config, out, accelerator, data_root, resume, workers, progress)
     log = _TensorBoard(out) if tensorboard and accelerator.is_main_process else None
-    with _signals(run.stop), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+    # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
+    cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
+    with _signals(run.stop), cudnn:
         steps_left = max_steps if max_steps is not None else sys.maxsize
         while not run.position.finished(config):
             steps_left -= _train_epoch(run, save_steps, steps_left)
