@@ -325,3 +325,34 @@ def test_the_reader_gives_the_dimensions(shared):
     config = about["config"]
     assert (config["hidden_width"], config["n_samples"]) == (32, 64_600)
     assert (config["backbone"]["width"], config["backbone"]["n_layers"]) == (32, 24)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(1).expand(1 << 44), "not a plain dense tensor"),
+        (torch.eye(3).to_sparse(), "not a plain dense tensor|weights only"),
+        (torch.zeros(1, dtype=torch.float16), "is torch.float16, not torch.float32"),
+        (torch.zeros(1, dtype=torch.int32), "is torch.int32, not torch.float32"),
+    ],
+)
+def test_odd_tensors_are_refused_before_they_are_read(authors_state, tmp_path, tensor, message):
+    torch.save(authors_state | {"fc0.bias": tensor}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=message):
+        Detector.load(tmp_path / "odd.pth", n_heads=2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"strides": [0] * 7}, {"width": -64}, {"n_layers": 10**9}, {"conv_width": 0}, {"widht": 3}],
+)
+def test_dimensions_in_a_file_are_not_trusted(detector, tmp_path, change):
+    from dataclasses import asdict
+
+    config = asdict(detector.config)
+    config["backbone"] |= change
+    about = {"format": "slslib-1", "config": config, "metadata": {}}
+    save_safetensors(tmp_path / "d.safetensors", detector.state_dict(), about)
+    for load in (Detector.load, load_backbone):
+        with pytest.raises(CheckpointError, match="not usable"):
+            load(tmp_path / "d.safetensors")

@@ -93,3 +93,12 @@ def test_layers_that_do_not_fit_are_refused(head):
         head(iter([]))
     with pytest.raises(ValueError, match="cannot pool 2 frames"):
         SLSHead(width=20, n_frames=2)
+
+
+def test_the_logits_keep_their_precision_under_autocast(head, layers):
+    """The score is a difference of logits: rounded to bfloat16, thousands of trials would tie."""
+    want = head.eval()(iter(layers))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(iter(layers))
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, want, rtol=0.05, atol=0.05)

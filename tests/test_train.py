@@ -199,6 +199,9 @@ def test_a_start_over_an_existing_run_is_refused(finished, corpora):
 
 
 def test_a_resume_with_other_settings_is_refused(finished, corpora):
+    other = recipe(train="asvspoof2019-la:eval")
+    with pytest.raises(TrainingError, match="other settings: train"):
+        train(other, finished[0], data_root=corpora, resume=True, progress=False)
     with pytest.raises(TrainingError, match=r"lr 0\.001 -> 0\.002"):
         train(recipe(lr=2e-3), finished[0], data_root=corpora, resume=True, progress=False)
 
@@ -273,22 +276,22 @@ def test_two_processes_train_as_one(corpora, tmp_path):
     """
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import torch; torch.nn.BatchNorm2d.forward = lambda self, x: x\n"
+        "import torch; torch.nn.BatchNorm2d.forward = lambda self, x: x * self.weight + self.bias\n"
         "from tiny import recipe; from slslib.train import train\n"
         "train(recipe(max_epochs=1), sys.argv[2], data_root=sys.argv[3], progress=False, cpu=True)"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    for name, launch in (("one", []), ("two", ["-m", "accelerate.commands.launch", "--cpu"])):
-        if launch:
-            launch += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-            launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, launch in (("one", []), ("two", two)):
         arguments = [str(script), str(Path(__file__).parent), str(tmp_path / name), str(corpora)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(
             [sys.executable, *launch, *arguments], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["processes"] == (2 if launch else 1)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         if name.startswith("model.") and not name.endswith("k_proj.bias"):

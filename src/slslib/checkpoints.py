@@ -384,7 +384,7 @@ def _dimensions(tensors: Mapping[str, Tensor], n_heads: int | None, path: Path) 
             frames = 3 * (pooled // (backbone.width // 3))
             config["hidden_width"] = hidden
             config["n_samples"] = _samples_for(backbone, frames)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: its tensors are not an XLS-R model's: {error}") from error
     return config
 
@@ -400,6 +400,14 @@ def _samples_for(backbone: XLSRConfig, frames: int) -> int:
 
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
+        # Before anything reads its elements: a file of a few bytes can claim terabytes by strides.
+        if (
+            tensor.layout is not torch.strided
+            or tensor.is_quantized
+            or tensor.device.type != "cpu"
+            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+        ):
+            raise CheckpointError(f"{path}: {name!r} is not a plain dense tensor; refused")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
                 f"{path}: {name!r} holds NaN or infinite values; the training run that wrote it "

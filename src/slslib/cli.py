@@ -82,7 +82,7 @@ class _Train:
 
 def train(argv: Sequence[str]) -> int:
     """Train a detector by a recipe."""
-    from slslib import recipes
+    from slslib import processes, recipes
     from slslib.train import train as run
 
     names = " | ".join(recipes.RECIPES)
@@ -121,7 +121,7 @@ def train(argv: Sequence[str]) -> int:
         save_steps=how.save_steps, keep=how.keep, cpu=how.cpu, tensorboard=how.tensorboard,
         max_steps=how.max_steps,
     )  # fmt: skip
-    if _is_main_process():
+    if processes.is_main():
         print(best)
     return 0
 
@@ -162,6 +162,7 @@ def score(
         attention: eager (exact) or sdpa (faster).
         cpu: Use the CPU even where there is a GPU.
     """
+    from slslib import processes
     from slslib.protocols import open_corpus
     from slslib.score import ScoreConfig
     from slslib.score import score as run
@@ -171,7 +172,7 @@ def score(
         allow_silence=allow_silence, precision=precision, attention=attention,
     )  # fmt: skip
     made = run(checkpoint, open_corpus(corpus, data), out, config, workers=workers, cpu=cpu)
-    if not _is_main_process():
+    if not processes.is_main():
         return 0
     decoders = ", ".join(f"{n} by {name}" for name, n in made["decoders"].items())
     print(
@@ -271,10 +272,6 @@ def detect(
     from slslib.detect import render
 
     result = run(files, checkpoint, threshold=threshold, allow_silence=allow_silence, cpu=cpu)
-    if plot:
-        from slslib.plots import plot_windows, save
-
-        save(plot_windows(result), plot)
     if json_:
         print(json.dumps(result, indent=1))
     else:
@@ -282,7 +279,31 @@ def detect(
     failed = [one for one in result["files"] if one["error"]]
     for one in failed:
         print(_paragraph(f"slslib: {one['error']}"), file=sys.stderr)
+    if plot and len(failed) < len(result["files"]):
+        from slslib.plots import plot_windows, save
+
+        save(plot_windows(result), plot)
     return 1 if failed else 0
+
+
+def convert(
+    checkpoint: Positional[str], out: Positional[Path], *, n_heads: int | None = None
+) -> int:
+    """Rewrite a detector's checkpoint as safetensors, a format that cannot hold code.
+
+    Example: slslib convert epoch_2.pth epoch_2.safetensors
+
+    Args:
+        checkpoint: safetensors or .pth file, run folder, or hub:owner/name[/file][@revision].
+        out: File to write.
+        n_heads: Attention heads, which a .pth does not tell; default width / 64.
+    """
+    from slslib.checkpoints import resolve
+    from slslib.detector import Detector
+
+    Detector.load(resolve(checkpoint), n_heads=n_heads).save(out)
+    print(out)
+    return 0
 
 
 def minispoof(directory: Positional[Path], *, seed: int = 1234, jobs: int = 2) -> int:
@@ -309,6 +330,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "score": score,
     "evaluate": evaluate,
     "detect": detect,
+    "convert": convert,
     "minispoof": minispoof,
 }
 
@@ -347,17 +369,14 @@ def main() -> None:
     except KeyboardInterrupt:
         print("slslib: interrupted", file=sys.stderr)
         status = 130
-    except MemoryError:
+    except (MemoryError, OSError, RuntimeError, ValueError) as error:
         if debug:
             raise
-        print("slslib: not enough memory; use a smaller --batch-size", file=sys.stderr)
+        memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        text = "not enough memory; use a smaller --batch-size" if memory else f"{error} (--debug)"
+        print(_paragraph(f"slslib: {text}"), file=sys.stderr)
         status = 1
     sys.exit(status)
-
-
-def _is_main_process() -> bool:
-    """Tell whether this process reports; `accelerate launch` numbers its processes by RANK."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _usage() -> str:

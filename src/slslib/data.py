@@ -170,5 +170,6 @@ def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor
     for clip in clips:
         if clip.error is not None:
             raise clip.error
-    waveforms = torch.from_numpy(np.stack([c.waveform for c in clips if c.waveform is not None]))
+    # Torch's own memory, which is aligned: the last bit of a convolution depends on the alignment.
+    waveforms = torch.stack([torch.from_numpy(c.waveform) for c in clips if c.waveform is not None])
     return waveforms, torch.tensor([clip.label for clip in clips])

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from rich.table import Table
 
+from slslib import processes
 from slslib.audio import SAMPLE_RATE
 from slslib.checkpoints import checkpoint_file, resolve
 from slslib.detector import Detector
@@ -57,7 +57,7 @@ def detect(
     """
     path = checkpoint_file(resolve(checkpoint))
     paths = list(_expand(files))
-    device = Accelerator(cpu=cpu).device
+    device = processes.start(cpu=cpu).device
     detector = Detector.load(path).to(device)
     source = "given"
     if threshold is None:
@@ -94,6 +94,10 @@ def _score_windows(
         waveforms = torch.from_numpy(np.stack([samples for _, samples in batch]))
         with torch.inference_mode():
             scores = detector.llr(waveforms.to(device)).tolist()
+        if not np.isfinite(scores).all():
+            raise AudioError(
+                f"{file}: the detector's score is not finite; check that its samples lie in -1..1"
+            )
         for (start, _), llr in zip(batch, scores, strict=True):
             yield {"start_s": start, "llr": llr}
 

@@ -153,7 +153,7 @@ class Detector(nn.Module):
             dimensions = DetectorConfig(**{**config, "backbone": XLSRConfig(**config["backbone"])})
             with torch.device("meta"):
                 return cls(dimensions, attention=attention)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, RuntimeError, ArithmeticError) as error:
             raise CheckpointError(f"the checkpoint's config is not usable: {error}") from error
 
 
@@ -177,6 +177,11 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
                 f"{path} does not fit the model: {name!r} has shape {tuple(tensor.shape)}, "
                 f"not {tuple(wanted[name].shape)}"
             )
+        if tensor.dtype != wanted[name].dtype:
+            raise CheckpointError(
+                f"{path}: {name!r} is {tensor.dtype}, not {wanted[name].dtype}; convert weights "
+                "to 32-bit floats"
+            )
     module.load_state_dict(tensors, assign=True)
     module.requires_grad_(True)
 
@@ -196,10 +201,10 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     try:
         config = XLSRConfig(**about["config"]["backbone"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not tell its dimensions: {error}") from error
-    with torch.device("meta"):
-        backbone = XLSR(config)
+        with torch.device("meta"):
+            backbone = XLSR(config)
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise CheckpointError(f"{path}: its dimensions are not usable: {error}") from error
     prefix = "backbone."
     inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     load_state(backbone, inside, path)

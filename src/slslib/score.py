@@ -4,8 +4,8 @@ The trials are cut into fixed chunks in the order of the protocol. A chunk is sc
 in batches that never straddle its borders, and written to its own file under ``<out>.parts/``
 (temporary name, flush to disk, rename). When all are there they are joined to the score file,
 beside it a ``<out>.json`` that says how it was made. So a killed run goes on where it was, to the
-same bytes (same machine and settings), and several processes (``accelerate launch``) share the
-chunks without any other agreement.
+same bytes (same machine, settings and number of processes), and several processes (``accelerate
+launch``) share the chunks without any other agreement.
 
 A score file has lines ``utterance score``. The score is the log-likelihood ratio
 ``log p(bona fide) - log p(spoof)``, or ``log p(bona fide)`` where that is asked for, as the
@@ -33,7 +33,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from slslib import __version__
+from slslib import __version__, processes
 from slslib.checkpoints import checkpoint_file, resolve, sha256, write_text
 from slslib.data import Clip, TrialDataset, load_batches, stack
 from slslib.detector import Detector
@@ -103,7 +103,7 @@ def score(
     config = config or ScoreConfig()
     out = Path(out)
     path = checkpoint_file(resolve(checkpoint))
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    accelerator = processes.start(config.precision, cpu=cpu)
     fingerprint = _fingerprint(path, corpus, config, accelerator)
     done = _already_done(out, fingerprint)
     parts = out.with_name(out.name + ".parts")
@@ -249,6 +249,7 @@ def _fingerprint(
         "n_trials": len(corpus),
         "settings": asdict(config),
         "device": f"{device.type} ({name})",
+        "processes": accelerator.num_processes,  # they may differ in the last bit
         "slslib": __version__,
         "torch": torch.__version__,
     }

@@ -89,11 +89,13 @@ class SLSHead(nn.Module):
 
     def classify(self, fused: Float[Tensor, "batch frames width"]) -> Float[Tensor, "batch 2"]:
         """Turn fused features into the two logits [spoof, bona fide]."""
-        plane = F.selu(self.norm(fused[:, None]))
-        pooled = F.max_pool2d(plane, 3).flatten(1)
-        hidden = F.selu(self.hidden(pooled))
-        # Parity: the authors apply SELU to the logits too, which clips them at -1.758.
-        return F.selu(self.output(hidden))
+        # The score is a difference of the two outputs: no reduced precision from here on.
+        with torch.autocast(fused.device.type, enabled=False):
+            plane = F.selu(self.norm(fused.to(self.output.weight.dtype)[:, None]))
+            pooled = F.max_pool2d(plane, 3).flatten(1)
+            hidden = F.selu(self.hidden(pooled))
+            # Parity: the authors apply SELU to the logits too, which clips them at -1.758.
+            return F.selu(self.output(hidden))
 
     def forward(
         self, layers: Iterable[Float[Tensor, "batch frames width"]]

@@ -37,7 +37,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slslib import __version__, metrics
+from slslib import __version__, metrics, processes
 from slslib.checkpoints import read_safetensors, resolve, save_safetensors, write_text
 from slslib.data import TrialDataset, epoch_batches, load_batches, stack
 from slslib.detector import Detector, DetectorConfig, load_backbone, load_state
@@ -119,8 +119,12 @@ def train(
         CheckpointError: The initial weights cannot be read or a checkpoint cannot be written.
     """
     out = Path(out)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    if save_steps < 1 or (max_steps is not None and max_steps < 1):
+        raise ConfigError(f"save_steps {save_steps} and max_steps {max_steps} must be at least 1")
+    accelerator = processes.start(config.precision, cpu=cpu)
     run = _set_up(config, out, accelerator, data_root, resume, workers, progress)
+    if accelerator.is_main_process and run.position.history:
+        _write_reports(run)  # a kill may have come between the state and these
     log = _TensorBoard(out) if tensorboard and accelerator.is_main_process else None
     # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
     cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
@@ -133,6 +137,7 @@ def train(
             _finish_epoch(run, keep, log)
     if not run.position.finished(config):
         _save_state(run)
+        run.accelerator.wait_for_everyone()  # a process that exits takes the others with it
         why = f"signal {run.stop[0]}" if run.stop else f"{max_steps} steps"
         raise TrainingError(
             f"stopped by {why} in epoch {run.position.epoch}, step {run.position.step}; the state "
@@ -155,8 +160,9 @@ def _set_up(
     train_corpus = _labelled(open_corpus(config.train, data_root), config.batch_size)
     dev_corpus = _labelled(open_corpus(config.dev, data_root), 2) if config.dev else None
     state = out / "state.safetensors"
+    data = _describe(train_corpus, dev_corpus)
     if resume:
-        _check_same(config, out)
+        _check_same(config, out, data)
     elif (out / "config.json").exists():
         raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
     detector = build_detector(config)
@@ -165,12 +171,13 @@ def _set_up(
     position = Position()
     if resume and state.is_file():
         position = _load_state(state, detector, optimizer)
+    accelerator.wait_for_everyone()  # every process has looked for config.json by now
     if accelerator.is_main_process and not resume:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot create {out}: {error}; choose another --out") from error
-        about = {"config": asdict(config), "data": _describe(train_corpus, dev_corpus)}
+        about = {"config": asdict(config), "data": data}
         write_text(out / "config.json", json.dumps(about | _versions(accelerator), indent=1) + "\n")
     model: nn.Module = detector
     if world > 1 and accelerator.device.type == "cuda":
@@ -429,11 +436,12 @@ def _load_state(path: Path, detector: Detector, optimizer: torch.optim.Optimizer
         raise TrainingError(f"{path} holds no training position: {error}") from error
 
 
-def _check_same(config: TrainConfig, out: Path) -> None:
-    """Refuse to resume with other settings than the run began with."""
+def _check_same(config: TrainConfig, out: Path, data: list[dict[str, Any]]) -> None:
+    """Refuse to resume with other settings or data than the run began with."""
     path = out / "config.json"
     try:
-        before = TrainConfig(**json.loads(path.read_text())["config"])
+        about = json.loads(path.read_text())
+        before = TrainConfig(**about["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"cannot resume {out}: {path} is not usable ({error})") from error
     now, then = asdict(config), asdict(before)
@@ -442,6 +450,11 @@ def _check_same(config: TrainConfig, out: Path) -> None:
         raise TrainingError(
             f"cannot resume {out} with other settings: {'; '.join(changed)}; "
             "resume with those it began with or start a new run"
+        )
+    if about.get("data") != data:
+        raise TrainingError(
+            f"cannot resume {out}: the protocols under --data are not those it began with; give "
+            "the folder of the first call or start a new run"
         )
 
 
@@ -452,13 +465,16 @@ def _write_reports(run: Run) -> None:
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    write_text(run.out / "log.csv", table.getvalue())
     best = {
         "file": f"epoch_{at.best_epoch}.safetensors",
         "epoch": at.best_epoch,
         run.config.monitor: at.best_value,
     }
-    write_text(run.out / "best.json", json.dumps(best, indent=1) + "\n")
+    texts = {"log.csv": table.getvalue(), "best.json": json.dumps(best, indent=1) + "\n"}
+    for name, text in texts.items():
+        path = run.out / name
+        if not path.exists() or path.read_text() != text:
+            write_text(path, text)
 
 
 def _describe(*corpora: Corpus | None) -> list[dict[str, Any]]:

@@ -49,6 +49,9 @@ class XLSRConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "kernels", tuple(self.kernels))
         object.__setattr__(self, "strides", tuple(self.strides))
+        sizes = (self.width, self.n_layers, self.conv_width, self.pos_kernel, self.pos_groups)
+        if min(*sizes, *self.kernels, *self.strides, self.heads) < 1 or self.n_layers > 1000:
+            raise ValueError(f"dimensions out of range: {self}")
         if len(self.kernels) != len(self.strides):
             raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
         if self.width % self.heads:
@@ -194,6 +197,8 @@ class XLSR(nn.Module):
         self.requires_grad_(what != "backbone")
         if what == "conv":
             self.model.feature_extractor.requires_grad_(False)
+        # It takes no part in the layers; DDP demands a gradient of each parameter that wants one.
+        self.model.encoder.layer_norm.requires_grad_(False)
 
 
 def _quiet_transformers() -> None:

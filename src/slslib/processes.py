@@ -1,0 +1,38 @@
+"""Devices and processes, through Accelerate.
+
+Under ``accelerate launch`` (or ``torchrun``) several processes run the same command; otherwise
+there is one, on the GPU if there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+
+# A process that has nothing left to do waits for the others, however long they take.
+_PATIENCE = timedelta(days=7)
+
+
+def start(precision: str = "no", *, cpu: bool = False) -> Accelerator:
+    """Return an accelerator for one call.
+
+    Accelerate keeps the first one's settings for the life of a process; here each call has its own.
+
+    Args:
+        precision: ``"no"``, or ``"bf16"`` for mixed precision.
+        cpu: Use the CPU even where there is a GPU.
+    """
+    if not torch.distributed.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)
+    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
+
+
+def is_main() -> bool:
+    """Tell whether this process is the one that reports."""
+    return os.environ.get("RANK", "0") == "0"
