@@ -294,6 +294,8 @@ def notebook_faults(cells: list[nbformat.NotebookNode]) -> list[str]:
                 faults.append(f"cell {number} shows a warning")
             if MACHINE_PATH.search(words):
                 faults.append(f"cell {number} shows a path of one machine")
+            if "<Figure size" in words and "image/" not in words:
+                faults.append(f"cell {number} shows a figure as text")
     return faults
 
 
@@ -325,6 +327,10 @@ def test_notebook_is_deterministic(path: Path) -> None:
         (
             {"outputs": [{"output_type": "stream", "name": "stdout", "text": "UserWarning: x"}]},
             "warning",
+        ),
+        (
+            {"outputs": [{"output_type": "stream", "name": "stdout", "text": "<Figure size 1x1>"}]},
+            "figure as text",
         ),
         (
             {"outputs": [{"output_type": "stream", "name": "stdout", "text": HOME}]},
