@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("options", nargs="*", help="further options of `slslib train`, after --")
     args = parser.parse_args()
+    where = provenance("torch", "transformers", "numpy", "scikit-learn", "soundfile")
     partitions = {p: open_corpus(f"{args.corpus}:{p}", args.data) for p in ("train", "dev", "test")}
 
     with tempfile.TemporaryDirectory() as name:
@@ -100,7 +101,7 @@ def main() -> None:
             "test_eer_percent_std": float(np.std(eers, ddof=1)) if len(eers) > 1 else None,
         },
         "protocol_sha256": {p: c.protocol_sha256 for p, c in partitions.items()},
-        **provenance("torch", "transformers", "numpy", "scikit-learn", "soundfile"),
+        **where,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")

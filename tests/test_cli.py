@@ -89,6 +89,21 @@ def test_from_audio_to_eer(slslib, corpora, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_convert(slslib, tmp_path):
+    import torch
+    from tiny import DETECTOR
+
+    from slslib.detector import Detector
+
+    before = Detector(DETECTOR, seed=0).eval()
+    before.save(tmp_path / "a.safetensors", {"epoch": 2})
+    status, _, _ = slslib("convert", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    after = Detector.load(tmp_path / "b.safetensors")
+    assert (status, after.metadata) == (0, {"epoch": 2})
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(tensor, after.state_dict()[name])
+
+
 def test_minispoof(slslib, tmp_path):
     status, out, _ = slslib("minispoof", "--help")
     assert status == 0
