@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "slslib"
 WITHOUT_TORCH = [
     "errors", "containers", "audio", "isolate", "protocols", "scorefiles", "rawboost", "metrics",
-    "intervals", "lfcc", "minispoof", "verify", "evaluate", "plots",
+    "intervals", "lfcc", "voices", "minispoof", "verify", "evaluate", "plots",
 ]  # fmt: skip
 WITH_TORCH = [
     "xlsr", "sls", "checkpoints", "detector", "data", "recipes", "processes", "train", "score",

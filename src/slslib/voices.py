@@ -1,0 +1,119 @@
+"""Simulated voices: Praat's built-in formant synthesizer in seventeen languages.
+
+Praat carries eSpeak NG (https://github.com/espeak-ng/espeak-ng), a rule-based synthesizer: small,
+fast, and plainly not a person. A voice here is one of its variants with a pitch, a liveliness, a
+rate and a vocal-tract length of its own; what it says are common words of its language in random
+order. It needs ``praat-parselmouth`` (GPL), an optional dependency that is used for nothing but
+generating: ``pip install "slslib[minispoof]"``.
+
+The synthesizer keeps a state between calls, so a clip depends on what its process said before:
+byte-reproducible use says the same things in the same order in a fresh process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from slslib.audio import SAMPLE_RATE
+from slslib.errors import ConfigError
+
+Samples = NDArray[np.float64]
+
+WORDS = {
+    "English (Great Britain)": "the river runs past our old house before morning light and seven "
+    "people were waiting under a green bridge for someone who never came back with bread",
+    "English (America)": "she thought about winter while her brother opened every window so they "
+    "could hear music from across the street until dinner was ready again at last",
+    "German": "der kleine vogel singt heute morgen über dem grünen garten und wir hören ihm lange "
+    "zu bevor die sonne hinter dunklen wolken schnell verschwindet zwischen acht bergen",
+    "French (France)": "le chat dort près de la fenêtre quand il pleut sur notre jardin mais "
+    "demain nous irons voir un vieux moulin avec trois amis heureux et beaucoup de pain",
+    "Spanish (Spain)": "la luna sale sobre el campo donde mi hermano guarda cinco caballos negros "
+    "y cada tarde escuchamos juntos cómo llueve lejos del pueblo hacia otro valle",
+    "Italian": "il treno parte sempre presto dalla grande stazione mentre gli amici salutano con "
+    "gioia perché domani torneranno insieme verso casa sotto un cielo azzurro senza nuvole",
+    "Polish": "mały chłopiec czyta książkę przy oknie kiedy babcia piecze świeży chleb a za "
+    "drzwiami pada śnieg już trzeci dzień więc nikt nie chce dziś wychodzić",
+    "Portuguese (Brazil)": "o menino corre pela praia enquanto a mãe prepara café quente e ninguém "
+    "lembra quando começou essa festa bonita depois das chuvas longas de janeiro",
+    "Turkish": "küçük kedi bahçede güneşin altında uyuyor ama çocuklar akşam yemeğinden önce "
+    "büyük ağacın yanında oyun oynamak istiyorlar bugün hava çok güzel",
+    "Swedish": "den gamla båten ligger stilla vid stranden medan fåglarna sjunger högt över skogen "
+    "och sju barn plockar blåbär innan kvällen kommer tillbaka från norr",
+    "Dutch": "het kleine meisje fietst elke ochtend langs de gracht naar school terwijl haar vader "
+    "verse groenten koopt op een drukke markt achter zes oude huizen",
+    "Finnish": "vanha mies kävelee hitaasti järven rannalla kun aurinko nousee metsän takaa ja "
+    "linnut laulavat kauniisti koko pitkän kesäisen aamun ilman tuulta",
+    "Hungarian": "a kis ház mögött nagy kert van ahol minden tavasszal piros virágok nyílnak és "
+    "hét gyerek játszik vidáman amíg az este lassan megérkezik",
+    "Czech": "starý dům stojí za řekou kde každé ráno zpívají ptáci a děti běží rychle do školy "
+    "protože dnes přijde nový učitel s velkou modrou knihou",
+    "Romanian": "bunica face pâine caldă în fiecare dimineață iar copiii aleargă prin grădina "
+    "verde până când soarele apune încet după dealul înalt din sat",
+    "Indonesian": "anak kecil itu membaca buku baru di bawah pohon besar sambil menunggu ibunya "
+    "pulang dari pasar dengan ikan segar untuk makan malam bersama tujuh teman",
+    "Swahili": "mtoto anacheza mpira karibu na nyumba ya babu yake wakati mama anapika chakula "
+    "kizuri kwa wageni saba waliofika jana jioni kutoka mji mwingine",
+}
+"""Words of each language, by Praat's name of it."""
+
+LANGUAGES = tuple(WORDS)
+VARIANTS = tuple(f"Female{i}" for i in range(1, 6)) + tuple(f"Male{i}" for i in range(1, 8))
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What is a speaker's own."""
+
+    language: str
+    variant: str
+    pitch: float
+    """Factor on the variant's pitch."""
+    liveliness: float
+    """Factor on the range of the pitch."""
+    rate: float
+    """Words per minute."""
+    tract: float
+    """Factor on all formants."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, language: str | None = None) -> Voice:
+        """Draw a speaker, of ``language`` if given, else of any."""
+        return cls(
+            language or str(rng.choice(LANGUAGES)),
+            str(rng.choice(VARIANTS)),
+            pitch=float(rng.uniform(0.75, 1.35)),
+            liveliness=float(rng.uniform(0.5, 1.6)),
+            rate=float(rng.uniform(135, 205)),
+            tract=float(rng.uniform(0.9, 1.12)),
+        )
+
+
+def speak(voice: Voice, seconds: float, rng: np.random.Generator) -> Samples:
+    """Say random words for about ``seconds``, at most half as long again: ``[samples]`` at 16 kHz.
+
+    Raises:
+        ConfigError: praat-parselmouth is not installed.
+    """
+    try:
+        from parselmouth.praat import call
+    except ImportError as error:
+        raise ConfigError(
+            "Simulated voices need praat-parselmouth: pip install 'slslib[minispoof]'"
+        ) from error
+    words = WORDS[voice.language].split()
+    text = " ".join(rng.choice(words, max(1, round(seconds * voice.rate / 60))))
+    synthesizer = call("Create SpeechSynthesizer", voice.language, voice.variant)
+    # Tract length: the recording is played at another speed, pitch and rate are set against it.
+    pitch = float(np.clip(voice.pitch / voice.tract, 0.5, 2))
+    rate = int(voice.rate / voice.tract)
+    settings = (44100, 0.01, pitch, min(voice.liveliness, 2.0), rate, "IPA")
+    call(synthesizer, "Speech output settings", *settings)
+    sounds = call(synthesizer, "To Sound", text, "no")
+    sound = sounds[0] if isinstance(sounds, list) else sounds
+    samples = np.asarray(sound.values[0], dtype=np.float64)[: int(44100 * 1.5 * seconds)]
+    return soxr.resample(samples, sound.sampling_frequency * voice.tract, SAMPLE_RATE, "HQ")
