@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny import DETECTOR
 
-from slslib.detector import Detector, DetectorConfig
+from slslib.checkpoints import resolve
+from slslib.detector import Detector, DetectorConfig, load_backbone, save_backbone
 from slslib.errors import CheckpointError
-from slslib.xlsr import XLSRConfig
+from slslib.xlsr import XLSR, XLSRConfig
 
 
 @pytest.fixture
@@ -89,3 +90,65 @@ def test_the_default_is_the_papers():
     config = DetectorConfig()
     assert config.backbone == XLSRConfig()
     assert (config.hidden_width, config.n_samples) == (1024, 64_600)
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """A packaged folder of weights for two models of the name mini."""
+    monkeypatch.setattr("slslib.checkpoints._WEIGHTS", tmp_path)
+    detector = Detector(DETECTOR, seed=1).eval()
+    detector.save(tmp_path / "mini_detector.safetensors", {"dev_eer_threshold": 0.5})
+    backbone = Detector(DETECTOR, seed=2).eval().backbone
+    card = {"data": "simulated voices", "steps": 100}
+    save_backbone(tmp_path / "mini_backbone.safetensors", backbone, card)
+    return detector, backbone
+
+
+def test_mini_is_the_packaged_detector_and_backbone(packaged, waveform, monkeypatch, tmp_path):
+    detector, backbone = packaged
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini").mkdir()  # a folder of that name is ./mini
+    with torch.no_grad():
+        loaded = Detector.load("mini")
+        assert loaded.metadata == {"dev_eer_threshold": 0.5}
+        assert torch.equal(loaded(waveform), detector(waveform))
+        loaded = load_backbone("mini")
+        assert loaded.card == {"data": "simulated voices", "steps": 100}
+        assert loaded.config.heads == backbone.config.heads == 2
+        assert torch.equal(loaded(waveform), backbone(waveform))
+    assert resolve("mini").name == "mini_detector.safetensors"
+    with pytest.raises(CheckpointError, match="mini holds no checkpoint"):
+        Detector.load("./mini")
+
+
+def test_mini_without_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("slslib.checkpoints._WEIGHTS", tmp_path)
+    for load, part in ((Detector.load, "detector"), (load_backbone, "backbone")):
+        with pytest.raises(CheckpointError, match=f"lacks .*mini_{part}.safetensors; install"):
+            load("mini")
+
+
+def test_a_backbone_that_is_not_64_wide_per_head_says_so_in_its_file(tmp_path, waveform):
+    backbone = XLSR(XLSRConfig(width=128, n_layers=2, conv_width=8)).eval()
+    save_backbone(tmp_path / "b.safetensors", backbone, {})
+    assert load_backbone(tmp_path / "b.safetensors").config.n_heads == 2
+
+
+def test_half_precision_is_storage_only(tmp_path, waveform):
+    detector = Detector(DETECTOR, seed=1).eval()
+    detector.save(tmp_path / "half.safetensors", dtype=torch.float16)
+    detector.save(tmp_path / "full.safetensors")
+    save_backbone(tmp_path / "b.safetensors", detector.backbone, {}, dtype=torch.float16)
+    halved, backbone = (
+        Detector.load(tmp_path / "half.safetensors"),
+        load_backbone(tmp_path / "b.safetensors"),
+    )
+    for name, tensor in halved.state_dict().items():
+        wanted = detector.state_dict()[name]
+        assert tensor.dtype == wanted.dtype
+        assert torch.equal(tensor, wanted.half().to(wanted.dtype))
+    with torch.no_grad():
+        assert torch.equal(backbone(waveform), halved.backbone(waveform))
+        torch.testing.assert_close(halved(waveform), detector(waveform), rtol=1e-2, atol=1e-2)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.65 * sizes[1]

@@ -24,8 +24,9 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from slslib.xlsr import XLSRConfig
 
 FORMAT = "slslib-1"
 _KEY = "slslib"
+_WEIGHTS = Path(str(files("slslib"))) / "weights"  # the small weights that the package carries
 
 _CONVOLUTION, _LAYER = r"feature_extractor\.conv_layers\.(\d+)", r"encoder\.layers\.(\d+)"
 _POSITION = "encoder.pos_conv_embed.conv"
@@ -134,17 +136,26 @@ def write_text(path: str | Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def resolve(name: str | Path) -> Path:
+def resolve(name: str | Path, part: Literal["detector", "backbone"] = "detector") -> Path:
     """Turn a checkpoint's name into a local path, downloading it where it is on the hub.
 
     Args:
-        name: A path, or ``hub:owner/name[/file][@revision]``. The file defaults to
-            ``model.safetensors``, the revision to ``main``.
+        name: A path, ``mini`` for the small model that comes with slslib (a file or folder of
+            that name is ``./mini``), or ``hub:owner/name[/file][@revision]``. The file defaults
+            to ``model.safetensors``, the revision to ``main``.
+        part: Which of the two files ``mini`` means.
 
     Raises:
         CheckpointError: If the file cannot be had; offline (``HF_HUB_OFFLINE=1``) no connection
             is made.
     """
+    if str(name) == "mini" and not isinstance(name, Path):
+        path = _WEIGHTS / f"mini_{part}.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"'mini': this copy of slslib lacks {path}; install it again, or name a checkpoint"
+            )
+        return path
     if not str(name).startswith("hub:"):
         return Path(name)
     spec, _, revision = str(name).removeprefix("hub:").partition("@")

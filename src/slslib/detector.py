@@ -8,7 +8,7 @@ run wants to say about itself (recipe, epoch, development threshold).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slslib.audio import N_SAMPLES
-from slslib.checkpoints import FORMAT, read_checkpoint, save_safetensors
+from slslib.checkpoints import FORMAT, read_checkpoint, resolve, save_safetensors
 from slslib.errors import CheckpointError
 from slslib.sls import BONAFIDE, SPOOF, SLSHead
 from slslib.xlsr import XLSR, Attention, XLSRConfig
@@ -99,12 +99,19 @@ class Detector(nn.Module):
         """Return the weight in (0, 1) that SLS gives each layer."""
         return self.head.fuse(self.backbone.layers(waveform))[1]
 
-    def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Write a safetensors checkpoint, atomically.
 
         Args:
             path: File to write, replaced if it exists.
             metadata: JSON-serialisable facts to keep beside the weights.
+            dtype: How numbers are stored; they are computed with in float32.
 
         Raises:
             CheckpointError: If the file cannot be written; what was there before stays.
@@ -114,7 +121,7 @@ class Detector(nn.Module):
             "config": asdict(self.config),
             "metadata": dict(self.metadata if metadata is None else metadata),
         }
-        save_safetensors(path, self.state_dict(), about)
+        save_safetensors(path, _stored(self.state_dict(), dtype), about)
 
     @classmethod
     def load(
@@ -125,7 +132,7 @@ class Detector(nn.Module):
         No code in the file is ever run (see :mod:`slslib.checkpoints`).
 
         Args:
-            path: The file.
+            path: The file, ``"mini"``, or whatever else :func:`slslib.checkpoints.resolve` knows.
             attention: See :class:`slslib.xlsr.XLSR`.
             n_heads: Attention heads, which foreign weights do not tell; by default width / 64.
 
@@ -135,6 +142,7 @@ class Detector(nn.Module):
         Raises:
             CheckpointError: If the file is missing, damaged, unsafe or not a detector.
         """
+        path = resolve(path)
         tensors, about = read_checkpoint(path, n_heads=n_heads)
         if "config" not in about or not any(name.startswith("head.") for name in tensors):
             raise CheckpointError(
@@ -157,13 +165,23 @@ class Detector(nn.Module):
             raise CheckpointError(f"the checkpoint's config is not usable: {error}") from error
 
 
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def _stored(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()}
+
+
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Assign tensors to a module, refusing any name or shape that does not fit.
+
+    16-bit floats become 32-bit ones, in which everything is computed.
 
     Raises:
         CheckpointError: Naming the first missing, unexpected or misshapen tensor.
     """
     wanted = module.state_dict()
+    tensors = {k: t.float() if t.dtype in _HALF else t for k, t in tensors.items()}
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
         what = f"lacks {missing[0]!r}" if missing else f"has the unexpected tensor {extra[0]!r}"
@@ -191,13 +209,19 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
     Args:
         path: fairseq's ``xlsr2_300m.pt``, a transformers folder or safetensors file, an SLS
-            checkpoint, or a file of ours.
+            checkpoint, a file of ours, ``"mini"``, or whatever else
+            :func:`slslib.checkpoints.resolve` knows.
         n_heads: Attention heads, which the weights do not tell; by default what the file says,
             else width / 64.
+
+    Returns:
+        A backbone in evaluation mode on the CPU; its ``card`` says where the weights come from,
+        in a file that :func:`save_backbone` wrote.
 
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
     """
+    path = resolve(path, "backbone")
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     try:
         config = XLSRConfig(**about["config"]["backbone"])
@@ -208,4 +232,29 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     prefix = "backbone."
     inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     load_state(backbone, inside, path)
+    backbone.card = dict(about.get("card", {}))
     return backbone.eval()
+
+
+def save_backbone(
+    path: str | Path,
+    backbone: XLSR,
+    card: Mapping[str, Any],
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a backbone without a head to a safetensors file, atomically.
+
+    Args:
+        path: File to write, replaced if it exists.
+        backbone: The backbone.
+        card: JSON-serialisable facts: data, objective, steps, licence and the like.
+        dtype: How numbers are stored; they are computed with in float32.
+
+    Raises:
+        CheckpointError: If the file cannot be written; what was there before stays.
+    """
+    config = replace(backbone.config, n_heads=backbone.config.heads)
+    about = {"format": FORMAT, "config": {"backbone": asdict(config)}, "card": dict(card)}
+    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    save_safetensors(path, _stored(tensors, dtype), about)

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from slslib import __version__, metrics, processes
-from slslib.checkpoints import read_safetensors, resolve, save_safetensors, write_text
+from slslib.checkpoints import read_safetensors, save_safetensors, write_text
 from slslib.data import TrialDataset, epoch_batches, load_batches, stack
 from slslib.detector import Detector, DetectorConfig, load_backbone, load_state
 from slslib.errors import ConfigError, TrainingError
@@ -208,7 +208,7 @@ def build_detector(config: TrainConfig) -> Detector:
     if config.backbone == "random":
         dimensions, weights = config.dimensions, None
     else:
-        weights = load_backbone(resolve(config.backbone)).cpu()
+        weights = load_backbone(config.backbone)
         dimensions = weights.config
     detector = Detector(
         DetectorConfig(dimensions, config.hidden_width, config.n_samples),

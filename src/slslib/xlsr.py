@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -119,6 +119,7 @@ class XLSR(nn.Module):
             there for faithful checkpoints and takes no part in :meth:`layers`.
         checkpointing: Recompute each layer in the backward pass instead of storing its
             activations: about a third more time for a fraction of the memory.
+        card: Where the weights come from, if their file says so.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class XLSR(nn.Module):
         super().__init__()
         self.config = config
         self.checkpointing = checkpointing
+        self.card: dict[str, Any] = {}
         _quiet_transformers()
         self.model = Wav2Vec2Model(config.hugging_face(attention))
         # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
