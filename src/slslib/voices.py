@@ -6,12 +6,15 @@ rate and a vocal-tract length of its own; what it says are common words of its l
 order. It needs ``praat-parselmouth`` (GPL), an optional dependency that is used for nothing but
 generating: ``pip install "slslib[minispoof]"``.
 
-The synthesizer keeps a state between calls, so a clip depends on what its process said before:
-byte-reproducible use says the same things in the same order in a fresh process.
+The synthesizer keeps a state between calls, so that what it says depends on what its process said
+before. Each call therefore runs in a forked copy of the process, in which nothing was said yet: the
+same arguments give the same samples, in any order and in any process.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,13 +110,36 @@ def speak(voice: Voice, seconds: float, rng: np.random.Generator) -> Samples:
         ) from error
     words = WORDS[voice.language].split()
     text = " ".join(rng.choice(words, max(1, round(seconds * voice.rate / 60))))
-    synthesizer = call("Create SpeechSynthesizer", voice.language, voice.variant)
     # Tract length: the recording is played at another speed, pitch and rate are set against it.
     pitch = float(np.clip(voice.pitch / voice.tract, 0.5, 2))
     rate = int(voice.rate / voice.tract)
     settings = (44100, 0.01, pitch, min(voice.liveliness, 2.0), rate, "IPA")
-    call(synthesizer, "Speech output settings", *settings)
-    sounds = call(synthesizer, "To Sound", text, "no")
-    sound = sounds[0] if isinstance(sounds, list) else sounds
-    samples = np.asarray(sound.values[0], dtype=np.float64)[: int(44100 * 1.5 * seconds)]
-    return soxr.resample(samples, sound.sampling_frequency * voice.tract, SAMPLE_RATE, "HQ")
+
+    def say() -> Samples:
+        synthesizer = call("Create SpeechSynthesizer", voice.language, voice.variant)
+        call(synthesizer, "Speech output settings", *settings)
+        sounds = call(synthesizer, "To Sound", text, "no")
+        sound = sounds[0] if isinstance(sounds, list) else sounds
+        return np.asarray(sound.values[0], dtype=np.float64)
+
+    samples = _in_a_fork(say)[: int(44100 * 1.5 * seconds)]
+    return soxr.resample(samples, 44100 * voice.tract, SAMPLE_RATE, "HQ")
+
+
+def _in_a_fork(function: Callable[[], Samples]) -> Samples:
+    """Return what the function computes in a copy of this process."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(function().tobytes())
+        except BaseException:  # nothing of the parent may go on in the copy
+            os._exit(1)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        data = pipe.read()
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError("Praat's synthesizer failed in its process")
+    return np.frombuffer(data)
