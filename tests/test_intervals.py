@@ -132,6 +132,52 @@ def test_pairs_share_their_trials():
     assert paired.std() < np.hypot(alone.std(), other.std())
 
 
+PAIRS = {
+    "disagreeing": ([1, 1, 0, 0, 0], [0.3, 1.0, -1.0, 0.2, 0.5], [0.1, 0.4, 0.2, -1.0, 0.3]),
+    "tied": ([1, 1, 1, 0, 0], [1.0, 0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, -1.0, 0.0]),
+    "one perfect": ([1, 1, 0, 0], [2.0, 3.0, 0.0, 1.0], [0.0, 1.0, 0.5, 2.0]),
+}
+
+
+@pytest.mark.parametrize("near", [6.0, 0.5])  # the second draws some replicates' trials in full
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_against_every_possible_resample(monkeypatch, name, near):
+    monkeypatch.setattr(intervals, "_NEAR", near)
+    labels, a, b = (np.array(values) for values in PAIRS[name])
+    members = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    exact: Counter[float] = Counter()
+    for bonafide in itertools.product(members[0], repeat=members[0].size):
+        for spoof in itertools.product(members[1], repeat=members[1].size):
+            first, second = (
+                metrics.eer(x[list(bonafide)], x[list(spoof)]).value for x in (a, b)
+            )  # fmt: skip
+            exact[round(first - second, 12)] += 1
+    n, n_resamples = 20_000, np.prod([m.size**m.size for m in members])
+    drawn = Counter(
+        np.round(intervals.paired_bootstrap(a, b, labels, n, rng=rng()), 12).tolist()
+    )  # fmt: skip
+    assert set(drawn) <= set(exact)
+    for value, count in exact.items():
+        p = count / n_resamples
+        assert drawn[value] / n == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / n) + 1e-12)
+
+
+def test_pairs_of_many_trials_leave_most_alone_and_agree_with_the_naive_loop():
+    r = rng(8)
+    labels = (np.arange(20_000) % 10 == 0).astype(int)
+    a = r.normal(size=labels.size) + 2.5 * labels
+    b = a + r.normal(size=labels.size)
+    curves = intervals._Curve(a, labels), intervals._Curve(b, labels)
+    assert intervals._PairedTrials(*curves, r).near.size < labels.size / 2
+    naive, members = [], [np.flatnonzero(labels == k) for k in (1, 0)]
+    for _ in range(400):
+        x, y = (r.choice(m, m.size) for m in members)
+        naive.append(metrics.eer(a[x], a[y]).value - metrics.eer(b[x], b[y]).value)
+    fast = intervals.paired_bootstrap(a, b, labels, 4000, rng=r)
+    assert fast.mean() == pytest.approx(np.mean(naive), abs=5 * np.std(naive) / 20)
+    assert fast.std() == pytest.approx(np.std(naive), rel=0.15)
+
+
 def test_the_seed_decides():
     b, s = SMALL["distinct"]
     first = intervals.bootstrap_eer(b, s, 50, rng=rng(1))

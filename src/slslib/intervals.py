@@ -19,6 +19,10 @@ stretch, the count in a part of it is binomial, with the share of the original t
 probability. These draws, 20 per class for 600,000 trials, have the same joint distribution as
 the counts of a full resample, so the EERs have exactly the distribution of the naive loop's. All
 counts are integers.
+
+For a pair of systems the same idea saves most of the work: only the trials near one of the two
+changes of sign are resampled one by one; of the others, only how many are drawn below or above
+both. Where a replicate's change of sign lies further off, its other trials are drawn as well.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ from slslib.metrics import Floats, validate
 Ints = NDArray[np.int64]
 Weights = NDArray[np.int32]  # cells x replicates; a stretch's sum stays far below 2^31
 
-_STRETCHES = 512
+_STRETCHES = 32
+_NEAR = 6.0  # standard errors of FRR - FAR within which pairs are resampled trial by trial
 
 
 def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -149,10 +154,10 @@ def paired_bootstrap(
     """
     _check_count(n_replicates)
     a, b = _Curve(scores_a, labels), _Curve(scores_b, labels)
-    if clusters:
-        cells, blocks = _cluster_weights(a.labels, clusters, n_replicates, rng)
-    else:
-        cells, blocks = np.arange(a.labels.size), _trial_weights(a.labels, n_replicates, rng)
+    if not clusters:
+        draw = _PairedTrials(a, b, rng)
+        return np.concatenate([draw(n) for n in _blocks(draw.near.size, n_replicates)])
+    cells, blocks = _cluster_weights(a.labels, clusters, n_replicates, rng)
     return np.concatenate([a.eers(cells, w) - b.eers(cells, w) for w in blocks])
 
 
@@ -206,54 +211,156 @@ class _Curve:
         self.order = np.lexsort((-self.labels, values))  # bona fide first within ties
         self.is_bonafide = self.labels[self.order] == 1
 
-    def eers(self, cells: Ints, weights: Weights) -> Floats:
+    def sides(self) -> tuple[tuple[int, int], Ints]:
+        """Find the part of the sorted trials that nearly every resample changes sign in.
+
+        Returns:
+            Its ends, and for each trial -1, 0 or 1: below, in or above it.
+        """
+        n_bonafide = int(self.labels.sum())
+        n_spoof = self.labels.size - n_bonafide
+        frr = np.cumsum(self.is_bonafide) / n_bonafide
+        far = 1 - np.cumsum(~self.is_bonafide) / n_spoof
+        error = np.sqrt(frr * (1 - frr) / n_bonafide + far * (1 - far) / n_spoof)
+        near = np.flatnonzero(np.abs(frr - far) <= _NEAR * (error + 1 / n_bonafide + 1 / n_spoof))
+        low, high = int(near[0]), int(near[-1]) + 1
+        side = np.zeros(self.labels.size, np.int64)
+        side[self.order[:low]], side[self.order[high:]] = -1, 1
+        return (low, high), side
+
+    def eers(
+        self,
+        cells: Ints,
+        weights: Weights,
+        part: tuple[int, int] | None = None,
+        below: Ints | None = None,
+        totals: Ints | None = None,
+    ) -> Floats:
         """Compute one EER for each column of weights.
 
         Args:
             cells: The cell of each trial; all trials of a cell have the same weight.
             weights: How often each cell (row) is repeated in each replicate (column).
+            part: Places of the sorted trials between which FRR - FAR changes sign in every
+                replicate; by default all. Only the cells of trials there are looked up.
+            below: Bona fide and spoofed trials of each replicate below that part.
+            totals: All bona fide and spoofed trials of each replicate.
         """
-        from scipy.sparse import csr_array
-
-        n, n_cells = self.order.size, weights.shape[0]
-        cell = cells[self.order]
-        edges = np.linspace(0, n, min(n, _STRETCHES) + 1).astype(np.int64)
-        n_stretches = edges.size - 1
-        # First all weights below each edge of some hundred stretches, by one sparse product ...
-        row = np.repeat(np.arange(n_stretches), np.diff(edges)) + n_stretches * ~self.is_bonafide
-        counts = csr_array(
-            (np.ones(n, np.int32), (row, cell)), shape=(2 * n_stretches, n_cells), dtype=np.int32
-        )
-        below = np.cumsum((counts @ weights).reshape(2, n_stretches, -1), axis=1, dtype=np.int64)
-        totals = below[:, -1]
-        stretch = np.argmax(_difference(below, totals[:, None]) >= 0, axis=0)
-        # ... then trial by trial in the stretch where FRR - FAR changes sign.
-        rejected, deciding = np.zeros_like(totals), np.zeros(totals.shape[1], np.int64)
-        for s in np.unique(stretch):
-            which = np.flatnonzero(stretch == s)
-            trials = slice(edges[s], edges[s + 1])
-            weight = weights[cell[trials][:, None], which]
-            classes = np.stack([self.is_bonafide[trials], ~self.is_bonafide[trials]])
-            inside = np.cumsum(weight * classes[:, :, None], axis=1, dtype=np.int64)
-            if s:
-                inside += below[:, s - 1, which][:, None]
-            at = np.argmax(_difference(inside, totals[:, None, which]) >= 0, axis=0)
+        n_replicates = weights.shape[1]
+        low, high = part or (0, self.order.size)
+        if below is None:
+            below = np.zeros((2, n_replicates), np.int64)
+        if totals is None:
+            ends = np.array([low, high])
+            totals = self._count(cells, weights, np.arange(n_replicates), ends, False)[:, 0]
+        rejected, deciding = np.zeros_like(below), np.zeros(n_replicates, np.int64)
+        # Stretches of the sorted trials, with the replicates whose change of sign they hold.
+        todo = [(low, high, np.arange(n_replicates), below)]
+        while todo:
+            low, high, which, start = todo.pop()
+            one_by_one = (high - low) * which.size <= 2**20
+            edges = np.arange(low, high + 1)
+            if not one_by_one:
+                edges = np.linspace(low, high, min(high - low, _STRETCHES) + 1).astype(np.int64)
+            inside = self._count(cells, weights, which, edges, one_by_one)
+            counts = np.cumsum(inside, axis=1) + start[:, None]
+            at = np.argmax(_difference(counts, totals[:, None, which]) >= 0, axis=0)
             columns = np.arange(which.size)
-            rejected[:, which] = inside[:, at, columns] - weight[at, columns] * classes[:, at]
-            deciding[which] = edges[s] + at
+            before = counts[:, at, columns] - inside[:, at, columns]
+            if one_by_one:
+                rejected[:, which], deciding[which] = before, low + at
+                continue
+            for k in np.unique(at):
+                own = at == k
+                todo.append((int(edges[k]), int(edges[k + 1]), which[own], before[:, own]))
         return _eer_at(rejected, self.is_bonafide[deciding], totals)
 
+    def _count(
+        self, cells: Ints, weights: Weights, which: Ints, edges: Ints, one_by_one: bool
+    ) -> Ints:
+        """Count the repeated trials of each class between edges, in some of the replicates."""
+        trials = slice(edges[0], edges[-1])
+        cell, is_bonafide = cells[self.order[trials]], self.is_bonafide[trials]
+        if one_by_one:
+            weight = weights[cell[:, None], which].astype(np.int64)
+            return np.stack([weight * is_bonafide[:, None], weight * ~is_bonafide[:, None]])
+        n, n_cells = edges.size - 1, weights.shape[0]
+        row = np.repeat(np.arange(n), np.diff(edges)) + n * ~is_bonafide
+        table = np.bincount(row * n_cells + cell, minlength=2 * n * n_cells)
+        # float64 counts exactly far beyond any number of trials, and its product is the fast one.
+        product = table.reshape(2 * n, n_cells).astype(np.float64) @ weights[:, which]
+        return product.reshape(2, n, -1).astype(np.int64)
 
-def _trial_weights(labels: Ints, n_replicates: int, rng: np.random.Generator) -> Iterator[Weights]:
-    """Draw how often each trial is repeated, each class by itself, some replicates at a time."""
-    members = [np.flatnonzero(labels == label) for label in (1, 0)]
-    for n in _blocks(labels.size, n_replicates):
-        weights = np.empty((labels.size, n), np.int32)
-        for trials in members:
+
+class _PairedTrials:
+    """Resamples of single trials, each class by itself, as two systems rank them.
+
+    Attributes:
+        near: The trials within reach of either system's change of sign, drawn one by one.
+    """
+
+    def __init__(self, a: _Curve, b: _Curve, rng: np.random.Generator) -> None:
+        self.curves, self.labels, self.rng = (a, b), a.labels, rng
+        sides = [curve.sides() for curve in self.curves]
+        self.parts = [part for part, _ in sides]
+        side_a, side_b = (side for _, side in sides)
+        is_near = (side_a == 0) | (side_b == 0)
+        self.near = np.flatnonzero(is_near)
+        self.sides = [side[self.near] for side in (side_a, side_b)]
+        self.cell = np.cumsum(is_near) - 1  # meaningful for near trials only
+        # The others, by class and by the side of both systems' parts on which they lie.
+        self.members: list[list[Ints]] = []
+        self.signs = [(u, v) for u in (-1, 1) for v in (-1, 1)]
+        for label in (1, 0):
+            own = (self.labels == label) & ~is_near
+            far = [np.flatnonzero(own & (side_a == u) & (side_b == v)) for u, v in self.signs]
+            self.members.append([np.flatnonzero(self.labels[self.near] == label), *far])
+
+    def __call__(self, n: int) -> Floats:
+        """Draw ``n`` differences of the EERs."""
+        weights = np.empty((self.near.size, n), np.int32)
+        sizes = np.array([[len(trials) for trials in groups] for groups in self.members])
+        totals = sizes.sum(axis=1)
+        # Groups x replicates for each class: the near trials together, then the four far groups.
+        drawn = np.stack(
+            [self.rng.multinomial(t, s / t, n).T for t, s in zip(totals, sizes, strict=True)]
+        )
+        for (near, *_), counts in zip(self.members, drawn, strict=True):
             for k in range(n):
-                drawn = rng.integers(trials.size, size=trials.size)
-                weights[trials, k] = np.bincount(drawn, minlength=trials.size)
-        yield weights
+                picks = self.rng.integers(max(near.size, 1), size=counts[0, k])
+                weights[near, k] = np.bincount(picks, minlength=near.size)
+        all_totals = np.repeat(totals[:, None], n, axis=1)
+        sound, below, above = np.ones(n, bool), [], []
+        near_bonafide = self.labels[self.near] == 1
+        for i, side in enumerate(self.sides):
+            far = drawn[:, 1:][:, [sign[i] < 0 for sign in self.signs]].sum(axis=1)
+            rows = [near_bonafide, ~near_bonafide]
+            below.append(far + np.stack([weights[(side < 0) & row].sum(axis=0) for row in rows]))
+            inside = np.stack([weights[(side == 0) & row].sum(axis=0) for row in rows])
+            above.append(below[i] + inside)
+            sound &= _difference(below[i], all_totals) < 0
+            sound &= _difference(above[i], all_totals) >= 0
+        eers = [np.empty(n), np.empty(n)]
+        for i, curve in enumerate(self.curves):
+            eers[i][sound] = curve.eers(
+                self.cell, weights[:, sound], self.parts[i], below[i][:, sound],
+                all_totals[:, sound],
+            )  # fmt: skip
+        for k in np.flatnonzero(~sound).tolist():
+            everything = self._spread(weights[:, k], drawn[:, 1:, k])[:, None]
+            for i, curve in enumerate(self.curves):
+                eers[i][k] = curve.eers(np.arange(self.labels.size), everything)[0]
+        return eers[0] - eers[1]
+
+    def _spread(self, near: Weights, far: Ints) -> Weights:
+        """Draw the repetitions of all trials, given those of the near ones and the far groups'."""
+        weights = np.zeros(self.labels.size, np.int32)
+        weights[self.near] = near
+        for (_, *groups), counts in zip(self.members, far, strict=True):
+            for trials, count in zip(groups, counts, strict=True):
+                picks = self.rng.integers(max(trials.size, 1), size=count)
+                weights[trials] = np.bincount(picks, minlength=trials.size)
+        return weights
 
 
 def _cluster_weights(
