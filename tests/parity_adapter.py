@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from slslib import detector
-from slslib.checkpoints import our_name
 from slslib.detector import Detector
+from slslib.names import our_name
 from slslib.xlsr import XLSR
 
 
@@ -39,5 +39,5 @@ def gates(module: Detector, x: Tensor) -> Tensor:
 
 def grad_of(module: nn.Module, authors_name: str) -> Tensor | None:
     """Return the gradient of the parameter that the authors call ``authors_name``."""
-    ours = our_name(authors_name)
-    return None if ours is None else dict(module.named_parameters())[ours].grad
+    parameter = dict(module.named_parameters()).get(our_name(authors_name) or "")
+    return None if parameter is None else parameter.grad

@@ -19,7 +19,6 @@ from tiny import DETECTOR
 
 from slslib.checkpoints import (
     checkpoint_file,
-    our_name,
     read_checkpoint,
     resolve,
     save_safetensors,
@@ -27,10 +26,11 @@ from slslib.checkpoints import (
 )
 from slslib.detector import Detector, load_backbone
 from slslib.errors import CheckpointError
+from slslib.names import authors_name, our_name
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Ours -> the name fairseq and the SLS authors use, written independently of the reader's table.
+# Ours -> the name fairseq and the SLS authors use, written independently of the package's table.
 _BACKWARDS = [
     (r"^backbone\.model\.", "ssl_model.model."),
     (r"feature_extractor\.conv_layers\.(\d+)\.conv\.", r"feature_extractor.conv_layers.\1.0."),
@@ -51,7 +51,7 @@ _BACKWARDS = [
 ]
 
 
-def authors_name(name: str) -> str:
+def authors_name_by_hand(name: str) -> str:
     for pattern, replacement in _BACKWARDS:
         name = re.sub(pattern, replacement, name)
     return name
@@ -74,7 +74,7 @@ def waveform():
 
 @pytest.fixture(scope="module")
 def authors_state(detector):
-    state = {authors_name(k): v.clone() for k, v in detector.state_dict().items()}
+    state = {authors_name_by_hand(k): v.clone() for k, v in detector.state_dict().items()}
     extras = {
         "mask_emb": torch.rand(16),
         "quantizer.vars": torch.rand(1, 8, 8),
@@ -102,6 +102,7 @@ def test_loading_does_not_freeze(detector, tmp_path):
 
 def test_every_name_has_its_own_translation(detector):
     ours = list(detector.state_dict())
+    assert [authors_name(name) for name in ours] == [authors_name_by_hand(name) for name in ours]
     assert [our_name(authors_name(name)) for name in ours] == ours
     assert [our_name(name.removeprefix("backbone.model.")) for name in ours if "model" in name] == [
         name for name in ours if "model" in name
@@ -126,8 +127,9 @@ def test_authors_checkpoints(detector, waveform, authors_state, tmp_path, prefix
     assert n <= 4000
 
 
+@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("container", ["dict", "namespace", "numpy"])
-def test_fairseq_checkpoints(detector, waveform, authors_state, tmp_path, container):
+def test_fairseq_checkpoints(detector, waveform, authors_state, tmp_path, container, zipped):
     model = {
         k.removeprefix("ssl_model.model."): v
         for k, v in authors_state.items()
@@ -135,21 +137,26 @@ def test_fairseq_checkpoints(detector, waveform, authors_state, tmp_path, contai
     }
     content = {"model": model, "args": None, "cfg": {"model": {"encoder_attention_heads": 2}}}
     if container == "namespace":
-        content |= {"args": argparse.Namespace(arch="wav2vec2"), "cfg": None}
+        args = argparse.Namespace(arch="wav2vec2", encoder_attention_heads=2)
+        content |= {"args": args, "cfg": None}
     elif container == "numpy":
         content["extra_state"] = {"best": np.float64(1.5), "loss": np.float32(0.5)}
-    torch.save(content, tmp_path / "xlsr.pt")
-    heads = 2 if container == "namespace" else None
-    backbone = load_backbone(tmp_path / "xlsr.pt", n_heads=heads)
+    torch.save(content, tmp_path / "xlsr.pt", _use_new_zipfile_serialization=zipped)
+    backbone = load_backbone(tmp_path / "xlsr.pt")
+    assert backbone.config.n_heads == 2
     with torch.no_grad():
         assert torch.equal(backbone(waveform), detector.backbone(waveform))
 
 
 def test_transformers_folder(detector, waveform, tmp_path):
     detector.backbone.model.save_pretrained(tmp_path / "hf")
-    backbone = load_backbone(tmp_path / "hf", n_heads=2)
+    backbone = load_backbone(tmp_path / "hf")  # its config.json tells the heads
+    assert backbone.config.n_heads == 2
     with torch.no_grad():
         assert torch.equal(backbone(waveform), detector.backbone(waveform))
+    (tmp_path / "hf" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"config.json tells no num_attention_heads"):
+        load_backbone(tmp_path / "hf")
 
 
 def test_transformers_files_of_before_parametrizations(detector, waveform, tmp_path):
@@ -325,6 +332,21 @@ def test_the_reader_gives_the_dimensions(shared):
     config = about["config"]
     assert (config["hidden_width"], config["n_samples"]) == (32, 64_600)
     assert (config["backbone"]["width"], config["backbone"]["n_layers"]) == (32, 24)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [
+        ("tiny32", 4),
+        ("micro16_args_namespace", 2),
+        ("micro16_cfg_omegaconf", 2),
+        ("micro16_numpy_scalars", 2),
+        ("micro16_oldformat", 2),
+    ],
+)
+def test_fairseq_settings_tell_the_heads(shared, name, heads):
+    assert load_backbone(shared / "parity" / f"fairseq_{name}.pt").config.n_heads == heads
 
 
 @pytest.mark.parametrize(

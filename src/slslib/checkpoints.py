@@ -1,106 +1,66 @@
-"""Safe files of weights: ours, and readers for those of fairseq, transformers and the SLS authors.
+"""Files of weights: ours, and everything else that can be read as if it were.
 
-Ours is safetensors with one JSON object in its metadata. The foreign ones are pickles. Loading
-them never runs code: ``torch.load(weights_only=True)`` alone opens them, whatever the environment
-says, and the few globals outside its allow-list that fairseq's containers name are replaced by
-inert stand-ins; everything else is refused. This is defence in depth, not a proof (bypasses of
-``weights_only`` have been found before): convert a file from elsewhere once with
-``slslib convert`` and keep the safetensors.
-
-All readers return tensors under our names, ``backbone.model.*`` as in transformers and
-``head.*``, and a description with the dimensions, derived from the shapes.
+Ours is safetensors with one JSON object in its metadata: the format, the dimensions and what the
+training run says about itself. Foreign files (:mod:`slslib.pickles` opens them without running
+their code) come out with our names (:mod:`slslib.names`) and the same description, its dimensions
+derived from the shapes. A file on the hub is converted once and read from our cache afterwards.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import importlib
 import json
 import os
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from slslib import hub
 from slslib.errors import CheckpointError
-from slslib.xlsr import XLSRConfig
+from slslib.hub import sha256
+from slslib.names import BACKBONE, KEPT, dimensions, our_name
+from slslib.pickles import read_pickle
+
+__all__ = [
+    "FORMAT",
+    "checkpoint_file",
+    "from_hub",
+    "our_name",
+    "read_checkpoint",
+    "read_safetensors",
+    "resolve",
+    "save_safetensors",
+    "sha256",
+    "write_text",
+    "writing",
+]
 
 FORMAT = "slslib-1"
 _KEY = "slslib"
 _WEIGHTS = Path(str(files("slslib"))) / "weights"  # the small weights that the package carries
-
-_CONVOLUTION, _LAYER = r"feature_extractor\.conv_layers\.(\d+)", r"encoder\.layers\.(\d+)"
-_POSITION = "encoder.pos_conv_embed.conv"
-# A fairseq (or old transformers) name and ours; the first match wins, other names stay.
-_RENAMED = [
-    (rf"{_CONVOLUTION}\.0\.", r"feature_extractor.conv_layers.\1.conv."),
-    (rf"{_CONVOLUTION}\.2\.1\.", r"feature_extractor.conv_layers.\1.layer_norm."),
-    (r"layer_norm\.", "feature_projection.layer_norm."),
-    (r"post_extract_proj\.", "feature_projection.projection."),
-    (r"encoder\.pos_conv\.0\.bias", f"{_POSITION}.bias"),
-    (
-        r"encoder\.pos_conv(\.0|_embed\.conv)\.weight_g",
-        f"{_POSITION}.parametrizations.weight.original0",
-    ),
-    (
-        r"encoder\.pos_conv(\.0|_embed\.conv)\.weight_v",
-        f"{_POSITION}.parametrizations.weight.original1",
-    ),
-    (rf"{_LAYER}\.self_attn\.", r"encoder.layers.\1.attention."),
-    (rf"{_LAYER}\.self_attn_layer_norm\.", r"encoder.layers.\1.layer_norm."),
-    (rf"{_LAYER}\.fc1\.", r"encoder.layers.\1.feed_forward.intermediate_dense."),
-    (rf"{_LAYER}\.fc2\.", r"encoder.layers.\1.feed_forward.output_dense."),
-]
-_FROM_AUTHORS = {"fc0": "gate", "first_bn": "norm", "fc1": "hidden", "fc3": "output"}
-# Parts of pre-training that neither fine-tuning nor scoring uses.
-_UNUSED = re.compile(
-    r"(mask_emb$|masked_spec_embed$|quantizer\.|project_q\.|project_hid\.|final_proj\.|lm_head\.)"
-)
-# Globals that fairseq's containers name and that may be replaced by something inert.
-_STAND_INS = re.compile(
-    r"^(argparse\.Namespace|typing\.Any|collections\.defaultdict|omegaconf\..+|fairseq\..+)$"
-)
-_multiarray = importlib.import_module("numpy._core.multiarray")
-_ALLOWED: list[Any] = [
-    *(dict, list, int, np.dtype, np.ndarray, _multiarray.scalar, _multiarray._reconstruct),
-    *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")},
-]
+_OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 
 
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
 
-
-def save_safetensors(
-    path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
-) -> None:
-    """Write tensors and a JSON object to one file, all or nothing.
-
-    The bytes go to a temporary file beside the target, are flushed to the disk, and take the
-    final name in one rename; a crash leaves the previous file as it was.
+    The bytes are flushed to the disk before the rename; a crash leaves the previous file as it
+    was.
 
     Raises:
         CheckpointError: If the disk is full, read-only or over quota.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        save_file(own, temporary, metadata={_KEY: json.dumps(about)})
+        yield temporary
         os.umask(mask := os.umask(0))
         temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
         with temporary.open("rb+") as stream:
@@ -115,25 +75,27 @@ def save_safetensors(
             temporary.unlink(missing_ok=True)
 
 
+def save_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
+) -> None:
+    """Write tensors and a JSON object to one file, all or nothing.
+
+    Raises:
+        CheckpointError: If the disk is full, read-only or over quota.
+    """
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with writing(path) as temporary:
+        save_file(own, temporary, metadata={_KEY: json.dumps(about)})
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a small text file, all or nothing.
 
     Raises:
         CheckpointError: If the disk is full, read-only or over quota.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error}; free some space") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def resolve(name: str | Path, part: Literal["detector", "backbone"] = "detector") -> Path:
@@ -162,16 +124,51 @@ def resolve(name: str | Path, part: Literal["detector", "backbone"] = "detector"
     parts = spec.split("/", 2)
     if len(parts) < 2 or not all(parts):
         raise CheckpointError(f"{name!r} is not hub:owner/name[/file][@revision]")
-    from huggingface_hub import hf_hub_download
+    return from_hub("/".join(parts[:2]), *parts[2:], revision=revision or None)
 
-    try:
-        file = parts[2] if len(parts) == 3 else "model.safetensors"
-        return Path(hf_hub_download("/".join(parts[:2]), file, revision=revision or None))
-    except Exception as error:
-        raise CheckpointError(
-            f"cannot get {name} from the hub: {_first_line(error)}; check the name and the "
-            "network, or download the file yourself and give its path"
-        ) from error
+
+def from_hub(
+    repository: str,
+    file: str = "model.safetensors",
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+) -> Path:
+    """Return a file on the hub as a local safetensors file of ours.
+
+    The first call downloads, checks the bytes and converts; later ones read what was converted,
+    which is kept in :func:`slslib.hub.cache_folder` under the SHA-256 of the original.
+
+    Args:
+        repository: ``owner/name``.
+        file: Path of the file in the repository.
+        revision: Branch, tag or commit.
+        sha256: What the original's SHA-256 must be; what is converted already then needs no
+            connection.
+
+    Raises:
+        CheckpointError: If it cannot be had, its bytes are not the stated ones, or it cannot be
+            read as a checkpoint; nothing half-written is left.
+    """
+    folder = hub.cache_folder()
+    if sha256 and (converted := folder / f"{sha256.lower()}.safetensors").is_file():
+        return converted
+    path = hub.fetch(repository, file, revision)
+    claimed = hub.claimed_sha256(path)
+    if claimed and not sha256 and (converted := folder / f"{claimed}.safetensors").is_file():
+        return converted
+    converted = folder / f"{hub.check(path, sha256 and sha256.lower())}.safetensors"
+    if not converted.is_file():
+        if path.name in _OF_TRANSFORMERS:
+            with suppress(CheckpointError):  # tells the number of heads, where there is one
+                hub.fetch(repository, str(Path(file).with_name("config.json")), revision)
+        tensors, about = read_checkpoint(path, keep_pretraining=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot create {folder}: {error}; set SLSLIB_CACHE") from error
+        save_safetensors(converted, tensors, about)
+    return converted
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -183,7 +180,7 @@ def checkpoint_file(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         best = path / "best.json"
-        candidates = [path / "model.safetensors", path / "pytorch_model.bin"]
+        candidates = [path / name for name in _OF_TRANSFORMERS]
         if best.is_file():
             try:
                 candidates = [path / Path(json.loads(best.read_text())["file"]).name]
@@ -204,7 +201,7 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def read_checkpoint(
-    path: str | Path, *, n_heads: int | None = None
+    path: str | Path, *, n_heads: int | None = None, keep_pretraining: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read any supported checkpoint without running code from it.
 
@@ -212,6 +209,7 @@ def read_checkpoint(
         path: A safetensors file of ours or of transformers, a transformers folder, fairseq's
             ``.pt``, or an SLS ``.pth`` (with or without ``module.`` before each name).
         n_heads: Attention heads where the file does not tell; by default width / 64.
+        keep_pretraining: Return the parts that only pre-training uses too.
 
     Returns:
         Tensors under our names (memory-mapped where the format allows) and a description with at
@@ -223,19 +221,46 @@ def read_checkpoint(
     path = checkpoint_file(path)
     with path.open("rb") as stream:
         head = stream.read(16)
+    about: dict[str, Any] = {}
+    heads: int | None = None
     # A safetensors file opens with a length and then the JSON header's brace.
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         tensors, about = read_safetensors(path)
     else:
-        tensors, about = _read_pickle(path)
+        tensors, heads = read_pickle(path)
     if about.get("format") != FORMAT:
-        tensors = _our_names(tensors, path)
-        heads = n_heads or about.get("n_heads")
-        about = {"format": FORMAT, "config": _dimensions(tensors, heads, path), "metadata": {}}
+        first, count = next(iter(tensors), "none"), len(tensors)
+        named = {our_name(name): tensor for name, tensor in tensors.items()}
+        tensors = {name: tensor for name, tensor in named.items() if name is not None}
+        if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
+            raise CheckpointError(
+                f"{path} holds no wav2vec 2.0 backbone that slslib knows "
+                f"({count} tensors, the first is {first!r})"
+            )
+        try:
+            config = dimensions(tensors, n_heads or heads or _heads_beside(path))
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+            raise CheckpointError(
+                f"{path}: its tensors are not an XLS-R model's: {error}"
+            ) from error
+        about = {"format": FORMAT, "config": config, "metadata": {}}
     elif n_heads:
         about["config"]["backbone"]["n_heads"] = n_heads
-    _check_finite(tensors, path)
+    if not keep_pretraining:
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(KEPT)}
+    _check_plain_and_finite(tensors, path)
     return tensors, about
+
+
+def _heads_beside(path: Path) -> int | None:
+    """Read the number of heads from a transformers folder's ``config.json``."""
+    config = path.with_name("config.json")
+    if path.name not in _OF_TRANSFORMERS or not config.is_file():
+        return None
+    try:
+        return int(json.loads(config.read_text(encoding="utf-8"))["num_attention_heads"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{config} tells no num_attention_heads: {error}") from error
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -257,159 +282,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, about
 
 
-def _stand_in(name: str) -> tuple[type, str]:
-    """Make an inert class that swallows whatever a pickle does to it."""
-    members = {
-        "__init__": lambda self, *args, **kwargs: None,
-        "__setstate__": lambda self, state: self.__dict__.update(state=state),
-    }
-    return type("Inert", (), members), name
-
-
-def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        _check_zip(path)
-    try:
-        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
-    except Exception as error:
-        raise CheckpointError(f"{path} is damaged: {error}; download or copy it again") from error
-    allowed: list[Any] = [*_ALLOWED]
-    known = {f"{g.__module__}.{g.__qualname__}" for g in allowed}
-    for name in unsafe:
-        if _STAND_INS.match(name):
-            allowed.append(_stand_in(name))
-        elif name not in known and not name.startswith("numpy"):
-            raise CheckpointError(
-                f"{path} asks for {name!r}, which weights never need: refused, nothing was run; "
-                "get the file from its official home"
-            )
-    if not zipped:
-        allowed.append((argparse.Namespace, "argparse.Namespace"))
-    try:
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be opened as weights only: {_first_line(error)}; nothing in it was run"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
-    about: dict[str, Any] = {}
-    model = content.get("model", content)
-    cfg = content.get("cfg")
-    if isinstance(cfg, Mapping) and isinstance(cfg.get("model"), Mapping):
-        about["n_heads"] = cfg["model"].get("encoder_attention_heads")
-    tensors = {
-        str(name).removeprefix("module."): value
-        for name, value in (model.items() if isinstance(model, Mapping) else ())
-        if isinstance(value, Tensor)
-    }
-    return tensors, about
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.compress_type != zipfile.ZIP_STORED:
-                    raise CheckpointError(
-                        f"{path}: {member.filename!r} is compressed, which torch.save never does; "
-                        "refused"
-                    )
-                if ".." in Path(member.filename).parts or member.filename.startswith("/"):
-                    raise CheckpointError(f"{path}: unsafe member name {member.filename!r}")
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path} is damaged: {error}; download or copy it again") from error
-
-
-def our_name(name: str) -> str | None:
-    """Translate a tensor's name in a foreign checkpoint into ours.
-
-    Args:
-        name: As fairseq, transformers or the SLS authors call it, without ``module.``.
-
-    Returns:
-        Our name, or None for the parts that only pre-training uses.
-
-    >>> our_name("ssl_model.model.encoder.layers.3.fc1.bias")
-    'backbone.model.encoder.layers.3.feed_forward.intermediate_dense.bias'
-    >>> our_name("fc0.weight")
-    'head.gate.weight'
-    """
-    part, _, rest = name.partition(".")
-    if part in _FROM_AUTHORS:
-        return f"head.{_FROM_AUTHORS[part]}.{rest}"
-    name = re.sub(r"^(ssl_model\.model\.|wav2vec2\.|wav2vec\.)", "", name)
-    if _UNUSED.match(name):
-        return None
-    for pattern, replacement in _RENAMED:
-        name, count = re.subn(f"^{pattern}", replacement, name)
-        if count:
-            break
-    return f"backbone.model.{name}"
-
-
-def _our_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Rename a foreign state dict, leaving out what only pre-training uses."""
-    ours = {our_name(name): tensor for name, tensor in tensors.items()}
-    ours.pop(None, None)
-    if "backbone.model.encoder.layer_norm.weight" not in ours:
-        raise CheckpointError(
-            f"{path} holds no wav2vec 2.0 backbone that slslib knows "
-            f"({len(tensors)} tensors, the first is {next(iter(tensors), 'none')!r})"
-        )
-    return {name: tensor for name, tensor in ours.items() if name is not None}
-
-
-def _dimensions(tensors: Mapping[str, Tensor], n_heads: int | None, path: Path) -> dict[str, Any]:
-    """Derive a detector's or backbone's config from the shapes of its tensors."""
-    model = "backbone.model."
-    try:
-        count = 1 + max(
-            int(m[1]) for k in tensors if (m := re.match(rf"{model}encoder\.layers\.(\d+)\.", k))
-        )
-        convolutions = [
-            tensors[f"{model}feature_extractor.conv_layers.{i}.conv.weight"] for i in range(7)
-        ]
-        position = tensors[f"{model}encoder.pos_conv_embed.conv.parametrizations.weight.original1"]
-        ffn = tensors[f"{model}encoder.layers.0.feed_forward.intermediate_dense.weight"]
-        backbone = XLSRConfig(
-            width=ffn.shape[1],
-            n_layers=count,
-            n_heads=n_heads,
-            ffn_width=ffn.shape[0],
-            conv_width=convolutions[0].shape[0],
-            kernels=tuple(c.shape[2] for c in convolutions),
-            pos_kernel=position.shape[2],
-            pos_groups=position.shape[0] // position.shape[1],
-        )
-        config: dict[str, Any] = {"backbone": asdict(backbone)}
-        if "head.hidden.weight" in tensors:
-            hidden, pooled = tensors["head.hidden.weight"].shape
-            frames = 3 * (pooled // (backbone.width // 3))
-            config["hidden_width"] = hidden
-            config["n_samples"] = _samples_for(backbone, frames)
-    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f"{path}: its tensors are not an XLS-R model's: {error}") from error
-    return config
-
-
-def _samples_for(backbone: XLSRConfig, frames: int) -> int:
-    """Guess the audio length of a head that pools ``frames`` (rounded down to threes)."""
-    from slslib.audio import N_SAMPLES
-
-    if backbone.n_frames(N_SAMPLES) // 3 == frames // 3:
-        return N_SAMPLES
-    return backbone.receptive_field + (frames - 1) * int(np.prod(backbone.strides))
-
-
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_plain_and_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
         # Before anything reads its elements: a file of a few bytes can claim terabytes by strides.
         if (
@@ -419,7 +292,10 @@ def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
             or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
         ):
             raise CheckpointError(f"{path}: {name!r} is not a plain dense tensor; refused")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        # NaN is both the least and the greatest; one pass, without a copy.
+        if tensor.is_floating_point() and not all(
+            bool(extreme.isfinite()) for extreme in (tensor.aminmax() if tensor.numel() else ())
+        ):
             raise CheckpointError(
                 f"{path}: {name!r} holds NaN or infinite values; the training run that wrote it "
                 "diverged, use an earlier checkpoint"

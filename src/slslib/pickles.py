@@ -1,0 +1,130 @@
+"""Open a PyTorch file from elsewhere without running anything in it.
+
+A ``.pt`` or ``.pth`` is a pickle: a program that builds objects. ``torch.load(weights_only=True)``
+alone opens it, whatever the environment says, and the few globals outside PyTorch's list that
+fairseq's containers name are replaced by inert stand-ins; everything else is refused. This is
+defence in depth, not a proof: bypasses of ``weights_only`` have been found before. Convert a file
+from elsewhere once, with ``slslib convert``, and keep the safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slslib.errors import CheckpointError
+
+# Globals that fairseq's containers name and that may be replaced by something inert.
+_STAND_INS = re.compile(
+    r"^(argparse\.Namespace|typing\.Any|collections\.defaultdict|omegaconf\..+|fairseq\..+)$"
+)
+_multiarray = importlib.import_module("numpy._core.multiarray")
+_ALLOWED: list[Any] = [
+    *(dict, list, int, np.dtype, np.ndarray, _multiarray.scalar, _multiarray._reconstruct),
+    *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")},
+]
+
+
+class _Inert:
+    """Stands in for a class of fairseq or omegaconf: holds what it is given and does nothing."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__["state"] = state
+
+
+def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
+    """Return the state dict in a PyTorch file, memory-mapped where it is a zip.
+
+    Args:
+        path: fairseq's ``.pt`` (its ``model`` is returned), an SLS ``.pth`` or a transformers
+            ``.bin``; ``module.`` before each name is removed.
+
+    Returns:
+        The tensors, and the number of attention heads where the file tells it.
+
+    Raises:
+        CheckpointError: If the file is damaged, asks for code, or holds no state dict.
+    """
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        _check_zip(path)
+    try:
+        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
+    except Exception as error:
+        raise CheckpointError(f"{path} is damaged: {error}; download or copy it again") from error
+    allowed: list[Any] = [*_ALLOWED]
+    known = {f"{g.__module__}.{g.__qualname__}" for g in allowed}
+    for name in unsafe:
+        if _STAND_INS.match(name):
+            # One class for each name: torch keeps them apart by their identity.
+            allowed.append((type("Inert", (_Inert,), {}), name))
+        elif name not in known and not name.startswith("numpy"):
+            raise CheckpointError(
+                f"{path} asks for {name!r}, which weights never need: refused, nothing was run; "
+                "get the file from its official home"
+            )
+    if not zipped:
+        allowed.append((argparse.Namespace, "argparse.Namespace"))
+    try:
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path} cannot be opened as weights only: {cause}; nothing in it was run"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
+    model = content.get("model", content)
+    tensors = {
+        str(name).removeprefix("module."): value
+        for name, value in (model.items() if isinstance(model, Mapping) else ())
+        if isinstance(value, Tensor)
+    }
+    return tensors, _heads(content.get("cfg")) or _heads(content.get("args"))
+
+
+def _heads(settings: Any, depth: int = 8) -> int | None:
+    """Look for fairseq's ``encoder_attention_heads`` in what its settings were saved as."""
+    if isinstance(settings, _Inert | argparse.Namespace):
+        settings = vars(settings)
+    if not isinstance(settings, Mapping) or not depth:
+        return None
+    heads = settings.get("encoder_attention_heads")
+    if isinstance(heads, _Inert):  # omegaconf wraps a number
+        state = vars(heads).get("state")
+        heads = state.get("_val") if isinstance(state, Mapping) else None
+    if isinstance(heads, int) and heads > 0:
+        return heads
+    # Only the model's settings: other parts of fairseq's have attention heads of their own.
+    inner = (settings.get(key) for key in ("model", "state", "_content"))
+    return next((found for value in inner if (found := _heads(value, depth - 1))), None)
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise CheckpointError(
+                        f"{path}: {member.filename!r} is compressed, which torch.save never does; "
+                        "refused"
+                    )
+                if ".." in Path(member.filename).parts or member.filename.startswith("/"):
+                    raise CheckpointError(f"{path}: unsafe member name {member.filename!r}")
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{path} is damaged: {error}; download or copy it again") from error
