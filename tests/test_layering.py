@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "slslib"
 WITHOUT_TORCH = [
     "errors", "containers", "audio", "isolate", "protocols", "scorefiles", "rawboost", "metrics",
-    "intervals", "lfcc", "voices", "minispoof", "verify", "evaluate", "plots",
+    "intervals", "lfcc", "voices", "resynthesis", "channel", "minispoof", "verify", "evaluate", "plots",
 ]  # fmt: skip
 WITH_TORCH = [
     "xlsr", "sls", "names", "pickles", "hub", "checkpoints", "detector", "data", "recipes",

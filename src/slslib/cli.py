@@ -306,21 +306,24 @@ def convert(
     return 0
 
 
-def minispoof(directory: Positional[Path], *, seed: int = 1234, jobs: int = 2) -> int:
-    """Write the embedded simulated corpus, in the layout of ASVspoof 2019 LA.
+def minispoof(
+    directory: Positional[Path], *, seed: int = 1234, scale: float = 1.0, jobs: int | None = None
+) -> int:
+    """Write the embedded simulated corpora, in the official layouts.
 
     It exists to run everything anywhere; its numbers say nothing about real deepfakes.
 
     Example: slslib minispoof data/minispoof
 
     Args:
-        directory: Folder to write; re-used if it is complete.
+        directory: Folder to write; re-used if it is complete, repaired if it is damaged.
         seed: Seed of the simulation.
-        jobs: Threads.
+        scale: Factor on the number of clips.
+        jobs: Processes, by default as many as there are cores.
     """
     from slslib.minispoof import write
 
-    print(write(directory, seed=seed, jobs=jobs))
+    print(write(directory, seed=seed, scale=scale, jobs=jobs))
     return 0
 
 
