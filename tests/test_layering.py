@@ -12,7 +12,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "slslib"
 WITHOUT_TORCH = [
     "errors", "containers", "audio", "isolate", "protocols", "scorefiles", "rawboost", "metrics",
-    "intervals", "lfcc", "voices", "resynthesis", "channel", "minispoof", "verify", "evaluate", "plots",
+    "intervals", "calibration", "lfcc", "voices", "resynthesis", "channel", "minispoof", "verify",
+    "evaluate", "plots",
 ]  # fmt: skip
 WITH_TORCH = [
     "xlsr", "sls", "names", "pickles", "hub", "checkpoints", "detector", "data", "recipes",

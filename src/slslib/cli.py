@@ -190,7 +190,7 @@ def score(
 
 def evaluate(
     *,
-    scores: Path,
+    scores: tuple[Path, ...],
     key: Path,
     format: Literal["auto", "two", "four"] = "auto",
     phase: str | None = None,
@@ -200,6 +200,10 @@ def evaluate(
     bootstrap: int = 0,
     cluster: str = "",
     by: str = "",
+    against: Path | None = None,
+    dev_scores: tuple[Path, ...] = (),
+    dev_key: Path | None = None,
+    calibrate: bool = False,
     allow_missing: bool = False,
     seed: int = 0,
     json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -210,18 +214,24 @@ def evaluate(
     --bootstrap 1000
 
     Args:
-        scores: Lines `utterance score`, or `utterance attack key score`.
+        scores: Lines `utterance score`, or `utterance attack key score`. Several files are fused.
         key: The official 2019, 2021 or In-the-Wild key.
         format: Columns of the score file; auto tells by looking.
         phase: progress, eval, hidden or all; default eval, or the only phase of the key.
         asv_scores: ASV scores, for min t-DCF; with the 2021 form --asv-key too.
         asv_key: Key of the ASV trials.
-        c012: C0,C1,C2 of the t-DCF, instead of ASV scores.
+        c012: C0,C1,C2 of the t-DCF, or a CSV file of them, instead of ASV scores.
         bootstrap: Replicates of the EER's sensitivity interval; 0 for none.
         cluster: speaker, attack or speaker,attack to resample these instead of trials.
-        by: Breakdowns: any of attack,codec,transmission,source,vocoder,speaker.
+        by: Breakdowns: any of attack,codec,transmission,source,vocoder,speaker, or a cross table
+            as in attack:codec.
+        against: Score file of another system, to compare with on the same trials.
+        dev_scores: Score file of a development set, to choose thresholds and calibration on; as
+            many as --scores.
+        dev_key: Its key.
+        calibrate: Turn the scores into log-likelihood ratios: Cllr before and after.
         allow_missing: Evaluate although trials of the key have no score; coverage is printed.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstrap and of cross-validation.
         json_: Print one JSON object.
     """
     from slslib.evaluate import evaluate as run
@@ -230,6 +240,7 @@ def evaluate(
     result = run(
         scores, key, phase=phase, format=format, asv_scores=asv_scores, asv_key=asv_key,
         c012=_three(c012), bootstrap=bootstrap, cluster=_names(cluster), by=_names(by),
+        against=against, dev_scores=dev_scores, dev_key=dev_key, calibrate=calibrate,
         allow_missing=allow_missing, seed=seed,
     )  # fmt: skip
     if json_:
@@ -402,9 +413,9 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _three(text: str | None) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
+def _three(text: str | None) -> tuple[float, float, float] | Path | None:
+    if text is None or "," not in text:
+        return Path(text) if text else None
     try:
         a, b, c = (float(part) for part in text.split(","))
     except ValueError as error:

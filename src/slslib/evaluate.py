@@ -8,12 +8,18 @@ left out.
 
 A breakdown by attack or vocoder, which bona fide speech does not have, sets the spoofed trials of
 each against all bona fide ones; one by codec, transmission, source or speaker sets spoofed against
-bona fide trials of the same condition, as the ASVspoof 2021 evaluation package does.
+bona fide trials of the same condition. Two factors make a cross table, with ``Pooled`` as its last
+row and column, as the ASVspoof 2021 evaluation package prints it (``attack:codec`` for LA,
+``vocoder:codec`` for DF).
+
+Several score files are fused, and scores are calibrated, by :mod:`slslib.calibration`: on a
+development set where one is given, else by cross-validation on the evaluated trials themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +29,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from slslib import intervals, metrics
+from slslib import calibration, intervals, metrics
 from slslib.errors import ConfigError, ScoreError
 from slslib.protocols import read_protocol, sha256_of
 from slslib.scorefiles import (
@@ -31,6 +37,7 @@ from slslib.scorefiles import (
     ScoreFormat,
     match,
     read_asv_scores,
+    read_c012,
     read_scores,
     select_phase,
 )
@@ -39,107 +46,207 @@ FACTORS = ("attack", "codec", "transmission", "source", "vocoder", "speaker")
 """The columns of a key that results can be broken down or resampled by."""
 
 _OF_SPOOF = ("attack", "vocoder")
+_POOLED = "Pooled"
 _TIES = 0.001  # percentage points
+# Conditions in the order of the evaluation package's tables; others follow by name.
+_ORDER = """
+none alaw pstn g722 ulaw gsm opus
+nocodec low_mp3 high_mp3 low_m4a high_m4a low_ogg high_ogg mp3m4a oggm4a
+traditional_vocoder waveform_concatenation neural_vocoder_autoregressive
+neural_vocoder_nonautoregressive unknown
+""".split()
+
+Paths = str | Path | Sequence[str | Path]
+# The t-DCF's weights for one condition (factor to value), and the ASV system's EER, if known.
+Weigh = Callable[[dict[str, str]], tuple[tuple[float, float, float], float | None] | None]
 
 
 def evaluate(
-    scores: str | Path,
+    scores: Paths,
     key: str | Path,
     *,
     phase: str | None = None,
     format: ScoreFormat = "auto",
     asv_scores: str | Path | None = None,
     asv_key: str | Path | None = None,
-    c012: tuple[float, float, float] | None = None,
+    c012: tuple[float, float, float] | str | Path | None = None,
     bootstrap: int = 0,
     cluster: Sequence[str] = (),
     by: Sequence[str] = (),
+    against: str | Path | None = None,
+    dev_scores: Paths = (),
+    dev_key: str | Path | None = None,
+    calibrate: bool = False,
     allow_missing: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Evaluate a score file against its key.
 
     Args:
-        scores: Score file of two or four columns.
+        scores: Score file of two or four columns; several are fused.
         key: Key of any form :func:`slslib.protocols.read_protocol` knows, with labels.
         phase: ``progress``, ``eval``, ``hidden``, or ``all`` to pool; by default ``eval`` where
             the key has it, else its only phase.
-        format: Columns of the score file.
+        format: Columns of the score files.
         asv_scores: Scores of a speaker verification system, for the min t-DCF.
         asv_key: Their key, in the 2021 form.
-        c012: The t-DCF's weights instead.
+        c012: The t-DCF's weights instead: three numbers, or a table of
+            :func:`slslib.scorefiles.read_c012`.
         bootstrap: Number of bootstrap replicates for a 95 % interval of the EER; 0 for none.
         cluster: One or two of :data:`FACTORS` to resample whole; none resamples single trials.
-        by: Which of :data:`FACTORS` to break the result down by.
+        by: Which of :data:`FACTORS` to break the result down by, or two as in ``attack:codec``.
+        against: Score file of another system on the same trials, to compare with.
+        dev_scores: Score files of the same systems on a development set, to choose thresholds,
+            calibration and fusion on.
+        dev_key: Its key.
+        calibrate: Calibrate the scores too; a fusion always is.
         allow_missing: Evaluate although trials lack a score.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstrap and of cross-validation.
 
     Returns:
         ``n_bonafide``, ``n_spoof``, ``n_missing`` (of the phase), ``n_extra`` (scored, not
         evaluated), ``phase``, ``eer_percent``, ``eer_threshold`` (accept above), ``eer_rule``,
         ``min_dcf``, ``act_dcf``, ``cllr``, ``min_cllr``, ``llr_note``, ``sha256`` of the inputs
         and ``warnings``; where asked ``eer_interval_percent``, ``bootstrap``, ``min_tdcf_2019``,
-        ``min_tdcf_2021``, ``tdcf_weights``, ``asv_eer_percent``, ``groups``; and
+        ``min_tdcf_2021``, ``tdcf_weights``, ``asv_eer_percent``, ``groups``, ``against``,
+        ``transfer`` (see :func:`slslib.calibration.transfer`), ``calibration``; and
         ``eer_tie_aware_percent`` where ties move the EER by more than 0.001 points. ``groups``
-        maps factor to value to the same quantities, with the value ``Pooled`` last.
+        maps factor to value to the same quantities, with the value ``Pooled`` last; for two
+        factors value to value to them.
 
     Raises:
         ProtocolError: The key is malformed.
         ScoreError: The scores are malformed, or do not fit the key.
         ConfigError: Options contradict each other.
     """
-    _check_options(asv_scores, asv_key, c012, bootstrap, cluster, by)
-    table, trials = read_scores(scores, format), read_protocol(key)
+    files = _list(scores)
+    _check_options(
+        files, asv_scores, asv_key, c012, bootstrap, cluster, by, _list(dev_scores), dev_key
+    )
+    trials = read_protocol(key)
     chosen, phase = select_phase(trials, phase)
-    matched = match(table, trials, phase, allow_missing)
+    tables = [read_scores(file, format) for file in files]
+    matched, systems = _join(tables, trials, phase, allow_missing)
+    dev = None
+    if dev_key is not None:
+        dev_tables = [read_scores(file, format) for file in _list(dev_scores)]
+        dev = _join(dev_tables, read_protocol(dev_key), None, allow_missing)
+    fusion, matched, dev_classes = _calibrate(matched, systems, dev, calibrate, seed)
     bonafide, spoof = _classes(matched)
     result: dict[str, Any] = {
         "n_bonafide": bonafide.size,
         "n_spoof": spoof.size,
         "n_missing": len(chosen) - len(matched),
-        "n_extra": len(table) - len(matched),
+        "n_extra": len(tables[0]) - len(matched),
         "phase": phase,
     }
     result |= _rates(bonafide, spoof)
     if bootstrap:
         result |= _interval(matched, bootstrap, tuple(cluster), seed)
-    asv = None
-    if asv_scores is not None:
-        asv = read_asv_scores(asv_scores, asv_key)
-        if phase != "all" and (asv["phase"] != "-").any():
-            asv = asv[asv["phase"] == phase]
-    result |= _tdcf(bonafide, spoof, asv, c012)
+    weigh = _weigher(asv_scores, asv_key, c012, phase)
+    result |= _tdcf(bonafide, spoof, weigh({}))
     result["act_dcf"] = metrics.act_dcf(bonafide, spoof)
     result["cllr"] = metrics.cllr(bonafide, spoof)
     result["min_cllr"] = metrics.min_cllr(bonafide, spoof)
     result["llr_note"] = "act_dcf and cllr read the scores as log-likelihood ratios"
     if by:
-        result["groups"] = {factor: _groups(matched, factor, asv) for factor in by}
-    inputs = {"scores": scores, "key": key, "asv_scores": asv_scores, "asv_key": asv_key}
+        result["groups"] = {name: _groups(matched, name.split(":"), weigh) for name in by}
+    if against is not None:
+        other, _ = _join([read_scores(against, format)], trials, phase, allow_missing)
+        result["against"] = _difference(matched, other, bootstrap, tuple(cluster), seed)
+    if dev_classes:
+        result["transfer"] = calibration.transfer(dev_classes, (bonafide, spoof))
+    result |= fusion
+    inputs = {"key": key, "asv_scores": asv_scores, "asv_key": asv_key, "against": against}
+    inputs |= {"dev_key": dev_key, "c012": None if isinstance(c012, tuple) else c012}
+    for name, paths in (("scores", files), ("dev_scores", _list(dev_scores))):
+        inputs |= {f"{name}_{k}" if k > 1 else name: path for k, path in enumerate(paths, 1)}
     result["sha256"] = {name: sha256_of(path) for name, path in inputs.items() if path is not None}
     result["warnings"] = _warnings(result, trials, matched)
     return result
 
 
+def _list(paths: Paths) -> list[str | Path]:
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
 def _check_options(
+    scores: list[str | Path],
     asv_scores: str | Path | None,
     asv_key: str | Path | None,
-    c012: tuple[float, float, float] | None,
+    c012: tuple[float, float, float] | str | Path | None,
     bootstrap: int,
     cluster: Sequence[str],
     by: Sequence[str],
+    dev_scores: list[str | Path],
+    dev_key: str | Path | None,
 ) -> None:
+    if not scores:
+        raise ConfigError("there is no score file to evaluate (--scores).")
     if asv_scores is not None and c012 is not None:
         raise ConfigError("the t-DCF's weights come from ASV scores or from C0,C1,C2: give one.")
     if asv_key is not None and asv_scores is None:
         raise ConfigError("an ASV key without ASV scores: give --asv-scores too.")
     if bootstrap < 0 or (cluster and not bootstrap):
         raise ConfigError("clusters need a number of replicates, as in --bootstrap 1000.")
-    for name in (*cluster, *by):
+    pairs = [name.split(":") for name in by]
+    for name in (*cluster, *(part for pair in pairs for part in pair)):
         if name not in FACTORS:
             raise ConfigError(f"{name!r} is not a column of keys. Known are {', '.join(FACTORS)}.")
-    if len(cluster) > 2:
-        raise ConfigError("at most two factors can be resampled together.")
+    if len(cluster) > 2 or any(len(set(pair)) != len(pair) or len(pair) > 2 for pair in pairs):
+        raise ConfigError("at most two different factors can be resampled or crossed.")
+    if (dev_key is None) != (not dev_scores) or (dev_scores and len(dev_scores) != len(scores)):
+        raise ConfigError(
+            f"{len(scores)} score files need as many --dev-scores and a --dev-key, or none."
+        )
+
+
+def _join(
+    tables: Sequence[pd.DataFrame], key: pd.DataFrame, phase: str | None, allow_missing: bool
+) -> tuple[pd.DataFrame, metrics.Floats]:
+    """Match one or several systems' scores with a key: trials, and scores x systems."""
+    matched = [match(table, key, phase, allow_missing) for table in tables]
+    first = matched[0]
+    for k, other in enumerate(matched[1:], 2):
+        if not other["utterance"].equals(first["utterance"]):
+            raise ScoreError(
+                f"score file {k} covers other trials than the first ({len(other)} and "
+                f"{len(first)}). Systems to be fused need scores of the same trials."
+            )
+    return first, np.column_stack([one["score"] for one in matched])
+
+
+def _calibrate(
+    trials: pd.DataFrame,
+    systems: metrics.Floats,
+    dev: tuple[pd.DataFrame, metrics.Floats] | None,
+    calibrate: bool,
+    seed: int,
+) -> tuple[dict[str, Any], pd.DataFrame, tuple[metrics.Floats, metrics.Floats] | None]:
+    """Calibrate or fuse: what the result says of it, the trials to evaluate, dev classes."""
+    several = systems.shape[1] > 1
+    dev_classes = _classes(dev[0]) if dev else None
+    if not (several or calibrate):
+        return {}, trials, dev_classes
+    labels = trials["label"]
+    about: dict[str, Any] = {"prior": 0.5}
+    if dev:
+        fitted = calibration.fit(dev[1], dev[0]["label"])
+        llrs, about["fitted_on"] = fitted(systems), "the development set"
+        about |= {"weights": list(fitted.weights), "offset": fitted.offset}
+        if several:
+            dev_classes = _classes(dev[0].assign(score=fitted(dev[1])))
+    else:
+        llrs, about["fitted_on"] = calibration.cross_fit(systems, labels, seed=seed), "5 folds"
+    if several:
+        about["eer_percent_of_each"] = [
+            100 * metrics.eer(column[labels == 1], column[labels == 0]).value
+            for column in systems.T
+        ]
+        return {"calibration": about}, trials.assign(score=llrs), dev_classes
+    pair = llrs[labels == 1], llrs[labels == 0]
+    about |= {"cllr": metrics.cllr(*pair), "act_dcf": metrics.act_dcf(*pair)}
+    return {"calibration": about}, trials, dev_classes
 
 
 def _classes(trials: pd.DataFrame) -> tuple[metrics.Floats, metrics.Floats]:
@@ -182,61 +289,118 @@ def _interval(
     return {"eer_interval_percent": [100 * low, 100 * high], "bootstrap": settings}
 
 
-def _tdcf(
-    bonafide: metrics.Floats,
-    spoof: metrics.Floats,
-    asv: pd.DataFrame | None,
-    c012: tuple[float, float, float] | None,
+def _difference(
+    first: pd.DataFrame, other: pd.DataFrame, n_replicates: int, cluster: tuple[str, ...], seed: int
 ) -> dict[str, Any]:
-    """Compute both forms of the min t-DCF, where weights can be had."""
-    result: dict[str, Any] = {}
-    if asv is not None:
-        target, nontarget, attacked = (asv.loc[asv["kind"] == kind, "score"] for kind in ASV_KINDS)
-        rates = metrics.asv_rates(target, nontarget, attacked)
-        c012, result["asv_eer_percent"] = metrics.tdcf_weights(rates), 100 * rates.eer
-    if c012 is not None:
-        # Attacks that the verification system never accepts cost nothing: 0 / 0 in the 2019 form.
-        if asv is None or min(c012[1:]) > 0:
-            result["min_tdcf_2019"] = metrics.min_tdcf_2019(bonafide, spoof, c012)
-        if asv is None or c012[0] + min(c012[1:]) > 0:
-            result["min_tdcf_2021"] = metrics.min_tdcf_2021(bonafide, spoof, c012)
-        result["tdcf_weights"] = [float(weight) for weight in c012]
+    """Compare two systems on the same trials, and resample the difference of their EERs."""
+    if not first["utterance"].equals(other["utterance"]):
+        raise ScoreError("the two systems have scores of different trials; score the same ones.")
+    eers = [100 * metrics.eer(*_classes(trials)).value for trials in (first, other)]
+    result: dict[str, Any] = {"eer_percent": eers[1], "difference_percent": eers[0] - eers[1]}
+    if n_replicates:
+        drawn = intervals.paired_bootstrap(
+            first["score"], other["score"], first["label"], n_replicates,
+            rng=np.random.default_rng(seed), clusters=[first[name] for name in cluster],
+        )  # fmt: skip
+        result["difference_interval_percent"] = [100 * end for end in intervals.interval(drawn)]
     return result
 
 
-def _groups(
-    trials: pd.DataFrame, factor: str, asv: pd.DataFrame | None
-) -> dict[str, dict[str, Any]]:
-    """Break a result down by one column of the key."""
-    column, scores = trials[factor], trials["score"].to_numpy()
-    is_bonafide = trials["label"].to_numpy() == 1
-    codes, values = pd.factorize(column.where(column != "-"), sort=True)
-    if not len(values):
-        raise ScoreError(f"the key has no {factor} to break down by. Use the full key.")
-    groups: dict[str, dict[str, Any]] = {}
-    for code, value in enumerate([*values, "Pooled"]):
-        chosen = (codes == code) | (value == "Pooled")
-        bonafide = scores[is_bonafide & (chosen | (factor in _OF_SPOOF))]
-        spoof = scores[~is_bonafide & chosen]
+def _weigher(
+    asv_scores: str | Path | None,
+    asv_key: str | Path | None,
+    c012: tuple[float, float, float] | str | Path | None,
+    phase: str,
+) -> Weigh:
+    """Return the function that knows the t-DCF's weights of a condition, or None."""
+    if asv_scores is not None:
+        asv = read_asv_scores(asv_scores, asv_key)
+        if phase != "all" and (asv["phase"] != "-").any():
+            asv = asv[asv["phase"] == phase]
+        return lambda condition: _asv_weights(asv, condition)
+    if c012 is not None and not isinstance(c012, tuple):
+        table = read_c012(c012, phase)
+
+        def look_up(condition: dict[str, str]) -> Any:
+            if not set(condition) <= {"attack", "codec"}:
+                return None
+            names = condition.get("attack", _POOLED), condition.get("codec", _POOLED)
+            weights = table.get(names)
+            return weights and (weights, None)
+
+        return look_up
+    return lambda condition: None if condition or c012 is None else (c012, None)
+
+
+def _asv_weights(
+    asv: pd.DataFrame, condition: dict[str, str]
+) -> tuple[tuple[float, float, float], float] | None:
+    """Compute the t-DCF's weights from the ASV trials of one condition, if the scores tell it."""
+    if not set(condition) <= {"attack", "codec"}:
+        return None
+    chosen = np.ones(len(asv), bool)
+    for name, value in condition.items():
+        chosen &= (asv[name] == value) | ((name == "attack") & (asv["kind"] != "spoof"))
+    target, nontarget, spoof = (
+        asv.loc[chosen & (asv["kind"] == kind), "score"] for kind in ASV_KINDS
+    )
+    if condition and not (target.size and nontarget.size and spoof.size):
+        return None
+    rates = metrics.asv_rates(target, nontarget, spoof)
+    return metrics.tdcf_weights(rates), rates.eer
+
+
+def _tdcf(
+    bonafide: metrics.Floats,
+    spoof: metrics.Floats,
+    known: tuple[tuple[float, float, float], float | None] | None,
+) -> dict[str, Any]:
+    """Compute both forms of the min t-DCF, where weights can be had."""
+    if known is None:
+        return {}
+    weights, asv_eer = known
+    result: dict[str, Any] = {"tdcf_weights": [float(weight) for weight in weights]}
+    # Attacks that the verification system never accepts cost nothing: 0 / 0 in the 2019 form.
+    if asv_eer is None or min(weights[1:]) > 0:
+        result["min_tdcf_2019"] = metrics.min_tdcf_2019(bonafide, spoof, weights)
+    if asv_eer is None or weights[0] + min(weights[1:]) > 0:
+        result["min_tdcf_2021"] = metrics.min_tdcf_2021(bonafide, spoof, weights)
+    if asv_eer is not None:
+        result["asv_eer_percent"] = 100 * asv_eer
+    return result
+
+
+def _groups(trials: pd.DataFrame, factors: Sequence[str], weigh: Weigh) -> dict[str, Any]:
+    """Break a result down by one column of the key, or by two."""
+    scores, is_bonafide = trials["score"].to_numpy(), trials["label"].to_numpy() == 1
+    masks: list[dict[str, np.ndarray]] = []
+    for factor in factors:
+        column = trials[factor]
+        values = [value for value in column.unique() if value != "-"]
+        if not values:
+            raise ScoreError(f"the key has no {factor} to break down by. Use the full key.")
+        rank = {value: (_ORDER.index(value) if value in _ORDER else len(_ORDER), value)
+                for value in values}  # fmt: skip
+        ordered = sorted(values, key=rank.__getitem__)
+        masks.append({value: (column == value).to_numpy() for value in ordered})
+        masks[-1][_POOLED] = np.ones(len(trials), bool)
+    groups: dict[str, Any] = {}
+    for cell in product(*masks):
+        condition = {f: v for f, v in zip(factors, cell, strict=True) if v != _POOLED}
+        is_spoof, is_compared = ~is_bonafide, is_bonafide
+        for factor, value, mask in zip(factors, cell, masks, strict=True):
+            is_spoof = is_spoof & mask[value]
+            if factor not in _OF_SPOOF:
+                is_compared = is_compared & mask[value]
+        bonafide, spoof = scores[is_compared], scores[is_spoof]
         row: dict[str, Any] = {"n_bonafide": bonafide.size, "n_spoof": spoof.size}
         if bonafide.size and spoof.size:
-            row |= _rates(bonafide, spoof)
-            row |= _tdcf(bonafide, spoof, _asv_part(asv, factor, value), None)
-        groups[value] = row
+            row |= _rates(bonafide, spoof) | _tdcf(bonafide, spoof, weigh(condition))
+        at = groups
+        for value in cell[:-1]:
+            at = at.setdefault(value, {})
+        at[cell[-1]] = row
     return groups
-
-
-def _asv_part(asv: pd.DataFrame | None, factor: str, value: str) -> pd.DataFrame | None:
-    """Choose the speaker verification trials of one condition, if the scores tell it."""
-    if asv is None or value == "Pooled":
-        return asv
-    if factor not in ("attack", "codec"):
-        return None
-    chosen = asv[factor] == value
-    if factor == "attack":
-        chosen |= asv["kind"] != "spoof"
-    part = asv[chosen]
-    return part if part["kind"].nunique() == len(ASV_KINDS) else None
 
 
 def _warnings(result: dict[str, Any], key: pd.DataFrame, matched: pd.DataFrame) -> list[str]:
@@ -268,6 +432,11 @@ def _warnings(result: dict[str, Any], key: pd.DataFrame, matched: pd.DataFrame) 
         warnings.append(
             "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
             "2019 form is not defined."
+        )
+    if result.get("calibration", {}).get("fitted_on") == "5 folds":
+        warnings.append(
+            "calibrated or fused by cross-validation on the evaluated trials themselves: an "
+            "optimistic number. A development set (--dev-scores, --dev-key) gives the honest one."
         )
     if result["n_missing"]:
         n = len(matched) + result["n_missing"]
@@ -310,23 +479,67 @@ def render(result: dict[str, Any]) -> RenderableType:
     for name, title in names.items():
         if name in result:
             summary.add_row(title, f"{result[name]:.6f}")
+    if "calibration" in result:
+        about = result["calibration"]
+        if "cllr" in about:
+            summary.add_row(f"Cllr, calibrated on {about['fitted_on']}", f"{about['cllr']:.6f}")
+            summary.add_row("act DCF, calibrated", f"{about['act_dcf']:.6f}")
+        else:
+            each = ", ".join(f"{value:.4f}" for value in about["eer_percent_of_each"])
+            summary.add_row(f"fused on {about['fitted_on']}; EER of each (%)", each)
+    if "against" in result:
+        other = result["against"]
+        text = f"{other['eer_percent']:.4f} %, difference {other['difference_percent']:+.4f}"
+        if "difference_interval_percent" in other:
+            low, high = other["difference_interval_percent"]
+            text += f" (95 %: {low:+.3f} to {high:+.3f})"
+        summary.add_row("EER of the other system", text)
     parts: list[RenderableType] = [summary]
-    for factor, groups in result.get("groups", {}).items():
-        parts.append(_render_groups(factor, groups))
+    if "transfer" in result:
+        parts.append(_render_transfer(result["transfer"]))
+    for name, groups in result.get("groups", {}).items():
+        if ":" not in name:
+            parts.append(_render_groups(name, groups))
+            continue
+        for quantity, title in _SHOWN.items():
+            if quantity in groups[_POOLED][_POOLED]:
+                parts.append(_render_cross(name, groups, quantity, title))
     parts += [Text(f"WARNING: {text}", style="bold red") for text in result["warnings"]]
     return Group(*parts)
 
 
+_SHOWN = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}
+
+
+def _render_transfer(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="Thresholds from the development set")
+    for name in ("chosen at", "threshold", "dev FRR %", "dev FAR %", "FRR %", "FAR %"):
+        table.add_column(name, justify="left" if name == "chosen at" else "right")
+    for row in rows:
+        rates = (f"{row[name]:.4f}" for name in ("dev_frr", "dev_far", "frr", "far"))
+        table.add_row(row["rule"], f"{row['threshold']:.6g}", *rates)
+    return table
+
+
+def _render_cross(name: str, groups: dict[str, Any], quantity: str, title: str) -> Table:
+    table = Table(title=f"{title} by {name.replace(':', ' and ')}")
+    table.add_column(name.partition(":")[0])
+    for value in groups[_POOLED]:
+        table.add_column(value, justify="right", style="bold" if value == _POOLED else "")
+    for value, row in groups.items():
+        numbers = [f"{cell[quantity]:.4f}" if quantity in cell else "-" for cell in row.values()]
+        table.add_row(value, *numbers, style="bold" if value == _POOLED else "")
+    return table
+
+
 def _render_groups(factor: str, groups: dict[str, dict[str, Any]]) -> Table:
-    shown = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}
-    columns = {name: title for name, title in shown.items() if name in groups["Pooled"]}
+    columns = {name: title for name, title in _SHOWN.items() if name in groups[_POOLED]}
     table = Table(title=f"By {factor}")
     table.add_column(factor)
     for title in ("bona fide", "spoof", *columns.values()):
         table.add_column(title, justify="right")
     for value, row in groups.items():
         numbers = [f"{row[name]:.4f}" if name in row else "-" for name in columns]
-        style = "bold" if value == "Pooled" else ""
         counts = (f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}")
-        table.add_row(value, *counts, *numbers, style=style)
+        table.add_row(value, *counts, *numbers, style="bold" if value == _POOLED else "")
     return table

@@ -138,6 +138,40 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
     return pd.DataFrame({**table, "score": scores})
 
 
+def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Read a table of t-DCF weights, as the ASVspoof 2021 organisers give them.
+
+    Args:
+        path: CSV with the columns ``subset,attack,codec,C0,C1,C2``, where ``Pooled`` stands for
+            all attacks or codecs.
+        phase: ``progress`` (also spelt ``prog``), ``eval`` or ``hidden``.
+
+    Returns:
+        C0, C1 and C2 by attack and codec; conditions without numbers are left out.
+
+    Raises:
+        ScoreError: The file is malformed or has no pooled weights for the phase.
+    """
+    names = ["subset", "attack", "codec", "C0", "C1", "C2"]
+    lines = read_lines(path, ScoreError)
+    if lines[0].split(",") != names:
+        raise ScoreError(f"{path}, line 1: {quote(lines[0])} where {','.join(names)!r} is needed.")
+    table = {}
+    for number, line in enumerate(lines[1:], 2):
+        subset, *condition = (cells := line.split(","))[:3]
+        try:
+            c0, c1, c2 = map(float, cells[3:])
+        except ValueError as error:
+            raise ScoreError(
+                f"{path}, line {number}: {quote(line)} is no row of weights."
+            ) from error
+        if PHASES.get({"prog": "progress"}.get(subset, subset)) == phase and math.isfinite(c0):
+            table[condition[0], condition[1]] = (c0, c1, c2)
+    if ("Pooled", "Pooled") not in table:
+        raise ScoreError(f"{path}: no pooled weights for phase {phase}. Choose another (--phase).")
+    return table
+
+
 def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFrame, str]:
     """Choose the trials of one phase; phases are never pooled unless asked.
 
