@@ -104,3 +104,86 @@ def test_no_global_state(scores):
     plots.plot_scores(*scores)
     assert dict(plt.rcParams) == before
     assert plt.get_fignums() == []
+
+
+def test_areas_state_the_rates_and_split_at_the_threshold(scores):
+    figure, axes = plots.plot_areas(*scores, [-0.5, 1.25])
+    bonafide, spoof = scores
+    frr, far = 100 * np.mean(bonafide <= -0.5), 100 * np.mean(spoof > -0.5)
+    assert axes.get_title() == f"threshold -0.50\nFRR {frr:.1f} %, FAR {far:.1f} %"
+    _, accepted, _, rejected = axes.patches
+    to_data = axes.transData.inverted()
+    ends = [patch.get_clip_box().transformed(to_data).intervalx for patch in (accepted, rejected)]
+    assert ends[0][0] == pytest.approx(-0.5)
+    assert ends[1][1] == pytest.approx(-0.5)
+    assert len(figure.axes) == 2
+
+
+def test_rates_cross_at_the_eer(scores):
+    _, axes = plots.plot_rates(*scores)
+    at = metrics.eer(*scores)
+    assert texts(axes)[2] == f"EER {100 * at.value:.2f} %"
+    (x,), (y,) = axes.lines[2].get_data()
+    assert (x, y) == (at.threshold, pytest.approx(100 * at.value))
+
+
+def test_roc_and_det_show_the_same_points(scores):
+    figure, roc = plots.plot_roc_det({"a": scores})
+    det = figure.axes[1]
+    far, accepted = roc.lines[0].get_data()
+    inside = (far > 0) & (far < 100) & (accepted > 0) & (accepted < 100)
+    x, y = det.lines[0].get_data()
+    np.testing.assert_allclose(x, ndtri(far[inside] / 100))
+    np.testing.assert_allclose(y, ndtri(1 - accepted[inside] / 100), atol=1e-9)
+
+
+def test_costs_are_sorted_and_marked():
+    _, axes = plots.plot_costs([2.0, 1.0], {"a": [0.5, 1.0]}, marks={"here": 1.5})
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1.0, 1.0], [2.0, 0.5]])
+    assert axes.lines[1].get_xdata()[0] == 1.5
+    assert texts(axes) == ["a", "here"]
+
+
+def test_replicates_show_their_intervals():
+    values = np.linspace(0.1, 0.2, 101)
+    _, axes = plots.plot_replicates({"trials": values, "nothing": np.full(5, 0.15)}, 0.15)
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [10.25, 19.75])
+    assert [text.get_text() for text in axes.texts] == ["10.25 to 19.75", "15.00 to 15.00"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["trials", "nothing"]
+
+
+def test_spectra_are_drawn_in_hertz_and_decibels():
+    _, axes = plots.plot_spectra({"a": ([0, 8000], [0.0, -90.0]), "b": ([0], [1.0])}, floor=-60)
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[0, 0], [8000, -90]])
+    assert texts(axes) == ["a", "b"]
+    assert (axes.get_xlim(), axes.get_ylim()[0]) == ((0, 8000), -60)
+
+
+def test_draws_have_a_panel_each_and_sum_to_all():
+    figure, axes = plots.plot_draws({"SNR (dB)": np.arange(40), "taps": [1, 3, 3]})
+    assert [panel.get_xlabel() for panel in figure.axes] == ["SNR (dB)", "taps"]
+    for panel in figure.axes:
+        assert sum(bar.get_height() for bar in panel.patches) == pytest.approx(100)
+    assert axes is figure.axes[0]
+
+
+def test_samples_are_cut_where_asked():
+    ramp = np.arange(16_000) / 16_000
+    _, axes = plots.plot_samples({"a": ramp, "b": -ramp}, start_s=0.5, seconds=0.01)
+    x, y = axes.lines[1].get_data()
+    assert len(x) == 160
+    np.testing.assert_allclose([x[0], y[0]], [500, -0.5])
+
+
+def test_estimates_show_value_and_interval():
+    rows = [("noise", "SSI", -2.0, -5.0, 1.0), ("phone", "SSI", 1.0, 0.0, 3.0)]
+    rows += [("noise", "LnL", 4.0, 3.5, 6.0)]
+    table = pd.DataFrame(rows, columns=["group", "name", "value", "low", "high"])
+    figure, axes = plots.plot_estimates(table, xlabel="change (points)")
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["noise", "phone"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SSI", "LnL"]
+    (bars,) = axes.containers[0].lines[2]
+    ends = [segment[:, 0] for segment in bars.get_segments()]
+    np.testing.assert_allclose(ends, [[-5, 1], [0, 3]])
+    np.testing.assert_allclose(axes.containers[1].lines[0].get_xdata(), [4])
+    assert axes.lines[-1].get_xdata()[0] == 0

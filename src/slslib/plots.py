@@ -7,7 +7,7 @@ function returns ``(figure, axes)`` and touches no global state of matplotlib.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from scipy.signal import spectrogram
@@ -24,11 +25,13 @@ from scipy.special import ndtri
 from slslib import metrics
 from slslib.audio import SAMPLE_RATE
 from slslib.errors import ConfigError
+from slslib.intervals import interval
 
 BONAFIDE = "#0072B2"
 SPOOF = "#D55E00"
 OTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # systems, never classes
 
+_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _TICKS = np.array([0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95])
 
 # A legend that cannot cover what it explains.
@@ -73,6 +76,64 @@ def plot_scores(
     return figure, axes
 
 
+def plot_areas(
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, thresholds: Sequence[float]
+) -> Plot:
+    """Draw both distributions once for each threshold, with the errors as filled areas.
+
+    Args:
+        bonafide_scores: Scores of bona fide trials; those up to the threshold are rejected.
+        spoof_scores: Those of spoofed trials; those above it are accepted.
+        thresholds: One to four.
+
+    Returns:
+        The figure and its first axes.
+    """
+    bonafide, spoof = metrics.validate(bonafide_scores, spoof_scores)
+    figure = Figure(figsize=(3.2 * len(thresholds) + 0.6, 3.2), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(thresholds), sharey=True, squeeze=False)[0]
+    edges = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=50)
+    for axes, at in zip(panels, thresholds, strict=True):
+        for scores, name, colour, hatch, side in (
+            (spoof, "spoof accepted", SPOOF, "//", (at, edges[-1])),
+            (bonafide, "bona fide rejected", BONAFIDE, None, (edges[0], at)),
+        ):
+            percent = 100 * np.histogram(scores, edges)[0] / scores.size
+            axes.stairs(percent, edges, color=colour, linewidth=1.2)
+            area = axes.stairs(
+                percent, edges, fill=True, facecolor=colour, edgecolor="white", alpha=0.6,
+                hatch=hatch, label=name,
+            )  # fmt: skip
+            area.set_clip_path(Rectangle(
+                (side[0], 0), max(side[1] - side[0], 0), 200, transform=axes.transData
+            ))  # fmt: skip
+        axes.axvline(at, color="0.2", linestyle="--")
+        frr, far = 100 * np.mean(bonafide <= at), 100 * np.mean(spoof > at)
+        axes.set_title(f"threshold {at:.2f}\nFRR {frr:.1f} %, FAR {far:.1f} %", fontsize="medium")
+        axes.set_xlabel("score")
+    panels[0].set_ylabel("trials of the class (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure, panels[0]
+
+
+def plot_rates(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> Plot:
+    """Draw both error rates over the threshold, and the EER where they cross."""
+    curve = metrics.det_curve(bonafide_scores, spoof_scores)
+    at = metrics.eer(bonafide_scores, spoof_scores)
+    figure, axes = _axes()
+    for rate, name, colour, style in (
+        (curve.frr, "FRR: bona fide rejected", BONAFIDE, "-"),
+        (curve.far, "FAR: spoof accepted", SPOOF, "--"),
+    ):
+        axes.step(
+            curve.thresholds, 100 * rate, where="post", color=colour, linestyle=style, label=name
+        )
+    axes.plot(at.threshold, 100 * at.value, "ko", label=f"EER {100 * at.value:.2f} %")
+    axes.set(xlabel="threshold (score)", ylabel="error rate (%)", ylim=(0, 100))
+    axes.legend(**_ABOVE)
+    return figure, axes
+
+
 def plot_det(systems: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Plot:
     """Draw detection error trade-off curves, both axes on the normal-deviate scale.
 
@@ -82,13 +143,51 @@ def plot_det(systems: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Plot:
     Raises:
         ConfigError: If there is no system, or more than there are distinct styles.
     """
-    styles = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
+    figure, axes = _axes(4.8, 4.8)
+    _draw_det(axes, systems)
+    return figure, axes
+
+
+def plot_roc_det(systems: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Plot:
+    """Draw the same curves twice: as a ROC on linear axes, and as a DET.
+
+    Args:
+        systems: As for :func:`plot_det`.
+
+    Returns:
+        The figure and the axes of the ROC.
+
+    Raises:
+        ConfigError: As :func:`plot_det`.
+    """
+    with sns.axes_style("whitegrid", {"grid.color": "0.9"}):
+        figure = Figure(figsize=(9.6, 4.8), dpi=120, layout="constrained")
+        roc, det = figure.subplots(1, 2)
+    _draw_det(det, systems)
+    for (name, (bonafide, spoof)), colour, style in _styled(systems):
+        curve, at = metrics.det_curve(bonafide, spoof), metrics.eer(bonafide, spoof)
+        roc.plot(100 * curve.far, 100 - 100 * curve.frr, color=colour, linestyle=style, label=name)
+        roc.plot(100 * at.value, 100 - 100 * at.value, "o", color=colour, markersize=5)
+    roc.plot([0, 100], [100, 0], color="0.7", linewidth=0.8, zorder=0)
+    roc.set(
+        aspect="equal", title="ROC", xlabel="false acceptance rate: spoof accepted (%)",
+        ylabel="bona fide accepted (%)",
+    )  # fmt: skip
+    det.set_title("DET")
+    return figure, roc
+
+
+def _styled(
+    systems: Mapping[str, tuple[ArrayLike, ArrayLike]],
+) -> Iterator[tuple[tuple[str, tuple[ArrayLike, ArrayLike]], str, Any]]:
+    """Give each system a colour and a line style."""
     if not 1 <= len(systems) <= len(OTHER):
         raise ConfigError(f"{len(systems)} systems: a readable DET plot has 1 to {len(OTHER)}")
-    figure, axes = _axes(4.8, 4.8)
-    for (name, (bonafide, spoof)), colour, style in zip(
-        systems.items(), OTHER, styles, strict=False
-    ):
+    return zip(systems.items(), OTHER, _STYLES, strict=False)
+
+
+def _draw_det(axes: Axes, systems: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
+    for (name, (bonafide, spoof)), colour, style in _styled(systems):
         curve, at = metrics.det_curve(bonafide, spoof), metrics.eer(bonafide, spoof)
         inside = (curve.far > 0) & (curve.far < 1) & (curve.frr > 0) & (curve.frr < 1)
         axes.plot(
@@ -108,6 +207,68 @@ def plot_det(systems: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Plot:
         ylabel="false rejection rate: bona fide rejected (%)",
     )  # fmt: skip
     axes.legend(loc="upper right")
+
+
+def plot_costs(
+    x: ArrayLike,
+    costs: Mapping[str, ArrayLike],
+    *,
+    marks: Mapping[str, float] | None = None,
+    xlabel: str = "threshold (score)",
+    ylabel: str = "normalised cost",
+) -> Plot:
+    """Draw costs over a threshold or a prior; 1 is what a detector that hears nothing costs.
+
+    Args:
+        x: Positions, in any order.
+        costs: One cost for each position, by name.
+        marks: Positions to mark by a line, by name.
+        xlabel: What the positions are, with their unit.
+        ylabel: What is on the other axis.
+    """
+    figure, axes = _axes()
+    order = np.argsort(np.asarray(x), kind="stable")
+    for (name, values), colour, style in zip(costs.items(), OTHER, _STYLES, strict=False):
+        axes.plot(
+            np.asarray(x)[order], np.asarray(values)[order], color=colour, linestyle=style,
+            label=name,
+        )  # fmt: skip
+    for (name, at), style in zip((marks or {}).items(), ("--", ":", "-."), strict=False):
+        axes.axvline(at, color="0.2", linewidth=1, linestyle=style, label=name)
+    axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_ylim(bottom=0)
+    axes.legend(**_ABOVE)
+    return figure, axes
+
+
+def plot_replicates(
+    replicates: Mapping[str, ArrayLike], estimate: float, *, xlabel: str = "EER (%)"
+) -> Plot:
+    """Draw bootstrap distributions above one another, each with its 95 % interval.
+
+    Args:
+        replicates: Fractions, as :mod:`slslib.intervals` draws them, by what was resampled.
+        estimate: The fraction found on the trials themselves.
+        xlabel: What was resampled.
+    """
+    figure, axes = _axes(6.4, 1.2 + 0.6 * len(replicates))
+    for row, (name, values) in enumerate(replicates.items()):
+        percent = 100 * np.asarray(values, float)
+        low, high = interval(percent)
+        if np.ptp(percent) > 0:
+            for body in axes.violinplot(
+                [percent], [-row], orientation="horizontal", widths=0.7, showextrema=False
+            )["bodies"]:  # type: ignore[attr-defined]
+                body.set(facecolor=OTHER[3], alpha=0.5, edgecolor="none")
+        axes.plot([low, high], [-row, -row], color="0.1", linewidth=2, label=name)
+        axes.annotate(
+            f"{low:.2f} to {high:.2f}", ((low + high) / 2, -row), xytext=(0, 5), ha="center",
+            textcoords="offset points", fontsize="small",
+        )  # fmt: skip
+    axes.axvline(100 * estimate, color="0.4", linestyle="--", linewidth=1)
+    axes.set_yticks(-np.arange(len(replicates)), list(replicates))
+    axes.set(xlabel=xlabel)
     return figure, axes
 
 
@@ -224,6 +385,99 @@ def plot_spectrograms(recordings: Mapping[str, ArrayLike], *, max_seconds: float
     panels[0].set_ylabel("frequency (kHz)")
     figure.colorbar(image, ax=list(panels), label="power (dB re full scale)")
     return figure, panels[0]
+
+
+def plot_spectra(
+    spectra: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    ylabel: str = "magnitude (dB)",
+    floor: float | None = None,
+) -> Plot:
+    """Draw filter responses or spectra over frequency.
+
+    Args:
+        spectra: ``(frequencies in Hz, levels in dB)`` by name; up to five.
+        ylabel: What the levels are, with their unit.
+        floor: Lowest level shown, in dB.
+    """
+    figure, axes = _axes()
+    styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+    for (name, (x, y)), colour, style in zip(spectra.items(), OTHER, styles, strict=False):
+        axes.plot(np.asarray(x), np.asarray(y), color=colour, linestyle=style, label=name)
+    axes.set(xlabel="frequency (Hz)", ylabel=ylabel, xlim=(0, SAMPLE_RATE / 2))
+    if floor is not None:
+        axes.set_ylim(bottom=floor)
+    axes.legend(**_ABOVE)
+    return figure, axes
+
+
+def plot_draws(draws: Mapping[str, ArrayLike]) -> Plot:
+    """Draw the distribution of each of some quantities, side by side.
+
+    Args:
+        draws: Values by what they are, with their unit.
+
+    Returns:
+        The figure and its first axes.
+    """
+    figure = Figure(figsize=(2.9 * len(draws) + 0.5, 2.6), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(draws), squeeze=False)[0]
+    for axes, (name, values) in zip(panels, draws.items(), strict=True):
+        share = np.full(np.size(values), 100 / np.size(values))
+        axes.hist(np.ravel(values), bins=20, weights=share, color=OTHER[3], edgecolor="white")
+        axes.set_xlabel(name)
+    panels[0].set_ylabel("draws (%)")
+    return figure, panels[0]
+
+
+def plot_samples(
+    recordings: Mapping[str, ArrayLike], *, start_s: float = 0.0, seconds: float = 0.01
+) -> Plot:
+    """Draw single samples of recordings over one another; the first one is the reference.
+
+    Args:
+        recordings: Samples at 16 kHz by name.
+        start_s: Where to begin.
+        seconds: How much to show.
+    """
+    figure, axes = _axes(6.4, 3.0)
+    part = slice(int(start_s * SAMPLE_RATE), int((start_s + seconds) * SAMPLE_RATE))
+    for (name, samples), colour, marker in zip(
+        recordings.items(), ("0.3", *OTHER[1:]), (None, "o", "s", "^"), strict=False
+    ):
+        y = np.asarray(samples)[part]
+        x = 1000 * (start_s + np.arange(len(y)) / SAMPLE_RATE)
+        line = "-" if marker is None else "none"
+        axes.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, label=name)
+    axes.set(xlabel="time (ms)", ylabel="sample (full scale = 1)")
+    axes.legend(**_ABOVE)
+    return figure, axes
+
+
+def plot_estimates(table: pd.DataFrame, *, xlabel: str, reference: float | None = 0.0) -> Plot:
+    """Draw estimates with their intervals: a row for each group, a mark for each name in it.
+
+    Args:
+        table: ``group``, ``name``, ``value``, ``low`` and ``high``; up to five names.
+        xlabel: What is estimated, with its unit.
+        reference: Value to mark by a line; None for no line.
+    """
+    groups, names = table["group"].unique(), table["name"].unique()
+    figure, axes = _axes(6.8, 1.2 + 0.16 * len(groups) * (len(names) + 1.5))
+    for k, (name, colour, marker) in enumerate(zip(names, OTHER, "os^Dv", strict=False)):
+        own = table[table["name"] == name]
+        rows = [list(groups).index(group) for group in own["group"]]
+        ends = [own["value"] - own["low"], own["high"] - own["value"]]
+        axes.errorbar(
+            own["value"], np.array(rows) + 0.8 * ((k + 0.5) / len(names) - 0.5), xerr=ends,
+            fmt=marker, color=colour, markersize=4, capsize=2, linewidth=1, label=name,
+        )  # fmt: skip
+    if reference is not None:
+        axes.axvline(reference, color="0.2", linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.set(xlabel=xlabel, ylim=(len(groups) - 0.4, -0.6))
+    figure.legend(loc="outside upper center", ncols=min(5, len(names)))
+    return figure, axes
 
 
 def save(plot: Plot, path: str | Path) -> None:
