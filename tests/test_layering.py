@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "slslib"
 WITHOUT_TORCH = [
     "errors", "containers", "audio", "isolate", "protocols", "scorefiles", "rawboost", "metrics",
     "intervals", "calibration", "lfcc", "voices", "resynthesis", "channel", "minispoof", "verify",
-    "evaluate", "plots",
+    "evaluate", "reproduce", "plots", "report",
 ]  # fmt: skip
 WITH_TORCH = [
     "xlsr", "sls", "names", "pickles", "hub", "checkpoints", "detector", "data", "recipes",

@@ -1,8 +1,16 @@
-"""Mend three things that Sphinx and the theme get wrong on this book's pages."""
+"""Mend three things that Sphinx and the theme get wrong; show results/*.json as tables."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+from slslib.reproduce import to_markdown
 
 
 def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
@@ -32,8 +40,23 @@ def skip_aliases(
     return True if text.startswith("Alias for field number") else None
 
 
+class ReproductionTable(SphinxDirective):
+    """The rows of a file that `slslib reproduce --out` wrote, named relative to the page."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        text = to_markdown(json.loads(Path(path).read_text(encoding="utf-8")))
+        parent = nodes.container()
+        self.state.nested_parse(StringList(text.splitlines(), path), 0, parent)
+        return parent.children
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx: the scripts after the theme's, the docstrings before napoleon's."""
+    app.add_directive("reproduction-table", ReproductionTable)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)

@@ -252,6 +252,44 @@ def evaluate(
     return 0
 
 
+def reproduce(
+    *,
+    data: Path = _DATA,
+    out: Path | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    offline: bool = False,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Recompute published results from published score files.
+
+    Files that are not below --data are downloaded from pinned commits and checked. Rows that need
+    files nobody can download name them, and the command that measures the row.
+
+    Example: slslib reproduce --data ~/corpora --out reproduction.json
+
+    Args:
+        data: Folder that may hold score files, keys and own measurements; default SLSLIB_DATA.
+        out: Write the result as JSON to this file too.
+        bootstrap: Replicates of the sensitivity intervals.
+        seed: Seed of the bootstrap.
+        offline: Make no connection.
+        json_: Print one JSON object.
+    """
+    from slslib.reproduce import render, succeeded
+    from slslib.reproduce import reproduce as run
+
+    result = run(data, bootstrap=bootstrap, seed=seed, offline=offline)
+    text = json.dumps(result, indent=1) + "\n"
+    if out:
+        _write(out, text)
+    if json_:
+        print(text, end="")
+    else:
+        _show(render(result))
+    return 0 if succeeded(result) else 1
+
+
 def detect(
     files: Positional[tuple[Path, ...]],
     *,
@@ -343,6 +381,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "score": score,
     "evaluate": evaluate,
+    "reproduce": reproduce,
     "detect": detect,
     "convert": convert,
     "minispoof": minispoof,
