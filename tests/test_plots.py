@@ -51,6 +51,31 @@ def test_gates():
     np.testing.assert_allclose(axes.containers[0].lines[0].get_ydata(), gates[0])
 
 
+def test_layers():
+    values = np.linspace(0, 1, 24)
+    _, axes = plots.plot_layers({"a": values, "b": values**2}, ylabel="share (%)", reference=0.5)
+    assert texts(axes) == ["a", "b"]
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), values**2)
+    assert list(axes.lines[1].get_xdata()[[0, -1]]) == [1, 24]
+    assert list(axes.lines[2].get_ydata()) == [0.5, 0.5]
+
+
+def test_layer_table_has_zero_in_the_middle_of_its_colours():
+    table = pd.DataFrame([[0.0, -3.0], [1.0, 2.0]], index=["M01", "M02"], columns=[1, 2])
+    _, axes = plots.plot_layer_table(table, label="difference")
+    (image,) = axes.get_images()
+    np.testing.assert_array_equal(image.get_array(), table)
+    assert image.get_clim() == (-3.0, 3.0)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["M01", "M02"]
+
+
+def test_planes_show_time_from_left_to_right():
+    plane = np.arange(12.0).reshape(4, 3)
+    figure, axes = plots.plot_planes({"before": plane, "after": plane[:2]})
+    np.testing.assert_array_equal(axes.get_images()[0].get_array(), plane.T)
+    assert [a.get_title() for a in figure.axes[:2]] == ["before", "after"]
+
+
 @pytest.mark.parametrize("dev", [False, True])
 def test_learning(dev):
     log = pd.DataFrame({"epoch": [0, 1, 2], "train_loss": [0.7, 0.5, 0.4]})

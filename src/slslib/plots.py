@@ -297,6 +297,73 @@ def plot_gates(gates: ArrayLike, labels: ArrayLike) -> Plot:
     return figure, axes
 
 
+def plot_layers(
+    lines: Mapping[str, ArrayLike], *, ylabel: str, reference: float | None = None
+) -> Plot:
+    """Draw one value for each transformer layer, a line for each name.
+
+    Args:
+        lines: Values of layer 1, 2, ... by name; up to five names.
+        ylabel: What the values are, with their unit.
+        reference: Value to mark by a dashed line.
+    """
+    figure, axes = _axes()
+    for (name, values), colour, marker in zip(lines.items(), OTHER, "os^Dv", strict=False):
+        layers = np.arange(1, np.size(values) + 1)
+        axes.plot(
+            layers, np.asarray(values), color=colour, marker=marker, markersize=4, linewidth=1,
+            label=name,
+        )  # fmt: skip
+    if reference is not None:
+        axes.axhline(reference, color="0.2", linestyle="--", linewidth=1)
+    axes.set(xlabel="transformer layer", ylabel=ylabel)
+    axes.set_xticks(layers[:: max(1, len(layers) // 12)])
+    axes.legend(**_ABOVE)
+    return figure, axes
+
+
+def plot_layer_table(table: pd.DataFrame, *, label: str) -> Plot:
+    """Draw a table of signed values, a row for each name and a column for each layer, as colours.
+
+    Args:
+        table: Values; the index names the rows, the columns are layers.
+        label: What the values are, with their unit.
+    """
+    figure, axes = _axes(6.8, 1.2 + 0.3 * len(table))
+    values = table.to_numpy(float)
+    top = np.abs(values).max() or 1.0
+    image = axes.imshow(values, aspect="auto", cmap="PuOr", vmin=-top, vmax=top)
+    axes.grid(False)
+    axes.set_yticks(range(len(table)), [str(name) for name in table.index])
+    columns = range(0, table.shape[1], max(1, table.shape[1] // 12))
+    axes.set_xticks(columns, [str(table.columns[i]) for i in columns])
+    axes.set_xlabel("transformer layer")
+    figure.colorbar(image, ax=axes, label=label)
+    return figure, axes
+
+
+def plot_planes(planes: Mapping[str, ArrayLike]) -> Plot:
+    """Draw planes of features side by side, each on a colour scale of its own.
+
+    Args:
+        planes: Arrays of shape (frames, dimensions) by title; up to four.
+
+    Returns:
+        The figure and its first axes.
+    """
+    figure = Figure(figsize=(2.5 * len(planes) + 0.4, 3.0), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(planes), squeeze=False)[0]
+    for axes, (title, plane) in zip(panels, planes.items(), strict=True):
+        image = axes.imshow(
+            np.asarray(plane, float).T, origin="lower", aspect="auto", cmap="viridis",
+            interpolation="nearest",
+        )  # fmt: skip
+        axes.set(title=title, xlabel="frame")
+        figure.colorbar(image, ax=axes, location="bottom")
+    panels[0].set_ylabel("dimension")
+    return figure, panels[0]
+
+
 def plot_learning(log: pd.DataFrame) -> Plot:
     """Draw loss and development EER over the epochs of a run.
 
