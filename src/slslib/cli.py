@@ -290,6 +290,51 @@ def reproduce(
     return 0 if succeeded(result) else 1
 
 
+def report(
+    items: Positional[tuple[Path, ...]],
+    *,
+    out: Path = Path("report.html"),
+    key: Path | None = None,
+    phase: str | None = None,
+    asv_scores: Path | None = None,
+    asv_key: Path | None = None,
+    c012: str | None = None,
+    bootstrap: int = 1000,
+    cluster: str = "",
+    by: str = "",
+    seed: int = 0,
+) -> int:
+    """Write one page about score files and training runs: tables, figures, provenance.
+
+    Example: slslib report scores.txt runs/v1 --key key.txt --by attack --out report.html
+
+    Args:
+        items: Score files of the same trials, and folders of training runs.
+        out: Page to write: .html, which needs no other file, or .md.
+        key: Key of the score files.
+        phase: As for `slslib evaluate`, like all that follow.
+        asv_scores: ASV scores, for min t-DCF.
+        asv_key: Key of the ASV trials.
+        c012: C0,C1,C2 of the t-DCF, or a CSV file of them, instead of ASV scores.
+        bootstrap: Replicates of the intervals; 0 for none.
+        cluster: Resample these instead of trials.
+        by: Breakdowns.
+        seed: Seed of the bootstrap.
+    """
+    from slslib.report import report as run
+    from slslib.report import to_html
+
+    if out.suffix not in (".html", ".md"):
+        raise ConfigError(f"--out {out}: the page is .html or .md.")
+    text = run(
+        items, key=key, phase=phase, bootstrap=bootstrap, cluster=_names(cluster), by=_names(by),
+        seed=seed, asv_scores=asv_scores, asv_key=asv_key, c012=_three(c012),
+    )  # fmt: skip
+    _write(out, to_html(text) if out.suffix == ".html" else text)
+    print(out)
+    return 0
+
+
 def detect(
     files: Positional[tuple[Path, ...]],
     *,
@@ -382,6 +427,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "score": score,
     "evaluate": evaluate,
     "reproduce": reproduce,
+    "report": report,
     "detect": detect,
     "convert": convert,
     "minispoof": minispoof,
