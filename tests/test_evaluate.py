@@ -223,6 +223,121 @@ def test_conditions_of_one_class_are_counted_without_a_rate(tmp_path):
     assert "s2" in shown(result)
 
 
+def test_cross_tables_are_laid_out_as_the_evaluation_package_does(data):
+    result = evaluate(
+        data.score, data.key, asv_scores=data.asv, asv_key=data.asv_key, by=("attack:codec",)
+    )
+    groups = result["groups"]["attack:codec"]
+    assert list(groups) == ["A07", "A08", "A19", "Pooled"]
+    assert all(list(row) == ["none", "alaw", "opus", "Pooled"] for row in groups.values())
+    mask, b = data.phases == "eval", data.labels == 1
+    for attack, row in groups.items():
+        for codec, cell in row.items():
+            chosen = mask & ((data.codecs == codec) | (codec == "Pooled"))
+            chosen &= b | (data.attacks == attack) | (attack == "Pooled")
+            expected = metrics.eer(*data.classes(chosen))
+            assert cell["eer_percent"] == 100 * expected.value
+            # The weights are those of the ASV trials of the cell.
+            assert 0 < cell["min_tdcf_2021"] <= 1
+    assert groups["Pooled"]["Pooled"]["min_tdcf_2021"] == result["min_tdcf_2021"]
+    assert len({str(c["tdcf_weights"]) for row in groups.values() for c in row.values()}) == 16
+    text = shown(result)
+    assert "EER % by attack and codec" in text
+    assert "min t-DCF (2021) by attack and codec" in text
+
+
+def test_weights_can_come_from_a_table(data, tmp_path):
+    table = tmp_path / "c012.csv"
+    table.write_text(
+        "subset,attack,codec,C0,C1,C2\n"
+        "eval,Pooled,Pooled,0.06,0.88,0.44\neval,A07,alaw,0.05,0.89,0.45\n"
+        "eval,A08,alaw,nan,nan,nan\nprog,Pooled,Pooled,0.1,0.8,0.3\n"
+    )
+    result = evaluate(data.score, data.key, c012=table, by=("attack:codec", "speaker"))
+    assert result["tdcf_weights"] == [0.06, 0.88, 0.44]
+    direct = evaluate(data.score, data.key, c012=(0.06, 0.88, 0.44))
+    assert result["min_tdcf_2021"] == direct["min_tdcf_2021"]
+    cells = result["groups"]["attack:codec"]
+    assert cells["A07"]["alaw"]["tdcf_weights"] == [0.05, 0.89, 0.45]
+    assert "tdcf_weights" not in cells["A08"]["alaw"]
+    assert "tdcf_weights" not in result["groups"]["speaker"]["LA_0000"]
+    assert "c012" in result["sha256"]
+    progress = evaluate(data.score, data.key, c012=table, phase="progress")
+    assert progress["tdcf_weights"] == [0.1, 0.8, 0.3]
+    with pytest.raises(ScoreError, match="no pooled weights for phase hidden"):
+        evaluate(data.score, data.key, c012=table, phase="hidden")
+
+
+def other_scores(data, name="other.txt", seed=5, noise=1.0):
+    path = data.folder / name
+    values = data.scores + np.random.default_rng(seed).normal(0, noise, data.scores.size)
+    path.write_text("".join(f"{u} {float(v)!r}\n" for u, v in zip(data.names, values, strict=True)))
+    return path
+
+
+def test_another_system_is_compared_on_the_same_trials(data):
+    worse = other_scores(data)
+    one, two = evaluate(data.score, data.key), evaluate(worse, data.key)
+    result = evaluate(data.score, data.key, against=worse, bootstrap=200, cluster=("speaker",))
+    other = result["against"]
+    assert other["eer_percent"] == two["eer_percent"]
+    assert other["difference_percent"] == one["eer_percent"] - two["eer_percent"]
+    low, high = other["difference_interval_percent"]
+    assert low < other["difference_percent"] < high
+    assert "EER of the other system" in shown(result)
+    assert (
+        "difference_interval_percent"
+        not in evaluate(data.score, data.key, against=worse)["against"]
+    )
+
+
+def test_several_score_files_are_fused(data):
+    files = [other_scores(data, "a.txt", 5), other_scores(data, "b.txt", 6)]
+    alone = [evaluate(file, data.key)["eer_percent"] for file in files]
+    result = evaluate(files, data.key)
+    about = result["calibration"]
+    assert about["eer_percent_of_each"] == alone
+    assert result["eer_percent"] < np.mean(alone)
+    assert about["fitted_on"] == "5 folds"
+    assert any("cross-validation on the evaluated trials" in text for text in result["warnings"])
+    assert set(result["sha256"]) == {"scores", "scores_2", "key"}
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert "EER of each" in shown(result)
+    lines = files[1].read_text().splitlines(keepends=True)
+    at = next(k for k in range(400) if data.phases[k] == "eval")
+    files[1].write_text("".join(lines[:at] + lines[at + 1 :]))
+    with pytest.raises(ScoreError, match="score file 2 covers other trials"):
+        evaluate(files, data.key, allow_missing=True)
+
+
+def test_thresholds_and_calibration_come_from_the_development_set(data, tmp_path):
+    (tmp_path / "dev").mkdir()
+    dev = Set(tmp_path / "dev", seed=9)
+    dev.write_scores(3 * dev.scores + 1)
+    data.write_scores(3 * data.scores + 1)
+    result = evaluate(data.score, data.key, dev_scores=dev.score, dev_key=dev.key, calibrate=True)
+    point = metrics.eer(*(3 * part + 1 for part in dev.classes(dev.phases == "eval")))
+    row = result["transfer"][0]
+    assert (row["rule"], row["threshold"]) == ("EER", point.threshold)
+    mask = data.phases == "eval"
+    b, s = (3 * part + 1 for part in data.classes(mask))
+    assert row["frr"] == pytest.approx(100 * np.mean(b <= point.threshold))
+    assert row["far"] == pytest.approx(100 * np.mean(s > point.threshold))
+    about = result["calibration"]
+    assert about["fitted_on"] == "the development set"
+    assert result["min_cllr"] <= about["cllr"] < result["cllr"]
+    assert result["eer_percent"] == evaluate(data.score, data.key)["eer_percent"]
+    text = shown(result)
+    assert "Thresholds from the development set" in text
+    assert "Cllr, calibrated on the development set" in text
+    fused = evaluate(
+        [data.score, other_scores(data)], data.key, dev_key=dev.key,
+        dev_scores=[dev.score, other_scores(dev)],
+    )  # fmt: skip
+    assert len(fused["calibration"]["weights"]) == 2
+    assert len(fused["transfer"]) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -231,6 +346,10 @@ def test_conditions_of_one_class_are_counted_without_a_rate(tmp_path):
         ({"cluster": ("speaker",)}, "number of replicates"),
         ({"bootstrap": -1}, "number of replicates"),
         ({"by": ("label",)}, "'label' is not a column"),
+        ({"by": ("attack:codec:speaker",)}, "at most two"),
+        ({"by": ("attack:attack",)}, "at most two different"),
+        ({"dev_scores": ("x",)}, "need as many --dev-scores and a --dev-key"),
+        ({"dev_key": "x", "dev_scores": ("x", "y")}, "1 score files need as many"),
         ({"bootstrap": 9, "cluster": ("speaker", "attack", "codec")}, "at most two"),
     ],
 )
@@ -306,3 +425,34 @@ def test_la_2021_progress_with_official_weights(shared):
     assert result["min_tdcf_2021"] == pytest.approx(0.583554, abs=1e-6)
     assert (result["n_bonafide"], result["n_spoof"]) == (1676, 14788)
     assert result["n_extra"] == 181566 - 16464
+
+
+@pytest.mark.shared
+def test_the_official_tables_fit_the_official_weights(shared):
+    """The package's table of min t-DCF values lies between ASV floor and 1 in our layout of it.
+
+    The floor C0 / (C0 + min(C1, C2)) of a cell is the cost of a perfect countermeasure. Of the
+    5,040 orders of the seven codecs only two leave every one of the 112 cells above its floor.
+    """
+    from slslib.evaluate import _ORDER
+    from slslib.scorefiles import read_c012
+
+    folder = shared / "scores" / "la2021"
+    weights = read_c012(folder / "c012_official.csv", "eval")
+    with (folder / "official_notebook_LFCC-GMM_tables.csv").open() as file:
+        cells = [r for r in csv.DictReader(file) if (r["track"], r["metric"]) == ("LA", "min_tDCF")]
+    assert list(dict.fromkeys(cell["col"] for cell in cells)) == [
+        *(f"C{k}" for k in range(1, 8)), "Pooled"
+    ]  # fmt: skip
+
+    def below(codecs):
+        names = {f"C{k}": codec for k, codec in enumerate(codecs, 1)} | {"Pooled": "Pooled"}
+        n = 0
+        for cell in cells:
+            c0, c1, c2 = weights[cell["row"], names[cell["col"]]]
+            n += not c0 / (c0 + min(c1, c2)) - 6e-5 <= float(cell["value"]) <= 1
+        return n
+
+    assert len(cells) == 112
+    assert below(_ORDER[:7]) == 0
+    assert below(sorted(_ORDER[:7])) > 0

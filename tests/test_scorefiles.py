@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from slslib.errors import ConfigError, ScoreError
 from slslib.protocols import read_protocol
-from slslib.scorefiles import format_score, match, read_asv_scores, read_scores, select_phase
+from slslib.scorefiles import (
+    format_score,
+    match,
+    read_asv_scores,
+    read_c012,
+    read_scores,
+    select_phase,
+)
 
 
 def write(path, text):
@@ -222,6 +229,20 @@ def test_asv_scores_of_2021_go_line_by_line_with_their_key(tmp_path):
             write(path, "LA_1 u1 3\nLA_1 u2 -3\nLA_1 u3 0.5\n"),
             write(tmp_path / "key", ASV_KEY.replace(" target", " bonafide")),
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("attack,codec,C0,C1,C2\n", "line 1: 'attack,codec,C0,C1,C2' where"),
+        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2\n", "line 2: 'eval,A07,alaw,1,2' is no"),
+        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,x\n", "line 2"),
+        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,3\n", "no pooled weights for phase eval"),
+    ],
+)
+def test_malformed_tables_of_weights_are_refused(tmp_path, text, message):
+    with pytest.raises(ScoreError, match=message):
+        read_c012(write(tmp_path / "c012.csv", text), "eval")
 
 
 @settings(deadline=None, max_examples=80)
