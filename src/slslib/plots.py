@@ -238,7 +238,7 @@ def plot_costs(
     axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.set_ylim(bottom=0)
-    axes.legend(**_ABOVE)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure, axes
 
 
