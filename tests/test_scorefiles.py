@@ -98,6 +98,12 @@ MALFORMED = {
     "one column": (b"a\n", "line 1: 1 columns"),
     "three columns": (b"a b 1\n", "line 1: 3 columns"),
     "columns change": (b"a 1\nb A07 spoof 1\n", "line 2: 4 columns where line 1 has 2"),
+    "other space": ("a\u2003b 1\n".encode(), "line 1: 3 columns"),
+    "other space below": ("a 1\nb\u20032 1\n".encode(), "line 2: utterance name"),
+    "other space at the first score": (
+        "a\u20031\n".encode(),
+        "line 1: 1 columns where line 1 has 2",
+    ),
     "blank line": (b"a 1\n\nb 1\n", "line 2: blank line"),
     "nul": (b"a 1\nb\0 1\n", "line 2: control character"),
     "not text": (b"a 1\n\xff\xfe 1\n", "line 2: not UTF-8"),

@@ -72,7 +72,7 @@ def read_scores(path: str | Path, format: ScoreFormat = "auto") -> pd.DataFrame:
             f"{path}, line 1: {n} columns where {' or '.join(map(str, wanted))} are expected: "
             f"{quote(lines[0])}. Write 'utterance score' or 'utterance attack key score'."
         )
-    columns = _columns(path, lines, n)
+    columns = split_columns(path, lines, n, ScoreError)
     check_utterances(path, columns[0], 1, ScoreError)
     frame = pd.DataFrame({"utterance": columns[0], "score": _numbers(path, columns[-1])})
     if n == 4:
@@ -104,7 +104,7 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
         ScoreError: A file is malformed, or the two do not fit line by line.
     """
     lines = read_lines(path, ScoreError, whole_last_line=True)
-    first, second, values = _columns(path, lines, 3)
+    first, second, values = split_columns(path, lines, 3, ScoreError)
     scores = _numbers(path, values)
     table = {"kind": second, "attack": first, "codec": ["-"] * len(first)}
     table["phase"] = table["codec"]
@@ -117,7 +117,7 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
                 f"{path}, line 1: {quote(lines[0])} has no target, nontarget or spoof in its "
                 "second column. Scores of the 2021 form need their key (--asv-key)."
             )
-        rows = _columns(key, read_lines(key, ScoreError), 8)
+        rows = split_columns(key, read_lines(key, ScoreError), 8, ScoreError)
         table = {"kind": rows[5], "attack": rows[4], "codec": rows[2], "phase": rows[7]}
         source = key
         if rows[1] != second:
@@ -281,14 +281,6 @@ def _agree(key: pd.DataFrame, scores: pd.DataFrame, column: str) -> None:
             f"{key['utterance'][k]} has {scores[column][k]} there and {key[column][k]} in the key. "
             "Use the key the scores were made with."
         )
-
-
-def _columns(path: str | Path, lines: Sequence[str], n: int) -> list[list[str]]:
-    columns: list[list[str]] = [[] for _ in range(n)]
-    for part in split_columns(path, lines, n, ScoreError):
-        for column, values in zip(columns, part, strict=True):
-            column.extend(values)
-    return columns
 
 
 def _numbers(path: str | Path, values: Sequence[str]) -> np.ndarray:
