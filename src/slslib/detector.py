@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slslib.audio import N_SAMPLES
-from slslib.checkpoints import FORMAT, read_checkpoint, resolve, save_safetensors
+from slslib.checkpoints import FORMAT, from_hub, read_checkpoint, resolve, save_safetensors
 from slslib.errors import CheckpointError
 from slslib.sls import BONAFIDE, SPOOF, SLSHead
 from slslib.xlsr import XLSR, Attention, XLSRConfig
@@ -153,6 +153,37 @@ class Detector(nn.Module):
         load_state(detector, tensors, path)
         detector.metadata = dict(about.get("metadata", {}))
         return detector.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repository: str,
+        filename: str = "model.safetensors",
+        *,
+        revision: str | None = None,
+        sha256: str | None = None,
+        attention: Attention = "eager",
+        n_heads: int | None = None,
+    ) -> Self:
+        """Load a detector from the Hugging Face hub; the first time it is downloaded.
+
+        What is downloaded is checked, converted to safetensors once, and read from there
+        afterwards (:func:`slslib.checkpoints.from_hub`).
+
+        Args:
+            repository: ``owner/name``.
+            filename: Path of the file in the repository, in any format that :meth:`load` reads.
+            revision: Branch, tag or commit; a commit pins the file.
+            sha256: What the file's SHA-256 must be.
+            attention: See :class:`slslib.xlsr.XLSR`.
+            n_heads: See :meth:`load`.
+
+        Raises:
+            CheckpointError: With the cause (network, name, permission, wrong bytes, not a
+                detector) and the remedy.
+        """
+        path = from_hub(repository, filename, revision=revision, sha256=sha256)
+        return cls.load(path, attention=attention, n_heads=n_heads)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, attention: Attention = "eager") -> Self:
