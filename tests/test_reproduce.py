@@ -15,7 +15,7 @@ import pytest
 
 from slslib import reproduce as module
 from slslib.errors import ScoreError
-from slslib.reproduce import FILES, ROWS, File, render, reproduce, succeeded, to_markdown
+from slslib.reproduce import FILES, ROWS, File, notes, render, reproduce, succeeded, to_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY, SCORES = ROWS[0].key, ROWS[0].scores
@@ -88,6 +88,9 @@ def test_a_broken_download_is_told(web, tmp_path):
     (web / Path(SCORES).name).unlink()
     result = reproduce(tmp_path, bootstrap=20)
     assert "404" in result["unreachable"][SCORES]
+    assert f"Could not be downloaded:\n- {SCORES}: HTTPError" in notes(result)
+    assert f"- {SCORES}: http://127.0.0.1" in notes(result)
+    assert "slslib score --checkpoint hub:sukhdeveyash" in notes(result)
     assert SCORES in [one["file"] for one in result["missing"]]
 
 

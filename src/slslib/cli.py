@@ -276,7 +276,7 @@ def reproduce(
         offline: Make no connection.
         json_: Print one JSON object.
     """
-    from slslib.reproduce import render, succeeded
+    from slslib.reproduce import notes, render, succeeded
     from slslib.reproduce import reproduce as run
 
     result = run(data, bootstrap=bootstrap, seed=seed, offline=offline)
@@ -287,6 +287,7 @@ def reproduce(
         print(text, end="")
     else:
         _show(render(result))
+        print(notes(result))
     return 0 if succeeded(result) else 1
 
 
@@ -381,21 +382,29 @@ def detect(
 
 
 def convert(
-    checkpoint: Positional[str], out: Positional[Path], *, n_heads: int | None = None
+    checkpoint: Positional[str],
+    out: Positional[Path],
+    *,
+    n_heads: int | None = None,
+    data_parallel: bool = False,
 ) -> int:
-    """Rewrite a detector's checkpoint as safetensors, a format that cannot hold code.
+    """Rewrite a checkpoint: safetensors, the authors' .pth, or a transformers folder.
+
+    safetensors is a format that cannot hold code: keep that.
 
     Example: slslib convert epoch_2.pth epoch_2.safetensors
 
     Args:
-        checkpoint: safetensors or .pth file, run folder, or hub:owner/name[/file][@revision].
-        out: File to write.
+        checkpoint: safetensors, .pth, fairseq .pt, transformers or run folder, mini, or
+            hub:owner/name[/file][@revision].
+        out: OUT.safetensors, OUT.pth, or a new folder for transformers.
         n_heads: Attention heads, which a .pth does not tell; default width / 64.
+        data_parallel: Put module. before each name of a .pth, as nn.DataParallel needs.
     """
-    from slslib.checkpoints import resolve
-    from slslib.detector import Detector
+    from slslib.convert import convert as run
 
-    Detector.load(resolve(checkpoint), n_heads=n_heads).save(out)
+    for note in run(checkpoint, out, n_heads=n_heads, data_parallel=data_parallel):
+        print(_paragraph(f"slslib: {note}"), file=sys.stderr)
     print(out)
     return 0
 

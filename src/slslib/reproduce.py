@@ -7,7 +7,8 @@ or the command that would turn it into one of the others are named.
 
 A file is looked for below the data folder, under the name in :data:`FILES`, and otherwise
 downloaded with pooch from a pinned commit of its public repository. Either way its bytes must have
-the SHA-256 given here (or, for files seen only through their repository's tree, the git blob id).
+the SHA-256 that ``published.toml`` states (or the git blob id, for files seen only in the tree of
+their repository).
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,15 +32,6 @@ from slslib import __version__
 from slslib.errors import ScoreError
 from slslib.evaluate import evaluate
 from slslib.protocols import sha256_of
-
-_RAW = "https://raw.githubusercontent.com"
-_AUTHORS = f"{_RAW}/QiShanZhang/SLSforASVspoof-2021-DF/82e8af0ad85348ec7989e49b75a3d196b948913f"
-_REPRODUCTION = (
-    f"{_RAW}/Yash-Sukhdeve/XLS-R-SLS-Deepfake-Detection/c8055c87b49ccfa00119287189d0950c915f1780"
-)
-_RAWGAT = f"{_RAW}/eurecom-asp/RawGAT-ST-antispoofing/e3b049f79b3cd9552e66f6d0ba844cbb9399c479"
-_KEYS = "{0}-keys-full.tar.gz, https://www.asvspoof.org/index2021.html"
-_WILD_HOME = "In-the-Wild, https://deepfake-total.com/in_the_wild"
 
 
 @dataclass(frozen=True)
@@ -58,97 +52,18 @@ class File:
         return self.source.startswith("http") and self.hash.startswith("sha256:")
 
 
-FILES = {
-    "scores/in_the_wild/sls_authors.txt": File(
-        f"{_AUTHORS}/scores/scores_Wild.txt",
-        "sha256:74329719d877005bd3c318ad04e570c6d5a69b184112b7813e6461228694dbec",
-    ),
-    "scores/in_the_wild/sls_repro_v1.txt": File(
-        f"{_REPRODUCTION}/experiments/v1/scores/scores_Wild_ours.txt",
-        "sha256:9bf496567135bd58d606e837d4e69535e126b41072966c4b7963be213bc0cca6",
-    ),
-    "scores/in_the_wild/sls_repro_v2.txt": File(
-        f"{_REPRODUCTION}/experiments/v2/scores/scores_Wild_v2.txt",
-        "sha256:94fe701623b9a281f6dac2c762a06bf74ca451229efc1e33834746f118971466",
-    ),
-    "scores/in_the_wild/key_in_the_wild.txt": File(
-        f"{_REPRODUCTION}/keys/in_the_wild_key.txt",
-        "sha256:a477b2489f10c6fa99ccfd7f7e573fdad362b51cd3d6a9189133adeb821e2423",
-    ),
-    "release_in_the_wild/meta.csv": File(_WILD_HOME),
-    "scores/la2019/rawgat_st_mul.txt": File(
-        f"{_RAWGAT}/Pre_trained_models/RawGAT_ST_mul/Scores.txt",
-        "sha256:a5e2e13c62aeaf6c8e4a4283f17376c46fa0410999c6c4d47a37c6a56eee5aab",
-    ),
-    "scores/la2019/key_cm_eval.txt": File(
-        f"{_RAWGAT}/database/ASVspoof2019.LA.cm.eval.trl.txt",
-        "sha256:84fce576efff092269a0a6ad247d2e9f2f7b4d4e25a4545efb2518da92708036",
-    ),
-    "scores/la2019/asv_eval_scores.txt": File(
-        f"{_RAWGAT}/tDCF_python/ASV_scores/ASVspoof2019.LA.asv.eval.gi.trl.scores.txt",
-        "sha256:e049f322fef221a7e549dc973bb4cf508e9de221eed27dd09a25d46dee595a33",
-    ),
-    "scores/la2021/baseline_LFCC-GMM.txt": File(
-        f"keys/LA/CM/LFCC-GMM/score.txt in {_KEYS.format('LA')}",
-        "sha256:8e1f200d75727b464a9799f9357692fabc858ea763eddce3ee59d6bb2a55a720",
-    ),
-    "scores/la2021/key_cm_progress.txt": File(
-        "lines '- utterance - - - label - progress' of the progress trials in keys/LA/CM/"
-        f"trial_metadata.txt in {_KEYS.format('LA')}",
-        "sha256:8b977095d964497e1f11b9da755b8853172918064e132748a83c79387b8f44d5",
-    ),
-    "scores/la2021/c012_official.csv": File(
-        f"the LA-C012 tables of {_KEYS.format('LA')}, as CSV (subset,attack,codec,C0,C1,C2)",
-        "sha256:c674f0631c4359df284bc3490b8540fcd88cb605f066a27cbc6cf82ca67ac582",
-    ),
-    "scores/la2021/sls_authors.txt": File(
-        f"{_AUTHORS}/scores/scores_LA.txt", "git:c9506ed99c04eccb59bf70e55c3503045a507a73"
-    ),
-    "scores/la2021/sls_repro_v1.txt": File(
-        f"{_REPRODUCTION}/experiments/v1/scores/scores_LA_ours.txt",
-        "git:ed2d676f0c7137d96c7139db8ec76921189feed9",
-    ),
-    "scores/la2021/sls_repro_v2.txt": File(
-        f"{_REPRODUCTION}/experiments/v2/scores/scores_LA_v2.txt",
-        "git:34509f60dcbefbed4a0f65cbfd4850e1110f1b59",
-    ),
-    "scores/df2021/sls_authors.txt": File(
-        f"{_AUTHORS}/scores/scores_DF.txt", "git:3eeb18d2e660aad198e57fb6f7186438757b99d0"
-    ),
-    "scores/df2021/sls_repro_v1.txt": File(
-        f"{_REPRODUCTION}/experiments/v1/scores/scores_DF_ours.txt",
-        "git:765a9bec0fd511dfef646b766f8c23a8ff1f7b66",
-    ),
-    "scores/df2021/sls_repro_v2.txt": File(
-        f"{_REPRODUCTION}/experiments/v2/scores/scores_DF_v2.txt",
-        "git:88a42a6c83406f2e46e7078311d33f1a7cd57dac",
-    ),
-    "keys/LA/CM/trial_metadata.txt": File(_KEYS.format("LA")),
-    "keys/LA/ASV/trial_metadata.txt": File(_KEYS.format("LA")),
-    "keys/LA/ASV/ASVTorch_Kaldi/score.txt": File(_KEYS.format("LA")),
-    "keys/DF/CM/trial_metadata.txt": File(_KEYS.format("DF")),
-    "keys/DF/CM/LFCC-GMM/score.txt": File(_KEYS.format("DF")),
-}
-"""The published files by their names below the data folder."""
-
-_V1, _V2 = (
-    f"hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/{name}"
-    for name in ("v1/epoch_2.pth", "v2/epoch_16.pth")
-)
-_PAPER = "THE-AUTHORS'-CHECKPOINT.pth"  # from the address in their README, on Google Drive
-
-
 @dataclass(frozen=True)
 class Row:
     """One system on one corpus.
 
     Attributes:
-        name: Of the row, and of the score file that a measurement here would write.
+        name: Of the row, and of the score file that a measurement here writes.
         corpus: The corpus as a reader calls it, with the phase.
         system: The system.
         scores: Name of its published score file in :data:`FILES`.
         key: Name of the key.
         published: The published values.
+        published_by: Where they stand.
         asv: Names of the ASV scores and, for 2021, their key.
         c012: Name of a table of t-DCF weights instead.
         phase: What to evaluate; by default what :func:`slslib.evaluate.evaluate` chooses.
@@ -164,69 +79,24 @@ class Row:
     scores: str
     key: str
     published: dict[str, float] = field(default_factory=dict)
-    asv: tuple[str, ...] = ()
+    published_by: str = ""
+    asv: Sequence[str] = ()
     c012: str = ""
     phase: str | None = None
     spec: str = ""
     checkpoint: str = ""
-    clusters: tuple[tuple[str, ...], ...] = ()
+    clusters: Sequence[Sequence[str]] = ()
     cluster_key: str = ""
 
 
-def _rows() -> list[Row]:
-    """The rows of the table, in its order."""
-    rows = []
-    systems = (("authors", "SLS, authors", _PAPER), ("repro_v1", "SLS v1", _V1),
-               ("repro_v2", "SLS v2", _V2))  # fmt: skip
-    wild, la, df = (7.46, 7.84, 12.67), (2.87, 3.51, 3.47), (1.92, 2.14, 3.75)
-    both = (("speaker",), ("speaker", "attack"))
-    la_key, df_key = (f"keys/{track}/CM/trial_metadata.txt" for track in ("LA", "DF"))
-    la_asv = ("keys/LA/ASV/ASVTorch_Kaldi/score.txt", "keys/LA/ASV/trial_metadata.txt")
-    for (name, system, checkpoint), eer in zip(systems, wild, strict=True):
-        rows.append(Row(
-            f"in_the_wild_{name}", "In-the-Wild", system, f"scores/in_the_wild/sls_{name}.txt",
-            "scores/in_the_wild/key_in_the_wild.txt", {"eer_percent": eer}, spec="in-the-wild",
-            checkpoint=checkpoint, clusters=(("speaker",),),
-            cluster_key="release_in_the_wild/meta.csv",
-        ))  # fmt: skip
-    for (name, system, checkpoint), eer in zip(systems, df, strict=True):
-        rows.append(Row(
-            f"df2021_{name}", "ASVspoof 2021 DF, eval", system, f"scores/df2021/sls_{name}.txt",
-            df_key, {"eer_percent": eer}, phase="eval", spec="asvspoof2021-df",
-            checkpoint=checkpoint, clusters=both,
-        ))  # fmt: skip
-    for (name, system, checkpoint), eer in zip(systems, la, strict=True):
-        tdcf = {"min_tdcf_2021": 0.2701} if name == "repro_v1" else {}
-        rows.append(Row(
-            f"la2021_{name}", "ASVspoof 2021 LA, eval", system, f"scores/la2021/sls_{name}.txt",
-            la_key, {"eer_percent": eer} | tdcf, la_asv, phase="eval", spec="asvspoof2021-la",
-            checkpoint=checkpoint, clusters=both,
-        ))  # fmt: skip
-    rows.append(Row(
-        "la2019_rawgat_st", "ASVspoof 2019 LA, eval", "RawGAT-ST (mul)",
-        "scores/la2019/rawgat_st_mul.txt", "scores/la2019/key_cm_eval.txt",
-        {"eer_percent": 1.06, "min_tdcf_2019": 0.0335}, ("scores/la2019/asv_eval_scores.txt",),
-        clusters=both,
-    ))  # fmt: skip
-    baseline = "scores/la2021/baseline_LFCC-GMM.txt"
-    rows.append(Row(
-        "la2021_progress_lfcc_gmm", "ASVspoof 2021 LA, progress", "LFCC-GMM baseline", baseline,
-        "scores/la2021/key_cm_progress.txt", c012="scores/la2021/c012_official.csv",
-        phase="progress",
-    ))  # fmt: skip
-    rows.append(Row(
-        "la2021_lfcc_gmm", "ASVspoof 2021 LA, eval", "LFCC-GMM baseline", baseline, la_key,
-        {"eer_percent": 19.30, "min_tdcf_2021": 0.5758}, la_asv, phase="eval", clusters=both,
-    ))  # fmt: skip
-    rows.append(Row(
-        "df2021_lfcc_gmm", "ASVspoof 2021 DF, eval", "LFCC-GMM baseline",
-        "keys/DF/CM/LFCC-GMM/score.txt", df_key, {"eer_percent": 25.25}, phase="eval",
-        clusters=both,
-    ))  # fmt: skip
-    return rows
+_PUBLISHED = tomllib.loads(
+    resources.files("slslib").joinpath("published.toml").read_text(encoding="utf-8")
+)
 
+FILES = {name: File(**entry) for name, entry in _PUBLISHED["files"].items()}
+"""The published files by their names below the data folder."""
 
-ROWS = _rows()
+ROWS = [Row(**entry) for entry in _PUBLISHED["rows"]]
 """The rows of the table."""
 
 _SIGNIFICANT = ("eer_percent", "min_tdcf_2019", "min_tdcf_2021", "asv_eer_percent")
@@ -339,21 +209,20 @@ def reproduce(
 def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, Any]:
     about: dict[str, Any] = {
         "name": row.name, "corpus": row.corpus, "system": row.system, "status": "published",
-        "published": row.published,
+        "published": row.published, "published_by": row.published_by,
     }  # fmt: skip
+    if row.checkpoint:
+        about["command"] = (
+            f"slslib score --checkpoint {row.checkpoint} --corpus {row.spec} --data ROOT "
+            f"--out ROOT/scores/measured/{row.name}.txt && slslib reproduce --data ROOT"
+        )
     measured = store.data / "scores" / "measured" / f"{row.name}.txt"
     names = [row.key, *row.asv, *([row.c012] if row.c012 else [])]
     names += [] if measured.is_file() else [row.scores]
     found = {name: store.get(name) for name in names}
     paths = {name: path for name, path in found.items() if path}
     if missing := [name for name in names if name not in paths]:
-        about["missing"] = missing
-        if row.checkpoint:
-            about["command"] = (
-                f"slslib score --checkpoint {row.checkpoint} --corpus {row.spec} --data ROOT "
-                f"--out ROOT/scores/measured/{row.name}.txt && slslib reproduce --data ROOT"
-            )
-        return about
+        return about | {"missing": missing}
     scores = measured if measured.is_file() else paths[row.scores]
     options: dict[str, Any] = {"phase": row.phase, "bootstrap": bootstrap, "seed": seed}
     asv: dict[str, Any] = {"c012": paths[row.c012]} if row.c012 else {}
@@ -470,19 +339,27 @@ def render(result: dict[str, Any]) -> RenderableType:
         table.add_column(name, justify="right" if name == "EER %" else "left")
     for line in cells:
         table.add_row(*line, style="red" if "DIFFERS" in line[-1] else "")
-    parts: list[RenderableType] = [table, *map(Text, _difference_lines(result))]
-    sections: list[tuple[str, Sequence[str]]] = [
-        ("Not at hand:", [f"{one['file']}: {one['where']}" for one in result["missing"]]),
-        ("To measure a row:",
-         [f"{row['corpus']}, {row['system']}: {row['command']}"
-          for row in result["rows"] if "command" in row]),
-        ("Could not be downloaded:",
-         [f"{name}: {reason}" for name, reason in result["unreachable"].items()]),
-    ]  # fmt: skip
-    for title, lines in sections:
-        if lines:
-            parts += [Text(f"\n{title}", style="bold"), *(Text(f"- {line}") for line in lines)]
-    return Group(*parts)
+    return Group(table, *map(Text, _difference_lines(result)))
+
+
+def notes(result: dict[str, Any]) -> str:
+    """Say what is missing and how to measure a row, in lines that can be copied whole."""
+    sections = {
+        "Not at hand, by the name below ROOT, and where to get it:": [
+            f"{one['file']}: {one['where']}" for one in result["missing"]
+        ],
+        "To measure a row, with its corpus in ROOT:": [
+            f"{row['corpus']}, {row['system']}:\n    {row['command']}"
+            for row in result["rows"] if "command" in row
+        ],
+        "Could not be downloaded:": [
+            f"{name}: {reason}" for name, reason in result["unreachable"].items()
+        ],
+    }  # fmt: skip
+    return "\n".join(
+        "\n".join(["", title, *(f"- {line}" for line in lines)])
+        for title, lines in sections.items() if lines
+    )  # fmt: skip
 
 
 def succeeded(result: dict[str, Any]) -> bool:
