@@ -129,8 +129,8 @@ body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; backgrou
 main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
 h1, h2, h3 { line-height: 1.25; margin: 2rem 0 .75rem; }
 h2 { border-bottom: 1px solid #ccc; padding-bottom: .25rem; }
-table { display: block; overflow-x: auto; margin: 1rem 0; border-collapse: collapse; font-size: .9rem;
-        font-variant-numeric: tabular-nums; }
+table { display: block; overflow-x: auto; margin: 1rem 0; border-collapse: collapse;
+        font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid #ddd; }
 th:not([style]) { text-align: left; }
 th { border-bottom: 2px solid #888; }
