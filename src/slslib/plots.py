@@ -468,13 +468,12 @@ def plot_spectra(
         floor: Lowest level shown, in dB.
     """
     figure, axes = _axes()
-    styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-    for (name, (x, y)), colour, style in zip(spectra.items(), OTHER, styles, strict=False):
+    for (name, (x, y)), colour, style in zip(spectra.items(), OTHER, _STYLES, strict=False):
         axes.plot(np.asarray(x), np.asarray(y), color=colour, linestyle=style, label=name)
     axes.set(xlabel="frequency (Hz)", ylabel=ylabel, xlim=(0, SAMPLE_RATE / 2))
     if floor is not None:
         axes.set_ylim(bottom=floor)
-    axes.legend(**_ABOVE)
+    figure.legend(loc="outside upper center", ncols=len(spectra))
     return figure, axes
 
 
@@ -488,7 +487,8 @@ def plot_draws(draws: Mapping[str, ArrayLike]) -> Plot:
         The figure and its first axes.
     """
     figure = Figure(figsize=(2.9 * len(draws) + 0.5, 2.6), dpi=120, layout="constrained")
-    panels = figure.subplots(1, len(draws), squeeze=False)[0]
+    with sns.axes_style("whitegrid", {"grid.color": "0.9"}):
+        panels = figure.subplots(1, len(draws), squeeze=False)[0]
     for axes, (name, values) in zip(panels, draws.items(), strict=True):
         share = np.full(np.size(values), 100 / np.size(values))
         axes.hist(np.ravel(values), bins=20, weights=share, color=OTHER[3], edgecolor="white")
@@ -533,10 +533,10 @@ def plot_estimates(table: pd.DataFrame, *, xlabel: str, reference: float | None 
     figure, axes = _axes(6.8, 1.2 + 0.16 * len(groups) * (len(names) + 1.5))
     for k, (name, colour, marker) in enumerate(zip(names, OTHER, "os^Dv", strict=False)):
         own = table[table["name"] == name]
-        rows = [list(groups).index(group) for group in own["group"]]
-        ends = [own["value"] - own["low"], own["high"] - own["value"]]
+        rows = np.array([list(groups).index(group) for group in own["group"]])
+        value, low, high = own[["value", "low", "high"]].to_numpy(float).T
         axes.errorbar(
-            own["value"], np.array(rows) + 0.8 * ((k + 0.5) / len(names) - 0.5), xerr=ends,
+            value, rows + 0.8 * ((k + 0.5) / len(names) - 0.5), xerr=[value - low, high - value],
             fmt=marker, color=colour, markersize=4, capsize=2, linewidth=1, label=name,
         )  # fmt: skip
     if reference is not None:
