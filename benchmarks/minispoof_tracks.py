@@ -1,0 +1,138 @@
+"""Train the recipe `mini` on MiniSpoof over several seeds and score every track.
+
+    python benchmarks/minispoof_tracks.py --out results/minispoof_tracks.json
+
+Everything goes through the command line that the README shows. The corpus is a simulation: the
+numbers say whether it is a good teacher (dev < LA, DF < In-the-Wild; known < unknown attacks), and
+nothing about any benchmark. The LFCC baseline is beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from provenance import provenance
+
+from slslib import metrics
+from slslib.lfcc import baseline_scores
+from slslib.protocols import Corpus, open_corpus
+from slslib.scorefiles import match, read_scores
+
+TRACKS = {
+    "dev": "asvspoof2019-la:dev",
+    "LA": "asvspoof2021-la",
+    "DF": "asvspoof2021-df",
+    "In-the-Wild": "in-the-wild",
+}
+
+
+def slslib(*arguments: object) -> float:
+    """Run a command; return the seconds it took."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "slslib", *map(str, arguments)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def eers(scores: pd.DataFrame, corpus: Corpus, known: set[str]) -> dict[str, Any]:
+    """Return the EERs (%) of a track: pooled, known, unknown attacks, and each attack."""
+    trials = match(scores, corpus.trials)
+    bonafide = trials.score[trials.label == 1].to_numpy()
+    spoof = trials[trials.label == 0]
+
+    def eer(part: pd.DataFrame) -> float | None:
+        return (
+            round(100 * metrics.eer(bonafide, part.score.to_numpy()).value, 2)
+            if len(part)
+            else None
+        )
+
+    return {
+        "pooled": eer(spoof),
+        "known": eer(spoof[spoof.attack.isin(known)]),
+        "unknown": eer(spoof[~spoof.attack.isin(known)]),
+        "by_attack": {str(name): eer(part) for name, part in spoof.groupby("attack")},
+    }
+
+
+def mean(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and standard deviation over runs of each track's three EERs."""
+    summary: dict[str, Any] = {}
+    for track in TRACKS:
+        for kind in ("pooled", "known", "unknown"):
+            values = [run["eer_percent"][track][kind] for run in runs]
+            if None not in values:
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                summary.setdefault(track, {})[kind] = {
+                    "mean": float(np.mean(values)),
+                    "std": spread,
+                }
+    return summary
+
+
+def main() -> None:
+    """Measure and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="MiniSpoof, if it exists already")
+    parser.add_argument("--recipe", default="mini")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1234, 4321, 4569])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep", type=Path, help="folder that keeps the runs")
+    parser.add_argument("options", nargs="*", help="further options of `slslib train`, after --")
+    args = parser.parse_args()
+    where = provenance("torch", "transformers", "numpy", "scikit-learn", "librosa")
+    with tempfile.TemporaryDirectory() as name:
+        folder = args.keep or Path(name)
+        data, seconds = args.data or folder / "minispoof", {}
+        seconds["minispoof"] = slslib("minispoof", data)
+        corpora = {track: open_corpus(spec, data) for track, spec in TRACKS.items()}
+        train = open_corpus("asvspoof2019-la:train", data)
+        known = set(train.trials.attack) - {"-"}
+        baseline = {
+            track: eers(baseline_scores(train, corpus, progress=False), corpus, known)
+            for track, corpus in corpora.items()
+        }
+        runs = []
+        for seed in args.seeds:
+            run = folder / f"run_{seed}"
+            options = ("--data", data, "--out", run, "--seed", seed, *args.options)
+            result: dict[str, Any] = {"seed": seed, "seconds": {}, "eer_percent": {}}
+            result["seconds"]["train"] = slslib("train", args.recipe, *options)
+            log = list(csv.DictReader((run / "log.csv").read_text().splitlines()))
+            result["dev_eer_percent_by_epoch"] = [float(row["dev_eer_percent"]) for row in log]
+            for track, spec in TRACKS.items():
+                out = folder / f"{seed}_{track}.txt"
+                where_to = ("--corpus", spec, "--data", data, "--out", out)
+                result["seconds"][track] = slslib("score", "--checkpoint", run, *where_to)
+                result["eer_percent"][track] = eers(read_scores(out), corpora[track], known)
+            runs.append(result)
+            print(json.dumps(result), flush=True)
+    report = {
+        "what": "equal error rates (%) on MiniSpoof, a simulation, of the recipe mini over seeds "
+        "and of LFCC + logistic regression; measured here",
+        "recipe": args.recipe,
+        "options": args.options,
+        "known_attacks": sorted(known),
+        "seconds": seconds,
+        "summary": mean(runs),
+        "runs": runs,
+        "lfcc_logistic_regression": baseline,
+        **where,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report["summary"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
