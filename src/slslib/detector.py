@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from slslib.audio import N_SAMPLES
 from slslib.checkpoints import FORMAT, from_hub, read_checkpoint, resolve, save_safetensors
 from slslib.errors import CheckpointError
+from slslib.fairseq import FairseqXLSR
 from slslib.sls import BONAFIDE, SPOOF, SLSHead
 from slslib.xlsr import XLSR, Attention, XLSRConfig
 
@@ -235,7 +236,23 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
     module.requires_grad_(True)
 
 
-def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
+@overload
+def load_backbone(
+    path: str | Path,
+    *,
+    n_heads: int | None = None,
+    implementation: Literal["transformers"] = "transformers",
+) -> XLSR: ...
+@overload
+def load_backbone(
+    path: str | Path, *, n_heads: int | None = None, implementation: Literal["fairseq"]
+) -> FairseqXLSR: ...
+def load_backbone(
+    path: str | Path,
+    *,
+    n_heads: int | None = None,
+    implementation: Literal["transformers", "fairseq"] = "transformers",
+) -> XLSR | FairseqXLSR:
     """Read the backbone of any checkpoint that holds one.
 
     Args:
@@ -244,6 +261,8 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
             :func:`slslib.checkpoints.resolve` knows.
         n_heads: Attention heads, which the weights do not tell; by default what the file says,
             else width / 64.
+        implementation: ``"fairseq"`` computes in the original framework, an optional extra, to
+            compare with (:mod:`slslib.fairseq`).
 
     Returns:
         A backbone in evaluation mode on the CPU; its ``card`` says where the weights come from,
@@ -251,6 +270,7 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
+        ConfigError: If fairseq is asked for and not installed.
     """
     path = resolve(path, "backbone")
     tensors, about = read_checkpoint(path, n_heads=n_heads)
@@ -263,6 +283,10 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     prefix = "backbone."
     inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     load_state(backbone, inside, path)
+    if implementation == "fairseq":
+        original = FairseqXLSR(config)
+        original.load(backbone.state_dict(), path)
+        return original.eval()
     backbone.card = dict(about.get("card", {}))
     return backbone.eval()
 

@@ -1,0 +1,95 @@
+"""The backbone in fairseq, the framework of the original, to compare with.
+
+An optional extra: ``pip install --no-build-isolation -c constraints.txt fairseq-fixed==0.12.3.1``
+builds it from source. Nothing else in slslib needs it, and weights reach it through
+:mod:`slslib.checkpoints`, never through fairseq's own loader, which runs what a file asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slslib.errors import CheckpointError, ConfigError
+from slslib.names import fairseq_name
+from slslib.xlsr import XLSRConfig
+
+
+class FairseqXLSR(nn.Module):
+    """A ``Wav2Vec2Model`` of fairseq with the interface of :class:`slslib.xlsr.XLSR`.
+
+    Attributes:
+        config: Dimensions.
+        model: The fairseq module, without the parts that only pre-training uses.
+    """
+
+    def __init__(self, config: XLSRConfig) -> None:
+        """Build a backbone with random weights.
+
+        Raises:
+            ConfigError: If fairseq is not installed.
+        """
+        super().__init__()
+        try:
+            from fairseq.models.wav2vec import Wav2Vec2Config, Wav2Vec2Model
+        except ImportError as error:
+            raise ConfigError(
+                f"fairseq does not import ({error}); install it by `pip install "
+                "--no-build-isolation -c constraints.txt fairseq-fixed==0.12.3.1`"
+            ) from error
+        self.config = config
+        # Nothing stochastic, as in the XLS-R checkpoint; fairseq's own defaults are not 0.
+        off = (
+            *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop"),
+            *("dropout_input", "dropout_features"),
+        )
+        shapes = zip(config.kernels, config.strides, strict=True)
+        settings = Wav2Vec2Config(
+            **dict.fromkeys(off, 0.0),
+            extractor_mode="layer_norm",
+            layer_norm_first=True,
+            conv_bias=True,
+            conv_feature_layers=str([(config.conv_width, k, s) for k, s in shapes]),
+            encoder_layers=config.n_layers,
+            encoder_embed_dim=config.width,
+            encoder_ffn_embed_dim=config.ffn_width or 4 * config.width,
+            encoder_attention_heads=config.heads,
+            conv_pos=config.pos_kernel,
+            conv_pos_groups=config.pos_groups,
+        )
+        self.model: Any = Wav2Vec2Model(settings)
+        self.model.remove_pretraining_modules()
+        self.model.mask_emb = None
+
+    def layers(self, waveform: Float[Tensor, "batch samples"]) -> Iterator[Tensor]:
+        """Yield what :meth:`slslib.xlsr.XLSR.layers` yields, computed by fairseq.
+
+        fairseq computes all layers before the first is returned.
+        """
+        found = self.model(waveform, mask=False, features_only=True)["layer_results"]
+        assert len(found) == self.config.n_layers, f"{len(found)} layers"
+        for layer, *_ in found:
+            yield layer.transpose(0, 1)  # fairseq puts time first
+
+    def forward(
+        self, waveform: Float[Tensor, "batch samples"]
+    ) -> Float[Tensor, "batch layers frames width"]:
+        """Stack the outputs of all layers."""
+        return torch.stack(list(self.layers(waveform)), dim=1)
+
+    def load(self, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+        """Copy the tensors of an :class:`~slslib.xlsr.XLSR`, under its names.
+
+        Raises:
+            CheckpointError: If a name or shape does not fit.
+        """
+        state = {fairseq_name(name.removeprefix("model.")): t for name, t in tensors.items()}
+        try:
+            self.model.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} does not fit fairseq's model: {error}") from error
