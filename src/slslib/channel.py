@@ -37,7 +37,7 @@ MEDIA: dict[str, Codec | None] = {
 
 def record(samples: Samples, rng: Rng, wild: bool = False) -> Samples:
     """Add a room, a microphone and its noise; return it at a level of -26 dB."""
-    decay = rng.uniform(0.3, 0.7) if wild else rng.uniform(0.08, 0.35)
+    decay = rng.uniform(0.2, 0.5) if wild else rng.uniform(0.08, 0.35)
     time = np.arange(int(decay * FS)) / FS
     room = rng.normal(size=len(time)) * 10 ** (-3 * time / decay)
     room *= 10 ** (-(rng.uniform(2, 12) if wild else rng.uniform(8, 22)) / 20) / np.linalg.norm(
@@ -55,7 +55,7 @@ def transmit(samples: Samples, rng: Rng, codec: str, wild: bool = False) -> Samp
     """Pass a clip of either class through a random channel."""
     n_fft = fft.next_fast_len(len(samples) + 1024, real=True)
     points = np.arange(n_fft // 2 + 1)
-    delay = rng.uniform(0, rng.uniform(1, 4), 25)  # ms, group delay every 333 Hz
+    delay = rng.uniform(0, rng.uniform(3, 10), 25)  # ms, group delay every 333 Hz
     delay = np.interp(points, np.linspace(0, n_fft // 2, 25), delay)
     phase = np.cumsum(delay) * 1e-3 * FS * 2 * np.pi / n_fft
     low, high = rng.uniform(40, 120), rng.uniform(6500, 7600)
@@ -63,7 +63,7 @@ def transmit(samples: Samples, rng: Rng, codec: str, wild: bool = False) -> Samp
     gain = 1 / np.sqrt((1 + (low / frequency) ** 4) * (1 + (frequency / high) ** 24))
     spectrum = fft.rfft(samples, n_fft) * gain * np.exp(-1j * phase)
     samples = fft.irfft(spectrum, n_fft)[: len(samples)] * rng.choice([-1, 1])
-    samples = _noise(samples, rng.uniform(14, 28) if wild else rng.uniform(28, 45), rng)
+    samples = _noise(samples, rng.uniform(20, 34) if wild else rng.uniform(28, 45), rng)
     samples = level(samples, -rng.uniform(22, 32))
     sent_through = (PHONE | MEDIA)[codec]
     return through(samples, sent_through) if sent_through else samples
@@ -87,9 +87,10 @@ def through(samples: Samples, codec: Codec) -> Samples:
 
 def _noise(samples: Samples, below: float, rng: Rng) -> Samples:
     """Add noise ``below`` dB under the signal, its spectrum falling by up to 6 dB an octave."""
-    spectrum = fft.rfft(rng.normal(size=len(samples)))
-    frequency = np.maximum(fft.rfftfreq(len(samples), 1 / FS), 50)
-    noise = fft.irfft(spectrum * frequency ** -rng.uniform(0, 1), len(samples))
+    n = fft.next_fast_len(len(samples), real=True)
+    frequency = np.maximum(fft.rfftfreq(n, 1 / FS), 50)
+    noise = fft.irfft(fft.rfft(rng.normal(size=n)) * frequency ** -rng.uniform(0, 1), n)
+    noise = noise[: len(samples)]
     return samples + level(noise, 10 * np.log10(np.mean(samples**2)) - below)
 
 

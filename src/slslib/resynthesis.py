@@ -49,14 +49,14 @@ MEL_FRAMES = (4, 8)  # M01: frames of 8 ms that are averaged
 MEL_ROUNDS = 4  # M01: of Griffin-Lim
 LPC_ORDER = (12, 16)  # M02
 LPC_STEP = 0.02  # M02: s between predictors
-IMAGES_DB = (22.0, 34.0)  # M03: images and tones below the signal
-ENVELOPE_BANDS = (22, 28)  # M04
-GRIFFIN_LIM_ROUNDS = 3  # M05
+IMAGES_DB = (19.0, 30.0)  # M03: images and tones below the signal
+ENVELOPE_BANDS = (30, 38)  # M04
+GRIFFIN_LIM_ROUNDS = 2  # M05
 PSOLA_PITCH = 0.25  # M06: largest relative change of the pitch
 PSOLA_RATE = 0.25  # M06: largest relative change of the rate
-STRETCH = (1.25, 1.6)  # M07
+STRETCH = (1.6, 2.2)  # M07
 SMOOTH_FRAMES = (7, 12)  # M08: frames of 8 ms that are averaged
-UNIT = (0.05, 0.11)  # M09: s, length of a unit
+UNIT = (0.03, 0.07)  # M09: s, length of a unit
 UNIT_ERROR = 0.03  # M09: s, how far from its place it is taken
 CODE_BANDS = (20, 26)  # M10
 CODE_STEP_DB = 4.0  # M10: of the quantised envelope
@@ -167,7 +167,7 @@ def _over_smoothing(samples: Samples, rng: Rng) -> Samples:
 
 def _concatenation(samples: Samples, rng: Rng) -> Samples:
     out = np.zeros_like(samples)
-    fade = np.sin(np.linspace(0, np.pi / 2, 32)) ** 2  # 2 ms
+    fade = np.sin(np.linspace(0, np.pi / 2, 10)) ** 2  # 0.6 ms
     reach = int(UNIT_ERROR * FS)
     padded = np.pad(samples, reach, "reflect")
     start = 0
@@ -208,15 +208,17 @@ _ATTACKS: dict[str, Callable[[Samples, Rng], Samples]] = {
 
 def _equalize(samples: Samples, reference: Samples) -> Samples:
     """Give the samples the long-term spectrum of the reference, in bands of 333 Hz."""
-    n = len(samples)
+    n = fft.next_fast_len(len(samples), real=True)
     edges = np.linspace(0, n // 2 + 1, 25).astype(int)
-    spectrum = fft.rfft(samples)
+    spectrum = fft.rfft(samples, n)
     energies = [
-        np.add.reduceat(np.abs(x) ** 2, edges[:-1]) + 1e-12 for x in (fft.rfft(reference), spectrum)
+        np.add.reduceat(np.abs(x) ** 2, edges[:-1]) + 1e-12
+        for x in (fft.rfft(reference, n), spectrum)
     ]
     gain = 0.5 * np.log(energies[0] / energies[1])
     points = (edges[:-1] + edges[1:]) / 2
-    return fft.irfft(spectrum * np.exp(np.interp(np.arange(n // 2 + 1), points, gain)), n)
+    gain = np.exp(np.interp(np.arange(n // 2 + 1), points, gain))
+    return fft.irfft(spectrum * gain, n)[: len(samples)]
 
 
 def _griffin_lim(magnitude: Samples, like: Samples, rounds: int, rng: Rng) -> Samples:
