@@ -8,6 +8,7 @@
 #   make setup       the environment alone
 #   make notebooks   run every notebook and compare its outputs with the committed ones
 #   make test-slow   the tests that take minutes or gigabytes
+#   make test-fairseq  compare with fairseq, built from source in an environment of its own
 #   make test-site   open every page of the built book in headless Chromium
 #   make test-all    all tests at once, after make book
 #   make lint        ruff and mypy
@@ -35,7 +36,7 @@ override LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
 CACHE := _build/.jupyter_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book notebooks test test-slow test-site test-all lint lab clean distclean FORCE
+.PHONY: help setup book notebooks test test-slow test-fairseq test-site test-all lint lab clean distclean FORCE
 
 help:
 	@sed -n '/^#   make/,/^$$/s/^# \{0,1\}//p' Makefile
@@ -72,6 +73,19 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
 
+# fairseq is old and wants packages of its own. torchaudio, which it asks for and does not use here,
+# does not load beside this PyTorch, and transformers would try to.
+$(VENV)-fairseq/.fairseq-installed: pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(VENV)-fairseq setup
+	@echo "slslib: building fairseq (needs a C++ compiler; about five minutes)"
+	@$(VENV)-fairseq/bin/python -m pip install -q -c constraints.txt cython wheel
+	@$(VENV)-fairseq/bin/python -m pip install -q --no-build-isolation -c constraints.txt fairseq-fixed==0.12.3.1
+	@$(VENV)-fairseq/bin/python -m pip uninstall -q -y torchaudio
+	@touch $@
+
+test-fairseq: $(VENV)-fairseq/.fairseq-installed
+	@OMP_NUM_THREADS=$(JOBS) $(VENV)-fairseq/bin/python -m pytest -n 0 -s -m fairseq tests/test_fairseq.py
+
 _build/html/index.html:
 	@$(MAKE) --no-print-directory book
 
@@ -96,6 +110,6 @@ clean:
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(VENV)-fairseq
 
 FORCE:

@@ -1,8 +1,10 @@
 """The backbone in fairseq, the framework of the original, to compare with.
 
-An optional extra: ``pip install --no-build-isolation -c constraints.txt fairseq-fixed==0.12.3.1``
-builds it from source. Nothing else in slslib needs it, and weights reach it through
-:mod:`slslib.checkpoints`, never through fairseq's own loader, which runs what a file asks for.
+An optional extra, built from source: ``pip install --no-build-isolation -c constraints.txt
+fairseq-fixed==0.12.3.1``, and then ``pip uninstall torchaudio``, which it brings along, does not
+need, and which does not load beside this PyTorch. Nothing else in slslib needs fairseq. Weights
+reach it through :mod:`slslib.checkpoints`, never through its own loader, which runs what a file
+asks for.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class FairseqXLSR(nn.Module):
         except ImportError as error:
             raise ConfigError(
                 f"fairseq does not import ({error}); install it by `pip install "
-                "--no-build-isolation -c constraints.txt fairseq-fixed==0.12.3.1`"
+                "--no-build-isolation -c constraints.txt fairseq-fixed==0.12.3.1` and `pip "
+                "uninstall torchaudio`"
             ) from error
         self.config = config
         # Nothing stochastic, as in the XLS-R checkpoint; fairseq's own defaults are not 0.
