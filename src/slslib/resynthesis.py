@@ -133,7 +133,7 @@ def _griffin_lim_alone(samples: Samples, rng: Rng) -> Samples:
 
 def _psola(samples: Samples, rng: Rng) -> Samples:
     import parselmouth
-    from parselmouth.praat import call
+    from parselmouth.praat import call, run
 
     sound = parselmouth.Sound(samples, FS)
     manipulation = call(sound, "To Manipulation", 0.01, 60, 500)
@@ -146,7 +146,10 @@ def _psola(samples: Samples, rng: Rng) -> Samples:
         call(rhythm, "Add point", float(time), float(1 + PSOLA_RATE * rng.uniform(-1, 1)))
     call([manipulation, pitch], "Replace pitch tier")
     call([manipulation, rhythm], "Replace duration tier")
+    # Praat places the pieces of unvoiced sound at random, by a generator of its own.
+    run(f"random_initializeWithSeedUnsafelyButPredictably ({rng.integers(2**31)})")
     changed = call(manipulation, "Get resynthesis (overlap-add)").values[0]
+    run("random_initializeSafelyAndUnpredictably ()")
     return np.resize(np.asarray(changed, dtype=np.float64), len(samples))
 
 
