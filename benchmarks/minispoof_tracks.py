@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder that keeps the runs")
     parser.add_argument("options", nargs="*", help="further options of `slslib train`, after --")
     args = parser.parse_args()
-    where = provenance("torch", "transformers", "numpy", "scikit-learn", "librosa")
+    where = provenance("torch", "transformers", "numpy", "scikit-learn", "praat-parselmouth")
     with tempfile.TemporaryDirectory() as name:
         folder = args.keep or Path(name)
         data, seconds = args.data or folder / "minispoof", {}
