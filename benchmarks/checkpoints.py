@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     about = provenance("torch", "transformers", "safetensors")
+    about["command"] = about["command"].replace(str(args.folder), "DIR")
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
         folder = Path(temporary)
         fairseq, authors = write(folder)
