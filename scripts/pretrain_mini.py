@@ -69,7 +69,7 @@ def say(task: tuple[int, int, float]) -> list[np.ndarray]:
 
 def speech(hours: float, seed: int, jobs: int) -> list[np.ndarray]:
     """Return so many hours of simulated speech in int16, in an order that the seed determines."""
-    tasks = [(seed, i, 900.0) for i in range(math.ceil(hours * 4))]
+    tasks = [(seed, i, min(900.0, hours * 3600)) for i in range(math.ceil(hours * 4))]
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("forkserver"), max_tasks_per_child=1
     ) as pool:
@@ -273,7 +273,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(args.seed)
     clips = speech(args.hours, args.seed, args.jobs)
-    held_out = speech(0.1, args.seed + 1, args.jobs)
+    held_out = speech(min(0.25, args.hours), args.seed + 1, args.jobs)
     check = batches(held_out, VALIDATION, np.random.default_rng(0)).split(32)
 
     backbone = XLSR(DIMENSIONS, attention="sdpa")
@@ -290,16 +290,17 @@ def main() -> None:
     optimizer = torch.optim.AdamW(objective.parameters(), args.lr, (0.9, 0.98), weight_decay=0.01)
 
     log: list[dict[str, float]] = []
-    start, step, done = time.monotonic(), 0, 0.0
+    start, step, last = time.monotonic(), 0, False
     bar = tqdm(
         total=args.steps or args.minutes,
         unit="step" if args.steps else "min",
         bar_format="{desc}: {percentage:3.1f} %|{bar}| [{elapsed}<{remaining}]",
         mininterval=5,
     )
-    while done < 1:
+    while not last:
         elapsed = (time.monotonic() - start) / 60
         done = step / args.steps if args.steps else elapsed / args.minutes
+        last = step + 1 == args.steps if args.steps else done >= 1
         if isinstance(objective, Masked):  # half of the time goes into the convolutions' gradients
             objective.convolutions_learn = done < args.learn_convolutions
         warm = min(1.0, (step + 1) / 300)
@@ -313,7 +314,7 @@ def main() -> None:
         step += 1
         if not torch.isfinite(loss):
             raise SystemExit(f"the loss is {float(loss)} at step {step}")
-        if step % 250 == 0 or done >= 1:
+        if step % 250 == 0 or last:
             objective.eval()
             with torch.inference_mode():
                 fixed = np.random.default_rng(0)
