@@ -83,9 +83,12 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # PyTorch's message begins with the advice to load without protection; the cause follows.
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith("Weights only load failed")]
+        cause = (lines or [type(error).__name__])[0].rpartition("WeightsUnpickler error: ")[2]
         raise CheckpointError(
-            f"{path} cannot be opened as weights only: {cause}; nothing in it was run"
+            f"{path} is not a checkpoint, or one that asks for code: {cause}; nothing in it was run"
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")

@@ -15,7 +15,6 @@ original writes it; ``repr`` makes the reading exact.
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -31,6 +30,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from slslib import __version__, processes
@@ -293,18 +293,17 @@ def _locked(parts: Path, accelerator: Accelerator) -> Iterator[None]:
     if not accelerator.is_main_process:
         yield
         return
+    lock = FileLock(parts / "lock", timeout=0)
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        lock = (parts / "lock").open("w")
+        held = lock.acquire()
+    except Timeout as error:
+        raise ScoreError(
+            f"{parts} is being written by another run; wait for it or choose another --out"
+        ) from error
     except OSError as error:
         raise ScoreError(f"cannot write {parts}: {error}; choose another --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ScoreError(
-                f"{parts} is being written by another run; wait for it or choose another --out"
-            ) from error
+    with held:
         yield
 
 
