@@ -76,6 +76,55 @@ def test_planes_show_time_from_left_to_right():
     assert [a.get_title() for a in figure.axes[:2]] == ["before", "after"]
 
 
+def test_layer_planes_show_time_from_left_to_right_on_one_scale():
+    layers = np.random.default_rng(0).normal(size=(8, 50, 3))
+    figure, axes = plots.plot_layer_planes(layers)
+    images = [a.get_images()[0] for a in figure.axes if a.get_images()]
+    assert [a.get_title() for a in figure.axes[:8]] == [f"layer {i}" for i in range(1, 9)]
+    np.testing.assert_array_equal(images[7].get_array(), layers[7].T)
+    assert len({image.get_clim() for image in images[:8]}) == 1
+    assert axes.get_xlim() == pytest.approx((0, 1.0))
+
+
+def test_matrices_share_their_scale_and_name_rows_and_columns():
+    names = pd.Index(["alaw", "gsm"], name="codec")
+    one = pd.DataFrame([[0.1, 0.5, 0.2], [1.0, 0.9, 0.3]], index=names)
+    one.columns = pd.RangeIndex(1, 4, name="layer")
+    figure, axes = plots.plot_matrices({"a": one, "b": one / 2}, label="CKA")
+    images = [a.get_images()[0] for a in figure.axes[:2]]
+    assert {image.get_clim() for image in images} == {(0.05, 1.0)}
+    np.testing.assert_array_equal(images[1].get_array(), one / 2)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["alaw", "gsm"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "codec")
+    _, axes = plots.plot_matrices({"a": one}, label="CKA", limits=(0, 1))
+    assert axes.get_images()[0].get_clim() == (0, 1)
+
+
+def test_influence_leaves_out_what_did_not_change():
+    _, axes = plots.plot_influence({"convolutions": [0, 0, 0.5, 1, 0]}, at=3)
+    x, y = axes.lines[0].get_data()
+    assert list(x) == [-60, -40, -20, 0, 20]
+    np.testing.assert_array_equal(y, [np.nan, np.nan, 0.5, 1, np.nan])
+    assert axes.get_yscale() == "log"
+
+
+def test_probes_show_the_mean_over_folds_and_chance():
+    rows = [("speaker", "a", layer, 10.0 * layer + f) for layer in (1, 3) for f in (0, 2)]
+    rows += [("speaker", "LFCC", np.nan, accuracy) for accuracy in (60, 70)]
+    rows += [("codec", "a", 1, 55.0), ("codec", "a", 1, 65.0)]
+    table = pd.DataFrame(rows, columns=["task", "features", "layer", "accuracy"])
+    figure, axes = plots.plot_probes(table, {"speaker": 5.0, "codec": 20.0})
+    assert [a.get_title() for a in figure.axes] == ["speaker", "codec"]
+    line, *_ = axes.containers[0].lines
+    np.testing.assert_allclose(line.get_data(), [[1, 3], [11, 31]])
+    levels = [a.lines[-1].get_ydata()[0] for a in figure.axes]
+    assert levels == [5.0, 20.0]
+    assert 65.0 in [line.get_ydata()[0] for line in axes.lines]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(names) == ["LFCC", "a", "chance"]
+
+
 @pytest.mark.parametrize("dev", [False, True])
 def test_learning(dev):
     log = pd.DataFrame({"epoch": [0, 1, 2], "train_loss": [0.7, 0.5, 0.4]})

@@ -364,6 +364,141 @@ def plot_planes(planes: Mapping[str, ArrayLike]) -> Plot:
     return figure, panels[0]
 
 
+def plot_layer_planes(layers: ArrayLike, *, columns: int = 6) -> Plot:
+    """Draw the output of every layer for one recording as small pictures, on one colour scale.
+
+    Args:
+        layers: Shape (layers, frames, dimensions); a frame is 20 ms.
+        columns: Pictures side by side.
+
+    Returns:
+        The figure and its first axes.
+    """
+    layers = np.asarray(layers, float)
+    rows = -(-len(layers) // columns)
+    figure = Figure(figsize=(1.45 * columns + 0.8, 1.3 * rows), dpi=120, layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    top = np.quantile(np.abs(layers), 0.99)
+    for axes in panels.flat[len(layers) :]:
+        axes.set_axis_off()
+    for number, (axes, plane) in enumerate(zip(panels.flat, layers, strict=False), 1):
+        image = axes.imshow(
+            plane.T, origin="lower", aspect="auto", cmap="PuOr", vmin=-top, vmax=top,
+            interpolation="nearest", extent=(0, 0.02 * len(plane), -0.5, plane.shape[1] - 0.5),
+        )  # fmt: skip
+        axes.set_title(f"layer {number}", fontsize="small", pad=2)
+        axes.tick_params(labelsize="small")
+    figure.supxlabel("time (s)", fontsize="medium")
+    figure.supylabel("dimension", fontsize="medium")
+    figure.colorbar(image, ax=panels, label="value", aspect=40)
+    return figure, panels[0, 0]
+
+
+def plot_matrices(
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    label: str,
+    limits: tuple[float, float] | None = None,
+) -> Plot:
+    """Draw tables of values side by side as colours, on one scale.
+
+    Args:
+        tables: Values by title; index and columns, and their names, label rows and columns.
+        label: What the values are.
+        limits: Lowest and highest value of the scale; by default those of the tables.
+
+    Returns:
+        The figure and its first axes.
+    """
+    low, high = limits or (
+        min(table.to_numpy(float).min() for table in tables.values()),
+        max(table.to_numpy(float).max() for table in tables.values()),
+    )
+    shapes = [table.shape for table in tables.values()]
+    figure = Figure(
+        figsize=(1.0 + sum(0.6 + 0.12 * max(width, 18) for _, width in shapes),
+                 1.0 + 0.12 * max(max(height, 18) for height, _ in shapes)),
+        dpi=120, layout="constrained",
+    )  # fmt: skip
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        image = axes.imshow(table.to_numpy(float), aspect="auto", cmap="viridis", vmin=low,
+                            vmax=high, interpolation="nearest")  # fmt: skip
+        for ticks, names in ((axes.set_xticks, table.columns), (axes.set_yticks, table.index)):
+            every = 1 if isinstance(names[0], str) else max(1, len(names) // 6)
+            ticks(range(0, len(names), every), [str(name) for name in names[::every]])
+        axes.set(title=title, xlabel=table.columns.name, ylabel=table.index.name)
+        axes.title.set_fontsize("medium")
+    figure.colorbar(image, ax=list(panels), label=label)
+    return figure, panels[0]
+
+
+def plot_influence(change: Mapping[str, ArrayLike], at: int) -> Plot:
+    """Draw how much each frame changed when the sound at one frame was disturbed.
+
+    Args:
+        change: Relative change of each frame, by where it was measured; up to five.
+        at: The frame that was disturbed.
+    """
+    figure, axes = _axes()
+    for (name, values), colour, style in zip(change.items(), OTHER, _STYLES, strict=False):
+        y = np.asarray(values, float)
+        axes.plot(
+            20 * (np.arange(len(y)) - at), np.where(y > 0, y, np.nan), color=colour,
+            linestyle=style, label=name, marker="o" if np.count_nonzero(y) == 1 else None,
+        )  # fmt: skip
+    axes.set(xlabel="time from the disturbance (ms)", ylabel="relative change", yscale="log")
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure, axes
+
+
+def plot_probes(table: pd.DataFrame, chance: Mapping[str, float]) -> Plot:
+    """Draw the accuracy of probes over the layers, a panel for each task.
+
+    Marks are means over the folds, bars and bands their standard deviation.
+
+    Args:
+        table: ``task``, ``features``, ``layer`` and ``accuracy`` (%), a row for each fold; features
+            without layers have none (NaN) and become a band.
+        chance: What guessing gets, in %, by task.
+
+    Returns:
+        The figure and its first axes.
+    """
+    tasks, kinds = table["task"].unique(), table["features"].unique()
+    rows = -(-len(tasks) // 2)
+    with sns.axes_style("whitegrid", {"grid.color": "0.9"}):
+        figure = Figure(
+            figsize=(4.2 * min(2, len(tasks)), 2.6 * rows + 0.4), dpi=120, layout="constrained"
+        )
+        panels = figure.subplots(rows, min(2, len(tasks)), sharex=True, squeeze=False).flatten()
+    for axes in panels[len(tasks) :]:
+        axes.set_axis_off()
+    for axes, task in zip(panels, tasks, strict=False):
+        for kind, colour, marker in zip(kinds, OTHER, "os^Dv", strict=False):
+            own = table[(table["task"] == task) & (table["features"] == kind)]
+            mean, spread = (
+                own.groupby("layer", dropna=False)["accuracy"].agg(how) for how in ("mean", "std")
+            )
+            if own["layer"].isna().all() and len(own):
+                (low, high), level = mean.item() + np.array([-1, 1]) * spread.item(), mean.item()
+                axes.axhspan(low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.axhline(level, color=colour, linestyle="-.", label=kind)
+            elif len(own):
+                axes.errorbar(
+                    mean.index.to_numpy(), mean.to_numpy(), spread.to_numpy(), color=colour,
+                    marker=marker, markersize=4, capsize=2, linewidth=1, label=kind,
+                )  # fmt: skip
+        axes.axhline(chance[task], color="0.2", linestyle="--", linewidth=1, label="chance")
+        axes.set(title=task, ylim=(0, 105))
+        axes.title.set_fontsize("medium")
+    figure.supxlabel("transformer layer", fontsize="medium")
+    figure.supylabel("balanced accuracy (%)", fontsize="medium")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+    return figure, panels[0]
+
+
 def plot_learning(log: pd.DataFrame) -> Plot:
     """Draw loss and development EER over the epochs of a run.
 
