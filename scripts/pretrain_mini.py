@@ -6,10 +6,11 @@ The backbone has XLS-R's geometry (seven convolutions, a frame every 20 ms, 24 p
 width 64. Its voices are those of `slslib.voices`; nobody was recorded. Two objectives:
 
 ``masked``       (the one that is shipped) spans of frames are replaced by a mask embedding, and
-                 from several depths a linear head predicts the log spectrum of every frame, masked
-                 or not: masked acoustic prediction, as in Mockingjay (Liu et al., ICASSP 2020). A
-                 second head predicts mean and standard deviation over time of the clip's cepstral
-                 coefficients (LFCCs) from the mean over time.
+                 from several depths a linear head predicts the cepstra (LFCCs) of every frame,
+                 masked or not: masked acoustic prediction, as in Mockingjay (Liu et al., ICASSP
+                 2020). A second head predicts their mean and standard deviation over the clip from
+                 the mean over time. The convolutions learn first, alone; a regulariser keeps the
+                 channels of the residual stream alike in scale (`spread`).
 ``contrastive``  wav2vec 2.0's own (Baevski et al., NeurIPS 2020), by transformers'
                  `Wav2Vec2ForPreTraining`.
 
@@ -50,7 +51,9 @@ from slslib.xlsr import XLSR, XLSRConfig
 DIMENSIONS = XLSRConfig(width=64, n_heads=4, conv_width=64)
 CROP = 32_240  # samples: 100 frames
 TAPS = (0, 6, 12, 18, 24)  # layers from which the targets are predicted; 0: the convolutions
-MASKED, SPAN = 0.45, (4, 12)  # share of frames that is masked, in spans of so many frames
+BANDS, CEPSTRA = 40, 24  # of a frame: filters, coefficients kept
+MASKED, SPAN = 0.35, (4, 12)  # share of frames that is masked, in spans of so many frames
+SPREAD = 0.1  # weight of the regulariser of the same name
 VALIDATION = 256  # crops
 
 
@@ -109,31 +112,37 @@ def batches(clips: list[np.ndarray], size: int, rng: np.random.Generator) -> Ten
 
 
 def targets(waveform: Tensor) -> Tensor:
-    """Return the log spectra that a frame is to be predicted by: ``[batch, frames, bands]``.
+    """Return the cepstra that a frame is to be predicted by: ``[batch, frames, CEPSTRA]``.
 
-    One 32 ms window around the frame's centre (harmonics are resolved) and two of 16 ms, 10 ms
-    apart (their difference is what changes within the frame).
+    Linear-frequency cepstra (LFCCs) of a 32 ms window around the frame's centre. Cepstra and not
+    log spectra: each coefficient is scaled alike below, so that the fine structure of a spectrum,
+    where resynthesis shows, counts as much as its outline.
     """
-    parts = []
-    for size, shifts in ((512, (0,)), (256, (-80, 80))):
-        window = torch.hann_window(size)
-        for shift in shifts:
-            padded = F.pad(waveform, (size, size))
-            frames = padded[:, size + 200 + shift - size // 2 :].unfold(1, size, 320)
-            frames = frames[:, : (waveform.shape[1] - 400) // 320 + 1]
-            power = torch.fft.rfft(frames * window).abs().square()
-            parts.append(torch.log(power + 1e-4))
-    return torch.cat(parts, -1)
+    frames = F.pad(waveform, (56, 56)).unfold(1, 512, 320) * torch.hann_window(512)
+    power = torch.fft.rfft(frames).abs().square()
+    bank = torch.from_numpy(filterbank(BANDS, 512)).float()
+    basis = torch.from_numpy(dct(np.eye(BANDS), norm="ortho")[:, :CEPSTRA]).float()
+    return torch.log(power @ bank.T + 1e-6) @ basis
 
 
-def clip_targets(waveform: Tensor) -> Tensor:
-    """Return mean and standard deviation over time of the LFCCs: ``[batch, 40]``."""
-    frames = waveform.unfold(1, 320, 160) * torch.hamming_window(320, periodic=False)
-    power = torch.fft.rfft(frames, 512).abs().square()
-    bank = torch.from_numpy(filterbank(20, 512)).float()
-    basis = torch.from_numpy(dct(np.eye(20), norm="ortho")).float()
-    lfcc = torch.log(power @ bank.T + 1e-7) @ basis
-    return torch.cat([lfcc.mean(1), lfcc.std(1)], -1)
+def clip_targets(cepstra: Tensor) -> Tensor:
+    """Return mean and standard deviation of the cepstra over time: ``[batch, 2 CEPSTRA]``."""
+    return torch.cat([cepstra.mean(1), cepstra.std(1)], -1)
+
+
+def spread(hidden: Tensor) -> Tensor:
+    """Return how far the channels are from zero mean, unit variance and no correlation.
+
+    After Bardes et al., *VICReg* (ICLR 2022). Without it a few channels of the residual stream grow
+    large and hide the others from a classifier that sees the sum of all layers.
+    """
+    x = hidden.flatten(0, 1)
+    mean, variance = x.mean(0), x.var(0) + 1e-5
+    z = (x - mean) / variance.sqrt()
+    correlation = z.T @ z / len(z)
+    off = correlation.square().sum() - correlation.diagonal().square().sum()
+    scale = (0.5 * variance.log()).square().mean() + (mean.square() / variance).mean()
+    return scale + off / len(mean)
 
 
 def convolve(extractor: nn.Module, waveform: Tensor) -> Tensor:
@@ -173,7 +182,8 @@ class Masked(nn.Module):
         width = backbone.config.width
         self.mask = nn.Parameter(torch.rand(width) - 0.5)
         scales, heads = [], []
-        for target in (targets(some).flatten(0, 1), clip_targets(some)):
+        cepstra = targets(some)
+        for target in (cepstra.flatten(0, 1), clip_targets(cepstra)):
             scales.append((target.mean(0), target.std(0)))
             bands = target.shape[-1]
             heads.append(
@@ -183,7 +193,7 @@ class Masked(nn.Module):
             )
         self.scale, self.clip_scale = scales
         self.heads, self.clip_heads = heads
-        self.convolutions_learn = True
+        self.front_only, self.convolutions_learn = False, True
 
     def losses(self, tap: int, hidden: Tensor, frame: Tensor, clip: Tensor) -> tuple[Tensor, ...]:
         """Return the errors of a depth: of each frame ``[batch, frames]``, of the clips."""
@@ -197,24 +207,30 @@ class Masked(nn.Module):
         with torch.set_grad_enabled(self.convolutions_learn and torch.is_grad_enabled()):
             hidden = convolve(model.feature_extractor, waveform)
         hidden, _ = model.feature_projection(hidden)
-        frame = (targets(waveform) - self.scale[0]) / self.scale[1]
-        clip = (clip_targets(waveform) - self.clip_scale[0]) / self.clip_scale[1]
+        cepstra = targets(waveform)
+        frame = (cepstra - self.scale[0]) / self.scale[1]
+        clip = (clip_targets(cepstra) - self.clip_scale[0]) / self.clip_scale[1]
         error, clip_error = self.losses(0, hidden, frame, clip)
         loss = error.mean() + clip_error
         parts = {"seen_0": error.mean().item(), "clip_0": clip_error.item()}
+        if self.front_only:
+            return loss, parts
         mask = spans(*hidden.shape[:2], rng)
         hidden = torch.where(mask[..., None], self.mask, hidden)
         hidden = hidden + model.encoder.pos_conv_embed(hidden)
+        total = torch.zeros_like(hidden)
         for number, layer in enumerate(model.encoder.layers, 1):
             hidden = layer(hidden)
+            total = total + hidden
             if number in TAPS:
                 error, clip_error = self.losses(TAPS.index(number), hidden, frame, clip)
                 masked, seen = error[mask].mean(), error[~mask].mean()
-                loss = loss + masked + 0.5 * seen + 0.5 * clip_error
+                loss = loss + masked + seen + clip_error + SPREAD * spread(hidden)
                 parts[f"masked_{number}"] = masked.item()
                 parts[f"seen_{number}"] = seen.item()
                 parts[f"clip_{number}"] = clip_error.item()
-        return loss, parts
+        even = spread(total / len(model.encoder.layers))
+        return loss + SPREAD * even, parts | {"spread": even.item()}
 
 
 class Contrastive(nn.Module):
@@ -262,7 +278,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of training, instead of minutes")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--learn-convolutions", type=float, default=0.5, help="share of the time")
+    parser.add_argument("--front", type=float, default=0.35, help="share for convolutions alone")
+    parser.add_argument("--learn-convolutions", type=float, default=0.8, help="until this share")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument("--jobs", type=int, default=2)
@@ -301,7 +318,8 @@ def main() -> None:
         elapsed = (time.monotonic() - start) / 60
         done = step / args.steps if args.steps else elapsed / args.minutes
         last = step + 1 == args.steps if args.steps else done >= 1
-        if isinstance(objective, Masked):  # half of the time goes into the convolutions' gradients
+        if isinstance(objective, Masked):  # the convolutions alone, all, the layers alone
+            objective.front_only = done < args.front
             objective.convolutions_learn = done < args.learn_convolutions
         warm = min(1.0, (step + 1) / 300)
         for group in optimizer.param_groups:
