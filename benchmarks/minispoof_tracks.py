@@ -4,7 +4,8 @@
 
 Everything goes through the command line that the README shows. The corpus is a simulation: the
 numbers say whether it is a good teacher (dev < LA, DF < In-the-Wild; known < unknown attacks), and
-nothing about any benchmark. The LFCC baseline is beside it.
+nothing about any benchmark. The LFCC baseline is beside it. Of each run, the epochs that the rules
+of the published trainings would have kept are scored as well.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ TRACKS = {
     "DF": "asvspoof2021-df",
     "In-the-Wild": "in-the-wild",
 }
+# Rules that choose an epoch, as (quantity, patience): those of the recipes v1 and v2, and of mini.
+RULES = {
+    "v1": ("train_loss", 1),
+    "v2": ("dev_loss", 10),
+    "mini": ("dev_eer_percent", 4),
+}
 
 
 def slslib(*arguments: object) -> float:
@@ -42,6 +49,17 @@ def slslib(*arguments: object) -> float:
     command = [sys.executable, "-m", "slslib", *map(str, arguments)]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
+
+
+def choose(log: list[dict[str, float]], quantity: str, patience: int) -> int:
+    """Return the epoch that a recipe would have kept, of those that were trained."""
+    best = 0
+    for epoch, row in enumerate(log):
+        if row[quantity] < log[best][quantity]:
+            best = epoch
+        elif epoch - best >= patience:
+            break
+    return best
 
 
 def eers(scores: pd.DataFrame, corpus: Corpus, known: set[str]) -> dict[str, Any]:
@@ -105,16 +123,30 @@ def main() -> None:
         runs = []
         for seed in args.seeds:
             run = folder / f"run_{seed}"
-            options = ("--data", data, "--out", run, "--seed", seed, *args.options)
+            options = ("--data", data, "--out", run, "--seed", seed, "--keep", "all", *args.options)
             result: dict[str, Any] = {"seed": seed, "seconds": {}, "eer_percent": {}}
             result["seconds"]["train"] = slslib("train", args.recipe, *options)
             log = list(csv.DictReader((run / "log.csv").read_text().splitlines()))
             result["dev_eer_percent_by_epoch"] = [float(row["dev_eer_percent"]) for row in log]
-            for track, spec in TRACKS.items():
-                out = folder / f"{seed}_{track}.txt"
-                where_to = ("--corpus", spec, "--data", data, "--out", out)
-                result["seconds"][track] = slslib("score", "--checkpoint", run, *where_to)
-                result["eer_percent"][track] = eers(read_scores(out), corpora[track], known)
+            names = ("train_loss", "dev_loss", "dev_eer_percent")
+            result["log"] = [{name: float(row[name]) for name in names} for row in log]
+            best = json.loads((run / "best.json").read_text())["epoch"]
+            chosen = {rule: choose(result["log"], *how) for rule, how in RULES.items()}
+            by_epoch: dict[int, dict[str, Any]] = {}
+            for epoch in {best, *chosen.values()}:
+                by_epoch[epoch] = {}
+                for track, spec in TRACKS.items():
+                    out = folder / f"{seed}_{epoch}_{track}.txt"
+                    result["seconds"][track] = slslib(
+                        "score", "--checkpoint", run / f"epoch_{epoch}.safetensors",
+                        "--corpus", spec, "--data", data, "--out", out,
+                    )  # fmt: skip
+                    by_epoch[epoch][track] = eers(read_scores(out), corpora[track], known)
+            result["best_epoch"], result["eer_percent"] = best, by_epoch[best]
+            result["selection"] = {
+                rule: {"epoch": epoch, "eer_percent": by_epoch[epoch]}
+                for rule, epoch in chosen.items()
+            }
             runs.append(result)
             print(json.dumps(result), flush=True)
     report = {
@@ -122,6 +154,7 @@ def main() -> None:
         "and of LFCC + logistic regression; measured here",
         "recipe": args.recipe,
         "options": args.options,
+        "rules": {rule: {"quantity": q, "patience": p} for rule, (q, p) in RULES.items()},
         "known_attacks": sorted(known),
         "seconds": seconds,
         "summary": mean(runs),
