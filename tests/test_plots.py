@@ -135,6 +135,17 @@ def test_learning(dev):
     assert len(figure.axes) == (2 if dev else 1)
 
 
+def test_epochs_mark_what_was_chosen():
+    runs = {"seed 1": [40, 30, 35], "seed 2": [45, 20]}
+    figure, axes = plots.plot_epochs(
+        runs, ylabel="EER (%)", chosen={"first": {"seed 1": 0, "seed 2": 0}, "last": {"seed 1": 2}}
+    )
+    drawn = [list(line.get_ydata()) for line in axes.lines]
+    assert drawn == [*runs.values(), [40, 45], [35]]
+    assert list(axes.lines[2].get_xdata()) == [0, 0]
+    assert len(figure.legends[0].get_texts()) == 4
+
+
 def test_windows(detections):
     _, axes = plots.plot_windows(detections)
     assert "call.wav" in [text.get_text() for text in axes.texts]

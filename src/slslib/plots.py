@@ -524,6 +524,36 @@ def plot_learning(log: pd.DataFrame) -> Plot:
     return figure, axes
 
 
+def plot_epochs(
+    runs: Mapping[str, ArrayLike],
+    *,
+    ylabel: str,
+    chosen: Mapping[str, Mapping[str, int]] | None = None,
+) -> Plot:
+    """Draw one value for each epoch, a line for each run, and the epochs that rules chose.
+
+    Args:
+        runs: Values of epoch 0, 1, ... by name of the run; up to five.
+        ylabel: What the values are, with their unit.
+        chosen: For each rule, the chosen epoch of each run; up to three rules.
+    """
+    figure, axes = _axes()
+    for (name, values), colour, style in zip(runs.items(), OTHER, _STYLES, strict=False):
+        y = np.asarray(values, float)
+        axes.plot(np.arange(len(y)), y, color=colour, linestyle=style, marker=".", label=name)
+    for (rule, epochs), marker, size in zip(
+        (chosen or {}).items(), "osD", (8, 13, 18), strict=False
+    ):
+        x = list(epochs.values())
+        y = [np.asarray(runs[name], float)[epoch] for name, epoch in epochs.items()]
+        axes.plot(x, y, linestyle="none", marker=marker, markersize=size, color="0.1",
+                  fillstyle="none", label=rule)  # fmt: skip
+    axes.set(xlabel="epoch", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure, axes
+
+
 def plot_windows(result: Mapping[str, Any]) -> Plot:
     """Draw the score of each window over time, a line for each recording.
 
