@@ -544,10 +544,11 @@ def plot_epochs(
     for (rule, epochs), marker, size in zip(
         (chosen or {}).items(), "osD", (8, 13, 18), strict=False
     ):
-        x = list(epochs.values())
-        y = [np.asarray(runs[name], float)[epoch] for name, epoch in epochs.items()]
-        axes.plot(x, y, linestyle="none", marker=marker, markersize=size, color="0.1",
-                  fillstyle="none", label=rule)  # fmt: skip
+        marked = [float(np.asarray(runs[name])[epoch]) for name, epoch in epochs.items()]
+        axes.plot(
+            list(epochs.values()), marked, linestyle="none", marker=marker, markersize=size,
+            color="0.1", fillstyle="none", label=rule,
+        )  # fmt: skip
     axes.set(xlabel="epoch", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper center", ncols=3)
