@@ -274,3 +274,5 @@ def test_estimates_show_value_and_interval():
     np.testing.assert_allclose(ends, [[-5, 1], [0, 3]])
     assert axes.containers[1].lines[0].get_xydata().tolist() == [[4, pytest.approx(0.2)]]
     assert axes.lines[-1].get_xdata()[0] == 0
+    _, axes = plots.plot_estimates(table, xlabel="change", colours=(plots.BONAFIDE, plots.SPOOF))
+    assert axes.containers[1].lines[0].get_color() == plots.SPOOF

@@ -542,7 +542,7 @@ def plot_epochs(
         y = np.asarray(values, float)
         axes.plot(np.arange(len(y)), y, color=colour, linestyle=style, marker=".", label=name)
     for (rule, epochs), marker, size in zip(
-        (chosen or {}).items(), "osD", (8, 13, 18), strict=False
+        (chosen or {}).items(), "osD", (7, 11, 15), strict=False
     ):
         marked = [float(np.asarray(runs[name])[epoch]) for name, epoch in epochs.items()]
         axes.plot(
@@ -687,17 +687,24 @@ def plot_samples(
     return figure, axes
 
 
-def plot_estimates(table: pd.DataFrame, *, xlabel: str, reference: float | None = 0.0) -> Plot:
+def plot_estimates(
+    table: pd.DataFrame,
+    *,
+    xlabel: str,
+    reference: float | None = 0.0,
+    colours: Sequence[str] = OTHER,
+) -> Plot:
     """Draw estimates with their intervals: a row for each group, a mark for each name in it.
 
     Args:
         table: ``group``, ``name``, ``value``, ``low`` and ``high``; up to five names.
         xlabel: What is estimated, with its unit.
         reference: Value to mark by a line; None for no line.
+        colours: One for each name, for example those of the classes.
     """
     groups, names = table["group"].unique(), table["name"].unique()
     figure, axes = _axes(6.8, 1.2 + 0.16 * len(groups) * (len(names) + 1.5))
-    for k, (name, colour, marker) in enumerate(zip(names, OTHER, "os^Dv", strict=False)):
+    for k, (name, colour, marker) in enumerate(zip(names, colours, "os^Dv", strict=False)):
         own = table[table["name"] == name]
         rows = np.array([list(groups).index(group) for group in own["group"]])
         value, low, high = own[["value", "low", "high"]].to_numpy(float).T
