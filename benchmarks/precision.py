@@ -56,7 +56,7 @@ def trained(data: Path, corpus: str, epochs: int, folder: Path) -> dict[str, Any
     run = folder / "run"
     slslib(
         "train", "mini", "--train", f"{corpus}:train", "--dev", f"{corpus}:dev",
-        "--backbone", "mini", "--max-epochs", epochs, "--data", data, "--out", run,
+        "--max-epochs", epochs, "--data", data, "--out", run,
     )  # fmt: skip
     key = open_corpus(f"{corpus}:test", data).protocol
     rows: dict[str, Any] = {}
