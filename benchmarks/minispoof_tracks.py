@@ -36,8 +36,11 @@ TRACKS = {
     "In-the-Wild": "in-the-wild",
 }
 # Rules that choose an epoch, as (quantity, patience): those of the recipes v1 and v2, and of mini.
+# While the learning rate rises, the training loss of mini does too, which ends v1's rule at once;
+# "v1, patient" goes on.
 RULES = {
     "v1": ("train_loss", 1),
+    "v1, patient": ("train_loss", 10),
     "v2": ("dev_loss", 10),
     "mini": ("dev_eer_percent", 4),
 }
@@ -105,7 +108,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="mini")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1234, 4321, 4569])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--keep", type=Path, help="folder that keeps the runs")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the runs, and may hold some")
     parser.add_argument("options", nargs="*", help="further options of `slslib train`, after --")
     args = parser.parse_args()
     where = provenance("torch", "transformers", "numpy", "scikit-learn", "praat-parselmouth")
@@ -125,6 +128,8 @@ def main() -> None:
             run = folder / f"run_{seed}"
             options = ("--data", data, "--out", run, "--seed", seed, "--keep", "all", *args.options)
             result: dict[str, Any] = {"seed": seed, "seconds": {}, "eer_percent": {}}
+            if run.exists():
+                options += ("--resume",)
             result["seconds"]["train"] = slslib("train", args.recipe, *options)
             log = list(csv.DictReader((run / "log.csv").read_text().splitlines()))
             result["dev_eer_percent_by_epoch"] = [float(row["dev_eer_percent"]) for row in log]
@@ -137,10 +142,11 @@ def main() -> None:
                 by_epoch[epoch] = {}
                 for track, spec in TRACKS.items():
                     out = folder / f"{seed}_{epoch}_{track}.txt"
-                    result["seconds"][track] = slslib(
-                        "score", "--checkpoint", run / f"epoch_{epoch}.safetensors",
-                        "--corpus", spec, "--data", data, "--out", out,
-                    )  # fmt: skip
+                    if not out.exists():
+                        result["seconds"][track] = slslib(
+                            "score", "--checkpoint", run / f"epoch_{epoch}.safetensors",
+                            "--corpus", spec, "--data", data, "--out", out,
+                        )  # fmt: skip
                     by_epoch[epoch][track] = eers(read_scores(out), corpora[track], known)
             result["best_epoch"], result["eer_percent"] = best, by_epoch[best]
             result["selection"] = {
