@@ -6,9 +6,14 @@ import pytest
 import torch
 from tiny import DETECTOR
 
+from slslib import metrics
 from slslib.checkpoints import resolve
 from slslib.detector import Detector, DetectorConfig, load_backbone, save_backbone
 from slslib.errors import CheckpointError
+from slslib.minispoof import data_root
+from slslib.protocols import open_corpus
+from slslib.score import score
+from slslib.scorefiles import match, read_scores
 from slslib.xlsr import XLSR, XLSRConfig
 
 
@@ -119,6 +124,17 @@ def test_mini_is_the_packaged_detector_and_backbone(packaged, waveform, monkeypa
     assert resolve("mini").name == "mini_detector.safetensors"
     with pytest.raises(CheckpointError, match="mini holds no checkpoint"):
         Detector.load("./mini")
+
+
+@pytest.mark.slow
+def test_the_packaged_detector_tells_simulated_resynthesis(tmp_path):
+    """On the development partition of the embedded corpus, which chose its epoch at 20 %."""
+    pytest.importorskip("parselmouth")
+    corpus = open_corpus("asvspoof2019-la:dev", data_root())
+    score("mini", corpus, tmp_path / "dev.txt", cpu=True, progress=False)
+    trials = match(read_scores(tmp_path / "dev.txt"), corpus.trials)
+    bonafide, spoof = (trials.score[trials.label == label].to_numpy() for label in (1, 0))
+    assert 0.10 < metrics.eer(bonafide, spoof).value < 0.30
 
 
 def test_mini_without_its_files(tmp_path, monkeypatch):
