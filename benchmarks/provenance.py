@@ -18,10 +18,12 @@ def provenance(*packages: str) -> dict[str, Any]:
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
     status = subprocess.run([*git, "status", "--porcelain", "src"], capture_output=True, text=True)
+    # Of absolute paths, which say nothing elsewhere, the last part.
+    words = [Path(word).name if word.startswith("/") else word for word in sys.argv]
     return {
         "commit": commit.stdout.strip() or None,
         "uncommitted_changes_in_src": bool(status.stdout.strip()),
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{Path(words[0]).name}", *words[1:]]),
         "machine": {"cpu": cpu(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
     }
