@@ -36,7 +36,7 @@ TRACKS = {
     "In-the-Wild": "in-the-wild",
 }
 # Rules that choose an epoch, as (quantity, patience): those of the recipes v1 and v2, and of mini.
-# While the learning rate rises, the training loss of mini does too, which ends v1's rule at once;
+# While the learning rate rises, the training loss of mini may too, which ends v1's rule at once;
 # "v1, patient" goes on.
 RULES = {
     "v1": ("train_loss", 1),
