@@ -535,14 +535,14 @@ def plot_epochs(
     Args:
         runs: Values of epoch 0, 1, ... by name of the run; up to five.
         ylabel: What the values are, with their unit.
-        chosen: For each rule, the chosen epoch of each run; up to three rules.
+        chosen: For each rule, the chosen epoch of each run; up to four rules.
     """
     figure, axes = _axes()
     for (name, values), colour, style in zip(runs.items(), OTHER, _STYLES, strict=False):
         y = np.asarray(values, float)
         axes.plot(np.arange(len(y)), y, color=colour, linestyle=style, marker=".", label=name)
     for (rule, epochs), marker, size in zip(
-        (chosen or {}).items(), "osD", (7, 11, 15), strict=False
+        (chosen or {}).items(), "osD^", (7, 11, 15, 20), strict=False
     ):
         marked = [float(np.asarray(runs[name])[epoch]) for name, epoch in epochs.items()]
         axes.plot(
