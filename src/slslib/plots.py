@@ -542,7 +542,7 @@ def plot_epochs(
         y = np.asarray(values, float)
         axes.plot(np.arange(len(y)), y, color=colour, linestyle=style, marker=".", label=name)
     for (rule, epochs), marker, size in zip(
-        (chosen or {}).items(), "osD^", (7, 11, 15, 20), strict=False
+        (chosen or {}).items(), "osDo", (6, 9, 11, 17), strict=False
     ):
         marked = [float(np.asarray(runs[name])[epoch]) for name, epoch in epochs.items()]
         axes.plot(
@@ -550,8 +550,9 @@ def plot_epochs(
             color="0.1", fillstyle="none", label=rule,
         )  # fmt: skip
     axes.set(xlabel="epoch", ylabel=ylabel)
+    axes.margins(y=0.1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper center", ncols=3)
+    figure.legend(loc="outside upper center", ncols=4, labelspacing=0.8)
     return figure, axes
 
 
