@@ -97,11 +97,18 @@ def test_probe_with_groups_cannot_recognise_the_group(rng):
     assert probe(features, language, groups=speaker).mean() < 0.75
 
 
+def test_probe_averages_over_the_classes_of_a_fold(rng):
+    # Eight speakers of four languages in five folds: no fold holds them all.
+    speaker = np.repeat(np.arange(8), 10)
+    features = np.eye(4)[speaker % 4] + 0.01 * rng.normal(size=(80, 4))
+    assert (probe(features[:, None], speaker % 4, groups=speaker) == 1).all()
+
+
 @pytest.mark.parametrize(
     ("targets", "groups", "says"),
     [
-        ([0] * 18 + [1] * 2, None, "no 5 folds"),
-        ([0] * 20, None, "two classes"),
+        ([0] * 18 + [1] * 2, None, "5 folds need"),
+        ([0] * 20, None, "two classes of 5"),
         ([0, 1] * 10, [0, 1, 2, 3] * 5, "of these groups"),
         ([0] * 15 + [1] * 5, [*range(15), *[15] * 5], "one fold only"),
     ],

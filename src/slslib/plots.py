@@ -468,10 +468,10 @@ def plot_probes(table: pd.DataFrame, chance: Mapping[str, float]) -> Plot:
     tasks, kinds = table["task"].unique(), table["features"].unique()
     rows = -(-len(tasks) // 2)
     with sns.axes_style("whitegrid", {"grid.color": "0.9"}):
-        figure = Figure(
-            figsize=(4.2 * min(2, len(tasks)), 2.6 * rows + 0.4), dpi=120, layout="constrained"
-        )
-        panels = figure.subplots(rows, min(2, len(tasks)), sharex=True, squeeze=False).flatten()
+        columns = min(2, len(tasks))
+        size = (6.4 if columns == 1 else 8.4, 2.6 * rows + 0.6)
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        panels = figure.subplots(rows, columns, sharex=True, squeeze=False).flatten()
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
     for axes, task in zip(panels, tasks, strict=False):
@@ -495,7 +495,11 @@ def plot_probes(table: pd.DataFrame, chance: Mapping[str, float]) -> Plot:
     figure.supxlabel("transformer layer", fontsize="medium")
     figure.supylabel("balanced accuracy (%)", fontsize="medium")
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+    shown = dict(zip(names, handles, strict=True))
+    order = [name for name in (*kinds, "chance") if name in shown]
+    figure.legend(
+        [shown[name] for name in order], order, loc="outside upper center", ncols=len(order)
+    )
     return figure, panels[0]
 
 

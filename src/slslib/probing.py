@@ -1,23 +1,20 @@
 """What the layers of a backbone hold: how alike they are, and what a linear map reads from them.
 
-*Similarity* is linear centered kernel alignment (CKA; Kornblith et al., ICML 2019, equation 5):
-with the features of the same trials in the rows of X and Y, each column centred,
+*Similarity* is linear centered kernel alignment (CKA; Kornblith et al., ICML 2019). With the
+features of the same trials in the rows of X and Y, and columns centred,
 
-    CKA(X, Y) = ||Y'X||² / (||X'X|| ||Y'Y||)        (Frobenius norms)
+    CKA(X, Y) = ||Y'X||² / (||X'X|| ||Y'Y||)        (Frobenius norms).
 
-is 1 where one is the other rotated, scaled or shifted. Of unrelated features it is *not* 0: it
-grows with the number of dimensions and falls with the number of trials, so a shuffled pairing
-belongs beside it.
+It is 1 where one is the other rotated, scaled or shifted. Of unrelated features it is *not* 0, but
+grows with the width and falls with the number of trials.
 
-A *probe* (Alain and Bengio, ICLR 2017 workshop, arXiv:1610.01644) is a logistic regression on the
-features of one layer, cross-validated. It shows what can be read from a layer by a linear map, not
-what a network that uses the layer makes of it.
+A *probe* (Alain and Bengio, arXiv:1610.01644) is a logistic regression on the features of one
+layer. It shows what a linear map can read, not what a network that uses the layer makes of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,16 +36,7 @@ from slslib.xlsr import XLSR
 def balanced_sample(
     corpus: Corpus, per_class: int, *, n_samples: int = N_SAMPLES, seed: int = 0
 ) -> tuple[pd.DataFrame, Float[Tensor, "trials samples"]]:
-    """Draw as many trials of each class and read them.
-
-    Args:
-        corpus: Labelled trials.
-        per_class: Trials of each class.
-        n_samples: Length of a clip at 16 kHz.
-        seed: Of the draw.
-
-    Returns:
-        The trials and, in their order, their waveforms.
+    """Draw as many trials of each class, and read them as clips of ``n_samples`` at 16 kHz.
 
     Raises:
         ConfigError: If a class has fewer trials.
@@ -65,13 +53,7 @@ def balanced_sample(
 def layer_means(
     backbone: XLSR, waveforms: Float[Tensor, "trials samples"], *, batch_size: int = 16
 ) -> Float[np.ndarray, "trials layers width"]:
-    """Describe each trial by the mean over time of every layer's output.
-
-    Args:
-        backbone: On the CPU or elsewhere; no gradients are kept.
-        waveforms: As :meth:`slslib.xlsr.XLSR.layers` takes them.
-        batch_size: Trials in one pass.
-    """
+    """Describe each trial by the mean over time of every layer's output."""
     with torch.inference_mode():
         batches = [
             torch.stack([layer.mean(dim=1) for layer in backbone.layers(batch)], dim=1).cpu()
@@ -81,15 +63,11 @@ def layer_means(
 
 
 def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
-    """Return the linear CKA of two sets of features of the same trials, 0 to 1.
+    """Return the linear CKA of two features ``[trials, width]`` of the same trials, 0 to 1.
 
     >>> x = np.random.default_rng(0).normal(size=(50, 4))
     >>> round(linear_cka(x, 3 * x[:, ::-1] + 1), 6)
     1.0
-
-    Args:
-        x: Features ``[trials, dimensions]``.
-        y: Features of the same trials in the same order; the width may differ.
 
     Raises:
         ConfigError: If the numbers of trials differ, or one side is the same for all trials.
@@ -105,54 +83,35 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def probe(
-    features: Float[np.ndarray, "trials layers width"],
-    targets: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    folds: int = 5,
-    seed: int = 0,
-) -> NDArray[np.float64]:
+    features: Float[np.ndarray, "trials layers width"], targets: ArrayLike, *,
+    groups: ArrayLike | None = None, folds: int = 5, seed: int = 0,
+) -> NDArray[np.float64]:  # fmt: skip
     """Cross-validate a linear classifier on each layer: balanced accuracy, ``[layers, folds]``.
 
-    Balanced accuracy is the mean over the classes of the share that is recognised; guessing gives
-    one part in the number of classes, however unequal these are.
+    Balanced accuracy is the mean of the classes' recognition rates: guessing gets 1 / classes.
 
     Args:
         features: Of each trial and layer.
         targets: The class of each trial.
         groups: Trials of one group, a speaker for example, are never on both sides of a split.
-        folds: Parts that the trials are split into; each is tested once, on the others' classifier.
+        folds: Parts that are tested in turn by a classifier trained on the others.
         seed: Of the split, which is the same for all layers.
 
     Raises:
-        ConfigError: If the trials cannot be split so: a class has too few of them, or too few
-            groups.
+        ConfigError: If a class has too few trials, or too few groups, to be split so.
     """
-    features, targets = np.asarray(features), np.asarray(targets)
-    classes, counts = np.unique(targets, return_counts=True)
-    if len(classes) < 2 or counts.min() < folds:
-        raise ConfigError(
-            f"no {folds} folds of classes of {counts.tolist()} trials: a probe needs two classes "
-            f"or more, each of {folds} trials"
-        )
+    truth, layers = np.asarray(targets), np.moveaxis(np.asarray(features, float), 1, 0)
+    _, counts = np.unique(truth, return_counts=True)
+    if len(counts) < 2 or counts.min() < folds:
+        raise ConfigError(f"{folds} folds need two classes of {folds} trials, not {counts}")
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     try:
-        splits = list(kind(folds, shuffle=True, random_state=seed).split(targets, targets, groups))
+        splits = list(kind(folds, shuffle=True, random_state=seed).split(truth, truth, groups))
     except ValueError as error:
         raise ConfigError(f"no {folds} folds of these groups: {error}") from error
-    for train, test in splits:
-        if missing := set(targets[test]) - set(targets[train]):
-            raise ConfigError(
-                f"a class is in one fold only, so nobody can learn it: {sorted(missing)[:3]}; "
-                "use fewer folds, or more groups of each class"
-            )
-    layers = np.moveaxis(features, 1, 0)
-    scoring = make_scorer(_balanced_accuracy)
-    return np.stack(
-        [cross_val_score(classifier(), x, targets, scoring=scoring, cv=splits) for x in layers]
-    )
-
-
-def _balanced_accuracy(truth: NDArray[Any], said: NDArray[Any]) -> float:
-    """Average the recall over the classes that the fold holds."""
-    return float(recall_score(truth, said, labels=np.unique(truth), average="macro"))
+    if any(set(truth[test]) - set(truth[train]) for train, test in splits):
+        raise ConfigError("a class is in one fold only: use fewer folds, or more groups of each")
+    # Classes that a fold lacks are left out of its mean, without a warning.
+    score = make_scorer(recall_score, average="macro", zero_division=np.nan)
+    return np.stack([cross_val_score(classifier(), x, truth, scoring=score, cv=splits)
+                     for x in layers])  # fmt: skip
