@@ -43,7 +43,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 )
 
 from slslib.audio import SAMPLE_RATE
-from slslib.detector import load_backbone, save_backbone
+from slslib.detector import save_backbone
 from slslib.lfcc import filterbank
 from slslib.voices import LANGUAGES, Voice, speak
 from slslib.xlsr import XLSR, XLSRConfig
@@ -283,7 +283,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--init", type=Path, help="a backbone to go on from")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -297,8 +296,6 @@ def main() -> None:
     for convolution in backbone.model.feature_extractor.conv_layers:
         # The default bias of about 0.3 would drown a waveform at -26 dBFS before the first norm.
         nn.init.zeros_(convolution.conv.bias)
-    if args.init:
-        backbone.load_state_dict(load_backbone(args.init).state_dict())
     objective: Masked | Contrastive = (
         Masked(backbone, batches(clips, 256, np.random.default_rng(1)))
         if args.objective == "masked"
