@@ -1,4 +1,4 @@
-"""Mend three things that Sphinx and the theme get wrong; show results/*.json as tables."""
+"""Mend four things that Sphinx and the theme get wrong; show results/*.json as tables."""
 
 from __future__ import annotations
 
@@ -40,6 +40,27 @@ def skip_aliases(
     return True if text.startswith("Alias for field number") else None
 
 
+def count_from_zero(app: Any, env: Any) -> list[str]:
+    """Number the chapters from 0, as files and text do: notebook 04 is chapter 4.
+
+    Sphinx numbers them from 1, anew at each build, right before this.
+    """
+
+    def shifted(number: Any) -> Any:
+        return type(number)((number[0] - 1, *number[1:])) if number else number
+
+    for sections in env.toc_secnumbers.values():
+        sections.update({anchor: shifted(number) for anchor, number in sections.items()})
+    for page, kinds in env.toc_fignumbers.items():
+        if env.toc_secnumbers.get(page):  # figures elsewhere bear no chapter's number
+            for figures in kinds.values():
+                figures.update({name: shifted(number) for name, number in figures.items()})
+    for node in (*env.tocs.values(), *env.titles.values()):
+        for numbered in node.findall(lambda n: isinstance(n, nodes.Element) and "secnumber" in n):
+            numbered["secnumber"] = shifted(numbered["secnumber"])
+    return []
+
+
 class ReproductionTable(SphinxDirective):
     """The rows of a file that `slslib reproduce --out` wrote, named relative to the page."""
 
@@ -60,4 +81,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)
+    app.connect("env-get-updated", count_from_zero, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
