@@ -50,6 +50,9 @@ PROBE = """async () => {
     broken: all('img').filter((i) => !(i.complete && i.naturalWidth)).map((i) => i.src),
     unnamed: all('img').filter((i) => !i.alt.trim()).map((i) => i.src),
     mute: all('audio').filter((a) => a.error || !(a.duration > 0)).length,
+    wide: innerWidth < 1000 ? [] : all('article mjx-container[display]')
+      .filter((e) => e.querySelector('svg').getBoundingClientRect().width > e.clientWidth + 1)
+      .map((e) => e.previousSibling?.textContent || e.textContent || e.outerHTML.slice(0, 80)),
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
   };
 }"""
@@ -140,6 +143,7 @@ def test_page(window, base: str, path: str) -> None:
     assert not found["broken"], "images that do not load"
     assert not found["unnamed"], "images without alternative text"
     assert not found["mute"], "audio that cannot be played"
+    assert not found["wide"], "formulas wider than the column"
     assert found["overflow"] <= 0, "the page is wider than the screen"
 
 
@@ -160,3 +164,14 @@ def test_every_page_of_the_contents_was_built() -> None:
     files = [line.split(":")[1].strip() for line in contents.splitlines() if "file:" in line]
     assert files
     assert {f"{name}.html" for name in files} <= set(PAGES)
+
+
+def test_chapters_bear_the_numbers_of_their_notebooks() -> None:
+    notebooks = [page for page in PAGES if page.startswith("notebooks/")]
+    if not notebooks:
+        pytest.skip(f"no built book in {SITE}: run `make book`")
+    for page in notebooks:
+        number = int(Path(page).name.split("_")[0])
+        text = (SITE / page).read_text(encoding="utf-8")
+        assert f'<h1><span class="section-number">{number}. </span>' in text, page
+        assert f'<span class="caption-number">Fig. {number}.1 </span>' in text, page
