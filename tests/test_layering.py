@@ -17,8 +17,8 @@ WITHOUT_TORCH = [
 ]  # fmt: skip
 WITH_TORCH = [
     "xlsr", "sls", "names", "pickles", "hub", "checkpoints", "fairseq", "detector",
-    "convert", "compat", "data", "probing", "recipes", "processes", "train", "score", "detect",
-    "cli", "__main__",
+    "convert", "compat", "data", "probing", "recipes", "processes", "train", "score", "bench",
+    "detect", "cli", "__main__",
 ]  # fmt: skip
 ORDER = WITHOUT_TORCH + WITH_TORCH
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

@@ -150,7 +150,7 @@ def interrupt(monkeypatch, after):
     """Make the scoring fail after some chunks, as a crash would."""
     from slslib import score as module
 
-    real, calls = module._score_batch, []
+    real, calls = module.score_batch, []
 
     def crash(*args):
         calls.append(1)
@@ -158,7 +158,7 @@ def interrupt(monkeypatch, after):
             raise RuntimeError("crash")
         return real(*args)
 
-    monkeypatch.setattr(module, "_score_batch", crash)
+    monkeypatch.setattr(module, "score_batch", crash)
     return real
 
 
@@ -168,7 +168,7 @@ def test_a_crash_resumes_to_the_same_bytes(checkpoint, corpus, tmp_path, monkeyp
     real = interrupt(monkeypatch, after)
     with pytest.raises(RuntimeError, match="crash"):
         score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
-    monkeypatch.setattr("slslib.score._score_batch", real)
+    monkeypatch.setattr("slslib.score.score_batch", real)
     score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
     assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
@@ -177,7 +177,7 @@ def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, m
     real = interrupt(monkeypatch, 2)
     with pytest.raises(RuntimeError):
         score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
-    monkeypatch.setattr("slslib.score._score_batch", real)
+    monkeypatch.setattr("slslib.score.score_batch", real)
     with pytest.raises(ScoreError, match="other inputs or settings: settings"):
         score(checkpoint, corpus, tmp_path / "s.txt", ScoreConfig(chunk=4), progress=False)
     other = tmp_path / "other.safetensors"
@@ -200,11 +200,11 @@ import sys, random, time
 import torch
 from slslib import score as module
 from slslib.protocols import open_corpus
-real = module._score_batch
+real = module.score_batch
 def slow(*args):
     time.sleep(0.03)
     return real(*args)
-module._score_batch = slow
+module.score_batch = slow
 print("ready", flush=True)
 module.score(sys.argv[1], open_corpus("asvspoof2019-la:eval", sys.argv[2]), sys.argv[3],
              module.ScoreConfig(batch_size=1, chunk=2), progress=False)

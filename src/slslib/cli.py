@@ -409,6 +409,48 @@ def convert(
     return 0
 
 
+def bench(
+    *,
+    checkpoint: str = "mini",
+    batch_size: tuple[int, ...] = (1, 8),
+    precision: tuple[Literal["no", "bf16"], ...] = ("no",),
+    attention: Literal["eager", "sdpa"] = "eager",
+    repeats: int = 5,
+    scoring_only: bool = False,
+    cpu: bool = False,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Measure how fast this machine scores and trains, and in what memory.
+
+    Clips of noise; the median of repeats. Hours for whole corpora are estimated from it.
+
+    Example: slslib bench --checkpoint random --batch-size 8 32 --precision no bf16
+
+    Args:
+        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], mini,
+            or random for XLS-R 300M's dimensions with random weights.
+        batch_size: Clips per forward pass in scoring, each measured; training has its recipe's.
+        precision: no, or bf16 for mixed precision; each is measured.
+        attention: eager (exact) or sdpa (faster).
+        repeats: Repeats whose median is taken, after one to warm up.
+        scoring_only: Leave out training, which needs several times the memory.
+        cpu: Use the CPU even where there is a GPU.
+        json_: Print one JSON object.
+    """
+    from slslib.bench import bench as run
+    from slslib.bench import render
+
+    result = run(
+        checkpoint, batch_sizes=batch_size, precisions=precision, attention=attention,
+        repeats=repeats, scoring_only=scoring_only, cpu=cpu,
+    )  # fmt: skip
+    if json_:
+        print(json.dumps(result, indent=1))
+    else:
+        _show(render(result))
+    return 0
+
+
 def minispoof(
     directory: Positional[Path], *, seed: int = 1234, scale: float = 1.0, jobs: int | None = None
 ) -> int:
@@ -439,6 +481,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "detect": detect,
     "convert": convert,
+    "bench": bench,
     "minispoof": minispoof,
 }
 

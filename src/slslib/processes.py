@@ -7,6 +7,7 @@ there is one, on the GPU if there is one.
 from __future__ import annotations
 
 import os
+import platform
 from datetime import timedelta
 
 import torch
@@ -31,6 +32,13 @@ def start(precision: str = "no", *, cpu: bool = False) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     patience = InitProcessGroupKwargs(timeout=_PATIENCE)
     return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
+
+
+def device_name(accelerator: Accelerator) -> str:
+    """Name the kind of device and its model, as in ``cuda (NVIDIA H100)``."""
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return f"{device.type} ({name})"
 
 
 def is_main() -> bool:

@@ -18,7 +18,6 @@ import csv
 import hashlib
 import io
 import json
-import platform
 import shutil
 import sys
 from collections import Counter
@@ -157,17 +156,22 @@ def _score_chunks(
             seen: list[Clip] = []
             for _ in range(0, len(chunks[i]), size):
                 batch = next(clips)
-                lines += _score_batch(detector, batch, config, accelerator)
+                lines += score_batch(detector, batch, config, accelerator)
                 seen += batch
                 bar.update(len(batch))
             write_text(_part(parts, i), json.dumps(_summary(lines, seen)))
 
 
 @torch.inference_mode()
-def _score_batch(
+def score_batch(
     detector: Detector, clips: list[Clip], config: ScoreConfig, accelerator: Accelerator
 ) -> list[tuple[str, str]]:
-    """Score the readable clips of one batch."""
+    """Return ``(utterance, score)`` of each readable clip of one batch.
+
+    Raises:
+        AudioError: A clip is unreadable (unless ``on_error="record"``).
+        ScoreError: A score is not finite.
+    """
     if config.on_error == "record":
         clips = [clip for clip in clips if clip.error is None]
     if not clips:
@@ -238,8 +242,6 @@ def _join(out: Path, parts: Path, n_chunks: int, fingerprint: dict[str, Any]) ->
 def _fingerprint(
     path: Path, corpus: Corpus, config: ScoreConfig, accelerator: Accelerator
 ) -> dict[str, Any]:
-    device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "checkpoint": path.name,
         "checkpoint_sha256": sha256(path),
@@ -248,7 +250,7 @@ def _fingerprint(
         "protocol_sha256": corpus.protocol_sha256,
         "n_trials": len(corpus),
         "settings": asdict(config),
-        "device": f"{device.type} ({name})",
+        "device": processes.device_name(accelerator),
         "processes": accelerator.num_processes,  # they may differ in the last bit
         "slslib": __version__,
         "torch": torch.__version__,

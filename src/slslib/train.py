@@ -492,13 +492,11 @@ def _describe(*corpora: Corpus | None) -> list[dict[str, Any]]:
 
 
 def _versions(accelerator: Accelerator) -> dict[str, Any]:
-    device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "slslib": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": f"{device.type} ({name})",
+        "device": processes.device_name(accelerator),
         "processes": accelerator.num_processes,
     }
 

@@ -1,0 +1,176 @@
+"""Speed and memory: what is timed, how often, and what is made of it. No clock is believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from tiny import DETECTOR
+
+from slslib import bench as module
+from slslib.bench import TRIALS, bench, render
+from slslib.detector import Detector
+from slslib.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "d.safetensors"
+    Detector(DETECTOR, seed=0).save(path, {"recipe": "mini"})
+    return path
+
+
+class Clock:
+    """A clock that stands still until it is told how long something took."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(module, "perf_counter", lambda: self.now)
+
+
+def test_rows_are_made_of_the_median_after_a_warm_up(checkpoint, monkeypatch):
+    clock, seen = Clock(monkeypatch), []
+    durations: Iterator[float] = iter([99.0, 7.0, 2.0, 1.0] * 2)  # the first is the warm-up
+
+    def score_batch(detector, clips, config, accelerator):
+        assert not detector.training
+        assert [len(clip.waveform) for clip in clips] == [4000] * config.batch_size
+        seen.append((config.precision, config.batch_size))
+        clock.now += next(durations)
+
+    monkeypatch.setattr(module, "score_batch", score_batch)
+    result = bench(
+        checkpoint, batch_sizes=(4, 1), repeats=3, scoring_only=True, cpu=True, progress=False
+    )
+    assert seen == [("no", 1)] * 4 + [("no", 4)] * 4
+    one, four = result["rows"]
+    assert (one["seconds"], four["seconds"]) == (2, 2)
+    assert (one["clips_per_second"], four["clips_per_second"]) == (0.5, 2)
+    assert four["real_time_factor"] == pytest.approx(0.5 / (4000 / 16_000))
+    assert four["hours"] == {
+        "2021 LA": pytest.approx(181_566 / 2 / 3600),
+        "2021 DF": pytest.approx(611_829 / 2 / 3600),
+        "In-the-Wild": pytest.approx(31_779 / 2 / 3600),
+    }
+
+
+def test_training_is_the_step_of_the_recipe_that_the_checkpoint_names(checkpoint, monkeypatch):
+    loaded = Detector.load(checkpoint)
+    before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
+    monkeypatch.setattr(Detector, "load", lambda *args, **kwargs: loaded)
+    losses, real = [], module.weighted_nll
+
+    def weighted_nll(log_probs, labels, class_weights, accelerator):
+        assert loaded.training
+        losses.append((len(labels), int(labels.sum()), class_weights.tolist()))
+        return real(log_probs, labels, class_weights, accelerator)
+
+    monkeypatch.setattr(module, "weighted_nll", weighted_nll)
+    result = bench(checkpoint, batch_sizes=(1,), repeats=2, cpu=True, progress=False)
+    row = result["rows"][-1]
+    assert (result["recipe"], row["work"], row["batch_size"]) == ("mini", "train", 16)
+    assert losses == [(16, 8, [0.5, 0.5])] * 3
+    assert set(row["hours"]) == {"2019 LA, epoch"}
+    after = loaded.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "head.output.weight" in moved
+    assert not {name for name in moved if ".feature_extractor." in name}  # frozen by mini
+
+
+def test_other_checkpoints_train_as_v1(checkpoint):
+    Detector(DETECTOR, seed=0).save(checkpoint)
+    result = bench(checkpoint, batch_sizes=(1,), repeats=1, cpu=True, progress=False)
+    assert result["recipe"] == "v1"
+    assert [row["batch_size"] for row in result["rows"]] == [1, 5]
+
+
+def test_each_precision_reaches_the_network(checkpoint, monkeypatch):
+    dtypes, real = [], module.score_batch
+
+    def score_batch(detector, clips, config, accelerator):
+        layer = detector.backbone.model.encoder.layers[0].feed_forward.intermediate_dense
+        hook = layer.register_forward_hook(lambda *args: dtypes.append(args[2].dtype))
+        real(detector, clips, config, accelerator)
+        hook.remove()
+
+    monkeypatch.setattr(module, "score_batch", score_batch)
+    options = {"batch_sizes": (2,), "repeats": 1, "scoring_only": True, "progress": False}
+    result = bench(checkpoint, precisions=("no", "bf16"), cpu=True, **options)
+    assert [row["precision"] for row in result["rows"]] == ["no", "bf16"]
+    assert dtypes == [torch.float32] * 2 + [torch.bfloat16] * 2
+
+
+def test_random_has_the_size_of_xlsr_300m(monkeypatch):
+    built = []
+    monkeypatch.setattr(module, "_measure", lambda detector, *args: built.append(detector) or {})
+    with torch.device("meta"):
+        result = bench("random", scoring_only=True, cpu=True, progress=False)
+    assert built[0].config.backbone.width == 1024
+    assert result["clip_seconds"] == 4.0375
+    assert 330e6 < result["parameters"] < 350e6
+
+
+def test_memory_of_the_process_is_its_peak():
+    cpu = torch.device("cpu")
+    before = module._peak_memory(cpu)
+    size = 2 * before  # certainly more than was ever held
+    np.ones(size, np.uint8)
+    after = module._peak_memory(cpu)
+    assert size < after < 2 * before + size
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_memory_on_cuda_is_that_of_the_setting(checkpoint):
+    torch.empty(2**32, device="cuda", dtype=torch.uint8)  # before: not counted
+    result = bench(checkpoint, batch_sizes=(1, 64), repeats=1, progress=False)
+    few, many, _ = (row["peak_memory_bytes"] for row in result["rows"])
+    assert 0 < few < many < 2**32
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"batch_sizes": (8, 0)}, {"batch_sizes": ()}, {"precisions": ()}, {"repeats": 0}]
+)
+def test_nothing_to_measure_is_an_error(arguments):
+    with pytest.raises(ConfigError, match="at least"):
+        bench("mini", **arguments)
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.safetensors"):
+        bench(tmp_path / "none.safetensors")
+
+
+def test_the_command_prints_one_object_or_a_table(checkpoint, capsys):
+    from slslib.cli import run
+
+    arguments = ["bench", "--checkpoint", str(checkpoint), "--repeats", "1", "--cpu"]
+    arguments += ["--batch-size", "2", "3"]
+    assert run([*arguments, "--json"]) == 0
+    out, _ = capsys.readouterr()
+    result = json.loads(out)
+    settings = [(row["work"], row["batch_size"]) for row in result["rows"]]
+    assert settings == [("score", 2), ("score", 3), ("train", 16)]
+    assert result["device"].startswith("cpu")
+    assert run([*arguments, "--scoring-only"]) == 0
+    out, _ = capsys.readouterr()
+    assert "score" in out
+    assert "train" not in out
+
+
+def test_the_table_has_each_row_and_hour(checkpoint):
+    result = bench(checkpoint, batch_sizes=(1,), repeats=1, cpu=True, progress=False)
+    table = render(result)
+    assert table.row_count == 2
+    heads = [str(column.header) for column in table.columns]
+    assert heads[6:] == [f"{name} h" for trials in TRIALS.values() for name in trials]
+    assert list(table.columns[0].cells) == ["score", "train mini"]
+    result["rows"][0]["hours"]["2021 DF"] = 1234.5
+    assert list(render(result).columns[7].cells) == ["1,234", ""]
+    del result["rows"][1]
+    assert [str(c.header) for c in render(result).columns][6:] == [
+        f"{n} h" for n in TRIALS["score"]
+    ]
