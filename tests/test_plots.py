@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from scipy.special import ndtri
 
 from slslib import metrics, plots
@@ -25,7 +28,9 @@ def detections():
 
 
 def texts(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+    """Return the legend's names, wherever it stands."""
+    (legend,) = axes.figure.legends or [axes.get_legend()]
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_scores(scores):
@@ -49,6 +54,7 @@ def test_gates():
     _, axes = plots.plot_gates(gates, [1, 0, 1, 0, 0, 0])
     assert texts(axes) == ["bona fide (2)", "spoof (4)"]
     np.testing.assert_allclose(axes.containers[0].lines[0].get_ydata(), gates[0])
+    assert texts(plots.plot_gates(gates, np.ones(6))[1]) == ["bona fide (6)"]
 
 
 def test_layers():
@@ -63,7 +69,7 @@ def test_layers():
 def test_layer_table_has_zero_in_the_middle_of_its_colours():
     table = pd.DataFrame([[0.0, -3.0], [1.0, 2.0]], index=["M01", "M02"], columns=[1, 2])
     _, axes = plots.plot_layer_table(table, label="difference")
-    (image,) = axes.get_images()
+    (image,) = axes.collections
     np.testing.assert_array_equal(image.get_array(), table)
     assert image.get_clim() == (-3.0, 3.0)
     assert [text.get_text() for text in axes.get_yticklabels()] == ["M01", "M02"]
@@ -91,14 +97,14 @@ def test_matrices_share_their_scale_and_name_rows_and_columns():
     one = pd.DataFrame([[0.1, 0.5, 0.2], [1.0, 0.9, 0.3]], index=names)
     one.columns = pd.RangeIndex(1, 4, name="layer")
     figure, axes = plots.plot_matrices({"a": one, "b": one / 2}, label="CKA")
-    images = [a.get_images()[0] for a in figure.axes[:2]]
+    images = [a.collections[0] for a in figure.axes[:2]]
     assert {image.get_clim() for image in images} == {(0.05, 1.0)}
     np.testing.assert_array_equal(images[1].get_array(), one / 2)
     assert [text.get_text() for text in axes.get_yticklabels()] == ["alaw", "gsm"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "codec")
     _, axes = plots.plot_matrices({"a": one}, label="CKA", limits=(0, 1))
-    assert axes.get_images()[0].get_clim() == (0, 1)
+    assert axes.collections[0].get_clim() == (0, 1)
 
 
 def test_influence_leaves_out_what_did_not_change():
@@ -116,13 +122,13 @@ def test_probes_show_the_mean_over_folds_and_chance():
     table = pd.DataFrame(rows, columns=["task", "features", "layer", "accuracy"])
     figure, axes = plots.plot_probes(table, {"speaker": 5.0, "codec": 20.0})
     assert [a.get_title() for a in figure.axes] == ["speaker", "codec"]
-    line, *_ = axes.containers[0].lines
-    np.testing.assert_allclose(line.get_data(), [[1, 3], [11, 31]])
+    np.testing.assert_allclose(axes.lines[0].get_data(), [[1, 3], [11, 31]])
     levels = [a.lines[-1].get_ydata()[0] for a in figure.axes]
     assert levels == [5.0, 20.0]
     assert 65.0 in [line.get_ydata()[0] for line in axes.lines]
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["a", "LFCC", "chance"]
+    assert texts(axes) == ["a", "LFCC", "chance"]
+    table.loc[table["task"] == "codec", "features"] = "b"  # which the first task lacks
+    assert "b" in texts(plots.plot_probes(table, {"speaker": 5.0, "codec": 20.0})[1])
 
 
 @pytest.mark.parametrize("dev", [False, True])
@@ -148,17 +154,49 @@ def test_epochs_mark_what_was_chosen():
 
 def test_windows(detections):
     _, axes = plots.plot_windows(detections)
-    assert "call.wav" in [text.get_text() for text in axes.texts]
-    segments = axes.collections[0].get_segments()
-    assert [tuple(s[:, 0]) for s in segments] == [(0.0, 4.0), (4.0, 8.0)]
+    (name,) = axes.texts  # the verdict is about the mean, a colour about one window
+    assert (name.get_text(), name.get_color()) == ("call.wav: spoof", plots.SPOOF)
+    windows = axes.collections[0]
+    assert [tuple(s[:, 0]) for s in windows.get_segments()] == [(0.0, 4.0), (4.0, 8.0)]
+    colours = [to_hex(colour).upper() for colour in windows.get_colors()]
+    assert colours == [plots.BONAFIDE, plots.SPOOF]
     with pytest.raises(ConfigError, match="nothing to draw"):
         plots.plot_windows({**detections, "files": []})
 
 
 @pytest.mark.parametrize("n", [0, 6])
-def test_det_with_too_few_or_many_systems(scores, n):
-    with pytest.raises(ConfigError, match=f"{n} systems"):
-        plots.plot_det({str(i): scores for i in range(n)})
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plots.plot_roc_det, plots.plot_det, plots.plot_spectra, plots.plot_samples,
+        lambda lines: plots.plot_layers(lines, ylabel="y"),
+        lambda lines: plots.plot_epochs(lines, ylabel="y"),
+        lambda lines: plots.plot_influence(lines, at=1),
+        lambda lines: plots.plot_costs([1, 2], lines),
+    ],
+)  # fmt: skip
+def test_no_name_is_left_out_of_a_figure(n, draw):
+    with pytest.raises(ConfigError, match=f"{n} names"):
+        draw({str(i): ([1, 2], [0, 3]) for i in range(n)})
+
+
+def test_no_mark_or_row_is_left_out_of_a_figure():
+    six = {str(i): float(i) for i in range(6)}
+    with pytest.raises(ConfigError, match="6 names"):
+        plots.plot_costs([1, 2], {"a": [1, 2]}, marks=six)
+    rows = [("g", name, 1, 0, 2) for name in six]
+    table = pd.DataFrame(rows, columns=["group", "name", "value", "low", "high"])
+    with pytest.raises(ConfigError, match="6 names"):
+        plots.plot_estimates(table, xlabel="x")
+    with pytest.raises(ConfigError, match="1 to 2"):
+        plots.plot_estimates(table[:3], xlabel="x", colours=(plots.BONAFIDE, plots.SPOOF))
+
+
+def test_a_legend_is_no_wider_than_its_figure():
+    names = [f"a rather long name of system {k}" for k in range(5)]
+    figure, _ = plots.plot_layers({name: [1, 2] for name in names}, ylabel="y")
+    figure.savefig(io.BytesIO())
+    assert figure.legends[0].get_window_extent().width < figure.bbox.width
 
 
 def test_spectrograms_show_a_tone_where_it_is():
