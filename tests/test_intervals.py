@@ -55,6 +55,26 @@ def test_single_trials_against_the_naive_loop():
         assert np.quantile(fast, quantile) == pytest.approx(np.quantile(naive, quantile), abs=0.006)
 
 
+def test_estimate_is_the_eer_with_its_interval():
+    scores, labels, speakers, attacks = clustered()
+    bonafide, spoof = scores[labels == 1], scores[labels == 0]
+    trials = intervals.bootstrap_eer(bonafide, spoof, 500, rng=rng(7))
+    both = [speakers, attacks]
+    whole = intervals.cluster_bootstrap_eer(scores, labels, both, 500, rng=rng(7))
+    for drawn, clusters in ((trials, []), (whole, both)):
+        low, high = intervals.interval(drawn)
+        expected = {"value": metrics.eer(bonafide, spoof).value, "low": low, "high": high}
+        found = intervals.eer_estimate(scores, labels, clusters, 500, seed=7)
+        assert found == pytest.approx({key: 100 * rate for key, rate in expected.items()})
+        assert found["low"] < found["value"] < found["high"]
+
+
+@pytest.mark.parametrize("labels", [[1, 0], [1, 0, 2], [1, 1, 1]])
+def test_estimate_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ScoreError):
+        intervals.eer_estimate([0.1, 0.2, 0.3], labels)
+
+
 @settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_weights_are_repetitions(data):

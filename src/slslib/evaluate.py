@@ -273,20 +273,18 @@ def _rates(bonafide: metrics.Floats, spoof: metrics.Floats) -> dict[str, Any]:
 def _interval(
     trials: pd.DataFrame, n_replicates: int, cluster: tuple[str, ...], seed: int
 ) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    if cluster:
-        for name in cluster:
-            if (trials[name] == "-").all():
-                raise ScoreError(f"the key has no {name}, so it cannot be resampled. Leave it out.")
-        names = [trials[name] for name in cluster]
-        eers = intervals.cluster_bootstrap_eer(
-            trials["score"], trials["label"], names, n_replicates, rng=rng
-        )
-    else:
-        eers = intervals.bootstrap_eer(*_classes(trials), n_replicates, rng=rng)
-    low, high = intervals.interval(eers)
+    for name in cluster:
+        if (trials[name] == "-").all():
+            raise ScoreError(f"the key has no {name}, so it cannot be resampled. Leave it out.")
+    estimate = intervals.eer_estimate(
+        trials["score"], trials["label"], [trials[name] for name in cluster], n_replicates,
+        seed=seed,
+    )  # fmt: skip
     settings = {"replicates": n_replicates, "cluster": list(cluster), "level": 0.95, "seed": seed}
-    return {"eer_interval_percent": [100 * low, 100 * high], "bootstrap": settings}
+    return {
+        "eer_interval_percent": [estimate["low"], estimate["high"]],
+        "bootstrap": settings,
+    }
 
 
 def _difference(

@@ -10,6 +10,8 @@ replicates give an interval. It says nothing about other corpora, attacks or tra
   weight is the product of its clusters' weights (two-way or *pigeonhole* bootstrap, Owen 2007).
 * :func:`paired_bootstrap` draws the same trials for two systems and looks at the difference.
 
+:func:`eer_estimate` puts the EER and its interval together.
+
 **Exact replicates without resampling.** A replicate repeats trial :math:`i` some :math:`m_i`
 times and leaves the order of the scores alone, so it is known by how many of its bona fide and
 spoofed trials lie below each place of the sorted original. :math:`FRR - FAR` grows with the
@@ -34,7 +36,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.metrics import Floats, validate
+from slslib.metrics import Floats, eer, validate
 
 Ints = NDArray[np.int64]
 Weights = NDArray[np.int32]  # cells x replicates; a stretch's sum stays far below 2^31
@@ -54,6 +56,44 @@ def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(replicates, dtype=np.float64), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def eer_estimate(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    clusters: Sequence[ArrayLike] = (),
+    n_replicates: int = 1000,
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Compute an EER with its 95 % interval, as a row of :func:`slslib.plots.plot_estimates`.
+
+    Args:
+        scores: One score per trial.
+        labels: 1 for bona fide, 0 for spoof.
+        clusters: As for :func:`cluster_bootstrap_eer`; by default single trials are drawn.
+        n_replicates: How many.
+        seed: Seed of the replicates; the same scores give the same interval.
+
+    Returns:
+        ``value``, ``low`` and ``high`` in percent.
+
+    Raises:
+        ScoreError: Scores and labels do not fit, a class is empty, or a factor has fewer than two
+            clusters.
+
+    >>> eer_estimate([1.0, 2.0, 3.0, 0.5], [1, 1, 0, 0])["value"]
+    50.0
+    """
+    values, known = _with_labels(scores, labels)
+    bonafide, spoof = values[known == 1], values[known == 0]
+    rng = np.random.default_rng(seed)
+    if clusters:
+        drawn = cluster_bootstrap_eer(values, known, clusters, n_replicates, rng=rng)
+    else:
+        drawn = bootstrap_eer(bonafide, spoof, n_replicates, rng=rng)
+    low, high = interval(drawn)
+    return {"value": 100 * eer(bonafide, spoof).value, "low": 100 * low, "high": 100 * high}
 
 
 def bootstrap_eer(
@@ -161,6 +201,16 @@ def paired_bootstrap(
     return np.concatenate([a.eers(cells, w) - b.eers(cells, w) for w in blocks])
 
 
+def _with_labels(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
+    values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if values.shape != known.shape or not np.isin(known, (0, 1)).all():
+        raise ScoreError(
+            f"{values.size} scores and {known.size} labels: every score needs a label 1 (bona "
+            "fide) or 0 (spoof), and paired systems the same trials."
+        )
+    return values, known.astype(np.int64)
+
+
 def _check_count(n_replicates: int) -> None:
     if n_replicates < 1:
         raise ConfigError(f"{n_replicates} replicates: at least one is needed.")
@@ -200,13 +250,7 @@ class _Curve:
     """The sorted trials of one system, to be weighted many times."""
 
     def __init__(self, scores: ArrayLike, labels: ArrayLike) -> None:
-        values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-        if values.shape != known.shape or not np.isin(known, (0, 1)).all():
-            raise ScoreError(
-                f"{values.size} scores and {known.size} labels: every score needs a label 1 (bona "
-                "fide) or 0 (spoof), and paired systems the same trials."
-            )
-        self.labels = known.astype(np.int64)
+        values, self.labels = _with_labels(scores, labels)
         validate(values[self.labels == 1], values[self.labels == 0])
         self.order = np.lexsort((-self.labels, values))  # bona fide first within ties
         self.is_bonafide = self.labels[self.order] == 1
