@@ -8,12 +8,17 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from tiny import DETECTOR
+from tiny import DETECTOR, recipe
 
 from slslib import bench as module
 from slslib.bench import TRIALS, bench, render
+from slslib.checkpoints import read_safetensors
+from slslib.data import TrialDataset, epoch_batches
 from slslib.detector import Detector
-from slslib.errors import CheckpointError, ConfigError
+from slslib.errors import CheckpointError, ConfigError, TrainingError
+from slslib.processes import start
+from slslib.protocols import open_corpus
+from slslib.train import build_detector, train
 
 
 @pytest.fixture
@@ -78,6 +83,24 @@ def test_training_is_the_step_of_the_recipe_that_the_checkpoint_names(checkpoint
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert "head.output.weight" in moved
     assert not {name for name in moved if ".feature_extractor." in name}  # frozen by mini
+
+
+def test_a_step_is_the_first_of_a_training_run(corpora, tmp_path):
+    config = recipe(dev=None, monitor="train_loss")
+    with pytest.raises(TrainingError, match="1 steps"):
+        train(config, tmp_path, data_root=corpora, cpu=True, progress=False, max_steps=1)
+    state, _ = read_safetensors(tmp_path / "state.safetensors")
+    dataset = TrialDataset(
+        open_corpus(config.train, corpora), n_samples=4000, algo=config.rawboost, seed=config.seed
+    )
+    batch = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=0)[0]
+    detector = build_detector(config)
+    step = module._training(detector, [dataset[i] for i in batch], config, start(cpu=True))
+    step()
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(tensor, state[f"model.{name}"]), name
+    step()
+    assert not torch.equal(detector.head.output.weight, state["model.head.output.weight"])
 
 
 def test_other_checkpoints_train_as_v1(checkpoint):
