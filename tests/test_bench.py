@@ -182,6 +182,7 @@ def test_the_command_prints_one_object_or_a_table(checkpoint, capsys):
     out, _ = capsys.readouterr()
     assert "score" in out
     assert "train" not in out
+    assert "In-the-Wild h" in out  # not cut
 
 
 def test_the_table_has_each_row_and_hour(checkpoint):
