@@ -261,6 +261,16 @@ def test_training_from_a_checkpoint_starts_with_its_backbone(finished):
     assert all(p.requires_grad for p in detector.head.parameters())
 
 
+def test_training_goes_on_from_a_whole_detector(finished):
+    detector = build_detector(recipe(init=str(finished[1]), seed=7))
+    want = Detector.load(finished[1]).state_dict()
+    assert detector.state_dict().keys() == want.keys()
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(tensor, want[name]), name
+    with pytest.raises(ConfigError, match=f"--n-samples {recipe().n_samples}"):
+        build_detector(recipe(init=str(finished[1]), n_samples=2 * recipe().n_samples))
+
+
 def test_tensorboard_files(corpora, tmp_path):
     pytest.importorskip("tensorboard")
     config = recipe(max_epochs=1)

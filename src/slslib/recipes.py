@@ -31,6 +31,8 @@ class TrainConfig:
     """Development corpus for validation after each epoch; none by default."""
     backbone: str = "hub:facebook/wav2vec2-xls-r-300m/pytorch_model.bin"
     """Initial weights: a file (xlsr2_300m.pt, transformers, safetensors), hub:..., or random."""
+    init: str | None = None
+    """Whole detector to go on from instead, head included: a checkpoint, run folder or hub:..."""
     dimensions: XLSRConfig = field(default_factory=XLSRConfig)
     """Dimensions of the backbone where its weights are random."""
     hidden_width: int = 1024

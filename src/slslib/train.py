@@ -40,7 +40,7 @@ from tqdm import tqdm
 from slslib import __version__, metrics, processes
 from slslib.checkpoints import read_safetensors, save_safetensors, write_text
 from slslib.data import TrialDataset, epoch_batches, load_batches, stack
-from slslib.detector import Detector, DetectorConfig, load_backbone, load_state
+from slslib.detector import Detector, DetectorConfig, load_backbone
 from slslib.errors import ConfigError, TrainingError
 from slslib.protocols import Corpus, open_corpus
 from slslib.recipes import TrainConfig
@@ -204,20 +204,29 @@ def build_detector(config: TrainConfig) -> Detector:
 
     Raises:
         CheckpointError: If the initial weights cannot be read.
+        ConfigError: If the detector to go on from is made for other clips or another head.
     """
-    if config.backbone == "random":
-        dimensions, weights = config.dimensions, None
-    else:
-        weights = load_backbone(config.backbone)
-        dimensions = weights.config
+    before = Detector.load(config.init) if config.init else None
+    backbone, dimensions = None, config.dimensions
+    if before is not None:
+        dimensions = before.config.backbone
+    elif config.backbone != "random":
+        backbone = load_backbone(config.backbone)
+        dimensions = backbone.config
+    shape = DetectorConfig(dimensions, config.hidden_width, config.n_samples)
+    if before is not None and before.config != shape:
+        raise ConfigError(
+            f"{config.init} takes {before.config.n_samples} samples and has a hidden layer of "
+            f"width {before.config.hidden_width}: add --n-samples {before.config.n_samples} "
+            f"--hidden-width {before.config.hidden_width}"
+        )
     detector = Detector(
-        DetectorConfig(dimensions, config.hidden_width, config.n_samples),
-        seed=config.seed,
-        attention=config.attention,
-        checkpointing=config.checkpointing,
+        shape, seed=config.seed, attention=config.attention, checkpointing=config.checkpointing
     )
-    if weights is not None:
-        load_state(detector.backbone, weights.state_dict(), config.backbone)
+    if before is not None:
+        detector.load_state_dict(before.state_dict())
+    elif backbone is not None:
+        detector.backbone.load_state_dict(backbone.state_dict())
     detector.backbone.freeze(config.freeze)
     return detector
 
