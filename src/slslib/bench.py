@@ -195,8 +195,8 @@ def render(result: dict[str, Any]) -> Table:
         title=f"{result['checkpoint']}: {result['parameters'] / 1e6:.1f} M parameters, clips of "
         f"{result['clip_seconds']:.2f} s, {result['attention']} attention; {result['device']}, "
         f"{result['threads']} threads",
-        caption="RTF: real-time factor, seconds of computing per second of audio. Hours are estimates, "
-        "and hold where --workers decode as many clips per second.",
+        caption="RTF: real-time factor, seconds of computing per second of audio. Hours are "
+        "estimates, and hold where --workers decode as many clips per second.",
     )
     hours = dict.fromkeys(corpus for row in result["rows"] for corpus in row["hours"])
     columns = ("batch", "precision", "clips/s", "RTF", "peak GB")
