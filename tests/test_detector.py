@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from tiny import DETECTOR
 
 from slslib import metrics
-from slslib.checkpoints import resolve
+from slslib.checkpoints import FORMAT, resolve, save_safetensors
 from slslib.detector import Detector, DetectorConfig, load_backbone, save_backbone
 from slslib.errors import CheckpointError
 from slslib.minispoof import data_root
@@ -55,6 +57,22 @@ def test_a_seed_makes_the_weights_and_leaves_the_global_generator():
 def test_a_config_that_is_not_one():
     with pytest.raises(CheckpointError, match="config is not usable"):
         Detector.from_config({"backbone": {"widht": 3}})
+
+
+@pytest.mark.parametrize("load", [Detector.load, load_backbone])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"metadata": [1], "card": [1]}, "not a JSON object"),
+        ({"config": {"backbone": {"width": 16.0}}}, "config is not usable"),
+        ({"config": [1]}, "config is not usable"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(tmp_path, load, changes, says):
+    about = {"format": FORMAT, "config": asdict(DETECTOR)} | changes
+    save_safetensors(tmp_path / "d.safetensors", Detector(DETECTOR).state_dict(), about)
+    with pytest.raises(CheckpointError, match=says):
+        load(tmp_path / "d.safetensors")
 
 
 _FULL_SIZE = """

@@ -92,7 +92,7 @@ def waveform(n_samples, batch=2):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_all_layers(saved, attention, tmp_path):
     model, path = saved
-    ours, original = load_backbone(path), load_backbone(path, implementation="fairseq")
+    ours, original = load_backbone(path), FairseqXLSR.of(load_backbone(path))
     ours.model.set_attn_implementation(attention)
     assert ours.config.n_heads == original.config.n_heads == HEADS
     model.eval()
@@ -113,7 +113,7 @@ def test_all_layers(saved, attention, tmp_path):
 @needs_fairseq
 def test_gradients_and_adam_steps(saved):
     _, path = saved
-    ours, original = load_backbone(path), load_backbone(path, implementation="fairseq")
+    ours, original = load_backbone(path), FairseqXLSR.of(load_backbone(path))
     x = waveform(16_000)
 
     def loss(backbone):
@@ -222,8 +222,7 @@ def test_the_full_size(tmp_path):
     """All 24 layers of the 300 million parameter architecture, from the same random weights."""
     torch.manual_seed(0)
     ours = XLSR(XLSRConfig()).eval()
-    original = FairseqXLSR(XLSRConfig()).eval()
-    original.load(ours.state_dict(), "random weights")
+    original = FairseqXLSR.of(ours)
     assert sum(p.numel() for p in original.parameters()) == 315_437_696
     x = waveform(64_600, batch=1)
     with torch.no_grad():
@@ -235,9 +234,6 @@ def test_the_full_size(tmp_path):
 
 
 @pytest.mark.skipif(not REASON, reason="fairseq is installed")
-def test_without_fairseq_the_error_says_how_to_get_it(tmp_path):
-    Detector(DetectorConfig(XLSRConfig(width=16, n_layers=2, conv_width=8)), seed=0).save(
-        tmp_path / "d.safetensors"
-    )
+def test_without_fairseq_the_error_says_how_to_get_it():
     with pytest.raises(ConfigError, match=r"pip install --no-build-isolation .*fairseq-fixed=="):
-        load_backbone(tmp_path / "d.safetensors", implementation="fairseq")
+        FairseqXLSR.of(XLSR(XLSRConfig(width=16, n_layers=2, conv_width=8)))

@@ -7,10 +7,11 @@ run wants to say about itself (recipe, epoch, development threshold).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 from slslib.audio import N_SAMPLES
 from slslib.checkpoints import FORMAT, from_hub, read_checkpoint, resolve, save_safetensors
 from slslib.errors import CheckpointError
-from slslib.fairseq import FairseqXLSR
 from slslib.sls import BONAFIDE, SPOOF, SLSHead
 from slslib.xlsr import XLSR, Attention, XLSRConfig
 
@@ -152,7 +152,7 @@ class Detector(nn.Module):
             )
         detector = cls.from_config(about["config"], attention=attention)
         load_state(detector, tensors, path)
-        detector.metadata = dict(about.get("metadata", {}))
+        detector.metadata = _facts(about, "metadata", path)
         return detector.eval()
 
     @classmethod
@@ -189,15 +189,26 @@ class Detector(nn.Module):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, attention: Attention = "eager") -> Self:
         """Build a detector on the ``meta`` device from a checkpoint's ``config`` object."""
-        try:
-            dimensions = DetectorConfig(**{**config, "backbone": XLSRConfig(**config["backbone"])})
-            with torch.device("meta"):
-                return cls(dimensions, attention=attention)
-        except (TypeError, ValueError, KeyError, RuntimeError, ArithmeticError) as error:
-            raise CheckpointError(f"the checkpoint's config is not usable: {error}") from error
+        with _untrusted_dimensions():
+            backbone = XLSRConfig(**config["backbone"])
+            return cls(DetectorConfig(**{**config, "backbone": backbone}), attention=attention)
 
 
-_HALF = (torch.float16, torch.bfloat16)
+@contextmanager
+def _untrusted_dimensions(where: str | Path = "the checkpoint") -> Iterator[None]:
+    """Build on the ``meta`` device, where size costs nothing; numbers of a file can break it."""
+    try:
+        with torch.device("meta"):
+            yield
+    except Exception as error:  # of Python, PyTorch or transformers' own validation
+        raise CheckpointError(f"{where}: its config is not usable: {error}") from error
+
+
+def _facts(about: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    facts = about.get(name, {})
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path}: its {name!r} is not a JSON object; write the file again")
+    return facts
 
 
 def _stored(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -213,7 +224,8 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
         CheckpointError: Naming the first missing, unexpected or misshapen tensor.
     """
     wanted = module.state_dict()
-    tensors = {k: t.float() if t.dtype in _HALF else t for k, t in tensors.items()}
+    half = (torch.float16, torch.bfloat16)
+    tensors = {k: t.float() if t.dtype in half else t for k, t in tensors.items()}
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
         what = f"lacks {missing[0]!r}" if missing else f"has the unexpected tensor {extra[0]!r}"
@@ -236,23 +248,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
     module.requires_grad_(True)
 
 
-@overload
-def load_backbone(
-    path: str | Path,
-    *,
-    n_heads: int | None = None,
-    implementation: Literal["transformers"] = "transformers",
-) -> XLSR: ...
-@overload
-def load_backbone(
-    path: str | Path, *, n_heads: int | None = None, implementation: Literal["fairseq"]
-) -> FairseqXLSR: ...
-def load_backbone(
-    path: str | Path,
-    *,
-    n_heads: int | None = None,
-    implementation: Literal["transformers", "fairseq"] = "transformers",
-) -> XLSR | FairseqXLSR:
+def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     """Read the backbone of any checkpoint that holds one.
 
     Args:
@@ -261,8 +257,6 @@ def load_backbone(
             :func:`slslib.checkpoints.resolve` knows.
         n_heads: Attention heads, which the weights do not tell; by default what the file says,
             else width / 64.
-        implementation: ``"fairseq"`` computes in the original framework, an optional extra, to
-            compare with (:mod:`slslib.fairseq`).
 
     Returns:
         A backbone in evaluation mode on the CPU; its ``card`` says where the weights come from,
@@ -270,24 +264,15 @@ def load_backbone(
 
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
-        ConfigError: If fairseq is asked for and not installed.
     """
     path = resolve(path, "backbone")
     tensors, about = read_checkpoint(path, n_heads=n_heads)
-    try:
-        config = XLSRConfig(**about["config"]["backbone"])
-        with torch.device("meta"):
-            backbone = XLSR(config)
-    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise CheckpointError(f"{path}: its dimensions are not usable: {error}") from error
+    with _untrusted_dimensions(path):
+        backbone = XLSR(XLSRConfig(**about["config"]["backbone"]))
     prefix = "backbone."
     inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     load_state(backbone, inside, path)
-    if implementation == "fairseq":
-        original = FairseqXLSR(config)
-        original.load(backbone.state_dict(), path)
-        return original.eval()
-    backbone.card = dict(about.get("card", {}))
+    backbone.card = _facts(about, "card", path)
     return backbone.eval()
 
 

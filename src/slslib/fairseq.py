@@ -3,23 +3,22 @@
 An optional extra, built from source: ``pip install --no-build-isolation -c constraints.txt
 fairseq-fixed==0.12.3.1``, and then ``pip uninstall torchaudio``, which it brings along, does not
 need, and which does not load beside this PyTorch. Nothing else in slslib needs fairseq. Weights
-reach it through :mod:`slslib.checkpoints`, never through its own loader, which runs what a file
-asks for.
+reach it from an :class:`~slslib.xlsr.XLSR`, never through its own loader, which runs what a file
+asks for: ``FairseqXLSR.of(load_backbone(path))``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slslib.errors import CheckpointError, ConfigError
+from slslib.errors import ConfigError
 from slslib.names import fairseq_name
-from slslib.xlsr import XLSRConfig
+from slslib.xlsr import XLSR, XLSRConfig
 
 
 class FairseqXLSR(nn.Module):
@@ -46,14 +45,15 @@ class FairseqXLSR(nn.Module):
                 "uninstall torchaudio`"
             ) from error
         self.config = config
-        # Nothing stochastic, as in the XLS-R checkpoint; fairseq's own defaults are not 0.
-        off = (
-            *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop"),
-            *("dropout_input", "dropout_features"),
-        )
         shapes = zip(config.kernels, config.strides, strict=True)
         settings = Wav2Vec2Config(
-            **dict.fromkeys(off, 0.0),
+            # Nothing stochastic, as in the XLS-R checkpoint; fairseq's own defaults are not 0.
+            dropout=0.0,
+            attention_dropout=0.0,
+            activation_dropout=0.0,
+            encoder_layerdrop=0.0,
+            dropout_input=0.0,
+            dropout_features=0.0,
             extractor_mode="layer_norm",
             layer_norm_first=True,
             conv_bias=True,
@@ -68,6 +68,18 @@ class FairseqXLSR(nn.Module):
         self.model: Any = Wav2Vec2Model(settings)
         self.model.remove_pretraining_modules()
         self.model.mask_emb = None
+
+    @classmethod
+    def of(cls, backbone: XLSR) -> Self:
+        """Return a backbone with the same dimensions and weights, in evaluation mode.
+
+        Raises:
+            ConfigError: If fairseq is not installed.
+        """
+        original = cls(backbone.config)
+        tensors = backbone.model.state_dict()
+        original.model.load_state_dict({fairseq_name(name): t for name, t in tensors.items()})
+        return original.eval()
 
     def layers(self, waveform: Float[Tensor, "batch samples"]) -> Iterator[Tensor]:
         """Yield what :meth:`slslib.xlsr.XLSR.layers` yields, computed by fairseq.
@@ -84,15 +96,3 @@ class FairseqXLSR(nn.Module):
     ) -> Float[Tensor, "batch layers frames width"]:
         """Stack the outputs of all layers."""
         return torch.stack(list(self.layers(waveform)), dim=1)
-
-    def load(self, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-        """Copy the tensors of an :class:`~slslib.xlsr.XLSR`, under its names.
-
-        Raises:
-            CheckpointError: If a name or shape does not fit.
-        """
-        state = {fairseq_name(name.removeprefix("model.")): t for name, t in tensors.items()}
-        try:
-            self.model.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} does not fit fairseq's model: {error}") from error
