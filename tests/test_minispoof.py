@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+from filelock import FileLock
 from make_flac import write_flac
 
 from slslib import audio, channel, lfcc, minispoof, resynthesis, voices
@@ -229,6 +233,11 @@ def test_a_complete_corpus_is_used_again_and_anything_else_refused(
     (tmp_path / "f").write_text("mine")
     with pytest.raises(ConfigError, match="remove it"):
         write(tmp_path, **SMALL)
+    marker = json.loads((root / "minispoof.json").read_text())
+    for content in ([], marker | {"sha256": []}, marker | {"sha256": {"../x": "0"}}):
+        (tmp_path / "minispoof.json").write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match="remove it"):
+            write(tmp_path, **SMALL)
     for wrong in ({"scale": 0}, {"jobs": 0}, {"seed": -1}):
         with pytest.raises(ConfigError, match="positive scale"):
             write(tmp_path / "n", **wrong)
@@ -240,8 +249,12 @@ def test_files_of_other_versions_are_not_mixed(
     settings = {"corpus": "minispoof", "version": minispoof.VERSION, "seed": 1, "scale": 0.01}
     old = tmp_path / "old"
     old.mkdir()
-    marker = {**settings, "sha256": {"README.txt": "0" * 64}}
-    (old / "minispoof.json").write_text(json.dumps(marker))
+    paths = plan(1, 0.01)
+    for path, content in paths.items():
+        (old / path).parent.mkdir(parents=True, exist_ok=True)
+        (old / path).write_text(content if isinstance(content, str) else "")
+    marker = {path: minispoof.sha256_of(old / path) for path in paths} | {"README.txt": "0" * 64}
+    (old / "minispoof.json").write_text(json.dumps(settings | {"sha256": marker}))
     with pytest.raises(ConfigError, match="other versions"):
         write(old, seed=1, **SMALL)
 
@@ -250,10 +263,23 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(minispoof, "_replace", full)
+    monkeypatch.setattr(minispoof, "_make", full)
     with pytest.raises(OSError, match="No space"):
         write(tmp_path / "m", jobs=1, **SMALL)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
+
+
+def test_a_second_process_waits_and_uses_what_the_first_wrote(root: Path, tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / ".m.lock")
+    with ThreadPoolExecutor() as pool:
+        with lock:
+            other = pool.submit(write, tmp_path / "m", jobs=1, **SMALL)
+            beside = write(root, **SMALL)  # needs no lock, nor does a corpus beside it wait
+            time.sleep(0.5)
+            assert not other.done()
+            shutil.copytree(root, tmp_path / "m")
+        assert other.result() == tmp_path / "m"
+    assert digests(tmp_path / "m") == digests(beside)
 
 
 def test_data_root(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,14 +299,13 @@ def test_data_root(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_gpl_part_is_optional(tmp_path: Path) -> None:
     program = (
         "import sys\nimport slslib.minispoof as m\nassert 'parselmouth' not in sys.modules\n"
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'parselmouth' else find(name, *a)\n"
-        f"m.write({str(tmp_path / 'x')!r}, scale=0.01)\n"
+        "sys.modules['parselmouth'] = None\n"
+        f"m.write({str(tmp_path / 'x')!r}, scale=0.01, jobs=1)\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 1
     assert "pip install 'slslib[minispoof]'" in run.stderr
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "x").exists()
 
 
 # ------------------------------------------------------------------------------ voices and attacks
@@ -306,6 +331,8 @@ def test_a_voice_says_the_same_in_any_order() -> None:
 def test_the_control_attack_changes_nothing(recording: np.ndarray) -> None:
     again = resynthesis.resynthesize(recording, resynthesis.CONTROL, np.random.default_rng(0))
     np.testing.assert_allclose(again, recording, atol=1e-9)
+    with pytest.raises(ConfigError, match="no attack 'M99'; known are M01"):
+        resynthesis.resynthesize(recording, "M99", np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("attack", [*resynthesis.KNOWN, *resynthesis.UNKNOWN])

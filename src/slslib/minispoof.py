@@ -9,15 +9,15 @@ level and a codec. Voices, words, durations and silences have one distribution.
 All corpora of the field are written below one root, each in the layout in which it is distributed,
 so that what reads the real ones reads these:
 
-================== ======= ============================= =============================
+================== ======= ============================= ==================================
 corpus             clips   attacks                       channel
-================== ======= ============================= =============================
+================== ======= ============================= ==================================
 2019 LA train, dev 480,160 M01-M04                       no codec
 2019 LA eval       160     M01, M02, M05-M09             no codec
-2021 LA            480     M01-M09                       A-law, mu-law, GSM 6.10, Opus
-2021 DF            480     M01-M09                       MP3, Vorbis
-In-the-Wild        240     M05-M10                       noise, rooms, MP3, Vorbis
-================== ======= ============================= =============================
+2021 LA            480     M01-M09                       none, A-law, mu-law, GSM 6.10, Opus
+2021 DF            480     M01-M09                       none, MP3, Vorbis
+In-the-Wild        240     M05-M10                       noise, rooms; none, MP3, Vorbis
+================== ======= ============================= ==================================
 
 Train, dev and the evaluation sets share no voice; 2021 LA speaks with the voices of 2019 LA eval,
 2021 DF with these and others, In-the-Wild with others in other languages. A few recordings of the
@@ -31,31 +31,34 @@ one type of machine and set of versions, whatever the number of processes.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib.util
 import io
 import itertools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
+from filelock import FileLock
+from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from slslib import channel
 from slslib.audio import SAMPLE_RATE as FS
 from slslib.errors import ConfigError
+from slslib.protocols import sha256_of
 from slslib.resynthesis import KNOWN, UNKNOWN, Rng, Samples, resynthesize
 from slslib.voices import LANGUAGES, Voice, speak
 
 VERSION = 5  # of what is written: raised whenever the same seed would give other bytes
 SECONDS = (1.4, 3.0)  # of speech asked for; some voices take longer
+_MARKER = "minispoof.json"
 
 _README = """\
 MiniSpoof, a SIMULATION. Nobody was recorded: both classes were computed by slslib.minispoof
@@ -112,53 +115,63 @@ def write(
             f"{scale}, {jobs} and {seed}."
         )
     settings = {"corpus": "minispoof", "version": VERSION, "seed": seed, "scale": scale}
-    marker = root / "minispoof.json"
+    content = plan(seed, scale)
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(root.parent):
-        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-            temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-            try:
-                digests = _make_all(temporary, plan(seed, scale), jobs, progress)
-                _replace(temporary / marker.name, json.dumps({**settings, "sha256": digests}))
-                temporary.chmod(0o755)
-                temporary.replace(root)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-            return root
-        try:
-            found = json.loads(marker.read_text())
-            digests = found.pop("sha256")
-        except (OSError, ValueError, AttributeError, KeyError):
-            found = None
-        if found != settings:
-            raise ConfigError(
-                f"{root} exists and is not the MiniSpoof corpus of {settings}; remove it or choose "
-                f"another folder."
-            )
-        damaged = [path for path in digests if _digest(root / path) != digests[path]]
-        if damaged:
-            content = plan(seed, scale)
+    # Others who want the same corpus wait, and find it written.
+    lock = FileLock(root.with_name(f".{root.name}.lock"))
+    if _is_free(root):
+        with lock:
+            if _is_free(root):
+                _create(root, settings, content, jobs, progress)
+    try:
+        found = json.loads((root / _MARKER).read_text())
+        digests = found.pop("sha256")
+        is_this = found == settings and digests.keys() == content.keys()
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        is_this = False
+    if not is_this:
+        raise ConfigError(
+            f"{root} exists and is not the MiniSpoof corpus of {settings}; remove it or choose "
+            f"another folder."
+        )
+    if damaged := [path for path in content if not _is_sound(root / path, digests[path])]:
+        with lock:
             again = _make_all(root, {path: content[path] for path in damaged}, jobs, progress)
-            if other := [path for path in damaged if again[path] != digests[path]]:
-                raise ConfigError(
-                    f"{root}: {len(other)} damaged files ({other[0]}, ...) came out different when "
-                    f"made again, so other versions of Praat, NumPy or the codecs wrote this "
-                    f"corpus. Remove the folder; it will be written again."
-                )
+        if other := [path for path in damaged if again[path] != digests[path]]:
+            raise ConfigError(
+                f"{root}: {len(other)} damaged files ({other[0]}, ...) came out different when "
+                f"made again, so other versions of Praat, NumPy or the codecs wrote this corpus. "
+                f"Remove the folder; it will be written again."
+            )
     return root
+
+
+def _is_free(root: Path) -> bool:
+    return not root.exists() or (root.is_dir() and not any(root.iterdir()))
+
+
+def _is_sound(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_of(path) == digest
+
+
+def _create(
+    root: Path, settings: dict[str, Any], content: dict[str, Clip | str], jobs: int, progress: bool
+) -> None:
+    """Write everything into a temporary folder, which then takes its name."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        digests = _make_all(temporary, content, jobs, progress)
+        (temporary / _MARKER).write_text(json.dumps({**settings, "sha256": digests}))
+        temporary.chmod(0o755)
+        temporary.replace(root)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_all(
     root: Path, content: dict[str, Clip | str], jobs: int, progress: bool
 ) -> dict[str, str]:
     """Write files; return the SHA-256 of each."""
-    if importlib.util.find_spec("parselmouth") is None:
-        raise ConfigError(
-            "Writing MiniSpoof needs praat-parselmouth: pip install 'slslib[minispoof]'"
-        )
-    from joblib import Parallel, delayed, parallel_config
-    from threadpoolctl import threadpool_limits
-
     for folder in {(root / path).parent for path in content}:
         folder.mkdir(parents=True, exist_ok=True)
     # Processes, as Praat holds the interpreter's lock; one thread each, or sums may differ.
@@ -171,37 +184,17 @@ def _make_all(
 
 
 def _make(path: Path, content: Clip | str) -> str:
-    _replace(path, content if isinstance(content, str) else content.encode(path.suffix))
-    return _digest(path)
-
-
-def _replace(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all; return its SHA-256."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):
+            temporary.write_text(content, encoding="utf-8", newline="")
+        else:
+            temporary.write_bytes(content.encode(path.suffix))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write below a folder; the others wait, and find it written."""
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return sha256_of(path)
 
 
 # ------------------------------------------------------------------------------------------ plan

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from scipy import fft, signal
 
 from slslib.audio import SAMPLE_RATE as FS
+from slslib.errors import ConfigError
 
 Samples = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
@@ -75,19 +76,25 @@ def resynthesize(samples: Samples, attack: str, rng: Rng) -> Samples:
         samples: The recording.
         attack: One of :data:`KNOWN`, :data:`UNKNOWN` or :data:`CONTROL`.
         rng: Of everything random.
+
+    Raises:
+        ConfigError: There is no such attack.
     """
+    if attack not in _ATTACKS:
+        raise ConfigError(f"there is no attack {attack!r}; known are {', '.join(_ATTACKS)}")
     return _equalize(_ATTACKS[attack](samples, rng), samples)
 
 
 def _identity(samples: Samples, rng: Rng) -> Samples:
-    return istft(stft(samples), samples)
+    return istft(stft(samples), len(samples))
 
 
 def _mel_inversion(samples: Samples, rng: Rng) -> Samples:
-    bank, inverse = _mel_bands(int(rng.integers(*MEL_BANDS, endpoint=True)))
-    mel = np.log(np.abs(stft(samples)) @ bank.T + 1e-5)
+    n_bands = int(rng.integers(*MEL_BANDS, endpoint=True))
+    mel = _log_mel(stft(samples), n_bands)
+    _, inverse = _mel_bands(n_bands)
     mel = _smooth(mel, int(rng.integers(*MEL_FRAMES, endpoint=True)))
-    return _griffin_lim(np.maximum(np.exp(mel) @ inverse, 0), samples, MEL_ROUNDS, rng)
+    return _griffin_lim(np.maximum(np.exp(mel) @ inverse, 0), len(samples), MEL_ROUNDS, rng)
 
 
 def _linear_prediction(samples: Samples, rng: Rng) -> Samples:
@@ -124,11 +131,11 @@ def _vocoder(samples: Samples, rng: Rng) -> Samples:
     cepstrum[:, 1 : _SIZE // 2] *= 2  # folded: the response of minimum phase
     cepstrum[:, _SIZE // 2 + 1 :] = 0
     envelope = np.exp(fft.rfft(cepstrum))
-    return istft(stft(_excitation(samples, rng)) * envelope / np.sqrt(_SIZE / 2), samples)
+    return istft(stft(_excitation(samples, rng)) * envelope / np.sqrt(_SIZE / 2), len(samples))
 
 
 def _griffin_lim_alone(samples: Samples, rng: Rng) -> Samples:
-    return _griffin_lim(np.abs(stft(samples)), samples, GRIFFIN_LIM_ROUNDS, rng)
+    return _griffin_lim(np.abs(stft(samples)), len(samples), GRIFFIN_LIM_ROUNDS, rng)
 
 
 def _psola(samples: Samples, rng: Rng) -> Samples:
@@ -161,11 +168,9 @@ def _phase_vocoder(samples: Samples, rng: Rng) -> Samples:
 
 def _over_smoothing(samples: Samples, rng: Rng) -> Samples:
     spectrum = stft(samples)
-    bank, _ = _mel_bands(40)
-    mel = np.log(np.abs(spectrum) @ bank.T + 1e-5)
-    change = _smooth(mel, int(rng.integers(*SMOOTH_FRAMES, endpoint=True))) - mel
-    weights = bank / np.maximum(bank.sum(axis=0), 1e-9)
-    return istft(spectrum * np.exp(np.clip(change, -3, 3) @ weights), samples)
+    mel = _log_mel(spectrum, 40)
+    smooth = _smooth(mel, int(rng.integers(*SMOOTH_FRAMES, endpoint=True)))
+    return istft(_change_envelope(spectrum, smooth - mel), len(samples))
 
 
 def _concatenation(samples: Samples, rng: Rng) -> Samples:
@@ -187,16 +192,14 @@ def _concatenation(samples: Samples, rng: Rng) -> Samples:
 
 def _neural_codec(samples: Samples, rng: Rng) -> Samples:
     spectrum = stft(samples)
-    bank, _ = _mel_bands(int(rng.integers(*CODE_BANDS, endpoint=True)))
-    mel = np.log(np.abs(spectrum) @ bank.T + 1e-5)
+    mel = _log_mel(spectrum, int(rng.integers(*CODE_BANDS, endpoint=True)))
     step = CODE_STEP_DB / 20 * np.log(10)
     held = np.round(mel[::3] / step).repeat(3, axis=0)[: len(mel)] * step
-    weights = bank / np.maximum(bank.sum(axis=0), 1e-9)
-    spectrum = spectrum * np.exp(np.clip(held - mel, -3, 3) @ weights)
+    spectrum = _change_envelope(spectrum, held - mel)
     split = int(rng.uniform(*OWN_PHASE) / (FS / 2) * spectrum.shape[1])
     random = np.exp(2j * np.pi * rng.random((len(spectrum), spectrum.shape[1] - split)))
     spectrum[:, split:] = np.abs(spectrum[:, split:]) * random
-    return istft(spectrum, samples)
+    return istft(spectrum, len(samples))
 
 
 _ATTACKS: dict[str, Callable[[Samples, Rng], Samples]] = {
@@ -224,12 +227,12 @@ def _equalize(samples: Samples, reference: Samples) -> Samples:
     return fft.irfft(spectrum * gain, n)[: len(samples)]
 
 
-def _griffin_lim(magnitude: Samples, like: Samples, rounds: int, rng: Rng) -> Samples:
+def _griffin_lim(magnitude: Samples, n_samples: int, rounds: int, rng: Rng) -> Samples:
     """Find a signal whose spectrogram is near ``magnitude``, from random phases."""
-    samples = istft(magnitude * np.exp(2j * np.pi * rng.random(magnitude.shape)), like)
+    samples = istft(magnitude * np.exp(2j * np.pi * rng.random(magnitude.shape)), n_samples)
     for _ in range(rounds):
         spectrum = stft(samples)
-        samples = istft(magnitude * spectrum / np.maximum(np.abs(spectrum), 1e-12), like)
+        samples = istft(magnitude * spectrum / np.maximum(np.abs(spectrum), 1e-12), n_samples)
     return samples
 
 
@@ -246,7 +249,7 @@ def _stretch(samples: Samples, n_samples: int) -> Samples:
     step = np.diff(phase, axis=0) - advance
     step = advance + step - 2 * np.pi * np.round(step / (2 * np.pi))
     phase = phase[0] + np.cumsum(np.vstack([np.zeros_like(advance), step[left[:-1]]]), axis=0)
-    return istft(magnitude * np.exp(1j * phase), np.empty(n_samples))
+    return istft(magnitude * np.exp(1j * phase), n_samples)
 
 
 def _excitation(samples: Samples, rng: Rng) -> Samples:
@@ -290,6 +293,19 @@ def _mel_bands(n_bands: int) -> tuple[Samples, Samples]:
     return bank, np.linalg.pinv(bank).T
 
 
+def _log_mel(spectrum: Spectrum, n_bands: int) -> Samples:
+    """Return the logarithm of the magnitudes in mel bands: ``[frames, n_bands]``."""
+    bank, _ = _mel_bands(n_bands)
+    return np.log(np.abs(spectrum) @ bank.T + 1e-5)
+
+
+def _change_envelope(spectrum: Spectrum, change: Samples) -> Spectrum:
+    """Add ``change``, of log magnitudes in mel bands and at most 3, and keep the phases."""
+    bank, _ = _mel_bands(change.shape[1])
+    weights = bank / np.maximum(bank.sum(axis=0), 1e-9)
+    return spectrum * np.exp(np.clip(change, -3, 3) @ weights)
+
+
 def _smooth(track: Samples, width: int) -> Samples:
     """Average over ``width`` neighbouring frames with a Hann window."""
     window = np.hanning(width + 2)[1:-1]
@@ -314,12 +330,12 @@ def stft(samples: Samples) -> Spectrum:
     return fft.rfft(windows * np.sqrt(_hann(_SIZE)))
 
 
-def istft(spectrum: Spectrum, like: Samples) -> Samples:
-    """Overlap and add: the inverse of :func:`stft`, as long as ``like``."""
+def istft(spectrum: Spectrum, n_samples: int) -> Samples:
+    """Overlap and add: the inverse of :func:`stft`."""
     frames = fft.irfft(spectrum) * np.sqrt(_hann(_SIZE)) * (2 * _HOP / _SIZE)
     parts = _SIZE // _HOP
     out = np.zeros((len(frames) + parts, _HOP))
     for part in range(parts):
         out[part : part + len(frames)] += frames[:, part * _HOP : (part + 1) * _HOP]
-    out = out.reshape(-1)[_SIZE : _SIZE + len(like)]
-    return np.pad(out, (0, len(like) - len(out)))
+    out = out.reshape(-1)[_SIZE : _SIZE + n_samples]
+    return np.pad(out, (0, n_samples - len(out)))

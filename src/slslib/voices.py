@@ -14,6 +14,7 @@ same arguments give the same samples, in any order and in any process.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,10 +98,11 @@ class Voice:
 
 
 def speak(voice: Voice, seconds: float, rng: np.random.Generator) -> Samples:
-    """Say random words for about ``seconds``, at most half as long again: ``[samples]`` at 16 kHz.
+    """Say random words for about ``seconds``, at most 1.7 times that: ``[samples]`` at 16 kHz.
 
     Raises:
         ConfigError: praat-parselmouth is not installed.
+        RuntimeError: Praat's synthesizer failed; its own words are on standard error.
     """
     try:
         from parselmouth.praat import call
@@ -135,6 +137,7 @@ def _in_a_fork(function: Callable[[], Samples]) -> Samples:
             with os.fdopen(writer, "wb") as pipe:
                 pipe.write(function().tobytes())
         except BaseException:  # nothing of the parent may go on in the copy
+            traceback.print_exc()
             os._exit(1)
         os._exit(0)
     os.close(writer)
