@@ -113,3 +113,34 @@ def test_bad_requests_are_refused(files, tmp_path):
         report([files["good"], files["good"]], key=files["key"])
     with pytest.raises(ScoreError, match="columns"):
         report([files["key"]], key=files["key"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run/config.json", "{"), ("run/config.json", "[]"), ("run/best.json", "{"),
+        ("run/log.csv", ""), ("run/log.csv", "a,b\n1,2\n"), ("good.txt.json", "[]"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_of_facts_is_named(files, name, content):
+    path = files["key"].parent / name
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=re.escape(str(path))):
+        report([files["good"], files["run"]], key=files["key"], bootstrap=0)
+
+
+def test_a_long_setting_cannot_break_the_table(files):
+    setting = "slslib train v1 --data a|b --out `c`"
+    (files["run"] / "config.json").write_text(json.dumps({"command": setting}))
+    page = to_html(report([files["run"]]))
+    assert f"<td>{setting}</td>" in page
+
+
+def test_systems_beyond_the_figure_are_said(files):
+    systems = [files["good"]]
+    for k in range(5):
+        systems.append(files["good"].with_name(f"copy{k}.txt"))
+        systems[-1].write_bytes(files["good"].read_bytes())
+    text = report(systems, key=files["key"], bootstrap=0)
+    assert "The first 5 of 6 systems." in text
+    assert text.count("### Provenance") == 6

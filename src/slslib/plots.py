@@ -559,8 +559,9 @@ def plot_learning(log: pd.DataFrame) -> Plot:
         log: The run's ``log.csv``: ``epoch``, ``train_loss`` and, where there is a development
             set, ``dev_loss`` and ``dev_eer_percent``.
     """
-    losses = {"training loss": "train_loss", "development loss": "dev_loss"}
-    lines = {name: (log["epoch"], log[key]) for name, key in losses.items() if key in log}
+    lines = {"training loss": (log["epoch"], log["train_loss"])}
+    if "dev_loss" in log:
+        lines["development loss"] = log["epoch"], log["dev_loss"]
     figure, axes = _lines(lines, "epoch", "weighted cross entropy (nats)", markersize=6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "dev_eer_percent" in log:

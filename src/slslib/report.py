@@ -28,7 +28,8 @@ from slslib.evaluate import evaluate
 from slslib.protocols import read_protocol, sha256_of
 from slslib.scorefiles import match, read_scores
 
-_NUMBERS = {
+_TITLES = {
+    "eer_percent": "EER %",
     "min_tdcf_2019": "min t-DCF (2019)",
     "min_tdcf_2021": "min t-DCF (2021)",
     "min_dcf": "min DCF",
@@ -66,48 +67,28 @@ def report(
         ProtocolError: The key is malformed.
         ScoreError: The scores are malformed, or do not fit the key.
     """
-    files = [Path(item) for item in items if Path(item).is_file()]
-    runs = [Path(item) for item in items if (Path(item) / "config.json").is_file()]
+    files = [path for path in map(Path, items) if path.is_file()]
+    runs = [path for path in map(Path, items) if (path / "config.json").is_file()]
     for item in map(Path, items):
         if item not in files and item not in runs:
             raise ConfigError(f"{item}: neither a score file nor the folder of a training run.")
     if not files and not runs:
         raise ConfigError("nothing to report: name score files or folders of training runs.")
-    if files and key is None:
-        raise ConfigError("score files need their key (--key).")
     blocks = ["# Evaluation report" if files else "# Training report"]
+    made_with = [["slslib", __version__], ["Python", platform.python_version()]]
+    made_with += [[package, version(package)] for package in ("numpy", "scipy", "pandas")]
     if files:
-        names = _names(files)
-        options: dict[str, Any] = {
-            "phase": phase, "bootstrap": bootstrap, "cluster": cluster, "seed": seed, **tdcf,
-        }  # fmt: skip
-        results = {
-            name: evaluate(
-                file, key or "", **options, by=by, against=files[0] if file != files[0] else None
-            )
-            for name, file in names.items()
-        }
-        blocks += _comparison(results)
-        trials = read_protocol(key or "")
-        scores = {name: match(read_scores(file), trials, phase) for name, file in names.items()}
-        classes = {
-            name: (table.loc[table["label"] == 1, "score"], table.loc[table["label"] == 0, "score"])
-            for name, table in scores.items()
-        }
-        shown = dict(list(classes.items())[: len(plots.OTHER)])
-        blocks.append("## Error rates at every threshold")
-        blocks.append(_picture(plots.plot_det(shown), f"DET curves of {', '.join(shown)}"))
-        for name, result in results.items():
-            blocks += _system(name, names[name], result, classes[name])
+        if key is None:
+            raise ConfigError("score files need their key (--key).")
+        options = {"phase": phase, "bootstrap": bootstrap, "cluster": cluster, "seed": seed}
+        blocks += _systems(_names(files), key, options | {"by": by} | tdcf)
+        made_with += [
+            ["key", f"{_escape(Path(key).name)}, SHA-256 `{sha256_of(key)}`"],
+            ["bootstrap", f"{bootstrap} replicates, seed {seed}"],
+        ]
     for run in runs:
         blocks += _run(run)
-    blocks += ["## Made with", _table(["", ""], [
-        ["slslib", __version__], ["Python", platform.python_version()],
-        *([package, version(package)] for package in ("numpy", "scipy", "pandas")),
-        *([["key", f"{_escape(Path(key or '').name)}, SHA-256 `{sha256_of(key or '')}`"],
-           ["bootstrap", f"{bootstrap} replicates, seed {seed}"]] if files else []),
-    ])]  # fmt: skip
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join([*blocks, "## Made with", _table(["", ""], made_with)]) + "\n"
 
 
 def to_html(markdown: str) -> str:
@@ -161,17 +142,43 @@ def _interval(result: Mapping[str, Any]) -> str:
     return f"{low:.3f} to {high:.3f} over {over}"
 
 
+def _cells(values: Mapping[str, Any], quantities: Sequence[str]) -> list[str]:
+    return [f"{values[name]:.4f}" if name in values else "-" for name in quantities]
+
+
+def _systems(files: Mapping[str, Path], key: str | Path, options: dict[str, Any]) -> Iterator[str]:
+    """Compare the systems, then describe each."""
+    reference, *_ = files.values()
+    results = {
+        name: evaluate(file, key, **options, against=None if file == reference else reference)
+        for name, file in files.items()
+    }
+    yield from _comparison(results)
+    trials = read_protocol(key)
+    classes: dict[str, plots.Pair] = {}
+    for name, file in files.items():
+        table = match(read_scores(file), trials, options["phase"])
+        bonafide = table["label"] == 1
+        classes[name] = table.loc[bonafide, "score"], table.loc[~bonafide, "score"]
+    shown = dict(list(classes.items())[: len(plots.OTHER)])
+    yield "## Error rates at every threshold"
+    if len(shown) < len(classes):
+        yield f"The first {len(shown)} of {len(classes)} systems."
+    yield _picture(plots.plot_det(shown), f"DET curves of {', '.join(shown)}")
+    for name, result in results.items():
+        yield from _system(name, files[name], result, classes[name])
+
+
 def _comparison(results: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     first = next(iter(results.values()))
     yield (
         f"Phase **{first['phase']}**: {first['n_bonafide']:,} bona fide and "
         f"{first['n_spoof']:,} spoofed trials. A higher score means more bona fide."
     )
-    shown = [name for name in _NUMBERS if name in first]
-    header = ["system", "EER %", "95 % interval", *(_NUMBERS[name] for name in shown)]
-    yield _table(header, [
-        [f"**{_escape(name)}**", f"{result['eer_percent']:.4f}", _interval(result),
-         *(f"{result[quantity]:.4f}" if quantity in result else "-" for quantity in shown)]
+    eer, *others = [name for name in _TITLES if name in first]
+    yield _table(["system", "EER %", "95 % interval", *(_TITLES[n] for n in others)], [
+        [f"**{_escape(name)}**", *_cells(result, [eer]), _interval(result),
+         *_cells(result, others)]
         for name, result in results.items()
     ])  # fmt: skip
     yield "act DCF and Cllr read the scores as log-likelihood ratios."
@@ -187,12 +194,7 @@ def _comparison(results: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         yield _table(["system", "difference (points)", "95 % interval"], rows)
 
 
-def _system(
-    name: str,
-    file: Path,
-    result: dict[str, Any],
-    classes: tuple[pd.Series[float], pd.Series[float]],
-) -> Iterator[str]:
+def _system(name: str, file: Path, result: dict[str, Any], classes: plots.Pair) -> Iterator[str]:
     yield f"## {_escape(name)}"
     for warning in result["warnings"]:
         yield f"> **Warning.** {_escape(warning)}"
@@ -201,12 +203,7 @@ def _system(
     yield _picture(plot, f"Histogram of the scores of {name}, bona fide and spoofed")
     for factor, groups in result.get("groups", {}).items():
         yield f"### By {factor.replace(':', ' and ')}"
-        if ":" in factor:
-            for quantity in ("eer_percent", "min_tdcf_2021"):
-                if quantity in groups["Pooled"]["Pooled"]:
-                    yield _cross(factor, groups, quantity)
-        else:
-            yield _groups(factor, groups)
+        yield from _groups(factor, groups)
     rows = [
         ["score file", _escape(file.name)],
         ["SHA-256", f"`{result['sha256']['scores']}`"],
@@ -219,7 +216,7 @@ def _system(
     beside = file.with_name(file.name + ".json")
     yield "### Provenance"
     if beside.is_file():
-        made = json.loads(beside.read_text(encoding="utf-8"))
+        made = _read(beside)
         if made.get("scores_sha256") != result["sha256"]["scores"]:
             yield (
                 f"> **Warning.** {_escape(beside.name)} describes a score file with another "
@@ -231,27 +228,24 @@ def _system(
     yield _table(["", ""], rows)
 
 
-def _cross(factor: str, groups: dict[str, Any], quantity: str) -> str:
-    title = "EER %" if quantity == "eer_percent" else _NUMBERS[quantity]
-    rows = [
-        [
-            _label(value),
-            *(f"{cell[quantity]:.4f}" if quantity in cell else "-" for cell in row.values()),
+def _groups(factor: str, groups: dict[str, Any]) -> Iterator[str]:
+    """Make a table of a breakdown, or one of each quantity where two factors are crossed."""
+    pooled = groups["Pooled"]
+    if ":" not in factor:
+        shown = [n for n in ("eer_percent", "min_tdcf_2021", "min_dcf") if n in pooled]
+        rows = [
+            [_label(value), f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", *_cells(row, shown)]
+            for value, row in groups.items()
         ]
-        for value, row in groups.items()
-    ]
-    return _table([f"{factor.partition(':')[0]}: {title}", *groups["Pooled"]], rows)
-
-
-def _groups(factor: str, groups: dict[str, Any]) -> str:
-    shown = [n for n in ("eer_percent", "min_tdcf_2021", "min_dcf") if n in groups["Pooled"]]
-    titles = {"eer_percent": "EER %"} | _NUMBERS
-    rows = [
-        [_label(value), f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}",
-         *(f"{row[name]:.4f}" if name in row else "-" for name in shown)]
-        for value, row in groups.items()
-    ]  # fmt: skip
-    return _table([factor, "bona fide", "spoof", *(titles[name] for name in shown)], rows)
+        yield _table([factor, "bona fide", "spoof", *(_TITLES[name] for name in shown)], rows)
+        return
+    for quantity in ("eer_percent", "min_tdcf_2021"):
+        if quantity in pooled["Pooled"]:
+            rows = [
+                [_label(value), *(_cells(cell, [quantity])[0] for cell in row.values())]
+                for value, row in groups.items()
+            ]
+            yield _table([f"{factor.partition(':')[0]}: {_TITLES[quantity]}", *pooled], rows)
 
 
 def _label(value: str) -> str:
@@ -259,22 +253,34 @@ def _label(value: str) -> str:
 
 
 def _run(run: Path) -> Iterator[str]:
-    about = json.loads((run / "config.json").read_text(encoding="utf-8"))
     yield f"## Training run {_escape(run.name)}"
-    log = run / "log.csv"
+    log, best, settings = run / "log.csv", run / "best.json", _read(run / "config.json")
     if log.is_file():
-        table = pd.read_csv(log)
-        yield _picture(plots.plot_learning(table), f"Loss and error rate of {run.name} by epoch")
-        texts = [
+        try:
+            table = pd.read_csv(log)
+            figure = plots.plot_learning(table)
+        except (ValueError, KeyError) as error:
+            raise ConfigError(f"{log} is not the log of a training run: {error}") from error
+        yield _picture(figure, f"Loss and error rate of {run.name} by epoch")
+        yield _table([_escape(str(name)) for name in table], [
             [f"{v:.6g}" if isinstance(v, int | float) else _escape(str(v)) for v in row]
             for row in table.itertuples(index=False)
-        ]
-        yield _table([_escape(str(name)) for name in table], texts)
+        ])  # fmt: skip
     else:
         yield "No epoch is finished yet."
-    best = run / "best.json"
-    rows = [["best epoch", _text(json.loads(best.read_text()))]] if best.is_file() else []
-    yield _table(["setting", "value"], rows + _flat(about))
+    rows = [["best epoch", _text(_read(best))]] if best.is_file() else []
+    yield _table(["setting", "value"], rows + _flat(settings))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; copy it again, or remove it") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no JSON object; copy it again, or remove it")
+    return content
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
@@ -291,7 +297,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{_escape(name)} {_text(entry)}" for name, entry in value.items())
-    return f"`{value}`" if isinstance(value, str) and len(value) >= 32 else _escape(str(value))
+    return f"`{value}`" if re.fullmatch("[0-9a-f]{32,}", str(value)) else _escape(str(value))
 
 
 def _escape(text: str) -> str:

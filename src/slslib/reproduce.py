@@ -14,6 +14,7 @@ their repository).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import platform
 import tomllib
@@ -99,7 +100,7 @@ FILES = {name: File(**entry) for name, entry in _PUBLISHED["files"].items()}
 ROWS = [Row(**entry) for entry in _PUBLISHED["rows"]]
 """The rows of the table."""
 
-_SIGNIFICANT = ("eer_percent", "min_tdcf_2019", "min_tdcf_2021", "asv_eer_percent")
+_QUANTITIES = ("eer_percent", "min_tdcf_2019", "min_tdcf_2021", "asv_eer_percent")
 
 
 class _Store:
@@ -112,12 +113,9 @@ class _Store:
 
     def get(self, name: str) -> Path | None:
         """Return the local path of a file, or None if it is not to be had."""
-        if name in self.found:
-            return self.found[name]
-        path = self._find(name, FILES[name])
-        if path:
+        if name not in self.found and (path := self._find(name, FILES[name])):
             self.found[name] = path
-        return path
+        return self.found.get(name)
 
     def _find(self, name: str, file: File) -> Path | None:
         path = self.data / name
@@ -176,7 +174,9 @@ def reproduce(
     Raises:
         ScoreError: A file under a published name is not that file.
     """
-    store = _Store(Path(data), offline or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true"))
+    # As huggingface_hub reads it.
+    off = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    store = _Store(Path(data), offline or off)
     rows = [_compute(row, store, bootstrap, seed) for row in ROWS]
     differences = _differences(store, bootstrap, seed)
     needed: dict[str, list[str]] = {}
@@ -230,7 +230,7 @@ def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, An
     about["status"] = "measured here" if measured.is_file() else "recomputed from published scores"
     result = evaluate(scores, paths[row.key], **options, **asv)
     about |= {n: result[n] for n in ("phase", "n_bonafide", "n_spoof", "eer_threshold")}
-    about |= {name: result[name] for name in _SIGNIFICANT if name in result}
+    about |= {name: result[name] for name in _QUANTITIES if name in result}
     about["agrees"] = all(
         _agrees(about[name], value) for name, value in row.published.items() if name in about
     )
@@ -258,14 +258,14 @@ def _differences(store: _Store, bootstrap: int, seed: int) -> list[dict[str, Any
     rows = [row for row in ROWS if row.corpus == "In-the-Wild"]
     key, speakers = store.get(rows[0].key), store.get(rows[0].cluster_key)
     differences = []
-    for i, j in ((0, 1), (0, 2), (1, 2)):
-        first, other = (store.get(rows[k].scores) for k in (i, j))
+    for a, b in itertools.combinations(rows, 2):
+        first, other = store.get(a.scores), store.get(b.scores)
         if not (key and first and other):
             continue
         options: dict[str, Any] = {"against": other, "bootstrap": bootstrap, "seed": seed}
         result = evaluate(first, key, **options)["against"]
         entry: dict[str, Any] = {
-            "corpus": rows[i].corpus, "first": rows[i].system, "second": rows[j].system,
+            "corpus": a.corpus, "first": a.system, "second": b.system,
             "difference_percent": result["difference_percent"],
             "intervals_percent": {"trials": result["difference_interval_percent"]},
         }  # fmt: skip
