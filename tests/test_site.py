@@ -52,7 +52,7 @@ PROBE = """async () => {
     mute: all('audio').filter((a) => a.error || !(a.duration > 0)).length,
     wide: innerWidth < 1000 ? [] : all('article mjx-container[display]')
       .filter((e) => e.querySelector('svg').getBoundingClientRect().width > e.clientWidth + 1)
-      .map((e) => e.previousSibling?.textContent || e.textContent || e.outerHTML.slice(0, 80)),
+      .map((e) => MathJax.startup.document.getMathItemsWithin(e)[0]?.math),
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
   };
 }"""
