@@ -90,8 +90,9 @@ def write(
 ) -> Path:
     """Write the corpora, or find them there.
 
-    The folder appears under its name when it is complete. One that holds the corpora of the same
-    arguments is used again; files of it that are missing or damaged are made again.
+    The folder appears under its name when it is complete, beside a lock file. One that holds the
+    corpora of the same arguments is used again, also from a disk that cannot be written; files of
+    it that are missing or damaged are made again.
 
     Args:
         directory: Folder to create, which can then be given as ``--data``.
