@@ -14,9 +14,11 @@ same arguments give the same samples, in any order and in any process.
 from __future__ import annotations
 
 import os
+import tomllib
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
 import soxr
@@ -27,42 +29,9 @@ from slslib.errors import ConfigError
 
 Samples = NDArray[np.float64]
 
-WORDS = {
-    "English (Great Britain)": "the river runs past our old house before morning light and seven "
-    "people were waiting under a green bridge for someone who never came back with bread",
-    "English (America)": "she thought about winter while her brother opened every window so they "
-    "could hear music from across the street until dinner was ready again at last",
-    "German": "der kleine vogel singt heute morgen über dem grünen garten und wir hören ihm lange "
-    "zu bevor die sonne hinter dunklen wolken schnell verschwindet zwischen acht bergen",
-    "French (France)": "le chat dort près de la fenêtre quand il pleut sur notre jardin mais "
-    "demain nous irons voir un vieux moulin avec trois amis heureux et beaucoup de pain",
-    "Spanish (Spain)": "la luna sale sobre el campo donde mi hermano guarda cinco caballos negros "
-    "y cada tarde escuchamos juntos cómo llueve lejos del pueblo hacia otro valle",
-    "Italian": "il treno parte sempre presto dalla grande stazione mentre gli amici salutano con "
-    "gioia perché domani torneranno insieme verso casa sotto un cielo azzurro senza nuvole",
-    "Polish": "mały chłopiec czyta książkę przy oknie kiedy babcia piecze świeży chleb a za "
-    "drzwiami pada śnieg już trzeci dzień więc nikt nie chce dziś wychodzić",
-    "Portuguese (Brazil)": "o menino corre pela praia enquanto a mãe prepara café quente e ninguém "
-    "lembra quando começou essa festa bonita depois das chuvas longas de janeiro",
-    "Turkish": "küçük kedi bahçede güneşin altında uyuyor ama çocuklar akşam yemeğinden önce "
-    "büyük ağacın yanında oyun oynamak istiyorlar bugün hava çok güzel",
-    "Swedish": "den gamla båten ligger stilla vid stranden medan fåglarna sjunger högt över skogen "
-    "och sju barn plockar blåbär innan kvällen kommer tillbaka från norr",
-    "Dutch": "het kleine meisje fietst elke ochtend langs de gracht naar school terwijl haar vader "
-    "verse groenten koopt op een drukke markt achter zes oude huizen",
-    "Finnish": "vanha mies kävelee hitaasti järven rannalla kun aurinko nousee metsän takaa ja "
-    "linnut laulavat kauniisti koko pitkän kesäisen aamun ilman tuulta",
-    "Hungarian": "a kis ház mögött nagy kert van ahol minden tavasszal piros virágok nyílnak és "
-    "hét gyerek játszik vidáman amíg az este lassan megérkezik",
-    "Czech": "starý dům stojí za řekou kde každé ráno zpívají ptáci a děti běží rychle do školy "
-    "protože dnes přijde nový učitel s velkou modrou knihou",
-    "Romanian": "bunica face pâine caldă în fiecare dimineață iar copiii aleargă prin grădina "
-    "verde până când soarele apune încet după dealul înalt din sat",
-    "Indonesian": "anak kecil itu membaca buku baru di bawah pohon besar sambil menunggu ibunya "
-    "pulang dari pasar dengan ikan segar untuk makan malam bersama tujuh teman",
-    "Swahili": "mtoto anacheza mpira karibu na nyumba ya babu yake wakati mama anapika chakula "
-    "kizuri kwa wageni saba waliofika jana jioni kutoka mji mwingine",
-}
+WORDS: dict[str, str] = tomllib.loads(
+    resources.files("slslib").joinpath("words.toml").read_text(encoding="utf-8")
+)
 """Words of each language, by Praat's name of it."""
 
 LANGUAGES = tuple(WORDS)
