@@ -8,7 +8,7 @@ functions below spell out; the rest are the defaults of :class:`TrainConfig`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from slslib.audio import N_SAMPLES
 from slslib.data import Crop
@@ -17,6 +17,13 @@ from slslib.xlsr import Attention, Freeze, XLSRConfig
 
 Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
 Precision = Literal["no", "bf16"]
+
+CHOICES: dict[str, Any] = {
+    "crop": Crop, "monitor": Monitor, "freeze": Freeze, "precision": Precision,
+    "attention": Attention,
+}  # fmt: skip
+WHOLE = ("n_samples", "hidden_width", "rawboost", "batch_size", "warmup_steps", "max_epochs",
+         "patience", "seed")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,15 @@ class TrainConfig:
         if isinstance(self.dimensions, dict):  # from JSON
             object.__setattr__(self, "dimensions", XLSRConfig(**self.dimensions))
         object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of "
+                    f"{', '.join(get_args(choices))}"
+                )
+        for name in WHOLE:
+            if type(getattr(self, name)) is not int:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number")
         for name in ("batch_size", "max_epochs", "patience", "n_samples", "hidden_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -278,15 +278,17 @@ def _check_fingerprint(parts: Path, fingerprint: dict[str, Any]) -> None:
     if not path.exists():
         write_text(path, json.dumps(fingerprint, indent=1) + "\n")
         return
-    before = json.loads(path.read_text())
-    changed = [
-        f"{k} {before.get(k)!r} -> {v!r}" for k, v in fingerprint.items() if before.get(k) != v
-    ]
+    before, now = (_flat(about) for about in (json.loads(path.read_text()), fingerprint))
+    changed = [f"{k} {before.get(k)!r} -> {v!r}" for k, v in now.items() if before.get(k) != v]
     if changed:
         raise ScoreError(
             f"{parts} holds a run with other inputs or settings: {'; '.join(changed)}; resume with "
             "those, or remove the folder to start again"
         )
+
+
+def _flat(about: dict[str, Any]) -> dict[str, Any]:
+    return {**about, **about.get("settings", {}), "settings": None}
 
 
 @contextmanager
