@@ -178,7 +178,7 @@ def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, m
     with pytest.raises(RuntimeError):
         score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
     monkeypatch.setattr("slslib.score.score_batch", real)
-    with pytest.raises(ScoreError, match=r"other inputs or settings: chunk \d+ -> 4;"):
+    with pytest.raises(ScoreError, match="settings: batch_size 2 -> 8; chunk 3 -> 4;"):
         score(checkpoint, corpus, tmp_path / "s.txt", ScoreConfig(chunk=4), progress=False)
     other = tmp_path / "other.safetensors"
     Detector(DETECTOR, seed=6).save(other)
