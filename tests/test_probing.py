@@ -28,6 +28,8 @@ def test_balanced_sample_reads_as_many_of_each_class(corpora):
     assert trials.equals(balanced_sample(corpus, 3, n_samples=8000)[0])
     with pytest.raises(ConfigError, match="fewer than 1000"):
         balanced_sample(corpus, 1000)
+    with pytest.raises(ConfigError, match="at least 1"):
+        balanced_sample(corpus, 0)
 
 
 def test_layer_means_are_those_of_the_layers_whatever_the_batches():
@@ -88,6 +90,15 @@ def test_probe_finds_the_layer_that_knows(rng):
     assert not np.array_equal(accuracy, probe(features, targets, seed=1))
 
 
+def test_probe_takes_names_of_two_classes(rng):
+    features, classes = rng.normal(size=(40, 1, 4)), np.arange(40) % 2
+    features[:, 0, 0] += 2 * classes
+    named = probe(features, np.where(classes == 1, "ulaw", "alaw"))
+    np.testing.assert_array_equal(named, probe(features, classes))
+    with pytest.raises(ConfigError, match="trials, layers, width"):
+        probe(features[:, 0], classes)
+
+
 def test_probe_with_groups_cannot_recognise_the_group(rng):
     # Each speaker has a place of its own and one language: to know the speaker is to know it.
     speaker = np.repeat(np.arange(20), 10)
@@ -108,7 +119,7 @@ def test_probe_averages_over_the_classes_of_a_fold(rng):
     ("targets", "groups", "says"),
     [
         ([0] * 18 + [1] * 2, None, "5 folds need"),
-        ([0] * 20, None, "two classes of 5"),
+        ([0] * 20, None, "there are 1, and 0 has 20"),
         ([0, 1] * 10, [0, 1, 2, 3] * 5, "of these groups"),
         ([0] * 15 + [1] * 5, [*range(15), *[15] * 5], "one fold only"),
     ],

@@ -39,9 +39,11 @@ def balanced_sample(
     """Draw as many trials of each class, and read them as clips of ``n_samples`` at 16 kHz.
 
     Raises:
-        ConfigError: If a class has fewer trials.
+        ConfigError: If a class has fewer trials, or none are asked for.
         AudioError: If a recording cannot be read.
     """
+    if per_class < 1:
+        raise ConfigError(f"per_class is {per_class}; it must be at least 1")
     classes = corpus.trials.groupby("label")
     if (fewest := int(classes.size().min())) < per_class:
         raise ConfigError(f"{corpus.name} has {fewest} trials of a class, fewer than {per_class}")
@@ -98,12 +100,19 @@ def probe(
         seed: Of the split, which is the same for all layers.
 
     Raises:
-        ConfigError: If a class has too few trials, or too few groups, to be split so.
+        ConfigError: If a class has too few trials, or too few groups, to be split so, or the
+            features have another shape.
     """
-    truth, layers = np.asarray(targets), np.moveaxis(np.asarray(features, float), 1, 0)
-    _, counts = np.unique(truth, return_counts=True)
-    if len(counts) < 2 or counts.min() < folds:
-        raise ConfigError(f"{folds} folds need two classes of {folds} trials, not {counts}")
+    x = np.asarray(features, float)
+    # Numbers for names: scikit-learn's scorer takes two classes of strings for an error.
+    names, truth, counts = np.unique(targets, return_inverse=True, return_counts=True)
+    if x.ndim != 3 or len(x) != len(truth):
+        raise ConfigError(f"features {x.shape} are not (trials, layers, width) of {len(truth)}")
+    if len(names) < 2 or counts.min() < folds:
+        raise ConfigError(
+            f"{folds} folds need two classes or more, each of {folds} trials or more; there are "
+            f"{len(names)}, and {names[counts.argmin()]} has {counts.min()}"
+        )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     try:
         splits = list(kind(folds, shuffle=True, random_state=seed).split(truth, truth, groups))
@@ -113,5 +122,5 @@ def probe(
         raise ConfigError("a class is in one fold only: use fewer folds, or more groups of each")
     # Classes that a fold lacks are left out of its mean, without a warning.
     score = make_scorer(recall_score, average="macro", zero_division=np.nan)
-    return np.stack([cross_val_score(classifier(), x, truth, scoring=score, cv=splits)
-                     for x in layers])  # fmt: skip
+    return np.stack([cross_val_score(classifier(), layer, truth, scoring=score, cv=splits)
+                     for layer in np.moveaxis(x, 1, 0)])  # fmt: skip
