@@ -6,10 +6,10 @@
 A detector that cheats looks like one that works. For each corpus seed, logistic regressions are
 trained on cues that have nothing to do with the voice: of the channel (silence before and after,
 level, noise floor, bandwidth, duration, file size) and of the waveform's asymmetry (skewness,
-kurtosis, sign). Within each set, in five folds, they should get about 40 to 55 % EER. A control replaces
-every attack by analysis and synthesis without a change: LFCC + logistic regression, again in five
-folds, should find nothing. With the real attacks, trained on train, it should find the known ones
-at 10 to 35 % and the unknown ones worse.
+kurtosis, sign). Within each set, in five folds, they should get about 40 to 55 % EER. A control
+replaces every attack by analysis and synthesis without a change: LFCC + logistic regression, again
+in five folds, should find nothing. With the real attacks, trained on train, it should find the
+known ones at 10 to 35 % and the unknown ones worse.
 """
 
 from __future__ import annotations
