@@ -123,6 +123,7 @@ def test_probes_show_the_mean_over_folds_and_chance():
     figure, axes = plots.plot_probes(table, {"speaker": 5.0, "codec": 20.0})
     assert [a.get_title() for a in figure.axes] == ["speaker", "codec"]
     np.testing.assert_allclose(axes.lines[0].get_data(), [[1, 3], [11, 31]])
+    assert list(axes.get_xticks()) == [1, 3]  # the layers that were probed
     levels = [a.lines[-1].get_ydata()[0] for a in figure.axes]
     assert levels == [5.0, 20.0]
     assert 65.0 in [line.get_ydata()[0] for line in axes.lines]

@@ -542,6 +542,8 @@ def plot_probes(table: pd.DataFrame, chance: Mapping[str, float]) -> Plot:
         axes.axhline(chance[task], **_MARK, label="chance")
         axes.set(xlabel="", ylabel="", ylim=(0, 105))
         axes.set_title(task, fontsize="medium")
+    probed = np.sort(table["layer"].dropna().unique())
+    panels[0].set_xticks(probed[:: max(1, len(probed) // 12)])
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
     figure.supxlabel("transformer layer", fontsize="medium")
