@@ -5,8 +5,8 @@
 Run once, where the project is published, and again when the address changes. `_config.yml` then
 asks for buttons to Colab, Binder (in JupyterLab) and the source of each page. The first code cell
 of each notebook fetches and installs the project where `slslib` cannot be imported, which is on
-Colab; Binder installs `environment.yml`. Nothing has to be executed again: where `slslib` is
-installed these lines do nothing, and the numbers of the cells stay.
+Colab; Binder installs `environment.yml`. Where `slslib` is installed these lines do nothing, and
+the outputs and numbers of the cells stay.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ launch_buttons:
   binderhub_url: https://mybinder.org
   colab_url: https://colab.research.google.com
 """
+# With the simulated corpus, which every notebook falls back to. Not editable: a running interpreter
+# does not see what is added to its path.
 INSTALL = """\
 import importlib.util
 
 if importlib.util.find_spec("slslib") is None:  # on Colab: fetch and install the project
     %system git clone --quiet --branch {branch} {address} slslib
     %cd -q slslib/notebooks
-    %pip install --quiet -e ..
+    %pip install --quiet ..[minispoof]
 
 """
 
