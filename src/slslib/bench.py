@@ -3,7 +3,8 @@
 Batches of noise pass through the call that :mod:`slslib.score` makes for each batch, and through
 steps like those of :mod:`slslib.train`. A time is the median of several repeats after a warm-up. It
 holds the way to the device, the network and the way back, and no decoding, which ``--workers`` do
-beside it. The *real-time factor* is seconds of computing per second of audio.
+beside it, and no work between processes. The *real-time factor* is seconds of computing per second
+of audio.
 
 Memory on CUDA is the most that PyTorch had allocated; elsewhere it is the largest resident set of
 the process *so far*, so no row is below those before it.
@@ -73,7 +74,7 @@ def bench(
         ``clips_per_second``, ``real_time_factor``, ``peak_memory_bytes`` and, by corpus, ``hours``.
 
     Raises:
-        ConfigError: A number is below 1.
+        ConfigError: A number is below 1, or several processes were launched.
         CheckpointError: The checkpoint cannot be read.
     """
     if min(batch_sizes, default=0) < 1 or not precisions or repeats < 1:
@@ -81,6 +82,13 @@ def bench(
             f"batch sizes {list(batch_sizes)}, precisions {list(precisions)}, {repeats} repeats: "
             "give at least one of each, and numbers of at least 1"
         )
+    accelerator = processes.start(cpu=cpu)
+    if accelerator.num_processes > 1:
+        raise ConfigError(
+            f"bench measures one process, and {accelerator.num_processes} were launched: run "
+            "`slslib bench` without accelerate or torchrun"
+        )
+    device = processes.device_name(accelerator)
     configs: list[ScoreConfig | TrainConfig] = [
         ScoreConfig(batch_size=size, precision=precision, attention=attention)
         for precision in precisions
@@ -90,7 +98,7 @@ def bench(
         detector = Detector(seed=0, attention=attention)
     else:
         detector = Detector.load(checkpoint_file(resolve(checkpoint)), attention=attention)
-    recipe = recipes.RECIPES.get(detector.metadata.get("recipe", "v1"), recipes.v1)()
+    recipe = recipes.RECIPES.get(str(detector.metadata.get("recipe")), recipes.v1)()
     if not scoring_only:
         configs += [replace(recipe, precision=p, attention=attention) for p in precisions]
     # The algorithms that scoring and training use.
@@ -107,7 +115,7 @@ def bench(
         "recipe": recipe.recipe,
         "attention": attention,
         "repeats": repeats,
-        "device": processes.device_name(processes.start(cpu=cpu)),
+        "device": device,
         "threads": torch.get_num_threads(),
         "slslib": __version__,
         "torch": torch.__version__,
