@@ -60,7 +60,7 @@ def convert(
     config, has_head = about["config"], any(name.startswith("head.") for name in tensors)
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(KEPT)}
     own = {name: tensor for name, tensor in tensors.items() if name not in kept}
-    model: nn.Module = Detector.from_config(config) if has_head else _Backbone(config)
+    model: nn.Module = Detector.from_config(config, where=path) if has_head else _Backbone(config)
     load_state(model, own, path)
     own = model.state_dict()
     if out.suffix == ".safetensors":

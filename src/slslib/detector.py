@@ -150,7 +150,7 @@ class Detector(nn.Module):
                 f"{path} holds a backbone without an SLS head: it cannot score; train from it "
                 "with `slslib train RECIPE --backbone FILE`"
             )
-        detector = cls.from_config(about["config"], attention=attention)
+        detector = cls.from_config(about["config"], attention=attention, where=path)
         load_state(detector, tensors, path)
         detector.metadata = _facts(about, "metadata", path)
         return detector.eval()
@@ -187,21 +187,38 @@ class Detector(nn.Module):
         return cls.load(path, attention=attention, n_heads=n_heads)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, attention: Attention = "eager") -> Self:
-        """Build a detector on the ``meta`` device from a checkpoint's ``config`` object."""
-        with _untrusted_dimensions():
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        attention: Attention = "eager",
+        where: str | Path = "the checkpoint",
+    ) -> Self:
+        """Build a detector on the ``meta`` device from a checkpoint's ``config`` object.
+
+        Args:
+            config: The object.
+            attention: See :class:`slslib.xlsr.XLSR`.
+            where: What an error names, as a rule the file.
+
+        Raises:
+            CheckpointError: If no detector can have this configuration.
+        """
+        with _untrusted_dimensions(where):
             backbone = XLSRConfig(**config["backbone"])
             return cls(DetectorConfig(**{**config, "backbone": backbone}), attention=attention)
 
 
 @contextmanager
-def _untrusted_dimensions(where: str | Path = "the checkpoint") -> Iterator[None]:
+def _untrusted_dimensions(where: str | Path) -> Iterator[None]:
     """Build on the ``meta`` device, where size costs nothing; numbers of a file can break it."""
     try:
         with torch.device("meta"):
             yield
     except Exception as error:  # of Python, PyTorch or transformers' own validation
-        raise CheckpointError(f"{where}: its config is not usable: {error}") from error
+        raise CheckpointError(
+            f"{where}: its config is not usable; write or download it again ({error})"
+        ) from error
 
 
 def _facts(about: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
