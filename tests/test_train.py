@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,13 @@ def test_a_resume_with_other_settings_is_refused(finished, corpora):
         train(recipe(lr=2e-3), finished[0], data_root=corpora, resume=True, progress=False)
 
 
+def test_a_resume_of_a_damaged_description_names_it(corpora, tmp_path):
+    about = {"config": asdict(recipe()) | {"seed": "x"}}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(TrainingError, match=r"config\.json is not usable \(seed is 'x'"):
+        train(recipe(), tmp_path, data_root=corpora, resume=True, progress=False)
+
+
 def test_a_resume_of_nothing_is_refused(corpora, tmp_path):
     with pytest.raises(TrainingError, match="cannot resume"):
         train(recipe(), tmp_path / "no", data_root=corpora, resume=True, progress=False)
@@ -230,6 +238,10 @@ def test_bad_settings_leave_no_run_behind(corpora, tmp_path, changes, error, mes
     [
         {"batch_size": 0},
         {"lr": -1.0},
+        {"lr": float("nan")},
+        {"lr": "1e-3"},
+        {"class_weights": (float("nan"), 0.9)},
+        {"class_weights": ("0.1", "0.9")},
         {"rawboost": 9},
         {"rawboost": "ssi"},
         {"seed": 1.5},

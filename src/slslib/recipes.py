@@ -7,8 +7,9 @@ functions below spell out; the rest are the defaults of :class:`TrainConfig`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from slslib.audio import N_SAMPLES
 from slslib.data import Crop
@@ -17,13 +18,6 @@ from slslib.xlsr import Attention, Freeze, XLSRConfig
 
 Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
 Precision = Literal["no", "bf16"]
-
-CHOICES: dict[str, Any] = {
-    "crop": Crop, "monitor": Monitor, "freeze": Freeze, "precision": Precision,
-    "attention": Attention,
-}  # fmt: skip
-WHOLE = ("n_samples", "hidden_width", "rawboost", "batch_size", "warmup_steps", "max_epochs",
-         "patience", "seed")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,15 +77,16 @@ class TrainConfig:
         if isinstance(self.dimensions, dict):  # from JSON
             object.__setattr__(self, "dimensions", XLSRConfig(**self.dimensions))
         object.__setattr__(self, "class_weights", tuple(self.class_weights))
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in get_args(choices):
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of "
-                    f"{', '.join(get_args(choices))}"
-                )
-        for name in WHOLE:
-            if type(getattr(self, name)) is not int:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number")
+        for name, kind in get_type_hints(type(self)).items():
+            value, wanted = getattr(self, name), ""
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                wanted = f"one of {', '.join(get_args(kind))}"
+            elif kind is int and type(value) is not int:
+                wanted = "a whole number"
+            elif kind is float and not _is_finite(value):
+                wanted = "a finite number"
+            if wanted:
+                raise ConfigError(f"{name} is {value!r}; it must be {wanted}")
         for name in ("batch_size", "max_epochs", "patience", "n_samples", "hidden_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -100,10 +95,15 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it cannot be negative")
         if not 0 <= self.rawboost <= 8:
             raise ConfigError(f"rawboost is {self.rawboost}; the algorithms are 0 to 8")
-        if len(self.class_weights) != 2 or min(self.class_weights) <= 0:
+        weights = self.class_weights
+        if len(weights) != 2 or not all(_is_finite(w) and w > 0 for w in weights):
             raise ConfigError(f"class_weights {self.class_weights} are not two positive numbers")
         if self.monitor != "train_loss" and self.dev is None:
             raise ConfigError(f"monitor {self.monitor} needs a development corpus (--dev)")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def v1() -> TrainConfig:

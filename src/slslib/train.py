@@ -451,7 +451,7 @@ def _check_same(config: TrainConfig, out: Path, data: list[dict[str, Any]]) -> N
     try:
         about = json.loads(path.read_text())
         before = TrainConfig(**about["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise TrainingError(f"cannot resume {out}: {path} is not usable ({error})") from error
     now, then = asdict(config), asdict(before)
     changed = [f"{k} {then[k]!r} -> {now[k]!r}" for k in now if now[k] != then[k]]
