@@ -184,6 +184,10 @@ def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, m
     Detector(DETECTOR, seed=6).save(other)
     with pytest.raises(ScoreError, match="checkpoint_sha256"):
         score(other, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    for damage in ("", "[]"):
+        (tmp_path / "s.txt.parts" / "fingerprint.json").write_text(damage)
+        with pytest.raises(ScoreError, match=r"fingerprint\.json is damaged"):
+            score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
 
 
 def test_two_writers_are_refused(checkpoint, corpus, tmp_path):

@@ -278,7 +278,10 @@ def _check_fingerprint(parts: Path, fingerprint: dict[str, Any]) -> None:
     if not path.exists():
         write_text(path, json.dumps(fingerprint, indent=1) + "\n")
         return
-    before, now = (_flat(about) for about in (json.loads(path.read_text()), fingerprint))
+    try:
+        before, now = (_flat(about) for about in (json.loads(path.read_text()), fingerprint))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ScoreError(f"{path} is damaged: {error}; remove {parts} to start again") from error
     changed = [f"{k} {before.get(k)!r} -> {v!r}" for k, v in now.items() if before.get(k) != v]
     if changed:
         raise ScoreError(
