@@ -228,6 +228,8 @@ def test_a_complete_corpus_is_used_again_and_anything_else_refused(
 ) -> None:
     monkeypatch.setattr(minispoof, "_make_all", lambda *_: pytest.fail("written again"))
     assert write(root, **SMALL) == root
+    monkeypatch.chdir(root)
+    assert write(".", **SMALL) == root
     with pytest.raises(ConfigError, match="remove it"):
         write(root, seed=5, **SMALL)
     (tmp_path / "f").write_text("mine")

@@ -102,13 +102,13 @@ def write(
         progress: Show a progress bar, if standard error is a terminal.
 
     Returns:
-        The directory.
+        The directory, as an absolute path.
 
     Raises:
         ConfigError: An argument makes no sense, the folder holds something else, or
             praat-parselmouth is not installed.
     """
-    root = Path(directory)
+    root = Path(directory).resolve()  # "." has no name to put the lock under
     jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
     if not 0 < scale <= 1000 or jobs < 1 or seed < 0:
         raise ConfigError(
