@@ -55,6 +55,8 @@ def test_gates():
     assert texts(axes) == ["bona fide (2)", "spoof (4)"]
     np.testing.assert_allclose(axes.containers[0].lines[0].get_ydata(), gates[0])
     assert texts(plots.plot_gates(gates, np.ones(6))[1]) == ["bona fide (6)"]
+    with pytest.raises(ConfigError, match="nothing to draw"):
+        plots.plot_gates(gates, np.full(6, -1))  # trials without a label
 
 
 def test_layers():

@@ -93,6 +93,8 @@ def _with_legend(figure: Figure) -> Plot:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         shown |= {n: h for n, h in zip(names, handles, strict=True) if n not in shown}
+    if not shown:
+        raise ConfigError("there is nothing to draw that a legend can name")
     inches = [0.6 + 0.08 * len(name) for name in shown]
     n, width = len(shown), figure.get_figwidth()
     fitting = (
