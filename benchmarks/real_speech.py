@@ -1,4 +1,4 @@
-"""Train on real speech on a CPU, test on other systems; LFCC + logistic regression beside it.
+"""Train on real speech on a CPU, test on other sources; LFCC + logistic regression beside it.
 
     python benchmarks/real_speech.py --data ../shared --corpus speech --out results/real_speech.json
 
@@ -90,7 +90,7 @@ def main() -> None:
             config = json.loads((run / "config.json").read_text())["config"]
     eers = [run["test"]["eer_percent"] for run in runs]
     report = {
-        "what": "equal error rate on real human and real synthetic speech, other systems and "
+        "what": "equal error rate on real human and real synthetic speech, from other "
         "repositories in test than in train; measured here",
         "lfcc_logistic_regression": baseline,
         "sls": {

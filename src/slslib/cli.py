@@ -148,7 +148,7 @@ def score(
     --out scores.txt
 
     Args:
-        checkpoint: safetensors or .pth file, run folder, or hub:owner/name[/file][@revision].
+        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
         corpus: asvspoof2019-la:eval, asvspoof2021-la, asvspoof2021-df, in-the-wild, or a folder.
         out: Score file to write; beside it <out>.json says how it was made.
         data: Folder that holds the corpora; default SLSLIB_DATA.
@@ -355,7 +355,7 @@ def detect(
 
     Args:
         files: Recordings, or folders of them.
-        checkpoint: safetensors or .pth file, run folder, or hub:owner/name[/file][@revision].
+        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
         threshold: Scores above it are called bona fide; default the checkpoint's own
             development threshold, else 0.
         allow_silence: Score silent and very short recordings too.

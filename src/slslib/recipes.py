@@ -31,9 +31,9 @@ class TrainConfig:
     dev: str | None = None
     """Development corpus for validation after each epoch; none by default."""
     backbone: str = "hub:facebook/wav2vec2-xls-r-300m/pytorch_model.bin"
-    """Initial weights: a file (xlsr2_300m.pt, transformers, safetensors), hub:..., or random."""
+    """Initial weights: file (xlsr2_300m.pt, transformers, safetensors), hub:..., mini or random."""
     init: str | None = None
-    """Whole detector to go on from instead, head included: a checkpoint, run folder or hub:..."""
+    """Whole detector to go on from instead, head included: as --checkpoint of other commands."""
     dimensions: XLSRConfig = field(default_factory=XLSRConfig)
     """Dimensions of the backbone where its weights are random."""
     hidden_width: int = 1024
