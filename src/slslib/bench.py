@@ -12,6 +12,7 @@ the process *so far*, so no row is below those before it.
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -193,8 +194,11 @@ def _clock() -> float:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with the parent's
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    status = Path("/proc/self/status")
+    if not status.exists():  # a Mac, which counts in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # On Linux ru_maxrss would begin with the parent's.
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
 def render(result: dict[str, Any]) -> Table:
