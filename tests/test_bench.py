@@ -19,7 +19,7 @@ from slslib.detector import Detector
 from slslib.errors import CheckpointError, ConfigError, TrainingError
 from slslib.processes import start
 from slslib.protocols import open_corpus
-from slslib.train import build_detector, train
+from slslib.train import build_detector, train, weighted_nll
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ def test_training_is_the_step_of_the_recipe_that_the_checkpoint_names(checkpoint
     loaded = Detector.load(checkpoint)
     before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
     monkeypatch.setattr(Detector, "load", lambda *args, **kwargs: loaded)
-    losses, real = [], module.weighted_nll
+    losses = []
 
-    def weighted_nll(log_probs, labels, class_weights, accelerator):
+    def spy(log_probs, labels, class_weights, accelerator):
         assert loaded.training
         losses.append((len(labels), int(labels.sum()), class_weights.tolist()))
-        return real(log_probs, labels, class_weights, accelerator)
+        return weighted_nll(log_probs, labels, class_weights, accelerator)
 
-    monkeypatch.setattr(module, "weighted_nll", weighted_nll)
+    monkeypatch.setattr("slslib.train.weighted_nll", spy)
     result = bench(checkpoint, batch_sizes=(1,), repeats=2, cpu=True, progress=False)
     row = result["rows"][-1]
     assert (result["recipe"], row["work"], row["batch_size"]) == ("mini", "train", 16)

@@ -11,9 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "slslib"
 WITHOUT_TORCH = [
-    "errors", "containers", "audio", "isolate", "protocols", "scorefiles", "rawboost", "metrics",
-    "intervals", "calibration", "lfcc", "voices", "resynthesis", "channel", "minispoof", "verify",
-    "evaluate", "reproduce", "plots", "report",
+    "errors", "files", "containers", "audio", "isolate", "protocols", "scorefiles", "rawboost",
+    "metrics", "intervals", "calibration", "lfcc", "voices", "resynthesis", "channel", "minispoof",
+    "verify", "evaluate", "reproduce", "plots", "report",
 ]  # fmt: skip
 WITH_TORCH = [
     "xlsr", "sls", "names", "pickles", "hub", "checkpoints", "fairseq", "detector",

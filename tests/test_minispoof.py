@@ -255,7 +255,7 @@ def test_files_of_other_versions_are_not_mixed(
     for path, content in paths.items():
         (old / path).parent.mkdir(parents=True, exist_ok=True)
         (old / path).write_text(content if isinstance(content, str) else "")
-    marker = {path: minispoof.sha256_of(old / path) for path in paths} | {"README.txt": "0" * 64}
+    marker = {path: minispoof.sha256(old / path) for path in paths} | {"README.txt": "0" * 64}
     (old / "minispoof.json").write_text(json.dumps(settings | {"sha256": marker}))
     with pytest.raises(ConfigError, match="other versions"):
         write(old, seed=1, **SMALL)

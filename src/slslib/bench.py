@@ -20,23 +20,24 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from rich.table import Table
+from torch import Tensor
 from tqdm import tqdm
 
 from slslib import __version__, processes, recipes
 from slslib.audio import SAMPLE_RATE
 from slslib.checkpoints import checkpoint_file, resolve
-from slslib.data import Clip, stack
+from slslib.data import Clip
 from slslib.detector import Detector
 from slslib.errors import ConfigError
 from slslib.recipes import Precision, TrainConfig
 from slslib.score import ScoreConfig, score_batch
-from slslib.train import weighted_nll
+from slslib.train import build_optimizer, train_step
 from slslib.xlsr import Attention
 
 TRIALS = {
@@ -156,23 +157,17 @@ def _measure(
 
 def _training(
     detector: Detector, clips: list[Clip], config: TrainConfig, accelerator: Accelerator
-) -> Callable[[], None]:
-    """Return a function that makes one step, as :func:`slslib.train.train` does."""
+) -> Callable[[], object]:
+    """Return a function that takes one step of training."""
     detector.train().backbone.freeze(config.freeze)
-    trained = [p for p in detector.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = build_optimizer(detector, config)
     class_weights = torch.tensor(config.class_weights, device=accelerator.device)
 
-    def step() -> None:
-        waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
+    def model(waveforms: Tensor) -> Tensor:
         with accelerator.autocast():
-            log_probs = detector(waveforms)
-        loss, _ = weighted_nll(log_probs, labels, class_weights, accelerator)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        optimizer.step()
+            return cast(Tensor, detector(waveforms))
 
-    return step
+    return partial(train_step, model, optimizer, clips, class_weights, accelerator)
 
 
 def _median_seconds(call: Callable[[], object], repeats: int) -> float:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from slslib import hub
 from slslib.errors import CheckpointError
-from slslib.hub import sha256
+from slslib.files import cache_root
 from slslib.names import BACKBONE, KEPT, dimensions, our_name
 from slslib.pickles import read_pickle
 
@@ -36,7 +36,6 @@ __all__ = [
     "read_safetensors",
     "resolve",
     "save_safetensors",
-    "sha256",
     "write_text",
     "writing",
 ]
@@ -137,7 +136,7 @@ def from_hub(
     """Return a file on the hub as a local safetensors file of ours.
 
     The first call downloads, checks the bytes and converts; later ones read what was converted,
-    which is kept in :func:`slslib.hub.cache_folder` under the SHA-256 of the original.
+    which is kept below :func:`slslib.files.cache_root` under the SHA-256 of the original.
 
     Args:
         repository: ``owner/name``.
@@ -150,7 +149,7 @@ def from_hub(
         CheckpointError: If it cannot be had, its bytes are not the stated ones, or it cannot be
             read as a checkpoint; nothing half-written is left.
     """
-    folder = hub.cache_folder()
+    folder = cache_root() / "checkpoints"
     if sha256 and (converted := folder / f"{sha256.lower()}.safetensors").is_file():
         return converted
     path = hub.fetch(repository, file, revision)

@@ -31,7 +31,8 @@ from rich.text import Text
 
 from slslib import calibration, intervals, metrics
 from slslib.errors import ConfigError, ScoreError
-from slslib.protocols import read_protocol, sha256_of
+from slslib.files import sha256
+from slslib.protocols import read_protocol
 from slslib.scorefiles import (
     ASV_KINDS,
     ScoreFormat,
@@ -161,7 +162,7 @@ def evaluate(
     inputs |= {"dev_key": dev_key, "c012": None if isinstance(c012, tuple) else c012}
     for name, paths in (("scores", files), ("dev_scores", _list(dev_scores))):
         inputs |= {f"{name}_{k}" if k > 1 else name: path for k, path in enumerate(paths, 1)}
-    result["sha256"] = {name: sha256_of(path) for name, path in inputs.items() if path is not None}
+    result["sha256"] = {name: sha256(path) for name, path in inputs.items() if path is not None}
     result["warnings"] = _warnings(result, trials, matched)
     return result
 

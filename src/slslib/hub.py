@@ -10,24 +10,11 @@ with a remedy.
 from __future__ import annotations
 
 import errno
-import hashlib
-import os
 import re
 from pathlib import Path
 
 from slslib.errors import CheckpointError
-
-
-def cache_folder() -> Path:
-    """Return the folder of converted checkpoints, in ``$SLSLIB_CACHE`` or ``~/.cache/slslib``."""
-    root = os.environ.get("SLSLIB_CACHE") or Path.home() / ".cache" / "slslib"
-    return Path(root) / "checkpoints"
-
-
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+from slslib.files import git_sha1, sha256
 
 
 def fetch(repository: str, file: str, revision: str | None = None) -> Path:
@@ -69,9 +56,7 @@ def check(path: Path, pinned: str | None = None) -> str:
     digest, blob = sha256(path), path.resolve()
     wanted = {claimed_sha256(path) or digest, pinned or digest} - {digest}
     if re.fullmatch("[0-9a-f]{40}", blob.name):
-        content = blob.read_bytes()
-        git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        wanted |= {blob.name} - {git}
+        wanted |= {blob.name} - {git_sha1(blob)}
     if wanted:
         blob.unlink()
         path.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ from tqdm import tqdm
 from slslib import channel
 from slslib.audio import SAMPLE_RATE as FS
 from slslib.errors import ConfigError
-from slslib.protocols import sha256_of
+from slslib.files import cache_root, sha256
 from slslib.resynthesis import KNOWN, UNKNOWN, Rng, Samples, resynthesize
 from slslib.voices import LANGUAGES, Voice, speak
 
@@ -76,8 +76,7 @@ def data_root() -> Path:
     """
     if given := os.environ.get("SLSLIB_DATA"):
         return Path(given)
-    cache = os.environ.get("SLSLIB_CACHE") or Path.home() / ".cache" / "slslib"
-    return write(Path(cache) / f"minispoof-{VERSION}")
+    return write(cache_root() / f"minispoof-{VERSION}")
 
 
 def write(
@@ -152,7 +151,7 @@ def _is_free(root: Path) -> bool:
 
 
 def _is_sound(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256_of(path) == digest
+    return path.is_file() and sha256(path) == digest
 
 
 def _create(
@@ -195,7 +194,7 @@ def _make(path: Path, content: Clip | str) -> str:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return sha256_of(path)
+    return sha256(path)
 
 
 # ------------------------------------------------------------------------------------------ plan

@@ -38,11 +38,8 @@ Pair = tuple[ArrayLike, ArrayLike]  # x and y, or scores of bona fide and of spo
 _T = TypeVar("_T")
 
 _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-_MARK: dict[str, Any] = {
-    "color": "0.2",
-    "linestyle": "--",
-    "linewidth": 1,
-}  # a threshold, chance, a reference
+# A threshold, chance, a reference.
+_MARK: dict[str, Any] = {"color": "0.2", "linestyle": "--", "linewidth": 1}
 _PICTURE: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
 _DET_TICKS = np.array([0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95])
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
-import hashlib
 import io
 import os
 import re
@@ -42,6 +41,7 @@ import numpy as np
 import pandas as pd
 
 from slslib.errors import AudioError, ProtocolError, SlslibError
+from slslib.files import sha256
 
 LABELS = {"bonafide": 1, "bona-fide": 1, "spoof": 0}
 """The spellings of the two classes; 1 is bona fide, 0 is spoof."""
@@ -335,12 +335,6 @@ def quote(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-def sha256_of(path: str | Path) -> str:
-    """Hash a file's bytes as they are on disk."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass(frozen=True)
 class Corpus:
     """The trials of one corpus (or one partition of it) and where their audio lies.
@@ -507,7 +501,7 @@ def _build(name: str, partition: str, protocol: Path, dirs: Sequence[Path], root
            suffixes: tuple[str, ...] = (".flac",)) -> Corpus:  # fmt: skip
     trials = read_protocol(protocol)
     return Corpus(name, partition or "-", trials, tuple(dirs), suffixes, protocol,
-                  sha256_of(protocol), root)  # fmt: skip
+                  sha256(protocol), root)  # fmt: skip
 
 
 def _protocols_2019(root: Path, partition: str) -> list[Path]:

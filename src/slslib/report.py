@@ -25,7 +25,8 @@ import pandas as pd
 from slslib import __version__, plots
 from slslib.errors import ConfigError
 from slslib.evaluate import evaluate
-from slslib.protocols import read_protocol, sha256_of
+from slslib.files import sha256
+from slslib.protocols import read_protocol
 from slslib.scorefiles import match, read_scores
 
 _TITLES = {
@@ -83,7 +84,7 @@ def report(
         options = {"phase": phase, "bootstrap": bootstrap, "cluster": cluster, "seed": seed}
         blocks += _systems(_names(files), key, options | {"by": by} | tdcf)
         made_with += [
-            ["key", f"{_escape(Path(key).name)}, SHA-256 `{sha256_of(key)}`"],
+            ["key", f"{_escape(Path(key).name)}, SHA-256 `{sha256(key)}`"],
             ["bootstrap", f"{bootstrap} replicates, seed {seed}"],
         ]
     for run in runs:

@@ -13,7 +13,6 @@ their repository).
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import platform
@@ -32,7 +31,7 @@ from rich.text import Text
 from slslib import __version__
 from slslib.errors import ScoreError
 from slslib.evaluate import evaluate
-from slslib.protocols import sha256_of
+from slslib.files import cache_root, git_sha1, sha256
 
 
 @dataclass(frozen=True)
@@ -130,13 +129,12 @@ class _Store:
             return None
         import pooch
 
-        cache = Path(os.environ.get("SLSLIB_CACHE") or Path.home() / ".cache" / "slslib")
         pooch.get_logger().setLevel("WARNING")
         try:
             # Pooch writes under a temporary name, compares the hash, and only then renames.
             got = pooch.retrieve(
-                file.source, file.hash, fname=Path(name).name, path=cache / Path(name).parent,
-                downloader=pooch.HTTPDownloader(timeout=30),
+                file.source, file.hash, fname=Path(name).name,
+                path=cache_root() / Path(name).parent, downloader=pooch.HTTPDownloader(timeout=30),
             )  # fmt: skip
         except (OSError, ValueError) as error:  # those of requests are OSErrors
             self.unreachable[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -146,11 +144,7 @@ class _Store:
 
 def _has_hash(path: Path, expected: str) -> bool:
     kind, _, value = expected.partition(":")
-    if kind == "sha256":
-        return sha256_of(path) == value
-    data = path.read_bytes()
-    header = b"blob %d\0" % len(data)
-    return hashlib.sha1(header + data, usedforsecurity=False).hexdigest() == value
+    return (sha256(path) if kind == "sha256" else git_sha1(path)) == value
 
 
 def reproduce(
@@ -184,7 +178,7 @@ def reproduce(
         for name in row.get("missing", ()):
             needed.setdefault(name, []).append(row["name"])
     files = {
-        name: {"sha256": sha256_of(path), "source": FILES[name].source}
+        name: {"sha256": sha256(path), "source": FILES[name].source}
         for name, path in sorted(store.found.items())
     }
     packages = {name: version(name) for name in ("numpy", "scipy", "pandas")}

@@ -33,10 +33,11 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from slslib import __version__, processes
-from slslib.checkpoints import checkpoint_file, resolve, sha256, write_text
+from slslib.checkpoints import checkpoint_file, resolve, write_text
 from slslib.data import Clip, TrialDataset, load_batches, stack
 from slslib.detector import Detector
 from slslib.errors import ConfigError, ScoreError
+from slslib.files import sha256
 from slslib.protocols import Corpus
 from slslib.recipes import Precision
 from slslib.scorefiles import format_score

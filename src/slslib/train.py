@@ -25,7 +25,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 from slslib import __version__, metrics, processes
 from slslib.checkpoints import read_safetensors, save_safetensors, write_text
-from slslib.data import TrialDataset, epoch_batches, load_batches, stack
+from slslib.data import Clip, TrialDataset, epoch_batches, load_batches, stack
 from slslib.detector import Detector, DetectorConfig, load_backbone
 from slslib.errors import ConfigError, TrainingError
 from slslib.protocols import Corpus, open_corpus
@@ -166,8 +166,7 @@ def _set_up(
     elif (out / "config.json").exists():
         raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
     detector = build_detector(config)
-    trained = [p for p in detector.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = build_optimizer(detector, config)
     position = Position()
     if resume and state.is_file():
         position = _load_state(state, detector, optimizer)
@@ -231,6 +230,12 @@ def build_detector(config: TrainConfig) -> Detector:
     return detector
 
 
+def build_optimizer(detector: Detector, config: TrainConfig) -> torch.optim.Optimizer:
+    """Build the optimizer of what is trained: Adam, with an L2 penalty inside the gradient."""
+    trained = [p for p in detector.parameters() if p.requires_grad]
+    return torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay)
+
+
 def _train_epoch(run: Run, save_steps: int, steps_left: int) -> int:
     """Train to the end of the epoch, or until told to stop; return the steps done."""
     config, at, accelerator = run.config, run.position, run.accelerator
@@ -244,10 +249,8 @@ def _train_epoch(run: Run, save_steps: int, steps_left: int) -> int:
     run.model.train()
     done = 0
     for clips in load_batches(run.train, mine, workers=run.workers):
-        waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
         _set_learning_rate(run, at.epoch * len(batches) + at.step)
-        log_probs = run.model(waveforms)
-        loss, reported = weighted_nll(log_probs, labels, class_weights, accelerator)
+        reported = train_step(run.model, run.optimizer, clips, class_weights, accelerator)
         if not math.isfinite(reported):
             names = ", ".join(clip.utterance for clip in clips)
             raise TrainingError(
@@ -255,9 +258,6 @@ def _train_epoch(run: Run, save_steps: int, steps_left: int) -> int:
                 f"nothing was saved of this step, the last good state is in {run.out}: lower the "
                 "learning rate or use --precision no"
             )
-        run.optimizer.zero_grad()
-        accelerator.backward(loss)
-        run.optimizer.step()
         at.loss_sum += reported * config.batch_size
         at.n_clips += config.batch_size
         at.step += 1
@@ -273,6 +273,23 @@ def _train_epoch(run: Run, save_steps: int, steps_left: int) -> int:
     bar.close()
     at.step = 0
     return done
+
+
+def train_step(
+    model: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    clips: list[Clip],
+    class_weights: Tensor,
+    accelerator: Accelerator,
+) -> float:
+    """Take an optimizer step, unless the loss is not finite; return the loss of the whole batch."""
+    waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
+    loss, reported = weighted_nll(model(waveforms), labels, class_weights, accelerator)
+    if math.isfinite(reported):
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        optimizer.step()
+    return reported
 
 
 def weighted_nll(
