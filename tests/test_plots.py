@@ -202,14 +202,26 @@ def test_a_legend_is_no_wider_than_its_figure():
     assert figure.legends[0].get_window_extent().width < figure.bbox.width
 
 
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(scores):
+    """Matplotlib leaves such labels out."""
+    figures = [
+        plots.plot_layers({"_a": [1, 2], "b": [2, 1]}, ylabel="y"),
+        plots.plot_det({"_a": scores, "b": scores}),
+        plots.plot_costs([0, 1], {"b": [1, 2]}, marks={"_a": 0.5}),
+    ]
+    for _, axes in figures:
+        shown = [text.split() for text in texts(axes)]
+        assert sorted(words[0] for words in shown) == ["_a", "b"]
+
+
 def test_spectrograms_show_a_tone_where_it_is():
-    tone = 0.5 * np.sin(2 * np.pi * 2000 / 16_000 * np.arange(32_000))
-    figure, axes = plots.plot_spectrograms({"tone": tone, "again": tone}, max_seconds=1.0)
+    tone = 0.5 * np.sin(2 * np.pi * 2000 / 16_000 * np.arange(48_000))
+    figure, axes = plots.plot_spectrograms({"tone": tone, "again": tone})
     (image,) = axes.get_images()
     rows = image.get_array().shape[0]
     loudest = int(image.get_array().mean(axis=1).argmax())
     assert loudest / (rows - 1) * 8 == pytest.approx(2.0, abs=0.05)
-    assert image.get_extent() == [0, 1.0, 0, 8.0]
+    assert image.get_extent() == [0, 2.0, 0, 8.0]
     assert [a.get_title() for a in figure.axes[:2]] == ["tone", "again"]
 
 

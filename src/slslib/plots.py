@@ -72,7 +72,9 @@ def _styled(
     for (name, thing), colour, line, marker in zip(
         things.items(), colours, _LINES, "os^Dv", strict=False
     ):
-        yield name, thing, {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
+        # Matplotlib leaves labels out of a legend that begin with an underscore.
+        label = f" {name}" if name.startswith("_") else name
+        yield label, thing, {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
 
 
 def _lines(lines: Mapping[str, Pair], xlabel: str, ylabel: str, **options: Any) -> Plot:
@@ -602,18 +604,17 @@ def plot_epochs(
 # ----------------------------------------------------------------------------------------- signals
 
 
-def plot_spectrograms(recordings: Mapping[str, ArrayLike], *, max_seconds: float = 2.0) -> Plot:
-    """Draw log-power spectrograms side by side, on one colour scale.
+def plot_spectrograms(recordings: Mapping[str, ArrayLike]) -> Plot:
+    """Draw log-power spectrograms of the first two seconds side by side, on one colour scale.
 
     Args:
         recordings: Samples at 16 kHz by title; up to four.
-        max_seconds: Length shown of each.
     """
     figure, panels = _panels(
         len(recordings), 3.4 * len(recordings) + 0.8, 3.0, grid=False, sharey=True
     )
     for axes, (title, samples) in zip(panels, recordings.items(), strict=True):
-        x = np.asarray(samples, float)[: int(max_seconds * SAMPLE_RATE)]
+        x = np.asarray(samples, float)[: 2 * SAMPLE_RATE]
         # 25 ms windows every 5 ms.
         _, _, power = spectrogram(x, SAMPLE_RATE, "hann", 400, 320, nfft=512, scaling="spectrum")
         extent = (0, len(x) / SAMPLE_RATE, 0, SAMPLE_RATE / 2000)
