@@ -195,6 +195,44 @@ def test_the_command_prints_one_object_or_a_table(checkpoint, capsys):
     assert "In-the-Wild h" in out  # not cut
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "CUDA out of memory. Tried;"),
+        (MemoryError(), "not enough memory;"),
+    ],
+)
+def test_rows_are_kept_when_the_memory_is_not_enough(checkpoint, monkeypatch, capsys, error, cause):
+    from slslib.cli import run
+
+    def fail(*args):
+        raise error
+
+    real = module.score_batch
+
+    def score_batch(detector, clips, config, accelerator):
+        return fail() if len(clips) == 3 else real(detector, clips, config, accelerator)
+
+    monkeypatch.setattr(module, "score_batch", score_batch)
+    monkeypatch.setattr(module, "train_step", fail)
+    arguments = ["bench", "--checkpoint", str(checkpoint), "--repeats", "1", "--cpu"]
+    arguments += ["--batch-size", "2", "3"]
+    assert run([*arguments, "--json"]) == 1
+    out, err = capsys.readouterr()
+    two, three, training = json.loads(out)["rows"]
+    assert two["clips_per_second"] > 0
+    assert three.keys() == training.keys() == {"work", "batch_size", "precision", "error"}
+    first, second = [line for line in err.splitlines() if line.startswith("slslib: ")]
+    assert first == f"slslib: score, batch 3, precision no: {cause} use a smaller --batch-size"
+    assert second.startswith(f"slslib: train, batch 16, precision no: {cause} leave training out")
+    assert run(arguments) == 1
+    out, _ = capsys.readouterr()
+    rows = [line for line in out.splitlines() if "score" in line or "train" in line]
+    assert ["failed" in row for row in rows] == [False, True, True]
+    assert "2021 DF h" in out
+    assert "epoch h" not in out
+
+
 def test_the_table_has_each_row_and_hour(checkpoint):
     result = bench(checkpoint, batch_sizes=(1,), repeats=1, cpu=True, progress=False)
     table = render(result)

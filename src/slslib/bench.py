@@ -73,7 +73,8 @@ def bench(
 
     Returns:
         Detector, machine and ``rows``: for each setting ``seconds`` of a batch,
-        ``clips_per_second``, ``real_time_factor``, ``peak_memory_bytes`` and, by corpus, ``hours``.
+        ``clips_per_second``, ``real_time_factor``, ``peak_memory_bytes`` and, by corpus, ``hours``;
+        or, where the memory was not enough, ``error``.
 
     Raises:
         ConfigError: A number is below 1, or several processes were launched.
@@ -128,7 +129,23 @@ def bench(
 def _measure(
     detector: Detector, config: ScoreConfig | TrainConfig, repeats: int, cpu: bool
 ) -> dict[str, Any]:
-    """Return the row of one setting."""
+    """Return the row of one setting, or why there is none: the rows before it are worth having."""
+    work = "score" if isinstance(config, ScoreConfig) else "train"
+    row = {"work": work, "batch_size": config.batch_size, "precision": config.precision}
+    try:
+        return row | _numbers(detector, config, repeats, cpu)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        cause = (str(error).splitlines() or ["not enough memory"])[0]
+    # Not above, where the error still holds what was allocated.
+    detector.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    return row | {"error": cause}
+
+
+def _numbers(
+    detector: Detector, config: ScoreConfig | TrainConfig, repeats: int, cpu: bool
+) -> dict[str, Any]:
+    """Measure one setting."""
     accelerator = processes.start(config.precision, cpu=cpu)
     device, n_samples = accelerator.device, detector.config.n_samples
     detector.to(device)
@@ -144,9 +161,6 @@ def _measure(
     seconds = _median_seconds(call, repeats)
     each = seconds / config.batch_size
     return {
-        "work": work,
-        "batch_size": config.batch_size,
-        "precision": config.precision,
         "seconds": seconds,
         "clips_per_second": 1 / each,
         "real_time_factor": each * SAMPLE_RATE / n_samples,
@@ -205,13 +219,16 @@ def render(result: dict[str, Any]) -> Table:
         caption="RTF: real-time factor, seconds of computing per second of audio. Hours are "
         "estimates, and hold where --workers decode as many clips per second.",
     )
-    hours = dict.fromkeys(corpus for row in result["rows"] for corpus in row["hours"])
+    hours = dict.fromkeys(corpus for row in result["rows"] for corpus in row.get("hours", ()))
     columns = ("batch", "precision", "clips/s", "RTF", "peak GB")
     table.add_column("work")
     for column in (*columns, *(f"{corpus} h" for corpus in hours)):
         table.add_column(column, justify="right")
     for row in result["rows"]:
         work = row["work"] if row["work"] == "score" else f"train {result['recipe']}"
+        if "error" in row:
+            table.add_row(work, str(row["batch_size"]), row["precision"], "failed")
+            continue
         numbers = (row["clips_per_second"], row["real_time_factor"], row["peak_memory_bytes"] / 1e9)
         table.add_row(
             work, str(row["batch_size"]), row["precision"], *map(_short, numbers),

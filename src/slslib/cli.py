@@ -448,7 +448,14 @@ def bench(
         print(json.dumps(result, indent=1))
     else:
         _show(render(result))
-    return 0
+    failed = [row for row in result["rows"] if "error" in row]
+    for row in failed:
+        remedy = "leave training out by --scoring-only"
+        if row["work"] == "score":
+            remedy = "use a smaller --batch-size"
+        text = f"slslib: {row['work']}, batch {row['batch_size']}, precision {row['precision']}: "
+        print(_paragraph(f"{text}{row['error']}; {remedy}"), file=sys.stderr)
+    return 1 if failed else 0
 
 
 def minispoof(
