@@ -389,6 +389,11 @@ def test_codecs_keep_length_place_and_speech(recording: np.ndarray, codec: str) 
     assert not np.array_equal(sent, recording)
 
 
+def test_an_unknown_codec_is_refused_with_the_known_ones(recording: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match=r"no codec 'mp4'; the codecs are none, .*high_ogg"):
+        channel.transmit(recording, np.random.default_rng(0), "mp4")
+
+
 # --------------------------------------------------------------------------------------- shortcuts
 
 

@@ -16,6 +16,7 @@ import soxr
 from scipy import fft, signal
 
 from slslib.audio import SAMPLE_RATE as FS
+from slslib.errors import ConfigError
 from slslib.resynthesis import Rng, Samples, level
 
 Codec = tuple[int, str, str, float | None]  # rate, container, coding, compression
@@ -52,7 +53,20 @@ def record(samples: Samples, rng: Rng, wild: bool = False) -> Samples:
 
 
 def transmit(samples: Samples, rng: Rng, codec: str, wild: bool = False) -> Samples:
-    """Pass a clip of either class through a random channel."""
+    """Pass a clip of either class through a random channel.
+
+    Args:
+        samples: The clip.
+        rng: Source of the channel's parameters.
+        codec: One of :data:`PHONE` or :data:`MEDIA`.
+        wild: Add more noise.
+
+    Raises:
+        ConfigError: There is no such codec.
+    """
+    known = PHONE | MEDIA
+    if codec not in known:
+        raise ConfigError(f"there is no codec {codec!r}; the codecs are {', '.join(known)}")
     n_fft = fft.next_fast_len(len(samples) + 1024, real=True)
     points = np.arange(n_fft // 2 + 1)
     delay = rng.uniform(0, rng.uniform(3, 10), 25)  # ms, group delay every 333 Hz
@@ -65,8 +79,8 @@ def transmit(samples: Samples, rng: Rng, codec: str, wild: bool = False) -> Samp
     samples = fft.irfft(spectrum, n_fft)[: len(samples)] * rng.choice([-1, 1])
     samples = _noise(samples, rng.uniform(20, 34) if wild else rng.uniform(28, 45), rng)
     samples = level(samples, -rng.uniform(22, 32))
-    sent_through = (PHONE | MEDIA)[codec]
-    return through(samples, sent_through) if sent_through else samples
+    settings = known[codec]
+    return through(samples, settings) if settings else samples
 
 
 def through(samples: Samples, codec: Codec) -> Samples:
