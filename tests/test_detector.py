@@ -9,9 +9,9 @@ import torch
 from tiny import DETECTOR
 
 from slslib import metrics
-from slslib.checkpoints import FORMAT, resolve, save_safetensors
+from slslib.checkpoints import FORMAT, read_checkpoint, resolve, save_safetensors
 from slslib.detector import Detector, DetectorConfig, load_backbone, save_backbone
-from slslib.errors import CheckpointError
+from slslib.errors import CheckpointError, ConfigError
 from slslib.minispoof import data_root
 from slslib.protocols import open_corpus
 from slslib.score import score
@@ -73,6 +73,74 @@ def test_a_description_that_makes_no_sense_is_refused(tmp_path, load, changes, s
     save_safetensors(tmp_path / "d.safetensors", Detector(DETECTOR).state_dict(), about)
     with pytest.raises(CheckpointError, match=rf"d\.safetensors.*{says}"):
         load(tmp_path / "d.safetensors")
+
+
+@pytest.mark.parametrize("n_heads", [None, 2])
+@pytest.mark.parametrize("load", [Detector.load, load_backbone, read_checkpoint])
+@pytest.mark.parametrize(
+    ("backbone", "says"),
+    [
+        (None, "its backbone is None"),
+        ({}, "its backbone lacks 'width'"),
+        ({"width": 16.0}, r"width is 16\.0; it must be a whole number"),
+        ({"n_layers": True}, "n_layers is True"),
+        ({"ffn_width": "64"}, "ffn_width is '64'"),
+        ({"conv_width": None}, "conv_width is None"),
+        ({"kernels": 3}, "kernels is 3; it must be a list"),
+        ({"strides": [5, 2, 2, 2, 2, 2, 2.0]}, r"strides is 2\.0"),
+        ({"pos_groups": 3}, "width 16 is not divisible by pos_groups 3"),
+        ({"widht": 16}, "'widht'"),
+    ],
+)
+def test_damaged_dimensions_are_named(tmp_path, load, backbone, says, n_heads):
+    config = asdict(DETECTOR)
+    config["backbone"] = backbone and config["backbone"] | backbone
+    path = tmp_path / "d.safetensors"
+    save_safetensors(path, Detector(DETECTOR).state_dict(), {"format": FORMAT, "config": config})
+    with pytest.raises(CheckpointError, match=rf"d\.safetensors: its config is not .*{says}"):
+        load(path, n_heads=n_heads)
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "says"),
+    [
+        (0, "n_heads is 0"),
+        (-2, "n_heads is -2"),
+        (2.0, r"n_heads is 2\.0"),
+        (3, "width 16 is not divisible by n_heads 3"),
+    ],
+)
+def test_heads_that_cannot_be_are_named(tmp_path, n_heads, says):
+    detector, path = Detector(DETECTOR), tmp_path / "d.safetensors"
+    config = asdict(DETECTOR)
+    config["backbone"]["n_heads"] = n_heads
+    save_safetensors(path, detector.state_dict(), {"format": FORMAT, "config": config})
+    detector.save(tmp_path / "sound.safetensors")
+    detector.backbone.model.save_pretrained(tmp_path / "foreign")
+    for wrong, argument in (
+        (path, None), (tmp_path / "sound.safetensors", n_heads), (tmp_path / "foreign", n_heads)
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError, match=says):
+            load_backbone(wrong, n_heads=argument)
+
+
+def test_a_lost_number_is_not_replaced_by_a_default(tmp_path):
+    """The weights do not tell heads, strides or the length of clips."""
+    path = tmp_path / "d.safetensors"
+    for name in ("n_heads", "strides", "n_samples"):
+        config = asdict(DETECTOR)
+        del (config if name == "n_samples" else config["backbone"])[name]
+        about = {"format": FORMAT, "config": config}
+        save_safetensors(path, Detector(DETECTOR).state_dict(), about)
+        with pytest.raises(CheckpointError, match=f"lacks '{name}'"):
+            Detector.load(path)
+
+
+def test_sizes_that_are_no_counts_are_refused():
+    with pytest.raises(ConfigError, match=r"n_samples is 4000\.0"):
+        DetectorConfig(n_samples=4000.0)
+    with pytest.raises(ConfigError, match="hidden_width is 0"):
+        DetectorConfig(hidden_width=0)
 
 
 _FULL_SIZE = """
@@ -153,6 +221,12 @@ def test_the_packaged_detector_tells_simulated_resynthesis(tmp_path):
     trials = match(read_scores(tmp_path / "dev.txt"), corpus.trials)
     bonafide, spoof = (trials.score[trials.label == label].to_numpy() for label in (1, 0))
     assert 0.10 < metrics.eer(bonafide, spoof).value < 0.30
+
+
+def test_a_name_that_is_none_gets_the_known_ones():
+    for load in (Detector.load, load_backbone):
+        with pytest.raises(CheckpointError, match=r"^xlsr: no such .* hub:owner/name.* or mini$"):
+            load("xlsr")
 
 
 def test_mini_without_its_files(tmp_path, monkeypatch):

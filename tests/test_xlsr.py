@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import DIMENSIONS
 
+from slslib.errors import ConfigError
 from slslib.xlsr import XLSR, XLSRConfig
 
 
@@ -111,8 +112,24 @@ def test_too_short_audio_is_refused(backbone):
         next(backbone.layers(torch.zeros(1, 399)))
 
 
-def test_inconsistent_dimensions_are_refused():
-    with pytest.raises(ValueError, match="not divisible"):
-        XLSRConfig(width=30, n_heads=4)
-    with pytest.raises(ValueError, match="2 kernels but 1 strides"):
-        XLSRConfig(kernels=(3, 3), strides=(2,))
+def test_a_single_waveform_is_told_from_a_batch(backbone):
+    with pytest.raises(ValueError, match=r"shape \(1000,\) is not \(batch, samples\)"):
+        backbone(torch.zeros(1000))
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 1000\)"):
+        next(backbone.layers(torch.zeros(1, 1, 1000)))
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "says"),
+    [
+        ({"width": 30, "n_heads": 4, "pos_groups": 1}, "width 30 is not divisible by n_heads 4"),
+        ({"width": 32, "pos_groups": 5}, "width 32 is not divisible by pos_groups 5"),
+        ({"kernels": (3, 3), "strides": (2,)}, "2 kernels but 1 strides"),
+        ({"kernels": (), "strides": ()}, r"kernels is \(\)"),
+        ({"width": 64.0}, r"width is 64\.0"),
+        ({"n_layers": 1001}, "n_layers is 1001"),
+    ],
+)
+def test_dimensions_that_cannot_be_are_refused(dimensions, says):
+    with pytest.raises(ConfigError, match=says):
+        XLSRConfig(**dimensions)

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slslib import hub
-from slslib.errors import CheckpointError
+from slslib.errors import CheckpointError, ConfigError
 from slslib.files import cache_root
 from slslib.names import BACKBONE, KEPT, dimensions, our_name
 from slslib.pickles import read_pickle
+from slslib.xlsr import XLSRConfig
 
 __all__ = [
     "FORMAT",
@@ -193,7 +195,10 @@ def checkpoint_file(path: str | Path) -> Path:
             )
         path = found[0]
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file; check the path")
+        raise CheckpointError(
+            f"{path}: no such checkpoint file; check the path, or name one as "
+            "hub:owner/name[/file][@revision] or mini"
+        )
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty; download or copy it again")
     return path
@@ -237,18 +242,38 @@ def read_checkpoint(
                 f"({count} tensors, the first is {first!r})"
             )
         try:
-            config = dimensions(tensors, n_heads or heads or _heads_beside(path))
-        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+            told = n_heads if n_heads is not None else heads or _heads_beside(path)
+            config = dimensions(tensors, told)
+        except (LookupError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
             raise CheckpointError(
                 f"{path}: its tensors are not an XLS-R model's: {error}"
             ) from error
         about = {"format": FORMAT, "config": config, "metadata": {}}
-    elif n_heads:
-        about["config"]["backbone"]["n_heads"] = n_heads
+    else:
+        _check_config(about.get("config"), n_heads, path)
     if not keep_pretraining:
         tensors = {name: t for name, t in tensors.items() if not name.startswith(KEPT)}
     _check_plain_and_finite(tensors, path)
     return tensors, about
+
+
+def _check_config(config: Any, n_heads: int | None, path: Path) -> None:
+    """Check the dimensions that a file of ours states; a number of heads replaces the file's."""
+    backbone = config.get("backbone") if isinstance(config, dict) else None
+    try:
+        if not isinstance(backbone, dict):
+            raise ConfigError(f"its backbone is {backbone!r}, not a JSON object")
+        if n_heads is not None:
+            backbone["n_heads"] = n_heads
+        # A default in place of what is lost might fit the weights and be wrong.
+        lacking = [field.name for field in fields(XLSRConfig) if field.name not in backbone]
+        if lacking:
+            raise ConfigError(f"its backbone lacks {lacking[0]!r}")
+        XLSRConfig(**backbone)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: its config is not usable; write or download it again ({error})"
+        ) from error
 
 
 def _heads_beside(path: Path) -> int | None:

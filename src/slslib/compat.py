@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from slslib.convert import pretraining_parts
 from slslib.detector import Detector, DetectorConfig, load_backbone
-from slslib.errors import CheckpointError
+from slslib.errors import CheckpointError, ConfigError
 from slslib.names import KEPT, authors_name, dimensions, our_name
 from slslib.sls import SLSHead
 
@@ -88,7 +88,7 @@ def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_
     if model.detector is None:
         try:
             config = dimensions(ours, None)
-        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
             raise CheckpointError(
                 f"these are not the weights of an XLS-R + SLS model: {error}"
             ) from error

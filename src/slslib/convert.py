@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slslib.checkpoints import read_checkpoint, resolve, save_safetensors, writing
-from slslib.detector import Detector, load_state
+from slslib.detector import Detector, load_state, untrusted_dimensions
 from slslib.errors import CheckpointError, ConfigError
 from slslib.names import BACKBONE, KEPT, PRETRAINING, authors_name
 from slslib.xlsr import XLSR, XLSRConfig
@@ -60,7 +60,11 @@ def convert(
     config, has_head = about["config"], any(name.startswith("head.") for name in tensors)
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(KEPT)}
     own = {name: tensor for name, tensor in tensors.items() if name not in kept}
-    model: nn.Module = Detector.from_config(config, where=path) if has_head else _Backbone(config)
+    if has_head:
+        model: nn.Module = Detector.from_config(config, where=path)
+    else:
+        with untrusted_dimensions(path):
+            model = _Backbone(config)
     load_state(model, own, path)
     own = model.state_dict()
     if out.suffix == ".safetensors":
@@ -118,8 +122,7 @@ class _Backbone(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        with torch.device("meta"):
-            self.backbone = XLSR(XLSRConfig(**config["backbone"]))
+        self.backbone = XLSR(XLSRConfig(**config["backbone"]))
 
 
 def _write_folder(backbone: Any, out: Path) -> None:

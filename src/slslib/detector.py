@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from slslib.audio import N_SAMPLES
 from slslib.checkpoints import FORMAT, from_hub, read_checkpoint, resolve, save_safetensors
-from slslib.errors import CheckpointError
+from slslib.errors import CheckpointError, ConfigError
 from slslib.sls import BONAFIDE, SPOOF, SLSHead
-from slslib.xlsr import XLSR, Attention, XLSRConfig
+from slslib.xlsr import XLSR, Attention, XLSRConfig, check_size
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class DetectorConfig:
     backbone: XLSRConfig = field(default_factory=XLSRConfig)
     hidden_width: int = 1024  # of the head's hidden linear layer
     n_samples: int = N_SAMPLES  # audio that one score is computed from, at 16 kHz
+
+    def __post_init__(self) -> None:
+        """Refuse dimensions that no detector can have."""
+        check_size("hidden_width", self.hidden_width)
+        check_size("n_samples", self.n_samples)
 
 
 class Detector(nn.Module):
@@ -145,7 +150,7 @@ class Detector(nn.Module):
         """
         path = resolve(path)
         tensors, about = read_checkpoint(path, n_heads=n_heads)
-        if "config" not in about or not any(name.startswith("head.") for name in tensors):
+        if not any(name.startswith("head.") for name in tensors):
             raise CheckpointError(
                 f"{path} holds a backbone without an SLS head: it cannot score; train from it "
                 "with `slslib train RECIPE --backbone FILE`"
@@ -204,13 +209,16 @@ class Detector(nn.Module):
         Raises:
             CheckpointError: If no detector can have this configuration.
         """
-        with _untrusted_dimensions(where):
+        with untrusted_dimensions(where):
+            lacking = [f.name for f in fields(DetectorConfig) if f.name not in config]
+            if lacking:
+                raise ConfigError(f"it lacks {lacking[0]!r}")
             backbone = XLSRConfig(**config["backbone"])
             return cls(DetectorConfig(**{**config, "backbone": backbone}), attention=attention)
 
 
 @contextmanager
-def _untrusted_dimensions(where: str | Path) -> Iterator[None]:
+def untrusted_dimensions(where: str | Path) -> Iterator[None]:
     """Build on the ``meta`` device, where size costs nothing; numbers of a file can break it."""
     try:
         with torch.device("meta"):
@@ -284,7 +292,7 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     """
     path = resolve(path, "backbone")
     tensors, about = read_checkpoint(path, n_heads=n_heads)
-    with _untrusted_dimensions(path):
+    with untrusted_dimensions(path):
         backbone = XLSR(XLSRConfig(**about["config"]["backbone"]))
     prefix = "backbone."
     inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -128,8 +128,8 @@ def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, 
     """Derive a detector's or backbone's config from the shapes of its tensors, under our names.
 
     Raises:
-        KeyError, IndexError, TypeError, ValueError, ArithmeticError: If they are not an XLS-R
-            model's.
+        KeyError, IndexError, TypeError, ValueError, ArithmeticError, ConfigError: If they are not
+            an XLS-R model's.
     """
     numbers = (re.match(rf"{BACKBONE}encoder\.layers\.(\d+)\.", name) for name in tensors)
     convolutions = [

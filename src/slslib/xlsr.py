@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -26,15 +26,31 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from slslib.errors import ConfigError
+
 Attention = Literal["eager", "sdpa"]
 Freeze = Literal["none", "conv", "backbone"]
 
 _HEAD_WIDTH = 64
 
 
+def check_size(name: str, value: object) -> None:
+    """Refuse a dimension that is not a whole number of at least 1.
+
+    Raises:
+        ConfigError: Naming the value.
+    """
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+
 @dataclass(frozen=True)
 class XLSRConfig:
-    """Dimensions of a backbone; the defaults are XLS-R 300M."""
+    """Dimensions of a backbone; the defaults are XLS-R 300M.
+
+    Raises:
+        ConfigError: If no backbone can have them.
+    """
 
     width: int = 1024  # of the residual stream
     n_layers: int = 24
@@ -47,15 +63,24 @@ class XLSRConfig:
     pos_groups: int = 16
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kernels", tuple(self.kernels))
-        object.__setattr__(self, "strides", tuple(self.strides))
-        sizes = (self.width, self.n_layers, self.conv_width, self.pos_kernel, self.pos_groups)
-        if min(*sizes, *self.kernels, *self.strides, self.heads) < 1 or self.n_layers > 1000:
-            raise ValueError(f"dimensions out of range: {self}")
+        """Refuse dimensions that no backbone can have."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, tuple):
+                if not isinstance(value, list | tuple) or not value:
+                    raise ConfigError(f"{field.name} is {value!r}; it must be a list of numbers")
+                object.__setattr__(self, field.name, tuple(value))
+                for number in value:
+                    check_size(field.name, number)
+            elif value is not None or field.default is not None:
+                check_size(field.name, value)
+        if self.n_layers > 1000:
+            raise ConfigError(f"n_layers is {self.n_layers}; it must be at most 1000")
         if len(self.kernels) != len(self.strides):
-            raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
+            raise ConfigError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
+        for name, parts in (("n_heads", self.heads), ("pos_groups", self.pos_groups)):
+            if self.width % parts:
+                raise ConfigError(f"width {self.width} is not divisible by {name} {parts}")
 
     @property
     def heads(self) -> int:
@@ -158,8 +183,13 @@ class XLSR(nn.Module):
             final LayerNorm.
 
         Raises:
-            ValueError: If the waveform is shorter than one frame.
+            ValueError: If the waveform is not a batch, or shorter than one frame.
         """
+        if waveform.ndim != 2:
+            raise ValueError(
+                f"a waveform of shape {tuple(waveform.shape)} is not (batch, samples); give a "
+                "single recording as waveform[None]"
+            )
         if waveform.shape[-1] < self.config.receptive_field:
             raise ValueError(
                 f"waveform of {waveform.shape[-1]} samples is shorter than one frame "
