@@ -143,6 +143,12 @@ def test_overview(slslib):
         (["evaluate", "--scores", "a", "--key", "b", "--c012", "1,2"], "is not three numbers"),
         (["score", "--checkpoint", "no", "--corpus", "nowhere", "--out", "o"], "nowhere"),
         (["detect", "a.wav", "--checkpoint", "no.pth"], "no.pth: no such checkpoint file"),
+        (
+            ["train", "mini", "--out", "r", "--init", "a", "--backbone=b"],
+            "--init a is a whole detector, so --backbone b would not be used",
+        ),
+        (["train", "mini", "--out", "r", "--rawboost", "9"], "no RawBoost algorithm 9"),
+        (["train", "mini", "--out", "r", "--rawboost", "ssi", "--lr", "-1"], "lr is -1.0"),
     ],
 )
 def test_errors_are_one_paragraph(slslib, tmp_path, monkeypatch, arguments, message):

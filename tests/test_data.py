@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from slslib.data import TrialDataset, epoch_batches, keyed_rng, load_batches, stack
-from slslib.errors import AudioError
+from slslib.errors import AudioError, ConfigError
 from slslib.protocols import open_corpus
 
 
@@ -41,6 +41,14 @@ def test_seed_and_epoch_change_the_augmentation(corpus, change):
     first = waveforms(TrialDataset(corpus, n_samples=4000, algo=3, **key))
     other = waveforms(TrialDataset(corpus, n_samples=4000, algo=3, **key | change))
     assert (first != other).any(dim=1).all()
+
+
+def test_an_algorithm_has_a_number_and_a_name(corpus):
+    for number, name in ((0, "none"), (3, "ssi")):
+        same = [waveforms(TrialDataset(corpus, n_samples=4000, algo=a)) for a in (number, name)]
+        assert torch.equal(*same)
+    with pytest.raises(ConfigError, match="no RawBoost algorithm 9"):
+        TrialDataset(corpus, algo=9)
 
 
 def test_utterances_draw_different_numbers():

@@ -243,7 +243,9 @@ def test_bad_settings_leave_no_run_behind(corpora, tmp_path, changes, error, mes
         {"class_weights": (float("nan"), 0.9)},
         {"class_weights": ("0.1", "0.9")},
         {"rawboost": 9},
-        {"rawboost": "ssi"},
+        {"rawboost": "sis"},
+        {"rawboost": 3.0},
+        {"rawboost": True},
         {"seed": 1.5},
         {"crop": "middle"},
         {"freeze": "all"},
@@ -257,6 +259,11 @@ def test_bad_settings_leave_no_run_behind(corpora, tmp_path, changes, error, mes
 def test_nonsense_is_refused_before_anything_runs(changes):
     with pytest.raises(ConfigError):
         recipe(**changes)
+
+
+def test_rawboost_is_known_by_name_too():
+    assert recipe(rawboost="ssi") == recipe(rawboost=3)
+    assert recipe(rawboost="series-123").rawboost == 4  # what config.json holds
 
 
 def test_recipes_are_the_published_ones():

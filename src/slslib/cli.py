@@ -116,6 +116,12 @@ def train(argv: Sequence[str]) -> int:
         parse, args=rest, prog=f"slslib train {recipe}", description=about,
         config=(FlagCreatePairsOff,),
     )  # fmt: skip
+    given = {word.partition("=")[0] for word in rest}
+    if config.init is not None and "--backbone" in given:
+        raise ConfigError(
+            f"--init {config.init} is a whole detector, so --backbone {config.backbone} would not "
+            "be used: give one of them"
+        )
     best = run(
         config, how.out, data_root=how.data, resume=how.resume, workers=how.workers,
         save_steps=how.save_steps, keep=how.keep, cpu=how.cpu, tensorboard=how.tensorboard,

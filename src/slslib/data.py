@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from slslib.audio import N_SAMPLES, SAMPLE_RATE, fix_length, load
 from slslib.errors import AudioError
 from slslib.protocols import Corpus
-from slslib.rawboost import rawboost
+from slslib.rawboost import algorithm_name, rawboost
 
 Crop = Literal["first", "random"]
 
@@ -61,7 +61,7 @@ class TrialDataset(Dataset[Clip]):
         corpus: Corpus,
         *,
         n_samples: int = N_SAMPLES,
-        algo: int = 0,
+        algo: int | str = 0,
         crop: Crop = "first",
         seed: int = 0,
         epoch: int = 0,
@@ -72,7 +72,8 @@ class TrialDataset(Dataset[Clip]):
         Args:
             corpus: Its trials, in their order.
             n_samples: Length of a clip at 16 kHz: longer audio is cut, shorter tiled.
-            algo: RawBoost algorithm, applied to the whole recording before it is cut; 0 for none.
+            algo: RawBoost algorithm, applied to the whole recording before it is cut: number or
+                name; 0 for none.
             crop: Keep the ``"first"`` samples, as the original does, or a ``"random"`` stretch.
             seed: Seed of augmentation and crop.
             epoch: Epoch that keys them.
@@ -81,7 +82,7 @@ class TrialDataset(Dataset[Clip]):
         self.corpus = corpus
         self.utterances = corpus.trials["utterance"].tolist()
         self.labels = corpus.trials["label"].astype(int).tolist()
-        self.n_samples, self.algo, self.crop = n_samples, algo, crop
+        self.n_samples, self.algo, self.crop = n_samples, algorithm_name(algo), crop
         self.seed, self.epoch, self.allow_silence = seed, epoch, allow_silence
 
     def __len__(self) -> int:
@@ -92,7 +93,7 @@ class TrialDataset(Dataset[Clip]):
         """Decode, augment and cut one trial."""
         utterance, label = self.utterances[index], self.labels[index]
         # Augmentation and random crops need the whole recording; scoring only its beginning.
-        whole = self.algo != 0 or self.crop == "random"
+        whole = self.algo != "none" or self.crop == "random"
         try:
             recording = load(
                 self.corpus.audio_path(utterance),
@@ -104,7 +105,7 @@ class TrialDataset(Dataset[Clip]):
         samples = recording.samples
         if whole:
             rng = keyed_rng(self.seed, self.epoch, utterance)
-            if self.algo:
+            if self.algo != "none":
                 samples = rawboost(samples, self.algo, rng)
             if self.crop == "random" and len(samples) > self.n_samples:
                 start = int(rng.integers(len(samples) - self.n_samples + 1))

@@ -14,6 +14,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from slslib.audio import N_SAMPLES
 from slslib.data import Crop
 from slslib.errors import ConfigError
+from slslib.rawboost import ALGORITHMS, Algorithm, algorithm_name
 from slslib.xlsr import Attention, Freeze, XLSRConfig
 
 Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
@@ -40,8 +41,8 @@ class TrainConfig:
     """Width of the SLS head's hidden layer."""
     n_samples: int = N_SAMPLES
     """Length of a clip in samples at 16 kHz."""
-    rawboost: int = 3
-    """RawBoost algorithm for training clips, 0-8."""
+    rawboost: int | Algorithm = 3
+    """RawBoost algorithm for training clips, by number or name (kept as number)."""
     augment_dev: bool = False
     """Apply RawBoost to the development clips too."""
     crop: Crop = "first"
@@ -77,6 +78,8 @@ class TrainConfig:
         if isinstance(self.dimensions, dict):  # from JSON
             object.__setattr__(self, "dimensions", XLSRConfig(**self.dimensions))
         object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        number = ALGORITHMS.index(algorithm_name(self.rawboost))
+        object.__setattr__(self, "rawboost", number)
         for name, kind in get_type_hints(type(self)).items():
             value, wanted = getattr(self, name), ""
             if get_origin(kind) is Literal and value not in get_args(kind):
@@ -93,8 +96,6 @@ class TrainConfig:
         for name in ("lr", "weight_decay", "warmup_steps", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it cannot be negative")
-        if not 0 <= self.rawboost <= 8:
-            raise ConfigError(f"rawboost is {self.rawboost}; the algorithms are 0 to 8")
         weights = self.class_weights
         if len(weights) != 2 or not all(_is_finite(w) and w > 0 for w in weights):
             raise ConfigError(f"class_weights {self.class_weights} are not two positive numbers")
