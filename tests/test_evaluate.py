@@ -150,6 +150,19 @@ def test_ties_are_said_where_they_matter(data):
     assert "ties grouped" in shown(result)
 
 
+def test_an_interval_computes_no_eer_again(data, monkeypatch):
+    calls, real = [], metrics.eer
+
+    def spy(*args):
+        calls.append(args[2:])
+        return real(*args)
+
+    monkeypatch.setattr("slslib.metrics.eer", spy)
+    monkeypatch.setattr("slslib.intervals.eer", spy)
+    evaluate(data.score, data.key, bootstrap=20)
+    assert calls == [(), ("tie_aware",)]
+
+
 @pytest.mark.parametrize("cluster", [(), ("speaker",), ("speaker", "attack")])
 def test_intervals_hold_the_point_and_name_their_clusters(data, cluster):
     result = evaluate(data.score, data.key, bootstrap=200, cluster=cluster, seed=1)

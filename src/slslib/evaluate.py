@@ -277,13 +277,13 @@ def _interval(
     for name in cluster:
         if (trials[name] == "-").all():
             raise ScoreError(f"the key has no {name}, so it cannot be resampled. Leave it out.")
-    estimate = intervals.eer_estimate(
+    low, high = intervals.eer_interval(
         trials["score"], trials["label"], [trials[name] for name in cluster], n_replicates,
         seed=seed,
     )  # fmt: skip
     settings = {"replicates": n_replicates, "cluster": list(cluster), "level": 0.95, "seed": seed}
     return {
-        "eer_interval_percent": [estimate["low"], estimate["high"]],
+        "eer_interval_percent": [low, high],
         "bootstrap": settings,
     }
 

@@ -85,15 +85,27 @@ def eer_estimate(
     >>> eer_estimate([1.0, 2.0, 3.0, 0.5], [1, 1, 0, 0])["value"]
     50.0
     """
-    values, known = _with_labels(scores, labels)
-    bonafide, spoof = values[known == 1], values[known == 0]
+    low, high = eer_interval(scores, labels, clusters, n_replicates, seed=seed)
+    value = 100 * eer(*_classes(scores, labels)).value
+    return {"value": value, "low": low, "high": high}
+
+
+def eer_interval(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    clusters: Sequence[ArrayLike] = (),
+    n_replicates: int = 1000,
+    *,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Compute the interval of :func:`eer_estimate` alone, in percent; its arguments and errors."""
     rng = np.random.default_rng(seed)
     if clusters:
-        drawn = cluster_bootstrap_eer(values, known, clusters, n_replicates, rng=rng)
+        drawn = cluster_bootstrap_eer(scores, labels, clusters, n_replicates, rng=rng)
     else:
-        drawn = bootstrap_eer(bonafide, spoof, n_replicates, rng=rng)
+        drawn = bootstrap_eer(*_classes(scores, labels), n_replicates, rng=rng)
     low, high = interval(drawn)
-    return {"value": 100 * eer(bonafide, spoof).value, "low": 100 * low, "high": 100 * high}
+    return 100 * low, 100 * high
 
 
 def bootstrap_eer(
@@ -209,6 +221,11 @@ def _with_labels(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
             "fide) or 0 (spoof), and paired systems the same trials."
         )
     return values, known.astype(np.int64)
+
+
+def _classes(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+    values, known = _with_labels(scores, labels)
+    return values[known == 1], values[known == 0]
 
 
 def _check_count(n_replicates: int) -> None:
