@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from slslib import recipes
 from slslib.checkpoints import read_safetensors
 from slslib.detector import Detector
 from slslib.errors import ConfigError, ProtocolError, SlslibError, TrainingError
+from slslib.files import sha256
 from slslib.train import Position, _advance, build_detector, train, weighted_nll
 
 
@@ -64,6 +66,7 @@ def test_a_run_leaves_whole_readable_files(finished):
     assert json.loads((out / "best.json").read_text())["dev_loss"] == min(losses)
     config = json.loads((out / "config.json").read_text())
     assert config["config"]["lr"] == 1e-3
+    assert config["initial_sha256"] is None  # random weights
     assert [d["n_bonafide"] for d in config["data"]] == [6, 4]
     metadata = Detector.load(best).metadata
     assert metadata["recipe"] == "v1"
@@ -205,6 +208,36 @@ def test_a_resume_with_other_settings_is_refused(finished, corpora):
         train(other, finished[0], data_root=corpora, resume=True, progress=False)
     with pytest.raises(TrainingError, match=r"lr 0\.001 -> 0\.002"):
         train(recipe(lr=2e-3), finished[0], data_root=corpora, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("part", ["init", "backbone"])
+def test_a_resume_needs_no_initial_weights(finished, corpora, tmp_path, part):
+    initial = tmp_path / "initial.safetensors"
+    shutil.copy(finished[1], initial)
+    config = recipe(max_epochs=1, freeze="conv", **{part: str(initial)})
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(config, whole, data_root=corpora, progress=False)
+    with pytest.raises(TrainingError, match="stopped by 2 steps"):
+        train(config, run, data_root=corpora, progress=False, max_steps=2)
+    about = json.loads((run / "config.json").read_text())
+    assert about["initial_sha256"] == sha256(initial)
+    initial.unlink()
+    train(config, run, data_root=corpora, resume=True, progress=False)
+    assert_same_run(whole, run)
+
+
+def test_a_resume_without_a_state_wants_the_same_initial_weights(finished, corpora, tmp_path):
+    initial, run = tmp_path / "initial.safetensors", tmp_path / "run"
+    shutil.copy(finished[1], initial)
+    config = recipe(max_epochs=1, init=str(initial))
+    with pytest.raises(TrainingError):
+        train(config, run, data_root=corpora, progress=False, max_steps=1)
+    (run / "state.safetensors").unlink()  # as if killed before its first save
+    Detector.load(initial).save(initial, {"other": True})
+    with pytest.raises(TrainingError, match=r"initial\.safetensors is not the file it began with"):
+        train(config, run, data_root=corpora, resume=True, progress=False)
+    shutil.copy(finished[1], initial)
+    train(config, run, data_root=corpora, resume=True, progress=False)
 
 
 def test_a_resume_of_a_damaged_description_names_it(corpora, tmp_path):

@@ -3,7 +3,8 @@
 A run is a folder:
 
 =======================  ======================================================================
-``config.json``          the full configuration and versions, written before the first step
+``config.json``          configuration, dimensions, versions and the SHA-256 of the initial weights
+                         and of the protocols, written before the first step
 ``log.csv``              one row per finished epoch
 ``epoch_N.safetensors``  the detector after epoch N (counted from 0)
 ``best.json``            which of them is the best so far, and why
@@ -38,10 +39,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from slslib import __version__, metrics, processes
-from slslib.checkpoints import read_safetensors, save_safetensors, write_text
+from slslib.checkpoints import (
+    checkpoint_file,
+    read_safetensors,
+    resolve,
+    save_safetensors,
+    write_text,
+)
 from slslib.data import Clip, TrialDataset, epoch_batches, load_batches, stack
 from slslib.detector import Detector, DetectorConfig, load_backbone
 from slslib.errors import ConfigError, TrainingError
+from slslib.files import sha256
 from slslib.protocols import Corpus, open_corpus
 from slslib.recipes import TrainConfig
 
@@ -161,11 +169,25 @@ def _set_up(
     dev_corpus = _labelled(open_corpus(config.dev, data_root), 2) if config.dev else None
     state = out / "state.safetensors"
     data = _describe(train_corpus, dev_corpus)
+    started: dict[str, Any] = {}
     if resume:
-        _check_same(config, out, data)
+        started = _check_same(config, out, data)
     elif (out / "config.json").exists():
         raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
-    detector = build_detector(config)
+    if state.is_file() and "detector" in started:  # the state has all weights
+        detector = Detector.from_config(
+            started["detector"], attention=config.attention, where=out / "config.json"
+        ).to_empty(device="cpu")
+        detector.backbone.checkpointing = config.checkpointing
+        detector.backbone.freeze(config.freeze)
+    else:
+        initial_sha256 = _initial_sha256(config)
+        if started.get("initial_sha256", initial_sha256) != initial_sha256:
+            raise TrainingError(
+                f"cannot resume {out}: {config.init or config.backbone} is not the file it began "
+                "with; bring that one back or start a new run"
+            )
+        detector = build_detector(config)
     optimizer = build_optimizer(detector, config)
     position = Position()
     if resume and state.is_file():
@@ -176,7 +198,12 @@ def _set_up(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot create {out}: {error}; choose another --out") from error
-        about = {"config": asdict(config), "data": data}
+        about = {
+            "config": asdict(config),
+            "detector": asdict(detector.config),
+            "initial_sha256": initial_sha256,
+            "data": data,
+        }
         write_text(out / "config.json", json.dumps(about | _versions(accelerator), indent=1) + "\n")
     model: nn.Module = detector
     if world > 1 and accelerator.device.type == "cuda":
@@ -196,6 +223,15 @@ def _set_up(
         config, out, accelerator, detector, model, optimizer, train_set, dev_set, workers,
         progress, position,
     )  # fmt: skip
+
+
+def _initial_sha256(config: TrainConfig) -> str | None:
+    """Hash the file of initial weights; None where they are random."""
+    if config.init:
+        return sha256(checkpoint_file(resolve(config.init)))
+    if config.backbone == "random":
+        return None
+    return sha256(checkpoint_file(resolve(config.backbone, "backbone")))
 
 
 def build_detector(config: TrainConfig) -> Detector:
@@ -462,8 +498,8 @@ def _load_state(path: Path, detector: Detector, optimizer: torch.optim.Optimizer
         raise TrainingError(f"{path} holds no training position: {error}") from error
 
 
-def _check_same(config: TrainConfig, out: Path, data: list[dict[str, Any]]) -> None:
-    """Refuse to resume with other settings or data than the run began with."""
+def _check_same(config: TrainConfig, out: Path, data: list[dict[str, Any]]) -> dict[str, Any]:
+    """Refuse to resume with other settings or data than the run began with; return its record."""
     path = out / "config.json"
     try:
         about = json.loads(path.read_text())
@@ -482,6 +518,7 @@ def _check_same(config: TrainConfig, out: Path, data: list[dict[str, Any]]) -> N
             f"cannot resume {out}: the protocols under --data are not those it began with; give "
             "the folder of the first call or start a new run"
         )
+    return about
 
 
 def _write_reports(run: Run) -> None:
