@@ -60,7 +60,6 @@ def test_everything_planted_is_found(planted: Path, jobs: int) -> None:
     report = verify_any("c", planted, jobs, progress=False)
     assert (report.n_trials, report.n_sound) == (14, 10)
     assert not report.sound
-    assert report.exit_status == 1
     assert report.missing == ["absent"]
     assert set(report.unusable) == {"cut", "other", "silent"}
     assert "truncated or damaged" in report.unusable["cut"]
@@ -82,7 +81,6 @@ def test_everything_planted_is_found(planted: Path, jobs: int) -> None:
 def test_a_partition_alone(planted: Path) -> None:
     report = verify_any("c:train", planted, progress=False)
     assert report.sound
-    assert report.exit_status == 0
     assert len(report.extra) == 5
 
 

@@ -126,17 +126,14 @@ def keyed_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, int.from_bytes(digest, "little")])
 
 
-def epoch_batches(
-    n_trials: int, batch_size: int, *, seed: int, epoch: int, drop_last: bool = True
-) -> list[list[int]]:
-    """Shuffle trials into batches for one epoch.
+def epoch_batches(n_trials: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Shuffle trials into whole batches for one epoch; what does not fill the last is left out.
 
     >>> epoch_batches(5, 2, seed=0, epoch=0)
     [[2, 4], [3, 0]]
     """
     order = np.random.default_rng([seed, epoch]).permutation(n_trials).tolist()
-    batches = [order[i : i + batch_size] for i in range(0, n_trials, batch_size)]
-    return batches[:-1] if drop_last and len(batches[-1]) < batch_size else batches
+    return [order[i : i + batch_size] for i in range(0, n_trials - batch_size + 1, batch_size)]
 
 
 def load_batches(

@@ -24,28 +24,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from slslib.audio import (
-    N_SAMPLES,
-    SAMPLE_RATE,
-    FileAudit,
-    Mono,
-    Recording,
-    audit,
-    load,
-    windows,
-)
+from slslib.audio import N_SAMPLES, FileAudit, Mono, audit, windows
 from slslib.errors import AudioError, ConfigError
 
 _COMMAND = [sys.executable, "-P", "-m", "slslib.isolate"]  # -P: nothing from the working directory
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _MAX_MESSAGE = 4 << 20
-_PIECE = 1 << 18  # samples per message
+_LONGEST = 1 << 18  # samples of a window
 
 
 @dataclass(frozen=True)
@@ -68,42 +59,6 @@ class Limits:
                 raise ConfigError(f"the limit {name} is {value}; give a positive number")
 
 
-def load_isolated(
-    path: str | os.PathLike[str],
-    *,
-    max_samples: int | None = None,
-    max_seconds: float = 600.0,
-    allow_silence: bool = False,
-    limits: Limits | None = None,
-) -> Recording:
-    """Do what :func:`slslib.audio.load` does, in another process and within limits.
-
-    Args:
-        path: The file.
-        max_samples: Return at most so many samples at 16 kHz.
-        max_seconds: Refuse a longer recording, unless ``max_samples`` is given.
-        allow_silence: As in :func:`slslib.audio.load`.
-        limits: What the process may use; by default ``Limits()``.
-
-    Raises:
-        AudioError: As :func:`slslib.audio.load`, and if the process crashed or broke a limit.
-    """
-    bound = max_samples or int((max_seconds + 1) * SAMPLE_RATE)
-    request = _Request(
-        "load", allow_silence, {"max_samples": max_samples, "max_seconds": max_seconds}
-    )
-    pieces: list[Mono] = []
-    for kind, payload in _messages(path, request, limits or Limits()):
-        if kind == b"S":
-            pieces.append(_floats(path, payload))
-            bound -= len(pieces[-1])
-            if bound < 0:
-                raise AudioError(f"{path}: the decoder returned more samples than asked for.")
-        else:
-            return _recording(path, np.concatenate(pieces or [np.zeros(0, np.float32)]), payload)
-    raise AssertionError("the messages end with a result or an error")
-
-
 def windows_isolated(
     path: str | os.PathLike[str],
     n_samples: int = N_SAMPLES,
@@ -116,13 +71,20 @@ def windows_isolated(
 
     The time that the caller spends on a window does not count.
 
+    Args:
+        path: The file.
+        n_samples: Length of a window, at 16 kHz.
+        hop: Samples from the start of a window to that of the next.
+        allow_silence: As in :func:`slslib.audio.windows`.
+        limits: What the process may use; by default ``Limits()``.
+
     Raises:
-        AudioError: As :func:`load_isolated`.
+        AudioError: As :func:`slslib.audio.windows`, and if the process crashed or broke a limit.
     """
-    if not 0 < n_samples <= _PIECE:
-        raise ConfigError(f"n_samples is {n_samples}; give 1 to {_PIECE}")
-    request = _Request("windows", allow_silence, {"n_samples": n_samples, "hop": hop})
-    for kind, payload in _messages(path, request, limits or Limits()):
+    if not 0 < n_samples <= _LONGEST:
+        raise ConfigError(f"n_samples is {n_samples}; give 1 to {_LONGEST}")
+    options = {"n_samples": n_samples, "hop": hop, "allow_silence": allow_silence}
+    for kind, payload in _messages(path, options, limits or Limits()):
         if kind == b"S":
             if len(payload) != 8 + 4 * n_samples:
                 raise AudioError(f"{path}: the decoder returned a window of another length.")
@@ -177,19 +139,12 @@ class Auditor:
         return FileAudit(str(path), 0, 0, 0, 0.0, "", "", "", None, 0.0, "absent", "", problem)
 
 
-@dataclass(frozen=True)
-class _Request:
-    what: str
-    allow_silence: bool
-    options: dict[str, Any] = field(default_factory=dict)
-
-
 def _messages(
-    path: str | os.PathLike[str], request: _Request, limits: Limits
+    path: str | os.PathLike[str], options: dict[str, Any], limits: Limits
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Run the decoder and yield its messages; the last one is the result ``R``."""
+    """Run the decoder and yield its messages: windows ``S``, and ``R`` after the last."""
     # JSON, because it also carries names that are not valid UTF-8. ``abspath``: no option, no URL.
-    argument = json.dumps([str(Path(path).absolute()), asdict(request), asdict(limits)])
+    argument = json.dumps([str(Path(path).absolute()), options, asdict(limits)])
     process = subprocess.Popen(
         [*_COMMAND, argument],
         stdin=subprocess.DEVNULL,
@@ -250,29 +205,10 @@ def _death(process: subprocess.Popen[bytes], limits: Limits) -> str:
 
 
 def _floats(path: str | os.PathLike[str], payload: bytes) -> Mono:
-    if len(payload) % 4:
-        raise AudioError(f"{path}: the decoder returned {len(payload)} bytes, no whole samples.")
     samples = np.frombuffer(payload, "<f4").astype(np.float32)
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: the decoder returned NaN or infinite samples.")
     return samples
-
-
-def _recording(path: str | os.PathLike[str], samples: Mono, payload: bytes) -> Recording:
-    try:
-        found = json.loads(payload)
-        over_range = found["over_range"]
-        return Recording(
-            samples=samples,
-            source_rate=int(found["source_rate"]),
-            channels=int(found["channels"]),
-            n_source_frames=int(found["n_source_frames"]),
-            decoder=str(found["decoder"])[:100],
-            over_range=None if over_range is None else int(over_range),
-            peak=float(found["peak"]),
-        )
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise AudioError(f"{path}: the decoder returned a malformed result ({error}).") from error
 
 
 def _restrict(limits: Limits) -> None:
@@ -319,22 +255,13 @@ def _serve(argument: str, pipe: IO[bytes]) -> None:
     def send(kind: bytes, payload: bytes) -> None:
         pipe.write(kind + len(payload).to_bytes(4, "little") + payload)
 
-    path, request, limits = json.loads(argument)
+    path, options, limits = json.loads(argument)
     _restrict(Limits(**limits))
-    options = request["options"] | {"allow_silence": request["allow_silence"]}
     try:
-        if request["what"] == "windows":
-            for start, window in windows(path, **options):
-                send(b"S", struct.pack("<d", start) + window.astype("<f4").tobytes())
-                pipe.flush()
-            send(b"R", b"{}")
-        else:
-            recording = load(path, **options)
-            samples = recording.samples.astype("<f4")
-            for start in range(0, len(samples), _PIECE):
-                send(b"S", samples[start : start + _PIECE].tobytes())
-            found = {name: v for name, v in vars(recording).items() if name != "samples"}
-            send(b"R", json.dumps(found).encode())
+        for start, window in windows(path, **options):
+            send(b"S", struct.pack("<d", start) + window.astype("<f4").tobytes())
+            pipe.flush()
+        send(b"R", b"")
     except AudioError as error:
         send(b"E", str(error).encode("utf-8", "replace"))
     except MemoryError:

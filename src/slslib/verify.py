@@ -79,11 +79,6 @@ class Report:
         """Whether every trial has a usable file (and there is one)."""
         return self.n_sound == self.n_trials > 0
 
-    @property
-    def exit_status(self) -> int:
-        """0 for a sound corpus, else 1."""
-        return 0 if self.sound else 1
-
 
 def verify_corpus(
     corpora: Corpus | Sequence[Corpus],
