@@ -6,13 +6,14 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 import torch
 from tiny import DETECTOR, DIMENSIONS
 from transformers import Wav2Vec2Model
 
-from slslib.checkpoints import read_checkpoint, read_safetensors
+from slslib.checkpoints import FORMAT, read_checkpoint, read_safetensors, save_safetensors
 from slslib.convert import convert, pretraining_parts
 from slslib.detector import Detector, load_backbone, save_backbone
 from slslib.errors import CheckpointError, ConfigError
@@ -121,6 +122,16 @@ def test_what_cannot_be_written_is_refused(detector, original, tmp_path, monkeyp
         with pytest.raises(CheckpointError, match="No space left"):
             convert(tmp_path / "epoch_2.pth", tmp_path / name, n_heads=2)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_dimensions_that_cannot_be_built_are_refused(detector, tmp_path):
+    config = asdict(detector.config)
+    config["backbone"]["width"] = 1 << 40
+    tensors = {k: t for k, t in detector.state_dict().items() if k.startswith("backbone.")}
+    about = {"format": FORMAT, "config": config}
+    save_safetensors(tmp_path / "b.safetensors", tensors, about)
+    with pytest.raises(CheckpointError, match=r"b\.safetensors: its config is not usable"):
+        convert(tmp_path / "b.safetensors", tmp_path / "out.safetensors")
 
 
 def full_size_names() -> dict[str, tuple[int, ...]]:

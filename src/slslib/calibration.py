@@ -35,6 +35,7 @@ from slslib.metrics import Floats, det_curve, eer, validate
 
 # So weak that it shows only where the classes are separable, and then keeps the slope finite.
 _RIDGE = 1e-6
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,13 @@ def fit(scores: ArrayLike, labels: ArrayLike, prior: float = 0.5) -> Calibration
     return Calibration(tuple(weights.tolist()), offset)
 
 
-def cross_fit(
-    scores: ArrayLike, labels: ArrayLike, prior: float = 0.5, *, folds: int = 5, seed: int = 0
-) -> Floats:
-    """Calibrate each trial by a fit on the other folds.
+def cross_fit(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Floats:
+    """Calibrate each trial by a fit on the other four of five folds.
 
     Args:
         scores: Shape (trials,) or (trials, systems).
         labels: 1 for bona fide, 0 for spoof.
-        prior: As for :func:`fit`.
-        folds: Number of parts, each with its share of both classes.
-        seed: Of the shuffle that makes them.
+        seed: Of the shuffle that makes the folds, each with its share of both classes.
 
     Returns:
         One log-likelihood ratio per trial.
@@ -108,15 +105,15 @@ def cross_fit(
 
     x, is_bonafide = _matrix(scores), _labels(scores, labels)
     smaller = int(min(is_bonafide.sum(), (~is_bonafide).sum()))
-    if not 2 <= folds <= smaller:
+    if smaller < _FOLDS:
         raise ScoreError(
-            f"{folds} folds for a class of {smaller} trials: calibrate on another set instead "
+            f"{_FOLDS} folds for a class of {smaller} trials: calibrate on another set instead "
             "(--dev-scores, --dev-key)."
         )
     llrs = np.empty(len(x))
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, is_bonafide)
+    split = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(x, is_bonafide)
     for others, own in split:
-        llrs[own] = fit(x[others], is_bonafide[others], prior)(x[own])
+        llrs[own] = fit(x[others], is_bonafide[others])(x[own])
     return llrs
 
 
