@@ -33,7 +33,6 @@ __all__ = [
     "FORMAT",
     "checkpoint_file",
     "from_hub",
-    "our_name",
     "read_checkpoint",
     "read_safetensors",
     "resolve",
