@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from slslib import audio
 from slslib.detector import load_backbone
-from slslib.intervals import eer_estimate
+from slslib.intervals import eer_estimate, interval, paired_bootstrap
 from slslib.lfcc import classifier, clip_features
 from slslib.probing import layer_means
 from slslib.protocols import open_corpus
@@ -122,6 +122,7 @@ def main() -> None:
         parts[part] |= {name: corpus.trials[name].to_numpy() for name in ("label", "speaker")}
 
     eers: dict[str, dict[str, Any]] = {}
+    outline: dict[str, Features] = {}  # scores
     for name in ("outline", "fine structure", "both"):
         model = classifier().fit(parts["train"][name], parts["train"]["label"])
         for part in ("dev", "test"):
@@ -133,6 +134,9 @@ def main() -> None:
                 "eer_interval_percent": [trials["low"], trials["high"]],
                 "eer_interval_by_speaker_percent": [speakers["low"], speakers["high"]],
             }
+            rng = np.random.default_rng(0)
+            gain = paired_bootstrap(outline.setdefault(part, scores), scores, labels, rng=rng)
+            eers[name][part]["less_than_outline_percent"] = [100 * x for x in interval(gain)]
     all_clips = {k: np.concatenate([part[k] for part in parts.values()]) for k in parts["train"]}
     target, speaker = all_clips["fine structure"], all_clips["speaker"]
     report = {
