@@ -381,6 +381,8 @@ def test_huge_floats_are_an_error_not_infinity(tmp_path: Path) -> None:
     path = wav(tmp_path / "x.wav", x.astype(np.float32), 44_100, subtype="FLOAT")
     with pytest.raises(AudioError, match="too large"):
         load(path)
+    with pytest.raises(AudioError, match="too large"):
+        list(windows(path))
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

@@ -31,17 +31,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import soundfile as sf
 import soxr
 from jaxtyping import Float32
 
-from slslib.containers import FlacInfo, inspect
+from slslib.containers import inspect
 from slslib.errors import AudioError, ConfigError
 
 SAMPLE_RATE = 16_000
@@ -56,11 +58,7 @@ MAX_SECONDS = 4 * 3600.0
 
 _WHOLE_SECONDS = 60  # recordings up to this length are decoded to their end
 _BLOCK = 65_536  # frames decoded at a time
-_LIBSNDFILE_NAMES = {
-    "WAV": ("WAV", "WAVEX", "RF64"), "FLAC": ("FLAC",), "OGG": ("OGG",), "MP3": ("MP3",)
-}  # fmt: skip
 _SILENT_MIX = 1e-6  # energy of the downmix over that of the channels: -60 dB
-_FLAC_SUBTYPES = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}
 
 Mono = Float32[np.ndarray, "samples"]
 MD5 = Literal["ok", "bad", "absent", "over-range", "unchecked"]
@@ -90,15 +88,15 @@ class Recording:
     peak: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class FileAudit:
-    """What a full decode of one file found.
+    """What the decoding of one file found; it is filled while the file is decoded.
 
     Attributes:
         path: The file.
-        frames: Frames decoded, at ``rate`` Hz and ``channels`` channels (0 where nothing decoded).
-        seconds: ``frames / rate``.
         format: Container (``"WAV"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``), ``subtype`` its coding.
+        rate, channels: Sample rate in Hz and channels of the file (0 where it could not be opened).
+        frames: Frames decoded, at that rate.
         decoder: Name and version of the decoder.
         over_range, peak: As in :class:`Recording`.
         md5: Of a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (does not match, as
@@ -109,18 +107,22 @@ class FileAudit:
     """
 
     path: str
-    frames: int
-    rate: int
-    channels: int
-    seconds: float
-    format: str
-    subtype: str
-    decoder: str
-    over_range: int | None
-    peak: float
-    md5: MD5
-    content: str
-    problem: str | None
+    format: str = ""
+    subtype: str = ""
+    rate: int = 0
+    channels: int = 0
+    frames: int = 0
+    decoder: str = f"libsndfile {sf.__libsndfile_version__}"
+    over_range: int | None = 0
+    peak: float = 0.0
+    md5: MD5 = "absent"
+    content: str = ""
+    problem: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Duration of what was decoded."""
+        return self.frames / self.rate if self.rate else 0.0
 
 
 def load(
@@ -128,9 +130,10 @@ def load(
     *,
     max_samples: int | None = None,
     allow_silence: bool = False,
-    max_seconds: float = MAX_SECONDS,
 ) -> Recording:
     """Decode a recording to float32 mono at 16 kHz.
+
+    One of more than four hours (:data:`MAX_SECONDS`) is refused, unless ``max_samples`` is given.
 
     Args:
         path: A WAV, FLAC, Ogg or MP3 file.
@@ -139,7 +142,6 @@ def load(
             (to 1e-6 where the rate is converted).
         allow_silence: Accept all-zero audio, fewer than 400 samples, and stereo whose channels
             cancel in the downmix.
-        max_seconds: Refuse a longer recording, unless ``max_samples`` is given.
 
     Raises:
         AudioError: If the file is missing, empty, no regular file, undecodable, truncated, damaged,
@@ -147,26 +149,25 @@ def load(
     """
     if max_samples is not None and max_samples < 1:
         raise ConfigError(f"max_samples is {max_samples}; give a positive number of samples")
-    source = _Source(path)
-    limit = None
+    source = _Source(FileAudit(os.fspath(path)))
+    limit = sys.maxsize
     if max_samples is None:
-        source.refuse_longer_than(max_seconds)
-    elif not source.frames or source.frames > _WHOLE_SECONDS * source.rate:
+        source.refuse_overlong()
+    elif not source.announced or source.announced > _WHOLE_SECONDS * source.rate:
         # The resampling filter looks less than a tenth of a second ahead.
         ahead = 0 if source.rate == SAMPLE_RATE else source.rate // 10
         limit = -(-max_samples * source.rate // SAMPLE_RATE) + ahead
-    blocks = []
-    for block in _resample(source.mono(limit), source.rate):
+    blocks = [np.zeros(0, np.float32)]
+    for block in source.resampled(limit):
         blocks.append(block)
         if max_samples is None:
-            source.refuse_longer_than(max_seconds)
-    samples = np.concatenate(blocks)[:max_samples] if blocks else np.zeros(0, np.float32)
-    if not np.isfinite(samples).all():
-        source.fail("its samples are too large for float32 after resampling; normalise it")
+            source.refuse_overlong()
+    samples = np.concatenate(blocks)[:max_samples]
     source.check_audible(len(samples), bool(samples.any()), allow_silence)
+    found = source.found
     return Recording(
-        samples, source.rate, source.channels, source.n_read, source.decoder, source.over_range,
-        source.peak,
+        samples, found.rate, found.channels, found.frames, found.decoder, found.over_range,
+        found.peak,
     )  # fmt: skip
 
 
@@ -189,10 +190,10 @@ def windows(
     """
     if n_samples < 1 or hop < 1:
         raise ConfigError(f"n_samples is {n_samples} and hop {hop}; both must be positive")
-    source = _Source(path)
+    source = _Source(FileAudit(os.fspath(path)))
     kept = np.zeros(0, np.float32)
     base, total, start, covered, audible = 0, 0, 0, 0, False  # `kept` begins at sample `base`
-    for block in _resample(source.mono(None), source.rate):
+    for block in source.resampled():
         kept = np.concatenate([kept, block])
         total += len(block)
         audible = audible or bool(block.any())
@@ -231,31 +232,15 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> FileA
 
     Never raises for bad input: see :attr:`FileAudit.problem`.
     """
-    source = problem = None
+    found = FileAudit(os.fspath(path))
     try:
-        source = _Source(path, hashing=True)
-        audible = [bool(mono.any()) for mono in source.mono(None)]
-        n_samples = source.n_read * SAMPLE_RATE // source.rate
+        source = _Source(found, hashing=True)
+        audible = [bool(mono.any()) for mono in source.mono()]
+        n_samples = found.frames * SAMPLE_RATE // found.rate
         source.check_audible(n_samples, any(audible), allow_silence)
     except AudioError as error:
-        problem = str(error)
-    if source is None:
-        return FileAudit(str(path), 0, 0, 0, 0.0, "", "", "", None, 0.0, "absent", "", problem)
-    return FileAudit(
-        path=str(path),
-        frames=source.n_read,
-        rate=source.rate,
-        channels=source.channels,
-        seconds=source.n_read / source.rate,
-        format=source.format,
-        subtype=source.subtype,
-        decoder=source.decoder,
-        over_range=source.over_range,
-        peak=source.peak,
-        md5=source.md5,
-        content=source.content,
-        problem=problem,
-    )
+        found.problem = str(error)
+    return found
 
 
 class _Stream(sf.SoundFile):  # type: ignore[misc]
@@ -271,117 +256,114 @@ class _Stream(sf.SoundFile):  # type: ignore[misc]
 
 
 class _Source:
-    """An open recording and a tally of what was decoded from it so far."""
+    """An open recording; what was decoded so far is noted in ``found``."""
 
-    def __init__(self, path: str | os.PathLike[str], hashing: bool = False) -> None:
-        self.path = Path(path)
-        self.n_read = 0
-        self.peak = 0.0
-        self.over_range: int | None = 0
-        self.md5: MD5 = "absent"
-        self.content = ""
-        self.decoder = f"libsndfile {sf.__libsndfile_version__}"
+    def __init__(self, found: FileAudit, hashing: bool = False) -> None:
+        self.found = found
+        self.path = Path(found.path)
         self._refusal = ""
         self._energy = np.zeros(2)  # of the channels, and of their mean
-        self.format, self._flac = inspect(self.path)
+        found.format, self._flac = inspect(self.path)
         self._file = self._open()
-        if self._flac is not None:
-            info = self._flac
-            self.rate, self.channels, self.frames = info.rate, info.channels, info.frames
-            self.subtype = _FLAC_SUBTYPES.get(info.bits, f"PCM_{info.bits}")
-            self._bits: int | None = info.bits
-            self.md5 = "unchecked" if info.md5 else "absent"
-        elif self._file is not None:
-            self.rate, self.channels = self._file.samplerate, self._file.channels
-            self.frames, self.subtype = self._file.frames, self._file.subtype
-            self._bits = 16 if self.subtype == "PCM_16" else None
-        self._digest = (
-            hashlib.md5(usedforsecurity=False) if hashing or self.md5 != "absent" else None
-        )
-        if not RATES[0] <= self.rate <= RATES[1]:
-            self.fail(f"its sample rate is {self.rate} Hz; resample it to 4-192 kHz")
-        if not 1 <= self.channels <= MAX_CHANNELS:
-            self.fail(f"it has {self.channels} channels; keep at most {MAX_CHANNELS} of them")
+        header = self._flac or self._file
+        self.rate, self.announced = header.samplerate, header.frames
+        found.rate, found.channels, found.subtype = self.rate, header.channels, header.subtype
+        self._bits = 16 if found.subtype == "PCM_16" else None
+        if self._flac:
+            self._bits = self._flac.bits
+            found.md5 = "unchecked" if self._flac.md5 else "absent"
+        hashing = hashing or found.md5 == "unchecked"
+        self._digest = hashlib.md5(usedforsecurity=False) if hashing else None
+        if not RATES[0] <= found.rate <= RATES[1]:
+            self.fail(f"its sample rate is {found.rate} Hz; resample it to 4-192 kHz")
+        if not 1 <= found.channels <= MAX_CHANNELS:
+            self.fail(f"it has {found.channels} channels; keep at most {MAX_CHANNELS} of them")
 
     def fail(self, why: str) -> NoReturn:
         raise AudioError(f"{self.path}: {why}.")
 
-    def _open(self) -> _Stream | None:
+    def _open(self) -> Any:
+        """Return the file as libsndfile opens it, or ``None`` for a FLAC file that it refuses."""
         try:
-            # Bytes, for names that are not valid UTF-8; Windows wants text.
-            file = _Stream(os.fsencode(self.path) if os.name == "posix" else str(self.path))
-        except sf.SoundFileError as error:
-            self._refusal = getattr(error, "error_string", str(error)).strip().rstrip(".")
-            if self._flac is None:
-                self.fail(
-                    f"cannot be decoded (libsndfile: {self._refusal}); fetch or make it again"
-                )
+            file = _Stream(os.fsencode(self.path))  # bytes: the name may not be valid UTF-8
+        except sf.LibsndfileError as error:
+            self._give_up_libsndfile(error)
             return None
-        if file.format not in _LIBSNDFILE_NAMES[self.format]:
-            self.fail(f"it looks like {self.format} but holds {file.format}; convert it to FLAC")
+        held = "WAV" if file.format in ("WAVEX", "RF64") else file.format
+        if held != self.found.format:
+            self.fail(f"it looks like {self.found.format} but holds {held}; convert it to FLAC")
         return file
 
-    def mono(self, limit: int | None) -> Iterator[Mono]:
-        """Yield the downmix of the first ``limit`` frames in blocks, tallying and checking them."""
+    def _give_up_libsndfile(self, error: sf.LibsndfileError) -> None:
+        self._refusal = error.error_string.strip().rstrip(".")
+        if not self._flac:
+            self.fail(
+                f"decoding stopped at frame {self.found.frames} (libsndfile: {self._refusal}); "
+                "the file is damaged: fetch or make it again"
+            )
+
+    def resampled(self, limit: int = sys.maxsize) -> Iterator[Mono]:
+        """Yield the downmix of the first ``limit`` frames at 16 kHz."""
+        if self.rate == SAMPLE_RATE:
+            yield from self.mono(limit)
+            return
+        stream = soxr.ResampleStream(self.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        end = np.zeros(0, np.float32)
+        for block in chain(self.mono(limit), [end]):
+            converted = stream.resample_chunk(block, last=block is end)
+            if not np.isfinite(converted).all():
+                self.fail("its samples are too large for float32 after resampling; normalise it")
+            yield converted
+
+    def mono(self, limit: int = sys.maxsize) -> Iterator[Mono]:
+        """Yield the downmix of the first ``limit`` frames in blocks, noting and checking them."""
+        found = self.found
         for block in self._blocks(limit):
             low, high = float(block.min()), float(block.max())
-            if not (np.isfinite(low) and np.isfinite(high)):
-                self.fail(f"it has NaN or infinite samples near frame {self.n_read}; make it again")
-            self.n_read += len(block)
-            self.peak = max(self.peak, high, -low)
-            if self.over_range is not None and self._flac is not None and (low < -1 or high >= 1):
-                self.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
+            if not np.isfinite([low, high]).all():
+                self.fail(
+                    f"it has NaN or infinite samples near frame {found.frames}; make it again"
+                )
+            found.frames += len(block)
+            found.peak = max(found.peak, high, -low)
+            if self._flac and found.over_range is not None and (low < -1 or high >= 1):
+                found.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
             if self._digest is not None:
                 self._digest.update(_pack(block, self._bits))
-            if self.channels == 1:
+            if found.channels == 1:
                 yield block[:, 0]
                 continue
             wide = block.astype(np.float64)
             mean = wide.mean(axis=1)
-            self._energy += (np.square(wide).sum() / self.channels, np.square(mean).sum())
+            self._energy += (np.square(wide).sum() / found.channels, np.square(mean).sum())
             yield mean.astype(np.float32)
         self._check_end(limit)
 
-    def _blocks(self, limit: int | None) -> Iterator[np.ndarray]:
+    def _blocks(self, limit: int) -> Iterator[np.ndarray]:
         """Yield float32 [frames, channels] from libsndfile, or from FFmpeg where that refuses."""
-        done = 0
         if self._file is not None:
             try:
                 with self._file as file:
-                    while limit is None or done < limit:
-                        want = _BLOCK if limit is None else min(_BLOCK, limit - done)
+                    while want := min(_BLOCK, limit - self.found.frames):
                         block = file.read(want, dtype="float32", always_2d=True)
-                        done += len(block)
                         if len(block):
                             yield block
                         if len(block) < want:
                             break
                 return
-            except sf.SoundFileError as error:
-                self._refusal = getattr(error, "error_string", str(error)).strip().rstrip(".")
-                if self._flac is None:
-                    self.fail(
-                        f"decoding stopped at frame {done} (libsndfile: {self._refusal}); the file "
-                        "is damaged: fetch or make it again"
-                    )
-        assert self._flac is not None
-        # libsndfile lacks other depths; of these it refuses over-range files, which FFmpeg wraps.
-        self.over_range = None if self._bits in _FLAC_SUBTYPES else 0
-        skip = done
-        for block in self._ffmpeg_blocks(self._flac):
-            block, skip = block[skip:], max(0, skip - len(block))
-            if limit is not None:
-                block = block[: limit - done]
-            done += len(block)
-            if len(block):
-                yield block
-            if done == limit:
-                break
+            except sf.LibsndfileError as error:
+                self._give_up_libsndfile(error)
+        yield from self._ffmpeg_blocks(limit)
 
-    def _ffmpeg_blocks(self, info: FlacInfo) -> Iterator[np.ndarray]:
+    def _ffmpeg_blocks(self, limit: int) -> Iterator[np.ndarray]:
+        """Decode a FLAC file from its beginning; yield what is not in ``found`` yet."""
         import av  # takes 0.1 s, and most corpora never need it
 
-        self.decoder = f"FFmpeg {av.ffmpeg_version_info}"
+        found, info = self.found, self._flac
+        assert info is not None
+        found.decoder = f"FFmpeg {av.ffmpeg_version_info}"
+        # libsndfile lacks other depths; of these it refuses over-range files, which FFmpeg wraps.
+        found.over_range = None if info.bits in (8, 16, 24) else 0
         strict = {"err_detect": "crccheck+explode"}
         try:
             # A file object, not a name: FFmpeg takes some names for URLs.
@@ -397,14 +379,20 @@ class _Source:
                     if frame.pts is None or frame.time_base is None:
                         if position + frame.samples != info.frames:
                             raise ValueError(f"the frame after {position} has no number")
-                    elif frame.pts * frame.time_base * info.rate != position:
+                    elif frame.pts * frame.time_base * found.rate != position:
                         raise ValueError(f"frames are missing after {position}")
-                    position += frame.samples
-                    if (frame.sample_rate, frame.layout.nb_channels) != (info.rate, info.channels):
+                    if (frame.sample_rate, frame.layout.nb_channels) != (
+                        found.rate,
+                        found.channels,
+                    ):
                         raise ValueError("the stream changes its rate or channels")
-                    pcm = frame.to_ndarray()
-                    pcm = pcm.T if frame.format.is_planar else pcm.reshape(-1, info.channels)
-                    yield (pcm / (1 << 8 * pcm.itemsize - 1)).astype(np.float32)
+                    pcm = frame.to_ndarray().reshape(-1, found.channels)  # FLAC is not planar
+                    new = pcm[max(0, found.frames - position) : limit - position]
+                    position += frame.samples
+                    if len(new):
+                        yield (new / (1 << 8 * pcm.itemsize - 1)).astype(np.float32)
+                    if found.frames == limit:
+                        return
         except (av.FFmpegError, ValueError, IndexError) as error:
             reason = error.strerror if isinstance(error, av.FFmpegError) else error
             self.fail(
@@ -412,42 +400,38 @@ class _Source:
                 f"FFmpeg: {reason}); fetch or make it again"
             )
 
-    def _check_end(self, limit: int | None) -> None:
+    def _check_end(self, limit: int) -> None:
         """Check the length, and after a decode of the whole file the MD5."""
-        if self.frames is not None:
-            wanted = self.frames if limit is None else min(limit, self.frames)
-            if self.n_read != wanted:
-                self.fail(
-                    f"truncated or damaged: its header announces {self.frames} frames, "
-                    f"{self.n_read} decode; fetch or make it again"
-                )
-            if self.n_read < self.frames:
-                return
-        elif limit is not None and self.n_read == limit:
+        found = self.found
+        if self.announced is not None and found.frames != min(limit, self.announced):
+            self.fail(
+                f"truncated or damaged: its header announces {self.announced} frames, "
+                f"{found.frames} decode; fetch or make it again"
+            )
+        if found.frames == limit or self._digest is None:
             return
-        if self._digest is None:
+        found.content = self._digest.hexdigest()
+        if found.md5 == "absent":
             return
-        self.content = self._digest.hexdigest()
-        if self._flac is None or not self._flac.md5:
-            return
-        if self.content == self._flac.md5:
-            self.md5 = "ok"
-        elif self.over_range or (self.over_range is None and self.frames):
+        assert self._flac is not None
+        if found.content == self._flac.md5:
+            found.md5 = "ok"
+        elif found.over_range or (found.over_range is None and self.announced):
             # No decoder returns what the encoder hashed; see the module's docstring. The CRC of
             # each frame and the length vouch for the data.
-            self.md5 = "over-range"
+            found.md5 = "over-range"
         else:
-            self.md5 = "bad"
+            found.md5 = "bad"
             self.fail(
-                f"damaged: its samples have the MD5 {self.content}, its header says "
+                f"damaged: its samples have the MD5 {found.content}, its header says "
                 f"{self._flac.md5}; fetch or make it again"
             )
 
-    def refuse_longer_than(self, seconds: float) -> None:
-        announced = self.frames or 0
-        if max(announced, self.n_read) > seconds * self.rate:
+    def refuse_overlong(self) -> None:
+        if max(self.announced or 0, self.found.frames) > MAX_SECONDS * self.rate:
             self.fail(
-                f"it is longer than {seconds:g} s; read a part of it (max_samples) or windows of it"
+                f"it is longer than {MAX_SECONDS:g} s; read a part of it (max_samples) or windows "
+                "of it"
             )
 
     def check_audible(self, n_samples: int, audible: bool, allow_silence: bool) -> None:
@@ -465,16 +449,6 @@ class _Source:
             self.fail(f"its channels cancel each other in the downmix; keep one channel, {remedy}")
         if not audible:
             self.fail(f"the {n_samples} samples read are all zero; {remedy}")
-
-
-def _resample(blocks: Iterator[Mono], rate: int) -> Iterator[Mono]:
-    if rate == SAMPLE_RATE:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _pack(block: np.ndarray, bits: int | None) -> bytes:

@@ -33,13 +33,18 @@ _AGAIN = "the file is damaged or was not written to its end: fetch or make it ag
 
 @dataclass(frozen=True)
 class FlacInfo:
-    """A FLAC STREAMINFO block: Hz, channels, bits per sample, frames and MD5 (if stated)."""
+    """A FLAC STREAMINFO block, in soundfile's words: Hz, bits per sample, MD5 (if stated)."""
 
-    rate: int
+    samplerate: int
     channels: int
     bits: int
     frames: int | None
     md5: str
+
+    @property
+    def subtype(self) -> str:
+        """The coding of its samples."""
+        return "PCM_S8" if self.bits == 8 else f"PCM_{self.bits}"
 
 
 def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
@@ -83,7 +88,7 @@ def _inspect(path: Path, f: BinaryIO, size: int) -> tuple[Format, FlacInfo | Non
             raise AudioError(f"{path}: its FLAC header is damaged; fetch or make it again.")
         packed = int.from_bytes(start[18:26], "big")
         info = FlacInfo(
-            rate=packed >> 44,
+            samplerate=packed >> 44,
             channels=(packed >> 41 & 7) + 1,
             bits=(packed >> 36 & 31) + 1,
             frames=packed & (1 << 36) - 1 or None,
@@ -126,7 +131,7 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str | Non
         return f"no FLAC frame begins at byte {position}, where its metadata ends"
     rate, channels, bits = frame[2] & 15, frame[3] >> 4, frame[3] >> 1 & 7
     for what, said, announced in (
-        ("Hz", _FLAC_RATES.get(rate), info.rate),
+        ("Hz", _FLAC_RATES.get(rate), info.samplerate),
         ("channels", 2 if channels > 7 else channels + 1, info.channels),
         ("bits", _FLAC_BITS.get(bits), info.bits),
     ):

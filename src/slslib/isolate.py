@@ -136,7 +136,7 @@ class Auditor:
             f"{path}: the decoder crashed on it (exit status {code}); the file is damaged or "
             "hostile: fetch or make it again."
         )
-        return FileAudit(str(path), 0, 0, 0, 0.0, "", "", "", None, 0.0, "absent", "", problem)
+        return FileAudit(str(path), problem=problem)
 
 
 def _messages(
