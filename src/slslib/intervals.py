@@ -132,23 +132,20 @@ def bootstrap_eer(
     is_bonafide = order < bonafide.size
     # How many original trials of each class lie below each place, and how many the replicate has
     # below the two ends of the stretch [low, high] that holds the change of sign.
-    below = np.zeros((2, order.size + 1), np.int64)
-    np.cumsum(is_bonafide, out=below[0, 1:])
-    np.cumsum(~is_bonafide, out=below[1, 1:])
+    below = np.pad(np.cumsum([is_bonafide, ~is_bonafide], axis=1), ((0, 0), (1, 0)))
     totals = below[:, -1:]
     low = np.zeros(n_replicates, np.int64)
     high = np.full(n_replicates, order.size)
     at_low = np.zeros((2, n_replicates), np.int64)
     at_high = np.repeat(totals, n_replicates, axis=1)
-    while np.any(open_ := high - low > 1):
+    while np.any(high - low > 1):  # a stretch of one trial stays as it is
         middle = (low + high) // 2
         inside = below[:, high] - below[:, low]
         share = (below[:, middle] - below[:, low]) / np.maximum(inside, 1)
         at_middle = at_low + rng.binomial(at_high - at_low, share)
         crossed = _difference(at_middle, totals) >= 0
-        left, right = open_ & crossed, open_ & ~crossed
-        high[left], at_high[:, left] = middle[left], at_middle[:, left]
-        low[right], at_low[:, right] = middle[right], at_middle[:, right]
+        high[crossed], at_high[:, crossed] = middle[crossed], at_middle[:, crossed]
+        low[~crossed], at_low[:, ~crossed] = middle[~crossed], at_middle[:, ~crossed]
     return _eer_at(at_low, is_bonafide[low], totals)
 
 
@@ -308,27 +305,27 @@ class _Curve:
             totals: All bona fide and spoofed trials of each replicate.
         """
         n_replicates = weights.shape[1]
+        everything = np.arange(n_replicates)
         low, high = part or (0, self.order.size)
         if below is None:
             below = np.zeros((2, n_replicates), np.int64)
         if totals is None:
-            ends = np.array([low, high])
-            totals = self._count(cells, weights, np.arange(n_replicates), ends, False)[:, 0]
+            totals = self._count(cells, weights, everything, np.array([low, high]))[:, 0]
         rejected, deciding = np.zeros_like(below), np.zeros(n_replicates, np.int64)
         # Stretches of the sorted trials, with the replicates whose change of sign they hold.
-        todo = [(low, high, np.arange(n_replicates), below)]
+        todo = [(low, high, everything, below)]
         while todo:
             low, high, which, start = todo.pop()
-            one_by_one = (high - low) * which.size <= 2**20
-            edges = np.arange(low, high + 1)
-            if not one_by_one:
-                edges = np.linspace(low, high, min(high - low, _STRETCHES) + 1).astype(np.int64)
-            inside = self._count(cells, weights, which, edges, one_by_one)
+            n = high - low
+            if n * which.size > 2**20:
+                n = min(n, _STRETCHES)
+            edges = np.linspace(low, high, n + 1).astype(np.int64)
+            inside = self._count(cells, weights, which, edges)
             counts = np.cumsum(inside, axis=1) + start[:, None]
             at = np.argmax(_difference(counts, totals[:, None, which]) >= 0, axis=0)
             columns = np.arange(which.size)
             before = counts[:, at, columns] - inside[:, at, columns]
-            if one_by_one:
+            if n == high - low:  # trial by trial
                 rejected[:, which], deciding[which] = before, low + at
                 continue
             for k in np.unique(at):
@@ -336,16 +333,14 @@ class _Curve:
                 todo.append((int(edges[k]), int(edges[k + 1]), which[own], before[:, own]))
         return _eer_at(rejected, self.is_bonafide[deciding], totals)
 
-    def _count(
-        self, cells: Ints, weights: Weights, which: Ints, edges: Ints, one_by_one: bool
-    ) -> Ints:
+    def _count(self, cells: Ints, weights: Weights, which: Ints, edges: Ints) -> Ints:
         """Count the repeated trials of each class between edges, in some of the replicates."""
         trials = slice(edges[0], edges[-1])
         cell, is_bonafide = cells[self.order[trials]], self.is_bonafide[trials]
-        if one_by_one:
+        n, n_cells = edges.size - 1, weights.shape[0]
+        if n == cell.size:  # trial by trial
             weight = weights[cell[:, None], which].astype(np.int64)
             return np.stack([weight * is_bonafide[:, None], weight * ~is_bonafide[:, None]])
-        n, n_cells = edges.size - 1, weights.shape[0]
         row = np.repeat(np.arange(n), np.diff(edges)) + n * ~is_bonafide
         table = np.bincount(row * n_cells + cell, minlength=2 * n * n_cells)
         # float64 counts exactly far beyond any number of trials, and its product is the fast one.
@@ -361,67 +356,56 @@ class _PairedTrials:
     """
 
     def __init__(self, a: _Curve, b: _Curve, rng: np.random.Generator) -> None:
-        self.curves, self.labels, self.rng = (a, b), a.labels, rng
-        sides = [curve.sides() for curve in self.curves]
-        self.parts = [part for part, _ in sides]
-        side_a, side_b = (side for _, side in sides)
+        self.curves, self.rng = (a, b), rng
+        (part_a, side_a), (part_b, side_b) = a.sides(), b.sides()
         is_near = (side_a == 0) | (side_b == 0)
-        self.near = np.flatnonzero(is_near)
-        self.sides = [side[self.near] for side in (side_a, side_b)]
+        self.parts, self.near = (part_a, part_b), np.flatnonzero(is_near)
         self.cell = np.cumsum(is_near) - 1  # meaningful for near trials only
-        # The others, by class and by the side of both systems' parts on which they lie.
-        self.members: list[list[Ints]] = []
+        self.sides = side_a[is_near], side_b[is_near]
+        # The trials of each class: the near ones, then the others by their sides in a and b.
         self.signs = [(u, v) for u in (-1, 1) for v in (-1, 1)]
-        for label in (1, 0):
-            own = (self.labels == label) & ~is_near
-            far = [np.flatnonzero(own & (side_a == u) & (side_b == v)) for u, v in self.signs]
-            self.members.append([np.flatnonzero(self.labels[self.near] == label), *far])
+        groups = [is_near, *(~is_near & (side_a == u) & (side_b == v) for u, v in self.signs)]
+        self.members = [[np.flatnonzero((a.labels == k) & own) for own in groups] for k in (1, 0)]
 
     def __call__(self, n: int) -> Floats:
         """Draw ``n`` differences of the EERs."""
+        sizes = np.array([[trials.size for trials in groups] for groups in self.members])
+        totals = np.repeat(sizes.sum(axis=1)[:, None], n, axis=1)
+        # Class x group x replicate: how many of each group are drawn.
+        drawn = np.stack([self.rng.multinomial(s.sum(), s / s.sum(), n).T for s in sizes])
         weights = np.empty((self.near.size, n), np.int32)
-        sizes = np.array([[len(trials) for trials in groups] for groups in self.members])
-        totals = sizes.sum(axis=1)
-        # Groups x replicates for each class: the near trials together, then the four far groups.
-        drawn = np.stack(
-            [self.rng.multinomial(t, s / t, n).T for t, s in zip(totals, sizes, strict=True)]
-        )
         for (near, *_), counts in zip(self.members, drawn, strict=True):
             for k in range(n):
-                picks = self.rng.integers(max(near.size, 1), size=counts[0, k])
-                weights[near, k] = np.bincount(picks, minlength=near.size)
-        all_totals = np.repeat(totals[:, None], n, axis=1)
-        sound, below, above = np.ones(n, bool), [], []
-        near_bonafide = self.labels[self.near] == 1
-        for i, side in enumerate(self.sides):
-            far = drawn[:, 1:][:, [sign[i] < 0 for sign in self.signs]].sum(axis=1)
-            rows = [near_bonafide, ~near_bonafide]
-            below.append(far + np.stack([weights[(side < 0) & row].sum(axis=0) for row in rows]))
-            inside = np.stack([weights[(side == 0) & row].sum(axis=0) for row in rows])
-            above.append(below[i] + inside)
-            sound &= _difference(below[i], all_totals) < 0
-            sound &= _difference(above[i], all_totals) >= 0
-        eers = [np.empty(n), np.empty(n)]
+                weights[self.cell[near], k] = self._repeats(near.size, counts[0, k])
+        eers, is_sound = np.empty((2, n)), np.ones(n, bool)
         for i, curve in enumerate(self.curves):
-            eers[i][sound] = curve.eers(
-                self.cell, weights[:, sound], self.parts[i], below[i][:, sound],
-                all_totals[:, sound],
-            )  # fmt: skip
-        for k in np.flatnonzero(~sound).tolist():
-            everything = self._spread(weights[:, k], drawn[:, 1:, k])[:, None]
-            for i, curve in enumerate(self.curves):
-                eers[i][k] = curve.eers(np.arange(self.labels.size), everything)[0]
+            far = drawn[:, 1:][:, [sign[i] < 0 for sign in self.signs]].sum(axis=1)
+            below = far + self._by_class(weights, self.sides[i] < 0)
+            through = below + self._by_class(weights, self.sides[i] == 0)
+            sound = (_difference(below, totals) < 0) & (_difference(through, totals) >= 0)
+            eers[i, sound] = curve.eers(
+                self.cell, weights[:, sound], self.parts[i], below[:, sound], totals[:, sound]
+            )
+            is_sound &= sound
+        for k in np.flatnonzero(~is_sound).tolist():  # the others are drawn trial by trial too
+            everything = np.zeros((self.cell.size, 1), np.int32)
+            everything[self.near, 0] = weights[:, k]
+            for groups, counts in zip(self.members, drawn[:, :, k], strict=True):
+                for trials, count in zip(groups[1:], counts[1:], strict=True):
+                    everything[trials, 0] = self._repeats(trials.size, count)
+            eers[:, k] = [c.eers(np.arange(self.cell.size), everything)[0] for c in self.curves]
         return eers[0] - eers[1]
 
-    def _spread(self, near: Weights, far: Ints) -> Weights:
-        """Draw the repetitions of all trials, given those of the near ones and the far groups'."""
-        weights = np.zeros(self.labels.size, np.int32)
-        weights[self.near] = near
-        for (_, *groups), counts in zip(self.members, far, strict=True):
-            for trials, count in zip(groups, counts, strict=True):
-                picks = self.rng.integers(max(trials.size, 1), size=count)
-                weights[trials] = np.bincount(picks, minlength=trials.size)
-        return weights
+    def _repeats(self, n_trials: int, n_drawn: int) -> Ints:
+        """Draw trials with replacement: how often each is drawn."""
+        picks = self.rng.integers(max(n_trials, 1), size=n_drawn)
+        return np.bincount(picks, minlength=n_trials)
+
+    def _by_class(self, weights: Weights, chosen: NDArray[np.bool_]) -> Ints:
+        """Count the repetitions of some of the near trials by class."""
+        is_bonafide = self.curves[0].labels[self.near] == 1
+        own = (is_bonafide & chosen, ~is_bonafide & chosen)
+        return np.stack([weights[trials].sum(axis=0) for trials in own])
 
 
 def _cluster_weights(
@@ -430,7 +414,7 @@ def _cluster_weights(
     """Group trials into cells (class x clusters) and draw how often each cell is repeated."""
     if not 1 <= len(clusters) <= 2:
         raise ConfigError(f"{len(clusters)} cluster factors given; one or two are possible.")
-    sizes, joint = [], labels.astype(np.int64)
+    codes, sizes = [labels], [2]  # of labels and factors
     for factor in clusters:
         names = pd.Series(factor)
         if names.shape != labels.shape:
@@ -442,28 +426,24 @@ def _cluster_weights(
                 f"({', '.join(map(str, known)) or 'the key does not tell them'}). Leave this "
                 "factor out, or use a key that has it."
             )
-        sizes.append(known.size)
-        joint = joint * (known.size + 1) + np.where(code < 0, known.size, code)
-    cells, joint = pd.factorize(joint, sort=True)
-    n_cells, codes = joint.size, []
-    for size in reversed(sizes):
-        joint, code = np.divmod(joint, size + 1)
-        codes.append(code)
-    codes.reverse()
-    is_class = (joint == 1, joint == 0)
+        codes.append(code.astype(np.int64) + 1)  # 0 for "-"
+        sizes.append(known.size + 1)
+    cells, found = pd.factorize(np.ravel_multi_index(codes, sizes), sort=True)
+    kinds, *codes_of_cells = np.unravel_index(found, sizes)
 
     def draw(n: int) -> Weights:
-        weights = np.ones((n_cells, n), np.int32)
-        for code, size in zip(codes, sizes, strict=True):
-            repeats = rng.multinomial(size, np.full(size, 1 / size), n)
-            weights *= np.pad(repeats, ((0, 0), (0, 1)), constant_values=1).T.astype(np.int32)[code]
+        weights = np.ones((kinds.size, n), np.int32)
+        for code, size in zip(codes_of_cells, sizes[1:], strict=True):
+            n_clusters = size - 1
+            repeats = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), n)
+            weights *= np.pad(repeats.T, ((1, 0), (0, 0)), constant_values=1)[code].astype(np.int32)
         return weights
 
     def blocks() -> Iterator[Weights]:
-        for n in _blocks(n_cells, n_replicates):
+        for n in _blocks(kinds.size, n_replicates):
             weights = draw(n)
             while True:
-                empty = ~np.all([weights[rows].any(axis=0) for rows in is_class], axis=0)
+                empty = ~np.all([weights[kinds == k].any(axis=0) for k in (0, 1)], axis=0)
                 if not empty.any():
                     break
                 weights[:, empty] = draw(int(empty.sum()))
