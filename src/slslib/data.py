@@ -136,6 +136,15 @@ def epoch_batches(n_trials: int, batch_size: int, *, seed: int, epoch: int) -> l
     return [order[i : i + batch_size] for i in range(0, n_trials - batch_size + 1, batch_size)]
 
 
+def cut(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cut indices into pieces of one size, the last of which may be smaller.
+
+    >>> cut(range(5), 2)
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    return [indices[i : i + size] for i in range(0, len(indices), size)]
+
+
 def load_batches(
     dataset: TrialDataset, batches: Sequence[Sequence[int]], *, workers: int = 0
 ) -> Iterator[list[Clip]]:

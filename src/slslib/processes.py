@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
+from tqdm import tqdm
+
+from slslib import __version__
 
 # A process that has nothing left to do waits for the others, however long they take.
 _PATIENCE = timedelta(days=7)
@@ -41,6 +46,22 @@ def device_name(accelerator: Accelerator) -> str:
     return f"{device.type} ({name})"
 
 
+def about(accelerator: Accelerator) -> dict[str, Any]:
+    """Describe what computes a result: device, number of processes, versions."""
+    return {
+        "device": device_name(accelerator),
+        "processes": accelerator.num_processes,
+        "slslib": __version__,
+        "torch": torch.__version__,
+    }
+
+
 def is_main() -> bool:
     """Tell whether this process is the one that reports."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def bar(*, show: bool, **options: Any) -> Any:
+    """Return a tqdm progress bar that the reporting process alone shows; a log file gets little."""
+    interval = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(disable=not (show and is_main()), mininterval=interval, **options)

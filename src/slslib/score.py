@@ -19,10 +19,9 @@ import hashlib
 import io
 import json
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,11 +29,10 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
-from slslib import __version__, processes
+from slslib import processes
 from slslib.checkpoints import checkpoint_file, resolve, write_text
-from slslib.data import Clip, TrialDataset, load_batches, stack
+from slslib.data import Clip, TrialDataset, cut, load_batches, stack
 from slslib.detector import Detector
 from slslib.errors import ConfigError, ScoreError
 from slslib.files import sha256
@@ -106,14 +104,13 @@ def score(
     accelerator = processes.start(config.precision, cpu=cpu)
     fingerprint = _fingerprint(path, corpus, config, accelerator)
     done = _already_done(out, fingerprint)
-    parts = out.with_name(out.name + ".parts")
+    parts = _beside(out, ".parts")
     if done is not None:
         shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
         return done
-    chunks = [
-        range(i, min(i + config.chunk, len(corpus))) for i in range(0, len(corpus), config.chunk)
-    ]
-    with _locked(parts, accelerator):
+    chunks = cut(range(len(corpus)), config.chunk)
+    made: dict[str, Any] = {}
+    with _lock(parts) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             _check_fingerprint(parts, fingerprint)
         accelerator.wait_for_everyone()
@@ -121,8 +118,8 @@ def score(
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
             _score_chunks(path, corpus, config, accelerator, parts, chunks, workers, progress)
         accelerator.wait_for_everyone()
-        made = _join(out, parts, len(chunks), fingerprint) if accelerator.is_main_process else {}
         if accelerator.is_main_process:
+            made = _join(out, parts, len(chunks), fingerprint)
             shutil.rmtree(parts)
         accelerator.wait_for_everyone()
     return made
@@ -130,12 +127,10 @@ def score(
 
 def _score_chunks(
     path: Path, corpus: Corpus, config: ScoreConfig, accelerator: Accelerator, parts: Path,
-    chunks: list[range], workers: int, progress: bool,
+    chunks: list[Sequence[int]], workers: int, progress: bool,
 ) -> None:  # fmt: skip
     """Score this process's share of the chunks that are not there yet."""
-    mine = [
-        i for i in range(len(chunks)) if i % accelerator.num_processes == accelerator.process_index
-    ]
+    mine = range(accelerator.process_index, len(chunks), accelerator.num_processes)
     todo = [i for i in mine if not _part(parts, i).exists()]
     if not todo:
         return
@@ -143,19 +138,15 @@ def _score_chunks(
     dataset = TrialDataset(
         corpus, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
     )
-    size = config.batch_size
-    batches = [list(chunks[i][k : k + size]) for i in todo for k in range(0, len(chunks[i]), size)]
-    clips = load_batches(dataset, batches, workers=workers)
-    n_done = sum(len(chunks[i]) for i in mine if i not in set(todo))
-    with tqdm(
-        total=sum(len(chunks[i]) for i in mine), initial=n_done, unit="trial", desc="score",
-        disable=not (progress and accelerator.is_main_process),
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    ) as bar:  # fmt: skip
+    batches = {i: cut(chunks[i], config.batch_size) for i in todo}
+    clips = load_batches(dataset, [b for cuts in batches.values() for b in cuts], workers=workers)
+    total = sum(len(chunks[i]) for i in mine)
+    done = total - sum(len(chunks[i]) for i in todo)
+    with processes.bar(total=total, initial=done, unit="trial", desc="score", show=progress) as bar:
         for i in todo:
             lines: list[tuple[str, str]] = []
             seen: list[Clip] = []
-            for _ in range(0, len(chunks[i]), size):
+            for _ in batches[i]:
                 batch = next(clips)
                 lines += score_batch(detector, batch, config, accelerator)
                 seen += batch
@@ -209,17 +200,11 @@ def _summary(lines: list[tuple[str, str]], clips: list[Clip]) -> dict[str, Any]:
 
 def _join(out: Path, parts: Path, n_chunks: int, fingerprint: dict[str, Any]) -> dict[str, Any]:
     """Write failures, provenance and, last, the score file."""
-    lines, failures = [], []
-    decoders: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    for i in range(n_chunks):
-        part = json.loads(_part(parts, i).read_text())
-        lines += [f"{utterance} {value}\n" for utterance, value in part["scores"]]
-        failures += part["failures"]
-        decoders.update(part["decoders"])
-        counts.update({k: part[k] for k in ("over_range", "converted")})
+    made_of = [json.loads(_part(parts, i).read_text()) for i in range(n_chunks)]
+    lines = [f"{utterance} {value}\n" for part in made_of for utterance, value in part["scores"]]
+    failures = [failure for part in made_of for failure in part["failures"]]
     text = "".join(lines)
-    failed = out.with_name(out.name + ".failures.csv")
+    failed = _beside(out, ".failures.csv")
     if failures:
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([("utterance", "error"), *failures])
@@ -231,11 +216,11 @@ def _join(out: Path, parts: Path, n_chunks: int, fingerprint: dict[str, Any]) ->
         "scores_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "n_scores": len(lines),
         "n_failures": len(failures),
-        "decoders": dict(decoders),
-        "n_over_range": counts["over_range"],
-        "n_converted": counts["converted"],
+        "decoders": dict(sum((Counter(part["decoders"]) for part in made_of), Counter())),
+        "n_over_range": sum(part["over_range"] for part in made_of),
+        "n_converted": sum(part["converted"] for part in made_of),
     }
-    write_text(_provenance(out), json.dumps(made, indent=1) + "\n")
+    write_text(_beside(out, ".json"), json.dumps(made, indent=1) + "\n")
     write_text(out, text)
     return made
 
@@ -251,10 +236,7 @@ def _fingerprint(
         "protocol_sha256": corpus.protocol_sha256,
         "n_trials": len(corpus),
         "settings": asdict(config),
-        "device": processes.device_name(accelerator),
-        "processes": accelerator.num_processes,  # they may differ in the last bit
-        "slslib": __version__,
-        "torch": torch.__version__,
+        **processes.about(accelerator),  # each may change the last bit
     }
 
 
@@ -263,7 +245,7 @@ def _already_done(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | No
     if not out.exists():
         return None
     try:
-        made: dict[str, Any] = json.loads(_provenance(out).read_text())
+        made: dict[str, Any] = json.loads(_beside(out, ".json").read_text())
         same = all(made.get(key) == value for key, value in fingerprint.items())
         if same and made["scores_sha256"] == sha256(out):
             return made
@@ -280,8 +262,9 @@ def _check_fingerprint(parts: Path, fingerprint: dict[str, Any]) -> None:
         write_text(path, json.dumps(fingerprint, indent=1) + "\n")
         return
     try:
-        before, now = (_flat(about) for about in (json.loads(path.read_text()), fingerprint))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        both = (json.loads(path.read_text()), fingerprint)
+        before, now = ({**about, **about["settings"], "settings": None} for about in both)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScoreError(f"{path} is damaged: {error}; remove {parts} to start again") from error
     changed = [f"{k} {before.get(k)!r} -> {v!r}" for k, v in now.items() if before.get(k) != v]
     if changed:
@@ -291,33 +274,22 @@ def _check_fingerprint(parts: Path, fingerprint: dict[str, Any]) -> None:
         )
 
 
-def _flat(about: dict[str, Any]) -> dict[str, Any]:
-    return {**about, **about.get("settings", {}), "settings": None}
-
-
-@contextmanager
-def _locked(parts: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Hold the folder of parts; only one run may write it."""
-    if not accelerator.is_main_process:
-        yield
-        return
-    lock = FileLock(parts / "lock", timeout=0)
+def _lock(parts: Path) -> AbstractContextManager[Any]:
+    """Hold the folder of parts, which only one run may write, until the context is left."""
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        held = lock.acquire()
+        return FileLock(parts / "lock", timeout=0).acquire()
     except Timeout as error:
         raise ScoreError(
             f"{parts} is being written by another run; wait for it or choose another --out"
         ) from error
     except OSError as error:
         raise ScoreError(f"cannot write {parts}: {error}; choose another --out") from error
-    with held:
-        yield
 
 
 def _part(parts: Path, i: int) -> Path:
     return parts / f"{i:06d}.json"
 
 
-def _provenance(out: Path) -> Path:
-    return out.with_name(out.name + ".json")
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)
