@@ -15,7 +15,7 @@ from make_flac import write_bomb
 from slslib import isolate
 from slslib.audio import audit, windows
 from slslib.errors import AudioError, ConfigError
-from slslib.isolate import Auditor, Limits, windows_isolated
+from slslib.isolate import Limits, audit_isolated, windows_isolated
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
 
@@ -104,9 +104,8 @@ def test_a_crash_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(isolate, "_COMMAND", [sys.executable, "-c", crash])
     with pytest.raises(AudioError, match="killed by SIGSEGV"):
         list(windows_isolated(tmp_path / "x.wav"))
-    with Auditor(allow_silence=False) as auditor:
-        for _ in range(2):  # a new process for the next file
-            assert "crashed" in str(auditor.audit(tmp_path / "x.wav").problem)
+    crashed = list(audit_isolated([tmp_path / "x.wav"] * 2))  # a new process for the next file
+    assert ["crashed" in str(found.problem) for found in crashed] == [True, True]
 
 
 @posix
@@ -130,10 +129,28 @@ def test_a_module_beside_the_file_is_not_imported(
     assert len(list(windows_isolated(recording.name))) == len(list(windows(recording)))
 
 
-def test_auditor_is_audit(recording: Path, tmp_path: Path) -> None:
-    with Auditor(allow_silence=False) as auditor:
-        for path in (recording, tmp_path / "none.wav"):
-            assert auditor.audit(path) == audit(path)
+def test_an_isolated_audit_is_the_same(recording: Path, tmp_path: Path) -> None:
+    paths = [recording, tmp_path / "none.wav", recording]
+    assert list(audit_isolated(paths)) == [audit(path) for path in paths]
+
+
+@posix
+def test_an_audit_goes_on_behind_a_crash(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import os, signal; from slslib import isolate; audit = isolate.audit\n"
+        "def fragile(path, **options):\n"
+        "    if 'bomb' in path: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return audit(path, **options)\n"
+        "isolate.audit = fragile; isolate._audit_all()"
+    )
+    monkeypatch.setattr(isolate, "_COMMAND", [sys.executable, "-c", script])
+    bomb = tmp_path / "bomb.wav"
+    found = list(audit_isolated([recording, bomb, recording, bomb]))
+    assert found[0] == found[2] == audit(recording)
+    assert ["crashed" in str(one.problem) for one in found] == [False, True, False, True]
+    assert str(bomb) in str(found[1].problem)
 
 
 @pytest.mark.parametrize("name", ["memory", "cpu_seconds", "wall_seconds"])

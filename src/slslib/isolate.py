@@ -5,11 +5,10 @@ memory, CPU time, open files and written files, and returns samples through a pi
 believes nothing: every length is bounded before it is read. A crash, a kill or a timeout is an
 :class:`~slslib.errors.AudioError` like any other bad file.
 
-The limits are those of POSIX ``setrlimit``. Where the module :mod:`resource` is missing (Windows),
-only the timeout and the bounds of the pipe hold; macOS ignores the limit on memory. This contains
+The limits are those of POSIX ``setrlimit``; macOS ignores the one on memory. This contains
 accidents and resource exhaustion. It is no sandbox: the child runs with the user's rights.
 
-:class:`Auditor` uses the same arrangement, without limits, for the many files of a corpus.
+:func:`audit_isolated` uses the same arrangement, without limits, for the many files of a corpus.
 """
 
 from __future__ import annotations
@@ -17,16 +16,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -83,84 +84,19 @@ def windows_isolated(
     """
     if not 0 < n_samples <= _LONGEST:
         raise ConfigError(f"n_samples is {n_samples}; give 1 to {_LONGEST}")
+    limits = limits or Limits()
     options = {"n_samples": n_samples, "hop": hop, "allow_silence": allow_silence}
-    for kind, payload in _messages(path, options, limits or Limits()):
-        if kind == b"S":
-            if len(payload) != 8 + 4 * n_samples:
-                raise AudioError(f"{path}: the decoder returned a window of another length.")
-            yield struct.unpack("<d", payload[:8])[0], _floats(path, payload[8:])
-
-
-class Auditor:
-    """A process that audits one file after the other; a context manager.
-
-    Its own interpreter, not one of :mod:`multiprocessing`: those import the caller's main script
-    again, or copy a process that has threads running; and a pool cannot tell on which file a
-    decoder crashed.
-    """
-
-    def __init__(self, allow_silence: bool) -> None:
-        self._allow_silence = allow_silence
-        self._process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> Auditor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def audit(self, path: str | os.PathLike[str]) -> FileAudit:
-        """Do what :func:`slslib.audio.audit` does; a crash is a problem of the file."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                _COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # libmpg123 writes there
-                text=True,
-                env=os.environ | _ONE_THREAD,
-            )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps([os.fspath(path), self._allow_silence]) + "\n")
-            self._process.stdin.flush()
-        if reply := self._process.stdout.readline():
-            return FileAudit(**json.loads(reply))
-        code = self._process.wait()
-        self.__exit__()
-        problem = (
-            f"{path}: the decoder crashed on it (exit status {code}); the file is damaged or "
-            "hostile: fetch or make it again."
-        )
-        return FileAudit(str(path), problem=problem)
-
-
-def _messages(
-    path: str | os.PathLike[str], options: dict[str, Any], limits: Limits
-) -> Iterator[tuple[bytes, bytes]]:
-    """Run the decoder and yield its messages: windows ``S``, and ``R`` after the last."""
-    # JSON, because it also carries names that are not valid UTF-8. ``abspath``: no option, no URL.
+    # JSON, because it also carries names that are not valid UTF-8. ``absolute``: no option, no URL.
     argument = json.dumps([str(Path(path).absolute()), options, asdict(limits)])
-    process = subprocess.Popen(
-        [*_COMMAND, argument],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # libmpg123 writes there; errors come through the pipe
-        env=os.environ | _ONE_THREAD,
-    )
-    assert process.stdout is not None
     left = limits.wall_seconds
+    process = _start(argument)
     try:
         while True:
             started = time.monotonic()
             timer = threading.Timer(left, process.kill)
             timer.start()
             try:
-                kind, payload = _receive(process.stdout)
+                kind, payload = _receive(process)
             finally:
                 timer.cancel()
                 left -= time.monotonic() - started
@@ -169,25 +105,87 @@ def _messages(
                     f"{path}: decoding took more than {limits.wall_seconds:g} s and was stopped; "
                     "the file is hostile or very long: raise the limit, or read a part of it."
                 )
-            if kind == b"E":
-                raise AudioError(payload.decode("utf-8", "replace"))
-            if kind not in (b"S", b"R"):
-                raise AudioError(f"{path}: {_death(process, limits)}.")
-            yield kind, payload
             if kind == b"R":
                 return
+            if kind == b"E":
+                raise AudioError(payload.decode("utf-8", "replace"))
+            if kind != b"S":
+                raise AudioError(f"{path}: {_death(process, limits)}.")
+            if len(payload) != 8 + 4 * n_samples:
+                raise AudioError(f"{path}: the decoder returned a window of another length.")
+            window = np.frombuffer(payload[8:], "<f4").astype(np.float32)
+            if not np.isfinite(window).all():
+                raise AudioError(f"{path}: the decoder returned NaN or infinite samples.")
+            yield struct.unpack("<d", payload[:8])[0], window
     finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
+        _stop(process)
 
 
-def _receive(pipe: IO[bytes]) -> tuple[bytes, bytes]:
+def audit_isolated(
+    paths: Sequence[str | os.PathLike[str]], *, allow_silence: bool = False
+) -> Iterator[FileAudit]:
+    """Do what :func:`slslib.audio.audit` does with each file, in order, in another process.
+
+    The process starts at once and works ahead of the caller. A crash is a problem of the file that
+    it was at; another process goes on behind it. (No pool of :mod:`multiprocessing` does that, and
+    those import the caller's main script again, or copy a process that has threads running.)
+    """
+    names = [os.fspath(path) for path in paths]
+    return _audits(_start_audit(names, allow_silence), names, allow_silence)
+
+
+def _audits(
+    process: subprocess.Popen[bytes], names: list[str], allow_silence: bool
+) -> Iterator[FileAudit]:
+    done = 0
+    while True:
+        try:
+            for reply in process.stdout or ():
+                yield FileAudit(**json.loads(reply))
+                done += 1
+            code = process.wait()
+        finally:
+            _stop(process)
+        if done == len(names):
+            return
+        problem = (
+            f"{names[done]}: the decoder crashed on it (exit status {code}); the file is damaged "
+            "or hostile: fetch or make it again."
+        )
+        yield FileAudit(names[done], problem=problem)
+        done += 1
+        process = _start_audit(names[done:], allow_silence)
+
+
+def _start_audit(names: list[str], allow_silence: bool) -> subprocess.Popen[bytes]:
+    with tempfile.TemporaryFile("w+") as request:  # longer than arguments or a pipe may be
+        json.dump([names, allow_silence], request)
+        request.seek(0)
+        return _start(stdin=request)
+
+
+def _start(*arguments: str, stdin: int | IO[str] = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*_COMMAND, *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # libmpg123 writes there; errors come through the pipe
+        env=os.environ | _ONE_THREAD,
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def _receive(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     """Read kind (1 byte), length (4) and payload of a message; ``(b"", b"")`` at a broken end."""
-    head = pipe.read(5)
+    assert process.stdout is not None
+    head = process.stdout.read(5)
     if len(head) < 5 or (length := int.from_bytes(head[1:], "little")) > _MAX_MESSAGE:
         return b"", b""
-    payload = pipe.read(length)
+    payload = process.stdout.read(length)
     return (head[:1], payload) if len(payload) == length else (b"", b"")
 
 
@@ -195,7 +193,7 @@ def _death(process: subprocess.Popen[bytes], limits: Limits) -> str:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(5)
     code = process.returncode
-    if code is not None and -code == getattr(signal, "SIGXCPU", None):
+    if code == -signal.SIGXCPU:
         why = f"used more than {limits.cpu_seconds} s of CPU time and was stopped"
     elif code is not None and code < 0:
         why = f"was killed by {signal.Signals(-code).name}"
@@ -204,48 +202,31 @@ def _death(process: subprocess.Popen[bytes], limits: Limits) -> str:
     return f"the decoder {why}; the file is damaged or hostile: do not use it"
 
 
-def _floats(path: str | os.PathLike[str], payload: bytes) -> Mono:
-    samples = np.frombuffer(payload, "<f4").astype(np.float32)
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: the decoder returned NaN or infinite samples.")
-    return samples
-
-
 def _restrict(limits: Limits) -> None:
     """Lower the limits of this process."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        taken = pages * resource.getpagesize()
-    except OSError:  # no /proc
-        taken = 1 << 30
-    wanted = {
-        resource.RLIMIT_AS: limits.memory + taken,
-        resource.RLIMIT_CPU: limits.cpu_seconds,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: 64,
-    }
-    for which, value in wanted.items():
+    statm = Path("/proc/self/statm")
+    taken = (
+        int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 1 << 30
+    )
+    for which, soft, hard in (
+        (resource.RLIMIT_AS, limits.memory + taken, limits.memory + taken),
         # SIGXCPU comes at the soft limit; at the hard one SIGKILL, which says less.
-        ceiling = value + (which == resource.RLIMIT_CPU)
-        hard = resource.getrlimit(which)[1]
-        if hard != resource.RLIM_INFINITY:
-            value, ceiling = min(value, hard), min(ceiling, hard)
-        # macOS refuses some limits below present use.
+        (resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + 1),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_NOFILE, 64, 64),
+    ):
+        # Refused where a lower limit holds already, and by macOS below present use.
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(which, (value, ceiling))
+            resource.setrlimit(which, (soft, hard))
 
 
 def _audit_all() -> None:
-    """Audit the files named on stdin, one JSON line each; runs in the child of an Auditor."""
-    for line in sys.stdin:
-        path, allow_silence = json.loads(line)
-        found = asdict(audit(path, allow_silence=allow_silence))
-        sys.stdout.write(json.dumps(found) + "\n")
+    """Audit the files that stdin names, one JSON line each; runs in the child."""
+    names, allow_silence = json.load(sys.stdin)
+    for name in names:
+        found = audit(name, allow_silence=allow_silence)
+        sys.stdout.write(json.dumps(vars(found)) + "\n")
         sys.stdout.flush()
 
 
@@ -254,20 +235,19 @@ def _serve(argument: str, pipe: IO[bytes]) -> None:
 
     def send(kind: bytes, payload: bytes) -> None:
         pipe.write(kind + len(payload).to_bytes(4, "little") + payload)
+        pipe.flush()
 
     path, options, limits = json.loads(argument)
     _restrict(Limits(**limits))
     try:
         for start, window in windows(path, **options):
             send(b"S", struct.pack("<d", start) + window.astype("<f4").tobytes())
-            pipe.flush()
         send(b"R", b"")
     except AudioError as error:
         send(b"E", str(error).encode("utf-8", "replace"))
     except MemoryError:
         megabytes = limits["memory"] >> 20
         send(b"E", f"{path}: decoding needs more than {megabytes} MB of memory.".encode())
-    pipe.flush()
 
 
 if __name__ == "__main__":

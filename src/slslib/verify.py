@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import statistics
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +22,9 @@ from rich.table import Table
 from rich.text import Text  # plain: names are no markup
 from tqdm import tqdm
 
-from slslib.audio import SAMPLE_RATE, FileAudit, audit
+from slslib.audio import SAMPLE_RATE, FileAudit
 from slslib.errors import AudioError, ConfigError
-from slslib.isolate import Auditor
+from slslib.isolate import audit_isolated
 from slslib.protocols import Corpus, open_corpus, partitions
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
@@ -217,12 +215,9 @@ def _verify(
     progress: bool,
     allow_silence: bool,
 ) -> Report:
-    found: dict[str, FileAudit] = {}
-    with tqdm(total=len(files), unit="file", desc="verify", disable=not progress) as bar:
-        for utterance, a in _audits(files, jobs, allow_silence):
-            found[utterance] = a
-            bar.update()
-    found = {utterance: found[utterance] for utterance in files}  # in the protocol's order
+    audits = _audits(list(files.values()), jobs, allow_silence)
+    bar = tqdm(audits, total=len(files), unit="file", desc="verify", disable=not progress)
+    found = dict(zip(files, bar, strict=True))
     decoded = {utterance: a for utterance, a in found.items() if a.frames}
     by_content: dict[str, list[str]] = {}
     for utterance, a in decoded.items():
@@ -262,48 +257,15 @@ def _verify(
     )
 
 
-def _audits(
-    files: dict[str, Path], jobs: int | None, allow_silence: bool
-) -> Iterator[tuple[str, FileAudit]]:
-    """Yield the audit of each file, in no fixed order."""
+def _audits(paths: list[Path], jobs: int | None, allow_silence: bool) -> Iterator[FileAudit]:
+    """Yield the audit of each file, in order; of n processes, each has every n-th file."""
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs is {jobs}; give a positive number of processes")
-    # A worker starts in the time that this process needs for some 80 files.
-    workers = min(jobs or os.cpu_count() or 1, len(files) if jobs else -(-len(files) // 100))
-    if workers <= 1:
-        for name, path in files.items():
-            yield name, audit(path, allow_silence=allow_silence)
-        return
-    waiting = iter(files.items())
-    lock = threading.Lock()
-    done: queue.Queue[tuple[str, FileAudit] | Exception] = queue.Queue()
-
-    def serve() -> None:
-        try:
-            with Auditor(allow_silence) as auditor:
-                while True:
-                    with lock:
-                        item = next(waiting, None)
-                    if item is None:
-                        return
-                    done.put((item[0], auditor.audit(item[1])))
-        except Exception as error:
-            done.put(error)
-
-    threads = [threading.Thread(target=serve, daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in files:
-            result = done.get()
-            if isinstance(result, Exception):
-                raise result
-            yield result
-    finally:
-        with lock:
-            waiting = iter(())  # stop the threads where the caller stopped early
-        for thread in threads:
-            thread.join()
+    # A process starts in the time that it needs for some 80 files.
+    n = min(jobs or os.cpu_count() or 1, len(paths) if jobs else -(-len(paths) // 100))
+    shares = [audit_isolated(paths[i::n], allow_silence=allow_silence) for i in range(n)]
+    for i in range(len(paths)):
+        yield next(shares[i % n])
 
 
 def _is_there(corpus: Corpus, utterance: str) -> bool:
