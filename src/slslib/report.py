@@ -76,20 +76,18 @@ def report(
     if not files and not runs:
         raise ConfigError("nothing to report: name score files or folders of training runs.")
     blocks = ["# Evaluation report" if files else "# Training report"]
-    made_with = [["slslib", __version__], ["Python", platform.python_version()]]
-    made_with += [[package, version(package)] for package in ("numpy", "scipy", "pandas")]
+    made_with = {"slslib": __version__, "Python": platform.python_version()}
+    made_with |= {package: version(package) for package in ("numpy", "scipy", "pandas")}
     if files:
         if key is None:
             raise ConfigError("score files need their key (--key).")
         options = {"phase": phase, "bootstrap": bootstrap, "cluster": cluster, "seed": seed}
         blocks += _systems(_names(files), key, options | {"by": by} | tdcf)
-        made_with += [
-            ["key", f"{_escape(Path(key).name)}, SHA-256 `{sha256(key)}`"],
-            ["bootstrap", f"{bootstrap} replicates, seed {seed}"],
-        ]
+        made_with |= {"key": Path(key).name, "SHA-256 of the key": sha256(key)}
+        made_with["bootstrap"] = f"{bootstrap} replicates, seed {seed}"
     for run in runs:
         blocks += _run(run)
-    return "\n\n".join([*blocks, "## Made with", _table(["", ""], made_with)]) + "\n"
+    return "\n\n".join([*blocks, "## Made with", _facts(made_with)]) + "\n"
 
 
 def to_html(markdown: str) -> str:
@@ -125,26 +123,16 @@ blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 4px solid #b35900
 
 def _names(files: Sequence[Path]) -> dict[str, Path]:
     """Name the systems by their files, with the folder where that is not enough."""
-    stems = [file.stem for file in files]
-    names = {
-        file.stem if stems.count(file.stem) == 1 else f"{file.parent.name}/{file.stem}": file
-        for file in files
-    }
+    names = {file.stem: file for file in files}
+    if len(names) < len(files):
+        names = {f"{file.parent.name}/{file.stem}": file for file in files}
     if len(names) < len(files):
         raise ConfigError("two score files have the same name and folder name; rename one.")
     return names
 
 
-def _interval(result: Mapping[str, Any]) -> str:
-    if "eer_interval_percent" not in result:
-        return "-"
-    low, high = result["eer_interval_percent"]
-    over = " and ".join(result["bootstrap"]["cluster"]) or "trials"
-    return f"{low:.3f} to {high:.3f} over {over}"
-
-
-def _cells(values: Mapping[str, Any], quantities: Sequence[str]) -> list[str]:
-    return [f"{values[name]:.4f}" if name in values else "-" for name in quantities]
+def _numbers(result: Mapping[str, Any]) -> dict[str, str]:
+    return {title: f"{result[name]:.4f}" for name, title in _TITLES.items() if name in result}
 
 
 def _systems(files: Mapping[str, Path], key: str | Path, options: dict[str, Any]) -> Iterator[str]:
@@ -171,49 +159,45 @@ def _systems(files: Mapping[str, Path], key: str | Path, options: dict[str, Any]
 
 
 def _comparison(results: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    first = next(iter(results.values()))
+    reference, first = next(iter(results.items()))
     yield (
         f"Phase **{first['phase']}**: {first['n_bonafide']:,} bona fide and "
         f"{first['n_spoof']:,} spoofed trials. A higher score means more bona fide."
     )
-    eer, *others = [name for name in _TITLES if name in first]
-    yield _table(["system", "EER %", "95 % interval", *(_TITLES[n] for n in others)], [
-        [f"**{_escape(name)}**", *_cells(result, [eer]), _interval(result),
-         *_cells(result, others)]
-        for name, result in results.items()
-    ])  # fmt: skip
-    yield "act DCF and Cllr read the scores as log-likelihood ratios."
     rows = []
     for name, result in results.items():
-        if "against" in result:
-            other = result["against"]
-            low, high = other.get("difference_interval_percent", (None, None))
-            ends = "-" if low is None else f"{low:+.3f} to {high:+.3f}"
-            rows.append([_escape(name), f"{other['difference_percent']:+.4f}", ends])
-    if rows:
-        yield f"EER minus that of {_escape(next(iter(results)))}, on the same resampled trials:"
-        yield _table(["system", "difference (points)", "95 % interval"], rows)
+        row = {"system": f"**{_escape(name)}**", "EER %": ""}
+        if interval := result.get("eer_interval_percent"):
+            over = " and ".join(result["bootstrap"]["cluster"]) or "trials"
+            row["95 % interval"] = "{:.3f} to {:.3f} over ".format(*interval) + over
+        if other := result.get("against"):
+            text = f"{other['difference_percent']:+.4f}"
+            if interval := other.get("difference_interval_percent"):
+                text += " ({:+.3f} to {:+.3f})".format(*interval)
+            row[f"EER minus that of {_escape(reference)}, on the same resampled trials"] = text
+        rows.append(row | _numbers(result))
+    yield _table(rows)
+    yield "act DCF and Cllr read the scores as log-likelihood ratios."
 
 
 def _system(name: str, file: Path, result: dict[str, Any], classes: plots.Pair) -> Iterator[str]:
     yield f"## {_escape(name)}"
     for warning in result["warnings"]:
         yield f"> **Warning.** {_escape(warning)}"
-    plot = plots.plot_scores(*classes)
-    plot[1].set_xlabel("score (higher: more bona fide)")
-    yield _picture(plot, f"Histogram of the scores of {name}, bona fide and spoofed")
+    text = f"Histogram of the scores of {name}, bona fide and spoofed"
+    yield _picture(plots.plot_scores(*classes), text)
     for factor, groups in result.get("groups", {}).items():
         yield f"### By {factor.replace(':', ' and ')}"
         yield from _groups(factor, groups)
-    rows = [
-        ["score file", _escape(file.name)],
-        ["SHA-256", f"`{result['sha256']['scores']}`"],
-        ["threshold of the EER", f"{result['eer_threshold']:.6g} (accept above), rule "
-         f"{result['eer_rule']}"],
-        ["trials", f"{result['n_bonafide'] + result['n_spoof']:,} evaluated, "
-         f"{result['n_missing']:,} of the phase without a score, {result['n_extra']:,} scored "
-         "outside it"],
-    ]  # fmt: skip
+    facts = {
+        "score file": file.name,
+        "SHA-256": result["sha256"]["scores"],
+        "threshold of the EER": f"{result['eer_threshold']:.6g} (accept above)",
+        "rule of the EER": result["eer_rule"],
+        "trials evaluated": result["n_bonafide"] + result["n_spoof"],
+        "trials of the phase without a score": result["n_missing"],
+        "scored trials outside the phase": result["n_extra"],
+    }
     beside = file.with_name(file.name + ".json")
     yield "### Provenance"
     if beside.is_file():
@@ -223,30 +207,28 @@ def _system(name: str, file: Path, result: dict[str, Any], classes: plots.Pair) 
                 f"> **Warning.** {_escape(beside.name)} describes a score file with another "
                 "hash: this one was changed after it was written."
             )
-        rows += _flat(made)
+        facts = made | facts
     else:
-        rows.append(["made by", f"unknown: there is no {_escape(beside.name)}"])
-    yield _table(["", ""], rows)
+        facts["made by"] = f"unknown: there is no {beside.name}"
+    yield _facts(facts)
 
 
 def _groups(factor: str, groups: dict[str, Any]) -> Iterator[str]:
     """Make a table of a breakdown, or one of each quantity where two factors are crossed."""
-    pooled = groups["Pooled"]
     if ":" not in factor:
-        shown = [n for n in ("eer_percent", "min_tdcf_2021", "min_dcf") if n in pooled]
-        rows = [
-            [_label(value), f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", *_cells(row, shown)]
+        yield _table([
+            {factor: _label(value), "bona fide": f"{row['n_bonafide']:,}",
+             "spoof": f"{row['n_spoof']:,}"} | _numbers(row)
             for value, row in groups.items()
-        ]
-        yield _table([factor, "bona fide", "spoof", *(_TITLES[name] for name in shown)], rows)
+        ])  # fmt: skip
         return
-    for quantity in ("eer_percent", "min_tdcf_2021"):
-        if quantity in pooled["Pooled"]:
-            rows = [
-                [_label(value), *(_cells(cell, [quantity])[0] for cell in row.values())]
+    for title in ("EER %", "min t-DCF (2021)"):
+        if title in _numbers(groups["Pooled"]["Pooled"]):
+            yield _table([
+                {f"{factor.partition(':')[0]}: {title}": _label(value)}
+                | {name: _numbers(cell).get(title, "-") for name, cell in row.items()}
                 for value, row in groups.items()
-            ]
-            yield _table([f"{factor.partition(':')[0]}: {_TITLES[quantity]}", *pooled], rows)
+            ])  # fmt: skip
 
 
 def _label(value: str) -> str:
@@ -255,7 +237,7 @@ def _label(value: str) -> str:
 
 def _run(run: Path) -> Iterator[str]:
     yield f"## Training run {_escape(run.name)}"
-    log, best, settings = run / "log.csv", run / "best.json", _read(run / "config.json")
+    log, best, facts = run / "log.csv", run / "best.json", _read(run / "config.json")
     if log.is_file():
         try:
             table = pd.read_csv(log)
@@ -263,14 +245,10 @@ def _run(run: Path) -> Iterator[str]:
         except (ValueError, KeyError) as error:
             raise ConfigError(f"{log} is not the log of a training run: {error}") from error
         yield _picture(figure, f"Loss and error rate of {run.name} by epoch")
-        yield _table([_escape(str(name)) for name in table], [
-            [f"{v:.6g}" if isinstance(v, int | float) else _escape(str(v)) for v in row]
-            for row in table.itertuples(index=False)
-        ])  # fmt: skip
+        yield _table(table.rename(columns=_text).map(_text))
     else:
         yield "No epoch is finished yet."
-    rows = [["best epoch", _text(_read(best))]] if best.is_file() else []
-    yield _table(["setting", "value"], rows + _flat(settings))
+    yield _facts(({"best": _read(best)} if best.is_file() else {}) | facts)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -284,21 +262,15 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
-    """List the entries of nested dictionaries, one row each."""
-    rows = []
-    for name, entry in value.items():
-        if isinstance(entry, Mapping) and entry:
-            rows += _flat(entry, f"{prefix}{name}.")
-        else:
-            rows.append([_escape(prefix + name), _text(entry)])
-    return rows
+def _facts(facts: Mapping[str, Any]) -> str:
+    """Make a table of two columns of nested dictionaries."""
+    (flat,) = pd.json_normalize(dict(facts)).to_dict("records")
+    return _table([{"what": _text(name), "value": _text(value)} for name, value in flat.items()])
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_escape(name)} {_text(entry)}" for name, entry in value.items())
-    return f"`{value}`" if re.fullmatch("[0-9a-f]{32,}", str(value)) else _escape(str(value))
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"`{text}`" if re.fullmatch("[0-9a-f]{32,}", text) else _escape(text)
 
 
 def _escape(text: str) -> str:
@@ -308,10 +280,11 @@ def _escape(text: str) -> str:
     return " ".join(text.split())
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    columns = zip(*rows, strict=True) if rows else [()] * len(header)
-    numeric = [all(re.fullmatch(r"[-+.,\d]+", cell) for cell in column) for column in columns]
-    lines = [header, ["---:" if is_number else "---" for is_number in numeric], *rows]
+def _table(rows: pd.DataFrame | Sequence[Mapping[str, str]]) -> str:
+    """Write rows of cells by column as Markdown, with a dash for a cell that a row lacks."""
+    table = pd.DataFrame(rows).fillna("-").astype(str)
+    rules = ["---:" if table[c].str.fullmatch(r"[-+.,\d]+").all() else "---" for c in table]
+    lines = [table.columns.tolist(), rules, *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
