@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from slslib import reproduce as module
 from slslib.errors import ScoreError
@@ -69,6 +71,9 @@ def test_files_are_downloaded_once_and_evaluated(web, tmp_path):
     assert all(row["status"] == "published" for row in result["rows"][1:])
     assert not first(result)["agrees"]  # these are not the published scores
     assert not succeeded(result)
+    page = Console(width=200, file=io.StringIO(), record=True)
+    page.print(render(result))
+    assert re.search(r"published scores, DIFFERS\b", page.export_text())
     for path in web.iterdir():
         path.unlink()
     assert first(reproduce(tmp_path, bootstrap=20)) == first(result)
@@ -88,9 +93,10 @@ def test_a_broken_download_is_told(web, tmp_path):
     (web / Path(SCORES).name).unlink()
     result = reproduce(tmp_path, bootstrap=20)
     assert "404" in result["unreachable"][SCORES]
-    assert f"Could not be downloaded:\n- {SCORES}: HTTPError" in notes(result)
-    assert f"- {SCORES}: http://127.0.0.1" in notes(result)
-    assert "slslib score --checkpoint hub:sukhdeveyash" in notes(result)
+    assert f"Could not be downloaded:\n\n- `{SCORES}`: HTTPError" in notes(result)
+    assert f"- `{SCORES}`: http://127.0.0.1" in notes(result)
+    command = next(row["command"] for row in result["rows"] if "hub:sukh" in row.get("command", ""))
+    assert command in [line.strip() for line in notes(result).splitlines()]  # to be copied whole
     assert SCORES in [one["file"] for one in result["missing"]]
 
 
@@ -194,4 +200,3 @@ def test_real_score_files(shared, monkeypatch):
         if "eer_percent" in row:
             assert row["eer_percent"] == pytest.approx(before["eer_percent"], abs=1e-9)
             assert row["scores_sha256"] == before["scores_sha256"]
-    assert render(result) is not None

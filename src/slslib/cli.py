@@ -293,7 +293,7 @@ def reproduce(
         print(text, end="")
     else:
         _show(render(result))
-        print(notes(result))
+        print(f"\n{notes(result)}")
     return 0 if succeeded(result) else 1
 
 

@@ -17,16 +17,15 @@ import itertools
 import os
 import platform
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
+from rich.markdown import Markdown
 
 from slslib import __version__
 from slslib.errors import ScoreError
@@ -45,11 +44,6 @@ class File:
 
     source: str
     hash: str = ""
-
-    @property
-    def can_be_fetched(self) -> bool:
-        """Whether both an address and a SHA-256 are known."""
-        return self.source.startswith("http") and self.hash.startswith("sha256:")
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,10 @@ FILES = {name: File(**entry) for name, entry in _PUBLISHED["files"].items()}
 ROWS = [Row(**entry) for entry in _PUBLISHED["rows"]]
 """The rows of the table."""
 
-_QUANTITIES = ("eer_percent", "min_tdcf_2019", "min_tdcf_2021", "asv_eer_percent")
+_COSTS = ("min_tdcf_2019", "min_tdcf_2021")
+_QUANTITIES = (
+    "phase", "n_bonafide", "n_spoof", "eer_threshold", "eer_percent", *_COSTS, "asv_eer_percent",
+)  # fmt: skip
 
 
 class _Store:
@@ -125,7 +122,8 @@ class _Store:
                     f"get it again: {file.source}."
                 )
             return path
-        if not file.can_be_fetched or self.offline or name in self.unreachable:
+        can_be_fetched = file.source.startswith("http") and file.hash.startswith("sha256:")
+        if not can_be_fetched or self.offline or name in self.unreachable:
             return None
         import pooch
 
@@ -211,33 +209,32 @@ def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, An
             f"--out ROOT/scores/measured/{row.name}.txt && slslib reproduce --data ROOT"
         )
     measured = store.data / "scores" / "measured" / f"{row.name}.txt"
-    names = [row.key, *row.asv, *([row.c012] if row.c012 else [])]
-    names += [] if measured.is_file() else [row.scores]
-    found = {name: store.get(name) for name in names}
-    paths = {name: path for name, path in found.items() if path}
-    if missing := [name for name in names if name not in paths]:
+    inputs = {"key": row.key} | dict(zip(("asv_scores", "asv_key"), row.asv, strict=False))
+    if row.c012:
+        inputs["c012"] = row.c012
+    if not measured.is_file():
+        inputs["scores"] = row.scores
+    paths: dict[str, Any] = {option: store.get(name) for option, name in inputs.items()}
+    if missing := [name for option, name in inputs.items() if not paths[option]]:
         return about | {"missing": missing}
-    scores = measured if measured.is_file() else paths[row.scores]
+    about["status"] = "recomputed from published scores" if "scores" in paths else "measured here"
     options: dict[str, Any] = {"phase": row.phase, "bootstrap": bootstrap, "seed": seed}
-    asv: dict[str, Any] = {"c012": paths[row.c012]} if row.c012 else {}
-    asv |= zip(("asv_scores", "asv_key"), (paths[name] for name in row.asv), strict=False)
-    about["status"] = "measured here" if measured.is_file() else "recomputed from published scores"
-    result = evaluate(scores, paths[row.key], **options, **asv)
-    about |= {n: result[n] for n in ("phase", "n_bonafide", "n_spoof", "eer_threshold")}
+    options["scores"] = paths.pop("scores", measured)
+    result = evaluate(**options, **paths)
     about |= {name: result[name] for name in _QUANTITIES if name in result}
     about["agrees"] = all(
         _agrees(about[name], value) for name, value in row.published.items() if name in about
     )
     about["eer_intervals_percent"] = {"trials": result["eer_interval_percent"]}
-    key = store.get(row.cluster_key) if row.cluster_key else paths[row.key]
-    for cluster in row.clusters if key else ():
-        again = evaluate(scores, key or "", **options, cluster=cluster)
+    about["scores_sha256"] = result["sha256"]["scores"]
+    key = store.get(row.cluster_key) if row.cluster_key else paths["key"]
+    if not key:
+        return about | {"missing": [row.cluster_key]}
+    for cluster in row.clusters:
+        again = evaluate(**options, key=key, cluster=cluster)
         if again["eer_percent"] != result["eer_percent"]:
             raise ScoreError(f"{key}: its labels are not those of {row.key}. Get the corpus again.")
         about["eer_intervals_percent"][" and ".join(cluster)] = again["eer_interval_percent"]
-    if not key:
-        about["missing"] = [row.cluster_key]
-    about["scores_sha256"] = result["sha256"]["scores"]
     return about
 
 
@@ -258,102 +255,79 @@ def _differences(store: _Store, bootstrap: int, seed: int) -> list[dict[str, Any
             continue
         options: dict[str, Any] = {"against": other, "bootstrap": bootstrap, "seed": seed}
         result = evaluate(first, key, **options)["against"]
-        entry: dict[str, Any] = {
-            "corpus": a.corpus, "first": a.system, "second": b.system,
-            "difference_percent": result["difference_percent"],
-            "intervals_percent": {"trials": result["difference_interval_percent"]},
-        }  # fmt: skip
+        intervals = {"trials": result["difference_interval_percent"]}
         if speakers:
             again = evaluate(first, speakers, **options, cluster=("speaker",))["against"]
-            entry["intervals_percent"]["speaker"] = again["difference_interval_percent"]
-        differences.append(entry)
+            intervals["speaker"] = again["difference_interval_percent"]
+        differences.append({
+            "corpus": a.corpus, "first": a.system, "second": b.system,
+            "difference_percent": result["difference_percent"], "intervals_percent": intervals,
+        })  # fmt: skip
     return differences
 
 
-def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Lay the rows out as text for both tables."""
+def table(result: dict[str, Any]) -> str:
+    """Lay rows and differences of a result of :func:`reproduce` out as Markdown."""
     header = ["corpus", "system", "EER %", "95 % interval", "min t-DCF", "published", "label"]
-    cells = []
+    lines = [header, ["---"] * len(header)]
     for row in result["rows"]:
-        intervals = "; ".join(
-            f"{low:.2f} to {high:.2f} ({name})"
-            for name, (low, high) in row.get("eer_intervals_percent", {}).items()
-        )
-        forms = [
-            f"{row[name]:.4f} ({name[-4:]})"
-            for name in ("min_tdcf_2019", "min_tdcf_2021")
-            if name in row
-        ]
-        published = [
-            f"{v:.2f} %" if n == "eer_percent" else f"{v:.4f} ({n[-4:]})"
-            for n, v in row["published"].items()
-        ]
-        status = row["status"] + ("" if row.get("agrees", True) else ", DIFFERS")
-        eer = f"{row['eer_percent']:.4f}" if "eer_percent" in row else "-"
-        cells.append([
-            row["corpus"], row["system"], eer, intervals or "-", ", ".join(forms) or "-",
-            ", ".join(published) or "-", status,
+        intervals = row.get("eer_intervals_percent", {}).items()
+        lines.append([
+            row["corpus"],
+            row["system"],
+            f"{row['eer_percent']:.4f}" if "eer_percent" in row else "-",
+            "; ".join(f"{low:.2f} to {high:.2f} ({name})" for name, (low, high) in intervals)
+            or "-",
+            _values({name: row[name] for name in _COSTS if name in row}),
+            _values(row["published"]),
+            row["status"] + ("" if row.get("agrees", True) else ", **DIFFERS**"),
         ])  # fmt: skip
-    return header, cells
-
-
-def _difference_lines(result: dict[str, Any]) -> list[str]:
-    lines = []
+    text = ["| " + " | ".join(line) + " |" for line in lines] + [""]
     for one in result["differences"]:
         ends = "; ".join(
             f"95 % over {name}: {low:+.2f} to {high:+.2f}"
             for name, (low, high) in one["intervals_percent"].items()
         )
         pair = f"{one['first']} minus {one['second']}"
-        lines.append(f"{one['corpus']}, {pair}: {one['difference_percent']:+.4f} points ({ends})")
-    return lines
+        text.append(f"- {one['corpus']}, {pair}: {one['difference_percent']:+.4f} points ({ends})")
+    return "\n".join(text) + "\n"
 
 
-def to_markdown(result: dict[str, Any]) -> str:
-    """Write a result of :func:`reproduce` as Markdown."""
-    header, cells = _cells(result)
-    lines = [header, ["---"] * len(header), *cells]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    parts = [table, *(f"- {line}" for line in _difference_lines(result))]
-    if result["missing"]:
-        parts.append("Files that were not at hand, by their names below `ROOT`, and their source:")
-        parts += [f"- `{one['file']}`: {one['where']}" for one in result["missing"]]
-    commands = [row for row in result["rows"] if "command" in row]
-    if commands:
-        parts.append("Commands that measure a row, with the corpora and the files above in `ROOT`:")
-        parts += [f"- {row['corpus']}, {row['system']}: `{row['command']}`" for row in commands]
-    return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace("|\n- ", "|\n\n- ") + "\n"
+def _values(values: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{value:.2f} %" if name == "eer_percent" else f"{value:.4f} ({name[-4:]})"
+        for name, value in values.items()
+    ) or "-"  # fmt: skip
+
+
+def notes(result: dict[str, Any]) -> str:
+    """Say in Markdown what is missing, and in lines that can be copied how to measure a row."""
+    sections = {
+        "Not at hand, by the name below `ROOT`, and where to get it:": [
+            f"`{one['file']}`: {one['where']}" for one in result["missing"]
+        ],
+        "To measure a row, with its corpus and the files above in `ROOT`:": [
+            f"{row['corpus']}, {row['system']}:\n\n      {row['command']}\n"
+            for row in result["rows"] if "command" in row
+        ],
+        "Could not be downloaded:": [
+            f"`{name}`: {reason}" for name, reason in result["unreachable"].items()
+        ],
+    }  # fmt: skip
+    return "\n".join(
+        "\n".join([title, "", *(f"- {line}" for line in lines), ""])
+        for title, lines in sections.items() if lines
+    )  # fmt: skip
 
 
 def render(result: dict[str, Any]) -> RenderableType:
     """Lay a result of :func:`reproduce` out as a table for people."""
-    header, cells = _cells(result)
-    table = Table(title="Reproduction table", show_lines=True)
-    for name in header:
-        table.add_column(name, justify="right" if name == "EER %" else "left")
-    for line in cells:
-        table.add_row(*line, style="red" if "DIFFERS" in line[-1] else "")
-    return Group(table, *map(Text, _difference_lines(result)))
+    return Markdown(table(result))
 
 
-def notes(result: dict[str, Any]) -> str:
-    """Say what is missing and how to measure a row, in lines that can be copied whole."""
-    sections = {
-        "Not at hand, by the name below ROOT, and where to get it:": [
-            f"{one['file']}: {one['where']}" for one in result["missing"]
-        ],
-        "To measure a row, with its corpus in ROOT:": [
-            f"{row['corpus']}, {row['system']}:\n    {row['command']}"
-            for row in result["rows"] if "command" in row
-        ],
-        "Could not be downloaded:": [
-            f"{name}: {reason}" for name, reason in result["unreachable"].items()
-        ],
-    }  # fmt: skip
-    return "\n".join(
-        "\n".join(["", title, *(f"- {line}" for line in lines)])
-        for title, lines in sections.items() if lines
-    )  # fmt: skip
+def to_markdown(result: dict[str, Any]) -> str:
+    """Write a result of :func:`reproduce` as Markdown."""
+    return f"{table(result)}\n{notes(result)}"
 
 
 def succeeded(result: dict[str, Any]) -> bool:
