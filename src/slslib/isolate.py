@@ -146,7 +146,7 @@ def _audits(
             code = process.wait()
         finally:
             _stop(process)
-        if done == len(names):
+        if done >= len(names):
             return
         problem = (
             f"{names[done]}: the decoder crashed on it (exit status {code}); the file is damaged "
@@ -175,8 +175,8 @@ def _start(*arguments: str, stdin: int | IO[str] = subprocess.DEVNULL) -> subpro
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.communicate()
+    with process:  # closes the pipe and waits
+        process.kill()
 
 
 def _receive(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,25 +40,23 @@ class Report:
 
     Attributes:
         name: The corpus, its partitions or the folder.
-        protocol_sha256: Of each protocol, by partition.
         n_trials: Files that should be there.
         n_sound: Files that can be used.
-        missing: Names of which no file is there.
-        unusable: Why each of the other unusable files is so, by name.
+        unusable: Why each file that is there and cannot be used is so, by name.
         rates, channels, formats, decoders, md5: Number of files by value.
         other_rate, multichannel: Names of files that are resampled or mixed down.
         over_range: By name of each over-range file, its peak and number of over-range samples
             (``None`` where the decoder wraps them).
         duplicates: Groups of names whose decoded samples are equal.
-        extra: Audio files in the corpus's folders that no protocol names.
         seconds: ``min``, ``median``, ``max`` and ``total`` duration (absent if nothing decoded).
+        missing: Names of which no file is there.
+        extra: Audio files in the corpus's folders that no protocol names.
+        protocol_sha256: Of each protocol, by partition.
     """
 
     name: str
-    protocol_sha256: dict[str, str]
     n_trials: int
     n_sound: int
-    missing: list[str]
     unusable: dict[str, str]
     rates: dict[int, int]
     channels: dict[int, int]
@@ -69,8 +67,10 @@ class Report:
     multichannel: list[str]
     over_range: dict[str, dict[str, float | None]]
     duplicates: list[list[str]]
-    extra: list[str]
     seconds: dict[str, float]
+    missing: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    protocol_sha256: dict[str, str] = field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
@@ -99,19 +99,29 @@ def verify_corpus(
     if isinstance(corpora, Corpus):
         corpora = [corpora]
     files: dict[str, Path] = {}
+    missing: list[str] = []
     refused: dict[str, str] = {}
     for corpus in corpora:
         for utterance in corpus.trials["utterance"]:
             try:
                 files[utterance] = corpus.audio_path(utterance)
             except AudioError as error:
-                refused[utterance] = str(error) if _is_there(corpus, utterance) else ""
+                if _is_there(corpus, utterance):
+                    refused[utterance] = str(error)
+                else:
+                    missing.append(utterance)
     named = {path.absolute() for path in files.values()}
     folders = dict.fromkeys(folder for corpus in corpora for folder in corpus.audio_dirs)
-    extra = [str(path) for f in folders for path in _audio_files(f) if path.absolute() not in named]
     name = ", ".join(f"{corpus.name}:{corpus.partition}" for corpus in corpora)
-    hashes = {corpus.partition: corpus.protocol_sha256 for corpus in corpora}
-    return _verify(name, hashes, files, refused, extra, jobs, progress, allow_silence)
+    report = _verify(name, files, jobs, progress, allow_silence)
+    return replace(
+        report,
+        n_trials=len(files) + len(missing) + len(refused),
+        unusable=refused | report.unusable,
+        missing=missing,
+        extra=[str(p) for f in folders for p in _audio_files(f) if p.absolute() not in named],
+        protocol_sha256={corpus.partition: corpus.protocol_sha256 for corpus in corpora},
+    )
 
 
 def verify_folder(
@@ -128,7 +138,7 @@ def verify_folder(
     files = {path.relative_to(root).as_posix(): path for path in _audio_files(root)}
     if not files:
         raise AudioError(f"{root}: holds no audio file ({', '.join(AUDIO_SUFFIXES)}).")
-    return _verify(str(root), {}, files, {}, [], jobs, progress, allow_silence)
+    return _verify(str(root), files, jobs, progress, allow_silence)
 
 
 def verify_any(
@@ -193,7 +203,8 @@ def render(report: Report) -> Table:
     row("channels", _counts(report.channels))
     row("resampled to 16 kHz", _some(report.other_rate))
     row("mixed down", _some(report.multichannel))
-    row("over-range", _some(_over_range_names(report.over_range)))
+    over_range = [f"{name} (peak {x['peak']:.2f})" for name, x in report.over_range.items()]
+    row("over-range", _some(over_range))
     row("same audio", _some([" = ".join(names) for names in report.duplicates]))
     row("not in the protocol", _some(report.extra))
     if report.seconds:
@@ -206,32 +217,22 @@ def render(report: Report) -> Table:
 
 
 def _verify(
-    name: str,
-    hashes: dict[str, str],
-    files: dict[str, Path],
-    refused: dict[str, str],
-    extra: list[str],
-    jobs: int | None,
-    progress: bool,
-    allow_silence: bool,
+    name: str, files: dict[str, Path], jobs: int | None, progress: bool, allow_silence: bool
 ) -> Report:
     audits = _audits(list(files.values()), jobs, allow_silence)
     bar = tqdm(audits, total=len(files), unit="file", desc="verify", disable=not progress)
     found = dict(zip(files, bar, strict=True))
     decoded = {utterance: a for utterance, a in found.items() if a.frames}
-    by_content: dict[str, list[str]] = {}
+    by_content = defaultdict(list)
     for utterance, a in decoded.items():
-        if a.content:
-            by_content.setdefault(a.content, []).append(utterance)
+        by_content[a.content].append(utterance)
+    by_content.pop("", None)  # of what was not decoded to its end
     seconds = [a.seconds for a in decoded.values()]
     return Report(
         name=name,
-        protocol_sha256=hashes,
-        n_trials=len(files) + len(refused),
+        n_trials=len(files),
         n_sound=sum(a.problem is None for a in found.values()),
-        missing=[u for u, why in refused.items() if not why],
-        unusable={u: why for u, why in refused.items() if why}
-        | {u: a.problem for u, a in found.items() if a.problem is not None},
+        unusable={u: a.problem for u, a in found.items() if a.problem is not None},
         rates=_tally(a.rate for a in decoded.values()),
         channels=_tally(a.channels for a in decoded.values()),
         formats=_tally(f"{a.format}/{a.subtype}" for a in decoded.values()),
@@ -245,7 +246,6 @@ def _verify(
             if a.over_range != 0 and a.problem is None
         },
         duplicates=[names for names in by_content.values() if len(names) > 1],
-        extra=extra,
         seconds={
             "min": min(seconds),
             "median": statistics.median(seconds),
@@ -294,7 +294,3 @@ def _some(names: Sequence[str]) -> str:
         return "0"
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     return f"{len(names):,} ({shown})"
-
-
-def _over_range_names(over_range: dict[str, dict[str, float | None]]) -> list[str]:
-    return [f"{name} (peak {entry['peak']:.2f})" for name, entry in over_range.items()]
