@@ -21,9 +21,9 @@ from tiny import recipe
 from torch.nn import functional as F
 
 from slslib import recipes
-from slslib.checkpoints import read_safetensors
+from slslib.checkpoints import read_safetensors, save_safetensors
 from slslib.detector import Detector
-from slslib.errors import ConfigError, ProtocolError, SlslibError, TrainingError
+from slslib.errors import CheckpointError, ConfigError, ProtocolError, SlslibError, TrainingError
 from slslib.files import sha256
 from slslib.train import Position, _advance, build_detector, train, weighted_nll
 
@@ -238,6 +238,29 @@ def test_a_resume_without_a_state_wants_the_same_initial_weights(finished, corpo
         train(config, run, data_root=corpora, resume=True, progress=False)
     shutil.copy(finished[1], initial)
     train(config, run, data_root=corpora, resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "shape"), [("model.head.hidden.weight", (4, 4)), ("adam.exp_avg.head.gate.bias", 2)]
+)
+def test_a_state_that_does_not_fit_is_named(corpora, tmp_path, tensor, shape):
+    with pytest.raises(TrainingError):
+        train(recipe(), tmp_path, data_root=corpora, progress=False, max_steps=1)
+    state = tmp_path / "state.safetensors"
+    tensors, about = read_safetensors(state)
+    assert tensor in tensors
+    save_safetensors(state, tensors | {tensor: torch.zeros(shape)}, about)
+    name = tensor.removeprefix("model.").removeprefix("adam.exp_avg.")
+    with pytest.raises(CheckpointError, match=rf"state\.safetensors does not fit .*{name}"):
+        train(recipe(), tmp_path, data_root=corpora, resume=True, progress=False)
+
+
+def test_no_step_is_taken_beyond_those_allowed(finished, corpora, tmp_path):
+    with pytest.raises(TrainingError, match="stopped by 3 steps in epoch 1, step 0"):
+        train(recipe(), tmp_path, data_root=corpora, progress=False, keep="all", max_steps=3)
+    assert len(log(tmp_path)) == 1
+    train(recipe(), tmp_path, data_root=corpora, progress=False, keep="all", resume=True)
+    assert_same_run(finished[0], tmp_path)
 
 
 def test_a_resume_of_a_damaged_description_names_it(corpora, tmp_path):

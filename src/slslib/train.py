@@ -18,8 +18,6 @@ the loss, so the step is that of one process; on CUDA the BatchNorm statistics a
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import platform
@@ -29,16 +27,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slslib import __version__, metrics, processes
+from slslib import metrics, processes
 from slslib.checkpoints import (
     checkpoint_file,
     read_safetensors,
@@ -46,9 +46,9 @@ from slslib.checkpoints import (
     save_safetensors,
     write_text,
 )
-from slslib.data import Clip, TrialDataset, epoch_batches, load_batches, stack
-from slslib.detector import Detector, DetectorConfig, load_backbone
-from slslib.errors import ConfigError, TrainingError
+from slslib.data import Clip, TrialDataset, cut, epoch_batches, load_batches, stack
+from slslib.detector import Detector, DetectorConfig, load_backbone, load_state
+from slslib.errors import CheckpointError, ConfigError, TrainingError
 from slslib.files import sha256
 from slslib.protocols import Corpus, open_corpus
 from slslib.recipes import TrainConfig
@@ -87,6 +87,7 @@ class Run:
     workers: int
     progress: bool
     position: Position
+    steps_left: float = math.inf  # that this call may take
     stop: list[int] = field(default_factory=list)  # signals received
 
 
@@ -131,18 +132,17 @@ def train(
         raise ConfigError(f"save_steps {save_steps} and max_steps {max_steps} must be at least 1")
     accelerator = processes.start(config.precision, cpu=cpu)
     run = _set_up(config, out, accelerator, data_root, resume, workers, progress)
+    if max_steps is not None:
+        run.steps_left = max_steps
     if accelerator.is_main_process and run.position.history:
         _write_reports(run)  # a kill may have come between the state and these
-    log = _TensorBoard(out) if tensorboard and accelerator.is_main_process else None
+    events = _event_writer(out) if tensorboard and accelerator.is_main_process else None
     # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
     cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
     with _signals(run.stop), cudnn:
-        steps_left = max_steps if max_steps is not None else sys.maxsize
-        while not run.position.finished(config):
-            steps_left -= _train_epoch(run, save_steps, steps_left)
-            if run.position.step:  # stopped within the epoch
-                break
-            _finish_epoch(run, keep, log)
+        while not run.position.finished(config) and not _told_to_stop(run):
+            if _train_epoch(run, save_steps):
+                _finish_epoch(run, keep, events)
     if not run.position.finished(config):
         _save_state(run)
         run.accelerator.wait_for_everyone()  # a process that exits takes the others with it
@@ -169,29 +169,22 @@ def _set_up(
     dev_corpus = _labelled(open_corpus(config.dev, data_root), 2) if config.dev else None
     state = out / "state.safetensors"
     data = _describe(train_corpus, dev_corpus)
-    started: dict[str, Any] = {}
+    position = Position()
     if resume:
-        started = _check_same(config, out, data)
+        dimensions, began_with = _check_same(config, out, data)
     elif (out / "config.json").exists():
         raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
-    if state.is_file() and "detector" in started:  # the state has all weights
-        detector = Detector.from_config(
-            started["detector"], attention=config.attention, where=out / "config.json"
-        ).to_empty(device="cpu")
-        detector.backbone.checkpointing = config.checkpointing
-        detector.backbone.freeze(config.freeze)
+    if resume and state.is_file():
+        detector, optimizer, position = _load_state(state, config, dimensions)
     else:
         initial_sha256 = _initial_sha256(config)
-        if started.get("initial_sha256", initial_sha256) != initial_sha256:
+        if resume and began_with != initial_sha256:
             raise TrainingError(
                 f"cannot resume {out}: {config.init or config.backbone} is not the file it began "
                 "with; bring that one back or start a new run"
             )
         detector = build_detector(config)
-    optimizer = build_optimizer(detector, config)
-    position = Position()
-    if resume and state.is_file():
-        position = _load_state(state, detector, optimizer)
+        optimizer = build_optimizer(detector, config)
     accelerator.wait_for_everyone()  # every process has looked for config.json by now
     if accelerator.is_main_process and not resume:
         try:
@@ -203,21 +196,18 @@ def _set_up(
             "detector": asdict(detector.config),
             "initial_sha256": initial_sha256,
             "data": data,
+            **processes.about(accelerator),
+            "python": platform.python_version(),
         }
-        write_text(out / "config.json", json.dumps(about | _versions(accelerator), indent=1) + "\n")
+        write_text(out / "config.json", json.dumps(about, indent=1) + "\n")
     model: nn.Module = detector
     if world > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model, optimizer = accelerator.prepare(model, optimizer)
-
-    def dataset(corpus: Corpus, augment: bool, crop: Any) -> TrialDataset:
-        algo = config.rawboost if augment else 0
-        return TrialDataset(
-            corpus, n_samples=config.n_samples, algo=algo, crop=crop, seed=config.seed
-        )
-
-    train_set = dataset(train_corpus, True, config.crop)
-    dev_set = dataset(dev_corpus, config.augment_dev, "first") if dev_corpus else None
+    dataset = partial(TrialDataset, n_samples=config.n_samples, seed=config.seed)
+    train_set = dataset(train_corpus, algo=config.rawboost, crop=config.crop)
+    dev_algo = config.rawboost if config.augment_dev else 0
+    dev_set = dataset(dev_corpus, algo=dev_algo) if dev_corpus else None
     progress = progress and accelerator.is_main_process
     return Run(
         config, out, accelerator, detector, model, optimizer, train_set, dev_set, workers,
@@ -227,11 +217,10 @@ def _set_up(
 
 def _initial_sha256(config: TrainConfig) -> str | None:
     """Hash the file of initial weights; None where they are random."""
-    if config.init:
-        return sha256(checkpoint_file(resolve(config.init)))
-    if config.backbone == "random":
+    if config.init is None and config.backbone == "random":
         return None
-    return sha256(checkpoint_file(resolve(config.backbone, "backbone")))
+    path = resolve(config.init) if config.init else resolve(config.backbone, "backbone")
+    return sha256(checkpoint_file(path))
 
 
 def build_detector(config: TrainConfig) -> Detector:
@@ -242,12 +231,10 @@ def build_detector(config: TrainConfig) -> Detector:
         ConfigError: If the detector to go on from is made for other clips or another head.
     """
     before = Detector.load(config.init) if config.init else None
-    backbone, dimensions = None, config.dimensions
-    if before is not None:
-        dimensions = before.config.backbone
-    elif config.backbone != "random":
+    backbone = before.backbone if before is not None else None
+    if before is None and config.backbone != "random":
         backbone = load_backbone(config.backbone)
-        dimensions = backbone.config
+    dimensions = backbone.config if backbone is not None else config.dimensions
     shape = DetectorConfig(dimensions, config.hidden_width, config.n_samples)
     if before is not None and before.config != shape:
         raise ConfigError(
@@ -272,8 +259,8 @@ def build_optimizer(detector: Detector, config: TrainConfig) -> torch.optim.Opti
     return torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def _train_epoch(run: Run, save_steps: int, steps_left: int) -> int:
-    """Train to the end of the epoch, or until told to stop; return the steps done."""
+def _train_epoch(run: Run, save_steps: int) -> bool:
+    """Train to the end of the epoch and return True, or False if told to stop within it."""
     config, at, accelerator = run.config, run.position, run.accelerator
     run.train.epoch = at.epoch
     batches = epoch_batches(len(run.train), config.batch_size, seed=config.seed, epoch=at.epoch)
@@ -281,34 +268,33 @@ def _train_epoch(run: Run, save_steps: int, steps_left: int) -> int:
     first = accelerator.process_index * share
     mine = [batch[first : first + share] for batch in batches[at.step :]]
     class_weights = torch.tensor(config.class_weights, device=accelerator.device)
-    bar = _bar(run, f"epoch {at.epoch}", len(batches), at.step)
     run.model.train()
-    done = 0
-    for clips in load_batches(run.train, mine, workers=run.workers):
-        _set_learning_rate(run, at.epoch * len(batches) + at.step)
-        reported = train_step(run.model, run.optimizer, clips, class_weights, accelerator)
-        if not math.isfinite(reported):
-            names = ", ".join(clip.utterance for clip in clips)
-            raise TrainingError(
-                f"the loss is {reported} in epoch {at.epoch}, step {at.step} (utterances {names}); "
-                f"nothing was saved of this step, the last good state is in {run.out}: lower the "
-                "learning rate or use --precision no"
-            )
-        at.loss_sum += reported * config.batch_size
-        at.n_clips += config.batch_size
-        at.step += 1
-        done += 1
-        bar.update()
-        bar.set_postfix(loss=f"{at.loss_sum / at.n_clips:.4g}", refresh=False)
-        if at.step < len(batches):
-            if _told_to_stop(run) or done >= steps_left:
-                bar.close()
-                return done
-            if at.step % save_steps == 0:
-                _save_state(run)
-    bar.close()
-    at.step = 0
-    return done
+    with processes.bar(
+        total=len(batches), initial=at.step, desc=f"epoch {at.epoch}", unit="batch", leave=False,
+        show=run.progress,
+    ) as bar:  # fmt: skip
+        for clips in load_batches(run.train, mine, workers=run.workers):
+            _set_learning_rate(run, at.epoch * len(batches) + at.step)
+            reported = train_step(run.model, run.optimizer, clips, class_weights, accelerator)
+            if not math.isfinite(reported):
+                names = ", ".join(clip.utterance for clip in clips)
+                raise TrainingError(
+                    f"the loss is {reported} in epoch {at.epoch}, step {at.step} (utterances "
+                    f"{names}); nothing was saved of this step, the last good state is in "
+                    f"{run.out}: lower the learning rate or use --precision no"
+                )
+            at.loss_sum += reported * config.batch_size
+            at.n_clips += config.batch_size
+            at.step += 1
+            run.steps_left -= 1
+            bar.update()
+            bar.set_postfix(loss=f"{at.loss_sum / at.n_clips:.4g}", refresh=False)
+            if at.step < len(batches):
+                if _told_to_stop(run):
+                    return False
+                if at.step % save_steps == 0:
+                    _save_state(run)
+    return True
 
 
 def train_step(
@@ -343,7 +329,7 @@ def weighted_nll(
     return loss, float(accelerator.reduce(loss.detach(), "mean"))
 
 
-def _finish_epoch(run: Run, keep: str, log: _TensorBoard | None) -> None:
+def _finish_epoch(run: Run, keep: str, events: Any) -> None:
     """Validate, decide, write the epoch's checkpoint, the log and the state."""
     at, config = run.position, run.config
     row: dict[str, Any] = {"epoch": at.epoch, "train_loss": at.loss_sum / at.n_clips}
@@ -351,28 +337,26 @@ def _finish_epoch(run: Run, keep: str, log: _TensorBoard | None) -> None:
         row |= validate(run)
     row["lr"] = run.optimizer.param_groups[0]["lr"]
     _check_weights(run)
-    if not run.accelerator.is_main_process:
-        _advance(at, row, config)
-        run.accelerator.wait_for_everyone()
-        return
+    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
     row["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    previous = at.best_epoch
-    epoch = at.epoch
+    epoch, previous = at.epoch, at.best_epoch
     _advance(at, row, config)
-    if at.best_epoch == epoch or keep == "all":
-        metadata = {"recipe": config.recipe, "seed": config.seed, **row}
-        run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
-    _save_state(run)
-    _write_reports(run)
-    if keep == "best" and previous not in (-1, at.best_epoch):
-        (run.out / f"epoch_{previous}.safetensors").unlink(missing_ok=True)
-    if log:
-        log.add(row)
-    if run.progress:
-        numbers = {k: v for k, v in row.items() if isinstance(v, float) and k != "lr"}
-        text = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-        star = " (best)" if at.best_epoch == epoch else ""
-        tqdm.write(f"epoch {epoch}: {text}{star}", file=sys.stderr)
+    if run.accelerator.is_main_process:
+        if at.best_epoch == epoch or keep == "all":
+            metadata = {"recipe": config.recipe, "seed": config.seed, **row}
+            run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
+        _save_state(run)
+        _write_reports(run)
+        if keep == "best" and previous != at.best_epoch:
+            (run.out / f"epoch_{previous}.safetensors").unlink(missing_ok=True)
+        if events:
+            for name, value in numbers.items():
+                events.add_scalar(name, value, epoch)
+            events.flush()
+        if run.progress:
+            text = ", ".join(f"{name} {v:.4g}" for name, v in numbers.items() if name != "lr")
+            star = " (best)" if at.best_epoch == epoch else ""
+            tqdm.write(f"epoch {epoch}: {text}{star}", file=sys.stderr)
     run.accelerator.wait_for_everyone()
 
 
@@ -391,39 +375,28 @@ def validate(run: Run) -> dict[str, float]:
     accelerator, config = run.accelerator, run.config
     run.dev.epoch = run.position.epoch
     run.model.eval()
-    rank, world, size = accelerator.process_index, accelerator.num_processes, config.batch_size
-    batches = [list(range(i, min(i + size, len(run.dev)))) for i in range(0, len(run.dev), size)]
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = cut(range(len(run.dev)), config.batch_size)[rank::world]
     class_weights = torch.tensor(config.class_weights, device=accelerator.device)
-    log_probs, labels, losses = [], [], []
-    bar = _bar(run, "validate", math.ceil(len(batches) / world))
-    for clips in load_batches(run.dev, batches[rank::world], workers=run.workers):
-        waveforms, truth = (t.to(accelerator.device) for t in stack(clips))
-        # The unwrapped module: processes may hold different numbers of batches.
-        with accelerator.autocast():
-            out = run.detector(waveforms).float()
-        weights = class_weights[truth]
-        nll = -(weights * out.gather(1, truth[:, None])[:, 0]).sum() / weights.sum()
-        losses.append(nll * len(truth))
-        log_probs.append(out)
-        labels.append(truth)
-        bar.update()
-    bar.close()
-    device = accelerator.device
-    gathered = [
-        accelerator.gather(accelerator.pad_across_processes(t, pad_index=-1))
-        for t in (
-            torch.cat(log_probs) if log_probs else torch.zeros(0, 2, device=device),
-            torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long, device=device),
-        )
-    ]
-    out, truth = (t.cpu() for t in gathered)
-    out, truth = out[truth >= 0], truth[truth >= 0]
-    zero = torch.zeros((), device=device)
-    total = float(accelerator.reduce(torch.stack(losses).sum() if losses else zero, "sum"))
+    done: list[tuple[Tensor, Tensor, Tensor]] = []  # of each batch: loss, outputs, labels
+    with processes.bar(
+        total=len(batches), desc="validate", unit="batch", leave=False, show=run.progress
+    ) as bar:
+        for clips in load_batches(run.dev, batches, workers=run.workers):
+            waveforms, truth = (t.to(accelerator.device) for t in stack(clips))
+            # The unwrapped module: processes may hold different numbers of batches.
+            with accelerator.autocast():
+                out = run.detector(waveforms).float()
+            weights = class_weights[truth]
+            nll = -(weights * out.gather(1, truth[:, None])[:, 0]).sum() / weights.sum()
+            done.append(((nll * len(truth)).cpu(), out.cpu(), truth.cpu()))
+            bar.update()
+    losses, outputs, labels = zip(*gather_object(done), strict=True)
+    out, truth = torch.cat(outputs), torch.cat(labels)
     llr = (out[:, 1].double() - out[:, 0].double()).numpy()
     result = metrics.eer(llr[truth.numpy() == 1], llr[truth.numpy() == 0])
     return {
-        "dev_loss": total / len(truth),
+        "dev_loss": float(torch.stack(losses).sum()) / len(truth),
         "dev_accuracy": float((out.argmax(1) == truth).double().mean()),
         "dev_eer_percent": 100 * result.value,
         "dev_eer_threshold": result.threshold,
@@ -431,10 +404,9 @@ def validate(run: Run) -> dict[str, float]:
 
 
 def _set_learning_rate(run: Run, step: int) -> None:
-    config = run.config
-    rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    rise = min(1.0, (step + 1) / max(1, run.config.warmup_steps))
     for group in run.optimizer.param_groups:
-        group["lr"] = config.lr * rise
+        group["lr"] = run.config.lr * rise
 
 
 def _check_weights(run: Run) -> None:
@@ -447,21 +419,19 @@ def _check_weights(run: Run) -> None:
 
 
 def _labelled(corpus: Corpus, at_least: int) -> Corpus:
-    labels = corpus.trials["label"].to_numpy()
-    if (labels < 0).any():
-        raise ConfigError(f"{corpus.name} has trials without a label; it cannot be trained on")
-    if len(np.unique(labels)) < 2 or len(labels) < at_least:
+    labels = set(corpus.trials["label"])
+    if labels != {0, 1} or len(corpus) < at_least:
         raise ConfigError(
-            f"{corpus.name}:{corpus.partition} has {len(labels)} trials of "
-            f"{len(np.unique(labels))} class(es); both and at least {at_least} trials are needed"
+            f"{corpus.name}:{corpus.partition} has {len(corpus)} trials, of labels "
+            f"{sorted(labels)}; at least {at_least} trials are needed, each spoof (0) or bona fide "
+            "(1), and both of them"
         )
     return corpus
 
 
 def _told_to_stop(run: Run) -> bool:
-    if run.accelerator.num_processes == 1:
-        return bool(run.stop)
-    told = torch.tensor(len(run.stop), device=run.accelerator.device)
+    """Tell, the same to every process, whether a signal came to one or no step is left."""
+    told = torch.tensor(len(run.stop) + (run.steps_left <= 0), device=run.accelerator.device)
     return bool(run.accelerator.reduce(told, "sum"))
 
 
@@ -470,70 +440,88 @@ def _save_state(run: Run) -> None:
     if not run.accelerator.is_main_process:
         return
     tensors = {f"model.{k}": v for k, v in run.detector.state_dict().items()}
-    names = {id(p): name for name, p in run.detector.named_parameters()}
-    for group in run.optimizer.param_groups:
-        for parameter in group["params"]:
-            for key, value in run.optimizer.state.get(parameter, {}).items():
-                tensors[f"adam.{key}.{names[id(parameter)]}"] = torch.as_tensor(value)
+    for name, parameter in run.detector.named_parameters():
+        for key, value in run.optimizer.state.get(parameter, {}).items():
+            tensors[f"adam.{key}.{name}"] = torch.as_tensor(value)
     about = {"position": asdict(run.position)}
     save_safetensors(run.out / "state.safetensors", tensors, about)
 
 
-def _load_state(path: Path, detector: Detector, optimizer: torch.optim.Optimizer) -> Position:
+def _load_state(
+    path: Path, config: TrainConfig, dimensions: dict[str, Any]
+) -> tuple[Detector, torch.optim.Optimizer, Position]:
+    """Read what :func:`_save_state` wrote; the initial weights are not needed."""
     tensors, about = read_safetensors(path)
     prefix = "model."
-    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    detector.load_state_dict(weights)
+    # Copies, in torch's own memory, which is aligned: see slslib.data.stack.
+    weights = {
+        k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)
+    }
+    detector = Detector.from_config(
+        dimensions, attention=config.attention, where=path.with_name("config.json")
+    )
+    load_state(detector, weights, path)
+    detector.backbone.checkpointing = config.checkpointing
+    detector.backbone.freeze(config.freeze)
+    optimizer = build_optimizer(detector, config)
     for name, parameter in detector.named_parameters():
-        state = {
+        shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        moments = {
             key: tensors[full].clone()
-            for key in ("step", "exp_avg", "exp_avg_sq")
+            for key in shapes
             if (full := f"adam.{key}.{name}") in tensors
         }
-        if state:
-            optimizer.state[parameter] = state
+        if moments and {key: tensor.shape for key, tensor in moments.items()} != shapes:
+            raise CheckpointError(
+                f"{path} does not fit the model: Adam's moments of {name!r} have other shapes"
+            )
+        if moments:
+            optimizer.state[parameter] = moments
     try:
-        return Position(**about["position"])
+        return detector, optimizer, Position(**about["position"])
     except (KeyError, TypeError) as error:
         raise TrainingError(f"{path} holds no training position: {error}") from error
 
 
-def _check_same(config: TrainConfig, out: Path, data: list[dict[str, Any]]) -> dict[str, Any]:
-    """Refuse to resume with other settings or data than the run began with; return its record."""
+def _check_same(
+    config: TrainConfig, out: Path, data: list[dict[str, Any]]
+) -> tuple[dict[str, Any], str | None]:
+    """Refuse to resume with other settings or data than the run began with.
+
+    Returns:
+        Its detector's dimensions and the SHA-256 of its initial weights.
+    """
     path = out / "config.json"
     try:
         about = json.loads(path.read_text())
-        before = TrainConfig(**about["config"])
+        then, data_then = asdict(TrainConfig(**about["config"])), about["data"]
+        weights = about["detector"], about["initial_sha256"]
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise TrainingError(f"cannot resume {out}: {path} is not usable ({error})") from error
-    now, then = asdict(config), asdict(before)
+    now = asdict(config)
     changed = [f"{k} {then[k]!r} -> {now[k]!r}" for k in now if now[k] != then[k]]
     if changed:
         raise TrainingError(
             f"cannot resume {out} with other settings: {'; '.join(changed)}; "
             "resume with those it began with or start a new run"
         )
-    if about.get("data") != data:
+    if data_then != data:
         raise TrainingError(
             f"cannot resume {out}: the protocols under --data are not those it began with; give "
             "the folder of the first call or start a new run"
         )
-    return about
+    return weights
 
 
 def _write_reports(run: Run) -> None:
-    history, at = run.position.history, run.position
-    columns = list(dict.fromkeys(key for row in history for key in row))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
+    at = run.position
     best = {
         "file": f"epoch_{at.best_epoch}.safetensors",
         "epoch": at.best_epoch,
         run.config.monitor: at.best_value,
     }
-    texts = {"log.csv": table.getvalue(), "best.json": json.dumps(best, indent=1) + "\n"}
+    log = pd.DataFrame(at.history).to_csv(index=False, lineterminator="\n")
+    texts = {"log.csv": log, "best.json": json.dumps(best, indent=1) + "\n"}
     for name, text in texts.items():
         path = run.out / name
         if not path.exists() or path.read_text() != text:
@@ -552,23 +540,6 @@ def _describe(*corpora: Corpus | None) -> list[dict[str, Any]]:
         for c in corpora
         if c is not None
     ]
-
-
-def _versions(accelerator: Accelerator) -> dict[str, Any]:
-    return {
-        "slslib": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": processes.device_name(accelerator),
-        "processes": accelerator.num_processes,
-    }
-
-
-def _bar(run: Run, what: str, total: int, initial: int = 0) -> Any:
-    return tqdm(
-        total=total, initial=initial, desc=what, unit="batch", disable=not run.progress,
-        leave=False, mininterval=0.5 if sys.stderr.isatty() else 30,
-    )  # fmt: skip
 
 
 @contextmanager
@@ -590,18 +561,9 @@ def _signals(received: list[int]) -> Iterator[None]:
             signal.signal(number, old)
 
 
-class _TensorBoard:
-    """Event files of the numbers in the log."""
-
-    def __init__(self, out: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError("--tensorboard needs `pip install tensorboard`") from error
-        self.writer = SummaryWriter(str(out / "tensorboard"))
-
-    def add(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if isinstance(value, float):
-                self.writer.add_scalar(name, value, row["epoch"])
-        self.writer.flush()
+def _event_writer(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("--tensorboard needs `pip install tensorboard`") from error
+    return SummaryWriter(str(out / "tensorboard"))
