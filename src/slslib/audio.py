@@ -191,22 +191,21 @@ def windows(
     if n_samples < 1 or hop < 1:
         raise ConfigError(f"n_samples is {n_samples} and hop {hop}; both must be positive")
     source = _Source(FileAudit(os.fspath(path)))
-    kept = np.zeros(0, np.float32)
-    base, total, start, covered, audible = 0, 0, 0, 0, False  # `kept` begins at sample `base`
+    kept = np.zeros(0, np.float32)  # the end of the `total` samples so far
+    total, start, covered, audible = 0, 0, 0, False
     for block in source.resampled():
         kept = np.concatenate([kept, block])
         total += len(block)
         audible = audible or bool(block.any())
         while start + n_samples <= total:
-            yield start / SAMPLE_RATE, kept[start - base : start - base + n_samples].copy()
+            yield start / SAMPLE_RATE, kept[start - total :][:n_samples].copy()
             covered = start + n_samples
             start += hop
-        keep_from = max(base, min(start, total - n_samples))  # for the window that ends the file
-        kept, base = kept[keep_from - base :], keep_from
+        kept = kept[-max(total - start, n_samples) :]  # for the window that ends the file
     source.check_audible(total, audible, allow_silence)
     if total > covered:
-        start = max(0, total - n_samples)
-        yield start / SAMPLE_RATE, fix_length(kept[start - base :], n_samples).copy()
+        last = fix_length(kept[-n_samples:], n_samples)
+        yield max(0, total - n_samples) / SAMPLE_RATE, last.copy()
 
 
 def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:

@@ -85,7 +85,7 @@ def _inspect(path: Path, f: BinaryIO, size: int) -> tuple[Format, FlacInfo | Non
     start = f.read(42)
     if start[:4] == b"fLaC":
         if len(start) < 42 or start[4] & 0x7F or start[5:8] != b"\0\0\x22":
-            raise AudioError(f"{path}: its FLAC header is damaged; fetch or make it again.")
+            raise AudioError(f"{path}: its FLAC header is damaged; {_AGAIN}.")
         packed = int.from_bytes(start[18:26], "big")
         info = FlacInfo(
             samplerate=packed >> 44,
@@ -113,16 +113,14 @@ def _inspect(path: Path, f: BinaryIO, size: int) -> tuple[Format, FlacInfo | Non
 
 def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str | None:
     """Return how the first frame's header contradicts STREAMINFO, or ``None``."""
-    last = False
     for _ in range(_MAX_CHUNKS):
-        if last:
-            break
         f.seek(position)
         block = f.read(4)
         if len(block) < 4:
             return "its FLAC metadata is cut"
-        last = bool(block[0] & 0x80)
         position += 4 + int.from_bytes(block[1:], "big")
+        if block[0] & 0x80:  # the last block of metadata
+            break
     f.seek(position)
     frame = f.read(4)
     if not frame:
@@ -154,12 +152,13 @@ def _wav_contradiction(f: BinaryIO, size: int) -> str | None:
         chunk = f.read(8)
         if len(chunk) < 8:
             break
-        name, length = chunk[:4], struct.unpack(order + "I", chunk[4:])[0]
+        name, length = struct.unpack(order + "4sI", chunk)
         if not all(32 <= byte < 127 for byte in name):
             return f"its header ends at byte {position}, but {size - position} bytes follow"
         if name == b"data" and long_data is not None:
             length = long_data
-        if position + 8 + length > size:
+        end = position + 8 + length
+        if end > size:
             left = size - position - 8
             return f"its header announces {length} bytes of {name.decode()!r}, {left} are there"
         if name == b"ds64" and length >= 16 and head[:4] == b"RF64":
@@ -179,8 +178,8 @@ def _wav_contradiction(f: BinaryIO, size: int) -> str | None:
         elif name == b"data":
             if data is not None:
                 return "it has two data chunks"
-            data, data_end = length, position + 8 + length
-        position += 8 + length + (length & 1)
+            data, data_end = length, end
+        position = end + (length & 1)
     else:
         return f"it has more than {_MAX_CHUNKS} chunks"
     if data is None or not align:
