@@ -10,8 +10,10 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +24,14 @@ from slslib import __version__
 from slslib.errors import ConfigError, SlslibError
 
 _DATA = Path(os.environ.get("SLSLIB_DATA", "."))
+_STYLE = (FlagCreatePairsOff, OmitArgPrefixes)
+_Json = Annotated[bool, tyro.conf.arg(name="json")]
+
+
+def _options(module: str, name: str) -> Any:
+    """Make options of the fields of a dataclass, whose module (and torch) loads only if asked."""
+    load = partial(import_module, f"slslib.{module}")
+    return tyro.conf.arg(constructor_factory=lambda: getattr(load(), name))
 
 
 def verify(
@@ -29,7 +39,7 @@ def verify(
     *,
     data: Path = _DATA,
     jobs: int | None = None,
-    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    json_: _Json = False,
     out: Path | None = None,
 ) -> int:
     """Decode every file of a corpus and report what is missing, damaged or odd.
@@ -60,9 +70,10 @@ def verify(
 class _Train:
     """How a training run is carried out, whatever its recipe."""
 
+    config: Annotated[Any, _options("recipes", "TrainConfig")]
     out: Path
     """Folder of the run."""
-    data: Path = _DATA
+    data_root: Annotated[Path, tyro.conf.arg(name="data")] = _DATA
     """Folder that holds the corpora; default SLSLIB_DATA."""
     resume: bool = False
     """Go on where the run in --out stopped."""
@@ -91,45 +102,39 @@ def train(argv: Sequence[str]) -> int:
             raise ConfigError(f"no recipe {argv[0]!r}; the recipes are {names}")
         print(
             f"usage: slslib train RECIPE --data ROOT --out RUN [--resume] [...]\n\n"
-            f"Train a detector. RECIPE: {names}.\n"
-            + "".join(f"  {n:6} {_first(f)}\n" for n, f in recipes.RECIPES.items())
-            + "\nEvery value of a recipe is an option: `slslib train v1 --help` lists them.\n"
+            f"Train a detector. RECIPE: {names}.\n{_listing(recipes.RECIPES)}\n\n"
+            "Every value of a recipe is an option: `slslib train v1 --help` lists them.\n"
             "Example: slslib train v1 --data ~/corpora --out runs/v1"
         )
         return 0 if argv else 2
-    recipe, *rest = argv
-    config = recipes.RECIPES[recipe]()
-    about = (
-        f"{_first(recipes.RECIPES[recipe])}\n\n"
-        f"Example: slslib train {recipe} --data ~/corpora --out runs/{recipe}"
-    )
-
-    def parse(how: Any, config: Any = config) -> Any:
-        return how, config
-
-    # Real types, not names: torch is imported for this command only.
-    parse.__annotations__ |= {
-        "how": OmitArgPrefixes[_Train],
-        "config": OmitArgPrefixes[recipes.TrainConfig],
-    }
-    how, config = tyro.cli(
-        parse, args=rest, prog=f"slslib train {recipe}", description=about,
-        config=(FlagCreatePairsOff,),
+    name, *rest = argv
+    recipe = recipes.RECIPES[name]
+    how = tyro.cli(
+        partial(_Train, config=recipe()), args=rest, prog=f"slslib train {name}",
+        description=f"{_first(recipe)}\n\n"
+        f"Example: slslib train {name} --data ~/corpora --out runs/{name}",
+        config=_STYLE,
     )  # fmt: skip
-    given = {word.partition("=")[0] for word in rest}
-    if config.init is not None and "--backbone" in given:
-        raise ConfigError(
-            f"--init {config.init} is a whole detector, so --backbone {config.backbone} would not "
-            "be used: give one of them"
-        )
-    best = run(
-        config, how.out, data_root=how.data, resume=how.resume, workers=how.workers,
-        save_steps=how.save_steps, keep=how.keep, cpu=how.cpu, tensorboard=how.tensorboard,
-        max_steps=how.max_steps,
-    )  # fmt: skip
+    _refuse_idle(how.config, rest)
+    best = run(**vars(how))
     if processes.is_main():
         print(best)
     return 0
+
+
+def _refuse_idle(config: Any, argv: Sequence[str]) -> None:
+    """Refuse options of a backbone that is not built, because its weights come from a file."""
+    if config.init is None and config.backbone == "random":
+        return
+    idle = {f"--{name.replace('_', '-')}": v for name, v in asdict(config.dimensions).items()}
+    why = f"--backbone {config.backbone} has its own dimensions"
+    if config.init is not None:
+        idle = {"--backbone": config.backbone, **idle}
+        why = f"--init {config.init} is a whole detector"
+    given = {word.partition("=")[0].replace("_", "-") for word in argv}
+    unused = [f"{flag} {value}" for flag, value in idle.items() if flag in given]
+    if unused:
+        raise ConfigError(f"{why}, so {', '.join(unused)} would not be used: leave one of them out")
 
 
 def score(
@@ -137,15 +142,9 @@ def score(
     checkpoint: str,
     corpus: str,
     out: Path,
+    config: Annotated[Any, _options("score", "ScoreConfig")],
     data: Path = _DATA,
-    score: Literal["llr", "logp"] = "llr",
-    on_error: Literal["stop", "record"] = "stop",
-    batch_size: int = 8,
-    chunk: int = 512,
     workers: int = 0,
-    allow_silence: bool = False,
-    precision: Literal["no", "bf16"] = "no",
-    attention: Literal["eager", "sdpa"] = "eager",
     cpu: bool = False,
 ) -> int:
     """Score every trial of a corpus into a score file; a killed run goes on where it was.
@@ -157,26 +156,15 @@ def score(
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
         corpus: asvspoof2019-la:eval, asvspoof2021-la, asvspoof2021-df, in-the-wild, or a folder.
         out: Score file to write; beside it <out>.json says how it was made.
+        config: Settings that determine the bytes of the score file.
         data: Folder that holds the corpora; default SLSLIB_DATA.
-        score: llr, or logp for the original's log p(bona fide).
-        on_error: stop at an unreadable recording, or record it in <out>.failures.csv and go on.
-        batch_size: Trials per forward pass.
-        chunk: Trials that are written together, and lost together when the run is killed.
         workers: Processes that decode.
-        allow_silence: Score silent and very short recordings too.
-        precision: no, or bf16 for mixed precision.
-        attention: eager (exact) or sdpa (faster).
         cpu: Use the CPU even where there is a GPU.
     """
     from slslib import processes
     from slslib.protocols import open_corpus
-    from slslib.score import ScoreConfig
     from slslib.score import score as run
 
-    config = ScoreConfig(
-        score=score, batch_size=batch_size, chunk=chunk, on_error=on_error,
-        allow_silence=allow_silence, precision=precision, attention=attention,
-    )  # fmt: skip
     made = run(checkpoint, open_corpus(corpus, data), out, config, workers=workers, cpu=cpu)
     if not processes.is_main():
         return 0
@@ -186,10 +174,9 @@ def score(
         f"({decoders}; {made['n_over_range']} over-range, {made['n_converted']} converted)"
     )
     if made["n_failures"]:
-        print(
+        _say(
             f"slslib: {made['n_failures']} recordings could not be read and have no score; "
-            f"{out}.failures.csv names them",
-            file=sys.stderr,
+            f"{out}.failures.csv names them"
         )
     return 1 if made["n_failures"] else 0
 
@@ -212,7 +199,7 @@ def evaluate(
     calibrate: bool = False,
     allow_missing: bool = False,
     seed: int = 0,
-    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    json_: _Json = False,
 ) -> int:
     """Compute EER and friends from a score file and a key.
 
@@ -251,10 +238,8 @@ def evaluate(
     )  # fmt: skip
     if json_:
         for warning in result["warnings"]:
-            print(_paragraph(f"warning: {warning}"), file=sys.stderr)
-        print(json.dumps(result, indent=1))
-    else:
-        _show(render(result))
+            _say(f"warning: {warning}")
+    _print(result, render, json_)
     return 0
 
 
@@ -265,7 +250,7 @@ def reproduce(
     bootstrap: int = 1000,
     seed: int = 0,
     offline: bool = False,
-    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    json_: _Json = False,
 ) -> int:
     """Recompute published results from published score files.
 
@@ -286,13 +271,10 @@ def reproduce(
     from slslib.reproduce import reproduce as run
 
     result = run(data, bootstrap=bootstrap, seed=seed, offline=offline)
-    text = json.dumps(result, indent=1) + "\n"
     if out:
-        _write(out, text)
-    if json_:
-        print(text, end="")
-    else:
-        _show(render(result))
+        _write(out, json.dumps(result, indent=1) + "\n")
+    _print(result, render, json_)
+    if not json_:
         print(f"\n{notes(result)}")
     return 0 if succeeded(result) else 1
 
@@ -348,7 +330,7 @@ def detect(
     checkpoint: str = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth",
     threshold: float | None = None,
     allow_silence: bool = False,
-    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    json_: _Json = False,
     plot: Path | None = None,
     cpu: bool = False,
 ) -> int:
@@ -373,13 +355,10 @@ def detect(
     from slslib.detect import render
 
     result = run(files, checkpoint, threshold=threshold, allow_silence=allow_silence, cpu=cpu)
-    if json_:
-        print(json.dumps(result, indent=1))
-    else:
-        _show(render(result))
+    _print(result, render, json_)
     failed = [one for one in result["files"] if one["error"]]
     for one in failed:
-        print(_paragraph(f"slslib: {one['error']}"), file=sys.stderr)
+        _say(f"slslib: {one['error']}")
     if plot and len(failed) < len(result["files"]):
         from slslib.plots import plot_windows, save
 
@@ -410,7 +389,7 @@ def convert(
     from slslib.convert import convert as run
 
     for note in run(checkpoint, out, n_heads=n_heads, data_parallel=data_parallel):
-        print(_paragraph(f"slslib: {note}"), file=sys.stderr)
+        _say(f"slslib: {note}")
     print(out)
     return 0
 
@@ -424,7 +403,7 @@ def bench(
     repeats: int = 5,
     scoring_only: bool = False,
     cpu: bool = False,
-    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    json_: _Json = False,
 ) -> int:
     """Measure how fast this machine scores and trains, and in what memory.
 
@@ -450,17 +429,15 @@ def bench(
         checkpoint, batch_sizes=batch_size, precisions=precision, attention=attention,
         repeats=repeats, scoring_only=scoring_only, cpu=cpu,
     )  # fmt: skip
-    if json_:
-        print(json.dumps(result, indent=1))
-    else:
-        _show(render(result))
+    _print(result, render, json_)
     failed = [row for row in result["rows"] if "error" in row]
+    remedies = {
+        "score": "use a smaller --batch-size",
+        "train": "leave training out by --scoring-only",
+    }
     for row in failed:
-        remedy = "leave training out by --scoring-only"
-        if row["work"] == "score":
-            remedy = "use a smaller --batch-size"
-        text = f"slslib: {row['work']}, batch {row['batch_size']}, precision {row['precision']}: "
-        print(_paragraph(f"{text}{row['error']}; {remedy}"), file=sys.stderr)
+        what = f"{row['work']}, batch {row['batch_size']}, precision {row['precision']}"
+        _say(f"slslib: {what}: {row['error']}; {remedies[row['work']]}")
     return 1 if failed else 0
 
 
@@ -486,17 +463,11 @@ def minispoof(
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
-    "verify": verify,
-    "train": train,
-    "score": score,
-    "evaluate": evaluate,
-    "reproduce": reproduce,
-    "report": report,
-    "detect": detect,
-    "convert": convert,
-    "bench": bench,
-    "minispoof": minispoof,
-}
+    command.__name__: command
+    for command in (
+        verify, train, score, evaluate, reproduce, report, detect, convert, bench, minispoof,
+    )
+}  # fmt: skip
 
 
 def run(argv: Sequence[str]) -> int:
@@ -512,7 +483,7 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"no command {name!r}; the commands are {', '.join(COMMANDS)}")
     if name == "train":
         return train(rest)
-    return tyro.cli(COMMANDS[name], args=rest, prog=f"slslib {name}", config=(FlagCreatePairsOff,))
+    return tyro.cli(COMMANDS[name], args=rest, prog=f"slslib {name}", config=_STYLE)
 
 
 def main() -> None:
@@ -522,37 +493,34 @@ def main() -> None:
     try:
         status = run(argv)
         sys.stdout.flush()
-    except SlslibError as error:
-        if debug:
-            raise
-        print(_paragraph(f"slslib: {error}"), file=sys.stderr)
-        status = 1
     except BrokenPipeError:  # `slslib ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except KeyboardInterrupt:
-        print("slslib: interrupted", file=sys.stderr)
+        _say("slslib: interrupted")
         status = 130
-    except (MemoryError, OSError, RuntimeError, ValueError) as error:
+    except (SlslibError, MemoryError, OSError, RuntimeError, ValueError) as error:
         if debug:
             raise
-        memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        text = "not enough memory; use a smaller --batch-size" if memory else f"{error} (--debug)"
-        print(_paragraph(f"slslib: {text}"), file=sys.stderr)
+        text = str(error) if isinstance(error, SlslibError) else f"{error} (--debug)"
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            text = "not enough memory; use a smaller --batch-size"
+        _say(f"slslib: {text}")
         status = 1
     sys.exit(status)
 
 
 def _usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = "\n".join(
-        f"  {name:{width}}  {_first(function)}" for name, function in COMMANDS.items()
-    )
     return (
         "usage: slslib COMMAND ... [--debug]\n\nAudio deepfake detection with XLS-R and SLS.\n\n"
-        f"{lines}\n\n`slslib COMMAND --help` shows the options and an example.\n"
+        f"{_listing(COMMANDS)}\n\n`slslib COMMAND --help` shows the options and an example.\n"
         "Example: slslib evaluate --scores scores.txt --key key.txt --bootstrap 1000"
     )
+
+
+def _listing(functions: Mapping[str, Callable[..., Any]]) -> str:
+    width = max(map(len, functions))
+    return "\n".join(f"  {name:{width}}  {_first(f)}" for name, f in functions.items())
 
 
 def _first(function: Callable[..., Any]) -> str:
@@ -573,8 +541,18 @@ def _three(text: str | None) -> tuple[float, float, float] | Path | None:
     return a, b, c
 
 
-def _paragraph(text: str) -> str:
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+def _say(text: str) -> None:
+    """Write a paragraph to standard error."""
+    text = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)
+
+
+def _print(result: dict[str, Any], render: Callable[..., Any], as_json: bool) -> None:
+    """Print a result as one JSON object or as a table."""
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        _show(render(result))
 
 
 def _show(renderable: Any) -> None:

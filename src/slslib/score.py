@@ -51,7 +51,7 @@ class ScoreConfig:
     batch_size: int = 8
     """Trials per forward pass."""
     chunk: int = 512
-    """Trials per part that is written as a whole."""
+    """Trials that are written together, and lost together when the run is killed."""
     on_error: Literal["stop", "record"] = "stop"
     """stop at the first unreadable recording, or record it in <out>.failures.csv and go on."""
     allow_silence: bool = False
