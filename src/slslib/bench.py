@@ -13,7 +13,6 @@ the process *so far*, so no row is below those before it.
 from __future__ import annotations
 
 import resource
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,9 +26,8 @@ import torch
 from accelerate import Accelerator
 from rich.table import Table
 from torch import Tensor
-from tqdm import tqdm
 
-from slslib import __version__, processes, recipes
+from slslib import processes, recipes
 from slslib.audio import SAMPLE_RATE
 from slslib.checkpoints import checkpoint_file, resolve
 from slslib.data import Clip
@@ -91,7 +89,7 @@ def bench(
             f"bench measures one process, and {accelerator.num_processes} were launched: run "
             "`slslib bench` without accelerate or torchrun"
         )
-    device = processes.device_name(accelerator)
+    machine = processes.about(accelerator)
     configs: list[ScoreConfig | TrainConfig] = [
         ScoreConfig(batch_size=size, precision=precision, attention=attention)
         for precision in precisions
@@ -106,10 +104,9 @@ def bench(
         configs += [replace(recipe, precision=p, attention=attention) for p in precisions]
     # The algorithms that scoring and training use.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-        bar = tqdm(
-            configs, "bench", unit="setting", leave=False, disable=not progress,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        )  # fmt: skip
+        bar = processes.bar(
+            iterable=configs, desc="bench", unit="setting", leave=False, show=progress
+        )
         rows = [_measure(detector, config, repeats, cpu) for config in bar]
     return {
         "checkpoint": str(checkpoint),
@@ -118,10 +115,8 @@ def bench(
         "recipe": recipe.recipe,
         "attention": attention,
         "repeats": repeats,
-        "device": device,
+        **machine,
         "threads": torch.get_num_threads(),
-        "slslib": __version__,
-        "torch": torch.__version__,
         "rows": rows,
     }
 

@@ -208,7 +208,6 @@ def _set_up(
     train_set = dataset(train_corpus, algo=config.rawboost, crop=config.crop)
     dev_algo = config.rawboost if config.augment_dev else 0
     dev_set = dataset(dev_corpus, algo=dev_algo) if dev_corpus else None
-    progress = progress and accelerator.is_main_process
     return Run(
         config, out, accelerator, detector, model, optimizer, train_set, dev_set, workers,
         progress, position,
@@ -393,7 +392,7 @@ def validate(run: Run) -> dict[str, float]:
             bar.update()
     losses, outputs, labels = zip(*gather_object(done), strict=True)
     out, truth = torch.cat(outputs), torch.cat(labels)
-    llr = (out[:, 1].double() - out[:, 0].double()).numpy()
+    llr = run.detector.llr_of(out).numpy()
     result = metrics.eer(llr[truth.numpy() == 1], llr[truth.numpy() == 0])
     return {
         "dev_loss": float(torch.stack(losses).sum()) / len(truth),
