@@ -33,11 +33,29 @@ def texts(axes):
     return [text.get_text() for text in legend.get_texts()]
 
 
-def test_scores(scores):
+def test_scores_show_the_threshold_of_the_eer(scores):
     _, axes = plots.plot_scores(*scores)
-    threshold = metrics.eer(*scores).threshold
-    assert texts(axes) == ["spoof (900)", "bona fide (300)", f"threshold {threshold:.2f}"]
-    assert "nats" in axes.get_xlabel()
+    assert texts(axes) == ["spoof (900), filled: accepted", "bona fide (300), filled: rejected"]
+    assert axes.lines[0].get_xdata()[0] == metrics.eer(*scores).threshold
+
+
+def test_filled_areas_are_the_errors(scores):
+    figure, _ = plots.plot_scores(*scores, [-0.5, 1.25])
+    bonafide, spoof = scores
+    assert len(figure.axes) == 2
+    for panel, at in zip(figure.axes, (-0.5, 1.25), strict=True):
+        far, frr = 100 * np.mean(spoof > at), 100 * np.mean(bonafide <= at)
+        assert panel.get_title() == f"threshold {at:.2f}\nFAR {far:.1f} %, FRR {frr:.1f} %"
+        accepted, rejected = (np.array(panel.patches[k].get_xy()) for k in (1, 3))
+        assert accepted[accepted[:, 1] > 0, 0].min() == pytest.approx(at)
+        assert rejected[rejected[:, 1] > 0, 0].max() <= at + 1e-9
+
+
+def test_scores_that_equal_the_threshold_are_rejected():
+    _, axes = plots.plot_scores([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    rejected = np.array(axes.patches[3].get_xy())
+    assert rejected[:, 1].max() == pytest.approx(100)
+    assert rejected[rejected[:, 1] > 0, 0].max() == pytest.approx(0)
 
 
 def test_det_marks_the_eer(scores):
@@ -49,14 +67,14 @@ def test_det_marks_the_eer(scores):
     assert x[closest] == pytest.approx(ndtri(value), abs=0.05)
 
 
-def test_gates():
-    gates = np.linspace(0.1, 0.9, 24) + np.zeros((6, 1))
-    _, axes = plots.plot_gates(gates, [1, 0, 1, 0, 0, 0])
-    assert texts(axes) == ["bona fide (2)", "spoof (4)"]
-    np.testing.assert_allclose(axes.containers[0].lines[0].get_ydata(), gates[0])
-    assert texts(plots.plot_gates(gates, np.ones(6))[1]) == ["bona fide (6)"]
-    with pytest.raises(ConfigError, match="nothing to draw"):
-        plots.plot_gates(gates, np.full(6, -1))  # trials without a label
+def test_a_table_becomes_its_mean_and_standard_deviation():
+    rows = np.linspace(0.1, 0.9, 24) + np.array([[0.0], [0.2]])
+    _, axes = plots.plot_layers({"a": rows, "b": rows[0]}, ylabel="gate")
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), rows.mean(axis=0))
+    (band,) = axes.collections
+    (path,) = band.get_paths()
+    assert path.vertices[:, 1].min() == pytest.approx(0.1)
+    assert path.vertices[:, 1].max() == pytest.approx(1.1)
 
 
 def test_layers():
@@ -68,9 +86,9 @@ def test_layers():
     assert list(axes.lines[2].get_ydata()) == [0.5, 0.5]
 
 
-def test_layer_table_has_zero_in_the_middle_of_its_colours():
-    table = pd.DataFrame([[0.0, -3.0], [1.0, 2.0]], index=["M01", "M02"], columns=[1, 2])
-    _, axes = plots.plot_layer_table(table, label="difference")
+def test_a_table_of_signed_values_has_zero_in_the_middle_of_its_colours():
+    table = pd.DataFrame([[0.0, -3.0], [-1.0, -2.0]], index=["M01", "M02"], columns=[1, 2])
+    _, axes = plots.plot_matrices({"attacks": table}, label="difference")
     (image,) = axes.collections
     np.testing.assert_array_equal(image.get_array(), table)
     assert image.get_clim() == (-3.0, 3.0)
@@ -79,19 +97,20 @@ def test_layer_table_has_zero_in_the_middle_of_its_colours():
 
 def test_planes_show_time_from_left_to_right():
     plane = np.arange(12.0).reshape(4, 3)
-    figure, axes = plots.plot_planes({"before": plane, "after": plane[:2]})
+    figure, axes = plots.plot_planes({"before": plane, "after": plane[:2]}, seconds=0.08)
     np.testing.assert_array_equal(axes.get_images()[0].get_array(), plane.T)
     assert [a.get_title() for a in figure.axes[:2]] == ["before", "after"]
+    assert axes.get_xlim() == pytest.approx((0, 0.08))
 
 
-def test_layer_planes_show_time_from_left_to_right_on_one_scale():
+def test_many_planes_on_one_scale():
     layers = np.random.default_rng(0).normal(size=(8, 50, 3))
-    figure, axes = plots.plot_layer_planes(layers)
+    planes = {f"layer {k}": plane for k, plane in enumerate(layers, 1)}
+    figure, _ = plots.plot_planes(planes, seconds=1, one_scale=True)
     images = [a.get_images()[0] for a in figure.axes if a.get_images()]
-    assert [a.get_title() for a in figure.axes[:8]] == [f"layer {i}" for i in range(1, 9)]
+    assert [a.get_title() for a in figure.axes[:8]] == list(planes)
     np.testing.assert_array_equal(images[7].get_array(), layers[7].T)
     assert len({image.get_clim() for image in images[:8]}) == 1
-    assert axes.get_xlim() == pytest.approx((0, 1.0))
 
 
 def test_matrices_share_their_scale_and_name_rows_and_columns():
@@ -105,15 +124,15 @@ def test_matrices_share_their_scale_and_name_rows_and_columns():
     assert [text.get_text() for text in axes.get_yticklabels()] == ["alaw", "gsm"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "codec")
-    _, axes = plots.plot_matrices({"a": one}, label="CKA", limits=(0, 1))
-    assert axes.collections[0].get_clim() == (0, 1)
 
 
-def test_influence_leaves_out_what_did_not_change():
-    _, axes = plots.plot_influence({"convolutions": [0, 0, 0.5, 1, 0]}, at=3)
-    x, y = axes.lines[0].get_data()
-    assert list(x) == [-60, -40, -20, 0, 20]
-    np.testing.assert_array_equal(y, [np.nan, np.nan, 0.5, 1, np.nan])
+def test_a_single_point_of_a_line_can_be_seen():
+    y = np.full(100, np.nan)
+    y[50] = 1.0
+    lines = {"one": (np.arange(100), y), "all": (np.arange(100), np.ones(100))}
+    _, axes = plots.plot_lines(lines, xlabel="x", ylabel="y", yscale="log")
+    one, every = axes.lines
+    assert (one.get_marker(), every.get_marker()) == ("o", "None")
     assert axes.get_yscale() == "log"
 
 
@@ -144,15 +163,18 @@ def test_learning(dev):
     assert len(figure.axes) == (2 if dev else 1)
 
 
-def test_epochs_mark_what_was_chosen():
-    runs = {"seed 1": [40, 30, 35], "seed 2": [45, 20]}
-    figure, axes = plots.plot_epochs(
-        runs, ylabel="EER (%)", chosen={"first": {"seed 1": 0, "seed 2": 0}, "last": {"seed 1": 2}}
-    )
-    drawn = [list(line.get_ydata()) for line in axes.lines]
-    assert drawn == [*runs.values(), [40, 45], [35]]
-    assert list(axes.lines[2].get_xdata()) == [0, 0]
-    assert len(figure.legends[0].get_texts()) == 4
+def test_lines_with_points_marks_and_a_reference():
+    _, axes = plots.plot_lines(
+        {"seed 1": ([0, 1, 2], [40, 30, 35]), "seed 2": ([0, 1], [45, 20])},
+        xlabel="epoch", ylabel="EER (%)", points={"first": ([0, 0], [40, 45]), "last": ([2], [35])},
+        marks={"here": 1.5}, reference=50,
+    )  # fmt: skip
+    drawn = [list(line.get_ydata()) for line in axes.lines[:4]]
+    assert drawn == [[40, 30, 35], [45, 20], [40, 45], [35]]
+    assert axes.lines[3].get_markersize() > axes.lines[2].get_markersize()
+    assert axes.lines[4].get_xdata()[0] == 1.5
+    assert axes.lines[5].get_ydata()[0] == 50
+    assert texts(axes) == ["seed 1", "seed 2", "first", "last", "here"]
 
 
 def test_windows(detections):
@@ -171,13 +193,12 @@ def test_windows(detections):
 @pytest.mark.parametrize(
     "draw",
     [
-        plots.plot_roc_det, plots.plot_det, plots.plot_spectra, plots.plot_samples,
+        plots.plot_det,
+        plots.plot_samples,
         lambda lines: plots.plot_layers(lines, ylabel="y"),
-        lambda lines: plots.plot_epochs(lines, ylabel="y"),
-        lambda lines: plots.plot_influence(lines, at=1),
-        lambda lines: plots.plot_costs([1, 2], lines),
+        lambda lines: plots.plot_lines(lines, xlabel="x", ylabel="y"),
     ],
-)  # fmt: skip
+)
 def test_no_name_is_left_out_of_a_figure(n, draw):
     with pytest.raises(ConfigError, match=f"{n} names"):
         draw({str(i): ([1, 2], [0, 3]) for i in range(n)})
@@ -186,7 +207,7 @@ def test_no_name_is_left_out_of_a_figure(n, draw):
 def test_no_mark_or_row_is_left_out_of_a_figure():
     six = {str(i): float(i) for i in range(6)}
     with pytest.raises(ConfigError, match="6 names"):
-        plots.plot_costs([1, 2], {"a": [1, 2]}, marks=six)
+        plots.plot_lines({"a": ([1, 2], [1, 2])}, xlabel="x", ylabel="y", marks=six)
     rows = [("g", name, 1, 0, 2) for name in six]
     table = pd.DataFrame(rows, columns=["group", "name", "value", "low", "high"])
     with pytest.raises(ConfigError, match="6 names"):
@@ -207,7 +228,7 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(scores):
     figures = [
         plots.plot_layers({"_a": [1, 2], "b": [2, 1]}, ylabel="y"),
         plots.plot_det({"_a": scores, "b": scores}),
-        plots.plot_costs([0, 1], {"b": [1, 2]}, marks={"_a": 0.5}),
+        plots.plot_lines({"b": ([0, 1], [1, 2])}, xlabel="x", ylabel="y", marks={"_a": 0.5}),
     ]
     for _, axes in figures:
         shown = [text.split() for text in texts(axes)]
@@ -244,29 +265,8 @@ def test_no_global_state(scores):
     assert plt.get_fignums() == []
 
 
-def test_areas_state_the_rates_and_split_at_the_threshold(scores):
-    figure, axes = plots.plot_areas(*scores, [-0.5, 1.25])
-    bonafide, spoof = scores
-    frr, far = 100 * np.mean(bonafide <= -0.5), 100 * np.mean(spoof > -0.5)
-    assert axes.get_title() == f"threshold -0.50\nFRR {frr:.1f} %, FAR {far:.1f} %"
-    _, accepted, _, rejected = axes.patches
-    to_data = axes.transData.inverted()
-    ends = [patch.get_clip_box().transformed(to_data).intervalx for patch in (accepted, rejected)]
-    assert ends[0][0] == pytest.approx(-0.5)
-    assert ends[1][1] == pytest.approx(-0.5)
-    assert len(figure.axes) == 2
-
-
-def test_rates_cross_at_the_eer(scores):
-    _, axes = plots.plot_rates(*scores)
-    at = metrics.eer(*scores)
-    assert texts(axes)[2] == f"EER {100 * at.value:.2f} %"
-    (x,), (y,) = axes.lines[2].get_data()
-    assert (x, y) == (at.threshold, pytest.approx(100 * at.value))
-
-
 def test_roc_and_det_show_the_same_points(scores):
-    figure, roc = plots.plot_roc_det({"a": scores})
+    figure, roc = plots.plot_det({"a": scores}, roc=True)
     det = figure.axes[1]
     far, accepted = roc.lines[0].get_data()
     inside = (far > 0) & (far < 100) & (accepted > 0) & (accepted < 100)
@@ -275,28 +275,12 @@ def test_roc_and_det_show_the_same_points(scores):
     np.testing.assert_allclose(y, ndtri(1 - accepted[inside] / 100), atol=1e-9)
 
 
-def test_costs_are_sorted_and_marked():
-    _, axes = plots.plot_costs([2.0, 1.0], {"a": [0.5, 1.0]}, marks={"here": 1.5})
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1.0, 1.0], [2.0, 0.5]])
-    assert axes.lines[1].get_xdata()[0] == 1.5
-    assert texts(axes) == ["a", "here"]
-
-
 def test_replicates_show_their_intervals():
     values = np.linspace(0.1, 0.2, 101)
     _, axes = plots.plot_replicates({"trials": values, "nothing": np.full(5, 0.15)}, 0.15)
     np.testing.assert_allclose(axes.lines[0].get_xdata(), [10.25, 19.75])
     assert [text.get_text() for text in axes.texts] == ["10.25 to 19.75", "15.00 to 15.00"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["trials", "nothing"]
-
-
-def test_spectra_are_drawn_in_hertz_and_decibels():
-    figure, axes = plots.plot_spectra(
-        {"a": ([0, 8000], [0.0, -90.0]), "b": ([0], [1.0])}, floor=-60
-    )
-    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[0, 0], [8000, -90]])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
-    assert (axes.get_xlim(), axes.get_ylim()[0]) == ((0, 8000), -60)
 
 
 def test_draws_have_a_panel_each_and_sum_to_all():

@@ -10,6 +10,7 @@ state of matplotlib. Names beyond the five that can be told apart are a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from scipy.signal import spectrogram
@@ -51,7 +51,8 @@ def _panels(
     columns: int, width: float, height: float, *, rows: int = 1, grid: bool = True, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of ``width`` x ``height`` inches; its panels come row by row."""
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    # On a page, the text of a wider figure would be too small to read.
+    figure = Figure(figsize=(min(width, 9), height), dpi=120, layout="constrained")
     with sns.axes_style("whitegrid" if grid else "white", {"grid.color": "0.9"}):
         panels = figure.subplots(rows, columns, squeeze=False, **shared)
     return figure, list(panels.flat)
@@ -77,12 +78,17 @@ def _styled(
         yield label, thing, {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
 
 
-def _lines(lines: Mapping[str, Pair], xlabel: str, ylabel: str, **options: Any) -> Plot:
-    """Draw ``(x, y)`` by name; options replace a line's own style."""
+def _lines(lines: Mapping[str, Pair], colours: Sequence[str] = OTHER) -> Plot:
     figure, axes = _axes()
-    for name, (x, y), style in _styled(lines):
-        axes.plot(np.asarray(x), np.asarray(y), label=name, **style | options)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    for name, (x, y), style in _styled(lines, colours):
+        x, y = np.asarray(x), np.asarray(y, float)
+        if y.ndim == 2:
+            y, spread = y.mean(axis=0), y.std(axis=0)
+            band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+            axes.fill_between(x, y - spread, y + spread, **band)
+        if np.isfinite(y).sum() > 30:  # few points are marked; one alone would not be seen
+            style["marker"] = None
+        axes.plot(x, y, label=name, **style)
     return figure, axes
 
 
@@ -94,179 +100,131 @@ def _with_legend(figure: Figure) -> Plot:
         shown |= {n: h for n, h in zip(names, handles, strict=True) if n not in shown}
     if not shown:
         raise ConfigError("there is nothing to draw that a legend can name")
-    inches = [0.6 + 0.08 * len(name) for name in shown]
-    n, width = len(shown), figure.get_figwidth()
-    fitting = (
-        r for r in range(1, n) if sum(max(inches[k : k + r]) for k in range(0, n, r)) < width
-    )
-    columns = -(-n // next(fitting, n))
+    inches = sum(0.6 + 0.08 * len(name) for name in shown)
+    columns = ceil(len(shown) / ceil(inches / figure.get_figwidth()))
     figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=columns)
     return figure, figure.axes[0]
 
 
-def _layer_ticks(axes: Axes, n_layers: int) -> None:
-    axes.set_xlabel("transformer layer")
-    axes.set_xticks(range(1, n_layers + 1, max(1, n_layers // 12)))
+# ------------------------------------------------------------------------------------- any lines
+
+
+def plot_lines(
+    lines: Mapping[str, Pair],
+    *,
+    xlabel: str,
+    ylabel: str,
+    points: Mapping[str, Pair] | None = None,
+    marks: Mapping[str, float] | None = None,
+    reference: float | None = None,
+    colours: Sequence[str] = OTHER,
+    **options: Any,
+) -> Plot:
+    """Draw lines, and what is to be seen on them.
+
+    Args:
+        lines: ``(x, y)`` by name; up to five. With a table of y, shape (trials, positions), the
+            line is the mean and a band the standard deviation over the trials.
+        xlabel: What is on the horizontal axis, with its unit.
+        ylabel: What is on the vertical one.
+        points: ``(x, y)`` of open markers by name, for example the epochs that a rule chose.
+        marks: Horizontal positions to mark by a line, by name; up to five.
+        reference: Vertical position to mark by a dashed line.
+        colours: One for each name, for example those of the classes.
+        **options: For :meth:`matplotlib.axes.Axes.set`, for example ``ylim``.
+    """
+    figure, axes = _lines(lines, colours)
+    for k, (name, (x, y), style) in enumerate(_styled(points) if points else ()):
+        # Larger from name to name, so that markers of one place stay visible.
+        style |= {"color": "0.1", "linestyle": "none", "markersize": 6 + 3.5 * k}
+        axes.plot(
+            np.asarray(x), np.asarray(y), label=name, fillstyle="none", clip_on=False, **style
+        )
+    for name, at, style in _styled(marks) if marks else ():
+        axes.axvline(at, **_MARK | {"linestyle": style["linestyle"]}, label=name)
+    if reference is not None:
+        axes.axhline(reference, **_MARK)
+    axes.set(xlabel=xlabel, ylabel=ylabel, **options)
+    return _with_legend(figure)
 
 
 # ----------------------------------------------------------------------------------- scores, errors
 
 
-def plot_scores(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> Plot:
-    """Draw the distribution of the scores of both classes, and the threshold of the EER.
-
-    Args:
-        bonafide_scores: Log-likelihood ratios of bona fide trials.
-        spoof_scores: Those of spoofed trials.
-    """
-    bonafide, spoof = metrics.validate(bonafide_scores, spoof_scores)
-    figure, axes = _axes()
-    edges = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40)
-    for scores, name, colour, hatch in (
-        (spoof, "spoof", SPOOF, "//"),
-        (bonafide, "bona fide", BONAFIDE, None),
-    ):
-        sns.histplot(
-            x=scores, bins=list(edges), stat="percent", color=colour, alpha=0.5, ax=axes,
-            label=f"{name} ({len(scores):,})", element="step", hatch=hatch,
-        )  # fmt: skip
-    threshold = metrics.eer(bonafide, spoof).threshold
-    axes.axvline(threshold, **_MARK, label=f"threshold {threshold:.2f}")
-    axes.set(xlabel="score: log-likelihood ratio (nats)", ylabel="trials of the class (%)")
-    return _with_legend(figure)
-
-
-def plot_areas(
-    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, thresholds: Sequence[float]
+def plot_scores(
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, thresholds: Sequence[float] = ()
 ) -> Plot:
-    """Draw both distributions once for each threshold, with the errors as filled areas.
+    """Draw the distributions of both classes, with the errors at a threshold as filled areas.
 
     Args:
         bonafide_scores: Scores of bona fide trials; those up to the threshold are rejected.
         spoof_scores: Those of spoofed trials; those above it are accepted.
-        thresholds: One to four.
+        thresholds: One for each panel, up to four; by default that of the EER.
     """
     bonafide, spoof = metrics.validate(bonafide_scores, spoof_scores)
-    n_panels = len(thresholds)
-    figure, panels = _panels(n_panels, 3.2 * n_panels + 0.6, 3.2, grid=False, sharey=True)
-    edges = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=50)
+    thresholds = thresholds or [metrics.eer(bonafide, spoof).threshold]
+    every = np.concatenate([bonafide, spoof])
+    width = np.ptp(every) / 40 or 1.0
+    figure, panels = _panels(len(thresholds), 3.2 + 3.2 * len(thresholds), 3.6, sharey=True)
     for axes, at in zip(panels, thresholds, strict=True):
-        for scores, name, colour, hatch, low, high in (
-            (spoof, "spoof accepted", SPOOF, "//", at, edges[-1]),
-            (bonafide, "bona fide rejected", BONAFIDE, None, edges[0], at),
+        first, last = np.ceil((np.array([every.min(), every.max()]) - at) / width)
+        # A bin ends at the threshold, and holds what is equal to it.
+        edges = np.nextafter(at, np.inf) + width * np.arange(first - 1, last + 1)
+        percent = []
+        for scores, wrong, name, colour, hatch in (
+            (spoof, spoof > at, "spoof ({:,}), filled: accepted", SPOOF, "//"),
+            (bonafide, bonafide <= at, "bona fide ({:,}), filled: rejected", BONAFIDE, None),
         ):
-            percent = 100 * np.histogram(scores, edges)[0] / scores.size
-            axes.stairs(percent, edges, color=colour, linewidth=1.2)
-            area = axes.stairs(
-                percent, edges, fill=True, facecolor=colour, edgecolor="white", alpha=0.6,
-                hatch=hatch, label=name,
+            weights = np.full(scores.size, 100 / scores.size)
+            axes.hist(scores, edges, weights=weights, histtype="step", color=colour)
+            axes.hist(
+                scores[wrong], edges, weights=weights[wrong], facecolor=colour, alpha=0.6,
+                edgecolor="white", hatch=hatch, histtype="stepfilled", linewidth=0,
+                label=name.format(scores.size),
             )  # fmt: skip
-            side = Rectangle((low, 0), max(high - low, 0), 100, transform=axes.transData)
-            area.set_clip_path(side)
+            percent.append(100 * wrong.mean())
         axes.axvline(at, **_MARK)
-        frr, far = 100 * np.mean(bonafide <= at), 100 * np.mean(spoof > at)
-        axes.set_title(f"threshold {at:.2f}\nFRR {frr:.1f} %, FAR {far:.1f} %", fontsize="medium")
-        axes.set_xlabel("score")
+        title = f"threshold {at:.2f}\nFAR {percent[0]:.1f} %, FRR {percent[1]:.1f} %"
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel("score (higher: more bona fide)")
     panels[0].set_ylabel("trials of the class (%)")
     return _with_legend(figure)
 
 
-def plot_rates(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> Plot:
-    """Draw both error rates over the threshold, and the EER where they cross."""
-    curve = metrics.det_curve(bonafide_scores, spoof_scores)
-    at = metrics.eer(bonafide_scores, spoof_scores)
-    figure, axes = _axes()
-    for rate, name, colour, style in (
-        (curve.frr, "FRR: bona fide rejected", BONAFIDE, "-"),
-        (curve.far, "FAR: spoof accepted", SPOOF, "--"),
-    ):
-        axes.step(
-            curve.thresholds, 100 * rate, where="post", color=colour, linestyle=style, label=name
-        )
-    axes.plot(at.threshold, 100 * at.value, "ko", label=f"EER {100 * at.value:.2f} %")
-    axes.set(xlabel="threshold (score)", ylabel="error rate (%)", ylim=(0, 100))
-    return _with_legend(figure)
-
-
-def plot_det(systems: Mapping[str, Pair]) -> Plot:
+def plot_det(systems: Mapping[str, Pair], *, roc: bool = False) -> Plot:
     """Draw detection error trade-off curves, both axes on the normal-deviate scale.
 
     Args:
         systems: ``(bona fide scores, spoof scores)`` by name; up to five.
+        roc: Draw the same curves as a ROC, on linear axes, beside them.
     """
-    figure, axes = _axes(4.8, 4.8)
-    _draw_det(axes, systems)
-    return figure, axes
-
-
-def plot_roc_det(systems: Mapping[str, Pair]) -> Plot:
-    """Draw the same curves twice: as a ROC on linear axes, and as a DET.
-
-    Args:
-        systems: As for :func:`plot_det`.
-    """
-    figure, (roc, det) = _panels(2, 9.6, 4.8)
-    _draw_det(det, systems)
+    figure, panels = _panels(1 + roc, 4.8 * (1 + roc), 4.8)
+    det, linear = panels[-1], panels[0]
     for name, scores, style in _styled(systems):
-        curve, at = metrics.det_curve(*scores), 100 * metrics.eer(*scores).value
-        roc.plot(100 * curve.far, 100 - 100 * curve.frr, label=name, **style | {"marker": None})
-        roc.plot(at, 100 - at, "o", color=style["color"], markersize=5)
-    roc.plot([0, 100], [100, 0], color="0.7", linewidth=0.8, zorder=0)
-    roc.set(
-        aspect="equal", title="ROC", xlabel="false acceptance rate: spoof accepted (%)",
-        ylabel="bona fide accepted (%)",
-    )  # fmt: skip
-    det.set_title("DET")
-    return figure, roc
-
-
-def _draw_det(axes: Axes, systems: Mapping[str, Pair]) -> None:
-    for name, scores, style in _styled(systems):
+        style["marker"] = None
         curve, at = metrics.det_curve(*scores), metrics.eer(*scores).value
         inside = (curve.far > 0) & (curve.far < 1) & (curve.frr > 0) & (curve.frr < 1)
         label = f"{name} (EER {100 * at:.2f} %)"
-        x, y = ndtri(curve.far[inside]), ndtri(curve.frr[inside])
-        axes.plot(x, y, label=label, **style | {"marker": None})
+        det.plot(ndtri(curve.far[inside]), ndtri(curve.frr[inside]), label=label, **style)
         if 0 < at < 1:
-            axes.plot(ndtri(at), ndtri(at), "o", color=style["color"], markersize=5)
+            det.plot(ndtri(at), ndtri(at), "o", color=style["color"], markersize=5)
+        if roc:
+            linear.plot(100 * curve.far, 100 - 100 * curve.frr, **style)
+            linear.plot(100 * at, 100 - 100 * at, "o", color=style["color"], markersize=5)
+    far = "false acceptance rate: spoof accepted (%)"
+    if roc:
+        linear.plot([0, 100], [100, 0], color="0.7", linewidth=0.8, zorder=0)
+        linear.set(aspect="equal", title="ROC", xlabel=far, ylabel="bona fide accepted (%)")
     limits = ndtri([0.0005, 0.97])
-    axes.plot(limits, limits, color="0.7", linewidth=0.8, zorder=0)
-    for axis in (axes.xaxis, axes.yaxis):
+    det.plot(limits, limits, color="0.7", linewidth=0.8, zorder=0)
+    for axis in (det.xaxis, det.yaxis):
         axis.set_ticks(ndtri(_DET_TICKS), [f"{100 * tick:g}" for tick in _DET_TICKS])
-    axes.set(
-        xlim=limits, ylim=limits, aspect="equal",
-        xlabel="false acceptance rate: spoof accepted (%)",
+    det.set(
+        xlim=limits, ylim=limits, aspect="equal", title="DET", xlabel=far,
         ylabel="false rejection rate: bona fide rejected (%)",
     )  # fmt: skip
-    axes.legend(loc="upper right")
-
-
-def plot_costs(
-    x: ArrayLike,
-    costs: Mapping[str, ArrayLike],
-    *,
-    marks: Mapping[str, float] | None = None,
-    xlabel: str = "threshold (score)",
-    ylabel: str = "normalised cost",
-) -> Plot:
-    """Draw costs over a threshold or a prior; 1 is what a detector that hears nothing costs.
-
-    Args:
-        x: Positions, in any order.
-        costs: One cost for each position, by name; up to five.
-        marks: Positions to mark by a line, by name; up to five.
-        xlabel: What the positions are, with their unit.
-        ylabel: What is on the other axis.
-    """
-    order = np.argsort(np.asarray(x), kind="stable")
-    lines = {name: (np.asarray(x)[order], np.asarray(y)[order]) for name, y in costs.items()}
-    figure, axes = _lines(lines, xlabel, ylabel, marker=None)
-    styled = _styled(marks) if marks else ()
-    for (name, at, _), line in zip(styled, ("--", ":", "-.", (0, (1, 4)), "-"), strict=False):
-        axes.axvline(at, **_MARK | {"linestyle": line}, label=name)
-    axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
-    axes.set_ylim(bottom=0)
-    return _with_legend(figure)
+    det.legend(loc="upper right")
+    return figure, linear
 
 
 def plot_replicates(
@@ -369,182 +327,115 @@ def plot_windows(result: Mapping[str, Any]) -> Plot:
 # ------------------------------------------------------------------------------------------ layers
 
 
-def plot_gates(gates: ArrayLike, labels: ArrayLike) -> Plot:
-    """Draw the SLS gate of each layer: mean and standard deviation over the trials of a class.
-
-    Args:
-        gates: Weights in (0, 1), shape (trials, layers).
-        labels: 1 bona fide, 0 spoof, one for each trial.
-    """
-    gates, labels = np.asarray(gates, float), np.asarray(labels)
-    figure, axes = _axes()
-    layers = np.arange(1, gates.shape[1] + 1)
-    for label, name, colour, marker, shift in (
-        (1, "bona fide", BONAFIDE, "o", -0.12),
-        (0, "spoof", SPOOF, "s", 0.12),
-    ):
-        if len(own := gates[labels == label]):
-            axes.errorbar(
-                layers + shift, own.mean(axis=0), own.std(axis=0), fmt=marker, color=colour,
-                markersize=4, capsize=2, linewidth=1, label=f"{name} ({len(own):,})",
-            )  # fmt: skip
-    axes.set_ylabel("gate (mean ± standard deviation)")
-    _layer_ticks(axes, len(layers))
-    return _with_legend(figure)
-
-
 def plot_layers(
-    lines: Mapping[str, ArrayLike], *, ylabel: str, reference: float | None = None
+    lines: Mapping[str, ArrayLike],
+    *,
+    ylabel: str,
+    reference: float | None = None,
+    colours: Sequence[str] = OTHER,
 ) -> Plot:
-    """Draw one value for each transformer layer, a line for each name.
+    """Draw values of each transformer layer, a line for each name.
 
     Args:
-        lines: Values of layer 1, 2, ... by name; up to five names.
+        lines: Values of layer 1, 2, ... by name, as for :func:`plot_lines`.
         ylabel: What the values are, with their unit.
         reference: Value to mark by a dashed line.
+        colours: One for each name, for example those of the classes.
     """
-    points = {name: (np.arange(1, np.size(y) + 1), y) for name, y in lines.items()}
-    figure, axes = _lines(points, "", ylabel, linestyle="-", linewidth=1)
-    if reference is not None:
-        axes.axhline(reference, **_MARK)
-    _layer_ticks(axes, max(map(np.size, lines.values())))
-    return _with_legend(figure)
+    n_layers = max((np.shape(values)[-1] for values in lines.values()), default=0)
+    return plot_lines(
+        {name: (np.arange(1, np.shape(y)[-1] + 1), y) for name, y in lines.items()},
+        xlabel="transformer layer", ylabel=ylabel, reference=reference, colours=colours,
+        xticks=range(1, n_layers + 1, max(1, n_layers // 12)),
+    )  # fmt: skip
 
 
-def plot_layer_table(table: pd.DataFrame, *, label: str) -> Plot:
-    """Draw a table of signed values, a row for each name and a column for each layer, as colours.
-
-    Args:
-        table: Values; the index names the rows, the columns are layers.
-        label: What the values are, with their unit.
-    """
-    figure, (axes,) = _panels(1, 6.8, 1.2 + 0.3 * len(table), grid=False)
-    top = np.abs(table.to_numpy(float)).max() or 1.0
-    sns.heatmap(table, cmap="PuOr", vmin=-top, vmax=top, cbar_kws={"label": label}, ax=axes)
-    axes.set(xlabel="transformer layer", ylabel="")
-    axes.tick_params(rotation=0)
-    return figure, axes
-
-
-def plot_matrices(
-    tables: Mapping[str, pd.DataFrame],
-    *,
-    label: str,
-    limits: tuple[float, float] | None = None,
-) -> Plot:
+def plot_matrices(tables: Mapping[str, pd.DataFrame], *, label: str) -> Plot:
     """Draw tables of values side by side as colours, on one scale.
+
+    Where there are negative values, zero is in the middle of the scale.
 
     Args:
         tables: Values by title; index and columns, and their names, label rows and columns.
-        label: What the values are.
-        limits: Lowest and highest value of the scale; by default those of the tables.
+        label: What the values are, with their unit.
     """
     every = np.concatenate([table.to_numpy(float).ravel() for table in tables.values()])
-    low, high = limits or (every.min(), every.max())
+    colours = {"cmap": "viridis", "vmin": every.min(), "vmax": every.max()}
+    if every.min() < 0:
+        top = np.abs(every).max()
+        colours = {"cmap": "PuOr", "vmin": -top, "vmax": top}
     width = sum(0.6 + 0.12 * max(table.shape[1], 18) for table in tables.values())
     height = max(max(len(table), 18) for table in tables.values())
     figure, panels = _panels(len(tables), 1 + width, 1 + 0.12 * height, grid=False)
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
-        sns.heatmap(table, cmap="viridis", vmin=low, vmax=high, cbar=False, ax=axes)
+        sns.heatmap(table, cbar=False, ax=axes, **colours)
         axes.set_title(title, fontsize="medium")
-        axes.tick_params(rotation=0)
+        axes.tick_params(rotation=0, labelsize="small")
     figure.colorbar(panels[0].collections[0], ax=panels, label=label)
     return figure, panels[0]
 
 
-def plot_planes(planes: Mapping[str, ArrayLike]) -> Plot:
-    """Draw planes of features side by side, each on a colour scale of its own.
+def plot_planes(
+    planes: Mapping[str, ArrayLike], *, seconds: float, one_scale: bool = False
+) -> Plot:
+    """Draw planes of features of one recording as pictures, in rows of six.
 
     Args:
-        planes: Arrays of shape (frames, dimensions) by title; up to four.
+        planes: Arrays of shape (frames, dimensions) by title.
+        seconds: How long the recording is.
+        one_scale: Give all one colour scale, with zero in the middle, instead of their own.
     """
-    figure, panels = _panels(len(planes), 2.5 * len(planes) + 0.4, 3.0, grid=False)
-    for axes, (title, plane) in zip(panels, planes.items(), strict=True):
-        image = axes.imshow(np.asarray(plane, float).T, cmap="viridis", **_PICTURE)
-        axes.set(title=title, xlabel="frame")
-        figure.colorbar(image, ax=axes, location="bottom")
-    panels[0].set_ylabel("dimension")
-    return figure, panels[0]
-
-
-def plot_layer_planes(layers: ArrayLike) -> Plot:
-    """Draw the output of every layer for one recording as small pictures, on one colour scale.
-
-    Args:
-        layers: Shape (layers, frames, dimensions); a frame is 20 ms.
-    """
-    layers = np.asarray(layers, float)
-    n_layers, n_frames, width = layers.shape
-    columns, rows = 6, -(-n_layers // 6)
+    arrays = {title: np.asarray(plane, float) for title, plane in planes.items()}
+    columns, rows = min(6, len(arrays)), -(-len(arrays) // 6)
     figure, panels = _panels(
-        columns, 1.45 * columns + 0.8, 1.3 * rows, rows=rows, grid=False, sharex=True, sharey=True
-    )
-    top = np.quantile(np.abs(layers), 0.99)
-    extent = (0, 0.02 * n_frames, -0.5, width - 0.5)
-    for number, (axes, plane) in enumerate(zip(panels, layers, strict=False), 1):
-        image = axes.imshow(plane.T, cmap="PuOr", vmin=-top, vmax=top, extent=extent, **_PICTURE)
-        axes.set_title(f"layer {number}", fontsize="small", pad=2)
-        axes.tick_params(labelsize="small")
-    for axes in panels[n_layers:]:
+        columns, 9, 1 + (1.2 if rows > 1 else 2) * rows, rows=rows, grid=False, sharex=True,
+        sharey=one_scale,
+    )  # fmt: skip
+    top = np.quantile(np.abs(np.concatenate([a.ravel() for a in arrays.values()])), 0.99)
+    colours = {"cmap": "PuOr", "vmin": -top, "vmax": top} if one_scale else {"cmap": "viridis"}
+    for axes in panels[len(arrays) :]:
         axes.set_axis_off()
+    for axes, (title, plane) in zip(panels, arrays.items(), strict=False):
+        extent = (0, seconds, -0.5, plane.shape[1] - 0.5)
+        image = axes.imshow(plane.T, extent=extent, **colours, **_PICTURE)
+        axes.set_title(title, fontsize="medium", pad=2)
+        if not one_scale:
+            figure.colorbar(image, ax=axes, location="bottom")
+    if one_scale:
+        figure.colorbar(image, ax=panels, label="value", aspect=40)
     figure.supxlabel("time (s)", fontsize="medium")
     figure.supylabel("dimension", fontsize="medium")
-    figure.colorbar(image, ax=panels, label="value", aspect=40)
     return figure, panels[0]
-
-
-def plot_influence(change: Mapping[str, ArrayLike], at: int) -> Plot:
-    """Draw how much each frame changed when the sound at one frame was disturbed.
-
-    Args:
-        change: Relative change of each frame, by where it was measured; up to five.
-        at: The frame that was disturbed.
-    """
-    lines = {}
-    for name, values in change.items():
-        y = np.asarray(values, float)
-        lines[name] = 20 * (np.arange(len(y)) - at), np.where(y > 0, y, np.nan)
-    figure, axes = _lines(lines, "time from the disturbance (ms)", "relative change", marker=None)
-    for line in axes.lines:
-        if np.isfinite(line.get_ydata()).sum() == 1:  # a line of one point cannot be seen
-            line.set_marker("o")
-    axes.set_yscale("log")
-    return _with_legend(figure)
 
 
 def plot_probes(table: pd.DataFrame, chance: Mapping[str, float]) -> Plot:
     """Draw the accuracy of probes over the layers, a panel for each task.
 
-    Marks are means over the folds, bars and bands their standard deviation.
+    Marks are means over the folds, bands their standard deviation.
 
     Args:
         table: ``task``, ``features``, ``layer`` and ``accuracy`` (%), a row for each fold; features
-            without layers have none (NaN) and become a band.
+            without layers have none (NaN) and are drawn at the first and last one.
         chance: What guessing gets, in %, by task.
     """
     tasks, kinds = table["task"].unique(), table["features"].unique()
     columns, rows = min(2, len(tasks)), -(-len(tasks) // 2)
     figure, panels = _panels(columns, 4.4 + 2 * columns, 2.6 * rows + 0.6, rows=rows, sharex=True)
+    probed = np.sort(table["layer"].dropna().unique())
     for axes, task in zip(panels, tasks, strict=False):
         own = table[table["task"] == task]
         of_kind = {kind: own[own["features"] == kind] for kind in kinds}
         for kind, folds, style in _styled(of_kind):
-            if folds["layer"].notna().any():
-                sns.lineplot(
-                    folds, x="layer", y="accuracy", errorbar="sd", err_style="bars", legend=False,
-                    err_kws={"capsize": 2}, label=kind, ax=axes, linewidth=1,
-                    markeredgecolor=style["color"], **style | {"linestyle": "-"},
-                )  # fmt: skip
-            elif len(folds):
-                mean, spread = folds["accuracy"].mean(), folds["accuracy"].std()
-                colour = style["color"]
-                axes.axhspan(mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-                axes.axhline(mean, color=colour, linestyle="-.", label=kind)
+            if folds["layer"].isna().all():
+                ends = pd.DataFrame({"layer": probed[[0, -1]]})
+                folds = folds.drop(columns="layer").merge(ends, how="cross")
+            sns.lineplot(
+                folds, x="layer", y="accuracy", errorbar="sd", legend=False, label=kind, ax=axes,
+                markeredgecolor=style["color"], linewidth=1, **style,
+            )  # fmt: skip
         axes.axhline(chance[task], **_MARK, label="chance")
-        axes.set(xlabel="", ylabel="", ylim=(0, 105))
+        axes.set(xlabel="", ylabel="", ylim=(0, 105), xticks=probed[:: max(1, len(probed) // 12)])
         axes.set_title(task, fontsize="medium")
-    probed = np.sort(table["layer"].dropna().unique())
-    panels[0].set_xticks(probed[:: max(1, len(probed) // 12)])
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
     figure.supxlabel("transformer layer", fontsize="medium")
@@ -565,7 +456,8 @@ def plot_learning(log: pd.DataFrame) -> Plot:
     lines = {"training loss": (log["epoch"], log["train_loss"])}
     if "dev_loss" in log:
         lines["development loss"] = log["epoch"], log["dev_loss"]
-    figure, axes = _lines(lines, "epoch", "weighted cross entropy (nats)", markersize=6)
+    figure, axes = _lines(lines)
+    axes.set(xlabel="epoch", ylabel="weighted cross entropy (nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "dev_eer_percent" in log:
         right = axes.twinx()
@@ -573,31 +465,6 @@ def plot_learning(log: pd.DataFrame) -> Plot:
         right.plot(log["epoch"], log["dev_eer_percent"], "k^:", label="development EER")
         right.set_ylabel("development EER (%)")
         right.set_ylim(bottom=0)
-    return _with_legend(figure)
-
-
-def plot_epochs(
-    runs: Mapping[str, ArrayLike],
-    *,
-    ylabel: str,
-    chosen: Mapping[str, Mapping[str, int]] | None = None,
-) -> Plot:
-    """Draw one value for each epoch, a line for each run, and the epochs that rules chose.
-
-    Args:
-        runs: Values of epoch 0, 1, ... by name of the run; up to five.
-        ylabel: What the values are, with their unit.
-        chosen: For each rule, the chosen epoch of each run; up to five rules.
-    """
-    lines = {name: (np.arange(np.size(values)), values) for name, values in runs.items()}
-    figure, axes = _lines(lines, "epoch", ylabel, marker=".", markersize=6)
-    for k, (rule, epochs, style) in enumerate(_styled(chosen) if chosen else ()):
-        # Larger from rule to rule, so that choices of the same epoch stay visible.
-        style |= {"color": "0.1", "linestyle": "none", "markersize": 6 + 3.5 * k}
-        values = [float(np.asarray(runs[name])[epoch]) for name, epoch in epochs.items()]
-        axes.plot(list(epochs.values()), values, fillstyle="none", label=rule, **style)
-    axes.margins(y=0.1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _with_legend(figure)
 
 
@@ -627,26 +494,6 @@ def plot_spectrograms(recordings: Mapping[str, ArrayLike]) -> Plot:
     panels[0].set_ylabel("frequency (kHz)")
     figure.colorbar(images[0], ax=panels, label="power (dB re full scale)")
     return figure, panels[0]
-
-
-def plot_spectra(
-    spectra: Mapping[str, Pair],
-    *,
-    ylabel: str = "magnitude (dB)",
-    floor: float | None = None,
-) -> Plot:
-    """Draw filter responses or spectra over frequency.
-
-    Args:
-        spectra: ``(frequencies in Hz, levels in dB)`` by name; up to five.
-        ylabel: What the levels are, with their unit.
-        floor: Lowest level shown, in dB.
-    """
-    figure, axes = _lines(spectra, "frequency (Hz)", ylabel, marker=None)
-    axes.set_xlim(0, SAMPLE_RATE / 2)
-    if floor is not None:
-        axes.set_ylim(bottom=floor)
-    return _with_legend(figure)
 
 
 def plot_draws(draws: Mapping[str, ArrayLike]) -> Plot:
@@ -680,9 +527,9 @@ def plot_samples(
     for name, samples, style in _styled(recordings):
         y = np.asarray(samples)[part]
         x = 1000 * (start_s + np.arange(len(y)) / SAMPLE_RATE)
-        reference = {"color": "0.3", "marker": None}
-        others = {"linestyle": "none", "markersize": 3}
-        axes.plot(x, y, label=name, **style | (others if axes.lines else reference))
+        first = {"color": "0.3", "marker": None}
+        style |= {"linestyle": "none", "markersize": 3} if axes.lines else first
+        axes.plot(x, y, label=name, **style)
     axes.set(xlabel="time (ms)", ylabel="sample (full scale = 1)")
     return _with_legend(figure)
 
