@@ -226,6 +226,8 @@ def test_asv_scores_of_2021_go_line_by_line_with_their_key(tmp_path):
     assert frame["score"].tolist() == [3, -3, 0.5]
     with pytest.raises(ScoreError, match="need their key"):
         read_asv_scores(path)
+    with pytest.raises(ScoreError, match="line 1: 8 columns"):  # and no warning of pandas
+        read_asv_scores(key, key)
     with pytest.raises(ScoreError, match="line 2: does not fit the key"):
         read_asv_scores(write(path, "LA_1 u1 3\nLA_1 u3 -3\nLA_1 u2 0.5\n"), key)
     with pytest.raises(ScoreError, match="line 3: does not fit the key"):

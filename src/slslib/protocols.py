@@ -25,23 +25,26 @@ the folder of the corpus. A :class:`ProtocolError` names the file, the line and 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import io
 import os
 import re
 import string
+import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from slslib.errors import AudioError, ProtocolError, SlslibError
 from slslib.files import sha256
+
+_T = TypeVar("_T")
 
 LABELS = {"bonafide": 1, "bona-fide": 1, "spoof": 0}
 """The spellings of the two classes; 1 is bona fide, 0 is spoof."""
@@ -57,6 +60,8 @@ _2019 = {"speaker": 0, "utterance": 1, "attack": 3, "label": 4}
 _WILD = {"utterance": 1, "label": 5}
 _2021 = {"speaker": 0, "utterance": 1, "codec": 2, "attack": 4, "label": 5, "trim": 6, "phase": 7}
 _LA, _DF = _2021 | {"transmission": 3}, _2021 | {"source": 3}
+_FORMS = {1: {"utterance": 0}, 5: _2019, 6: _WILD, 8: _LA}
+_FORMS |= dict.fromkeys(range(9, 14), _DF | {"vocoder": 8})
 
 _MAX_BYTES = 200 * 2**20  # the largest official key has some 60 MB
 _PLAIN = string.ascii_letters.encode() + b"0123456789_-.\n"
@@ -87,10 +92,10 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
     else:
         table, first = _read_columns(path, lines), 1
     check_utterances(path, table["utterance"], first, ProtocolError)
-    n = len(table["utterance"])
-    labels = table.pop("label", None)
-    frame = pd.DataFrame({name: table.get(name, ["-"] * n) for name in COLUMNS if name != "label"})
-    frame.insert(1, "label", _codes(path, labels, first) if labels else np.full(n, -1, np.int8))
+    absent = ["-"] * len(table["utterance"])
+    columns = {name: table.get(name, absent) for name in COLUMNS}
+    labels = translate(path, table["label"], LABELS, "label", first) if "label" in table else -1
+    frame = pd.DataFrame(columns).assign(label=np.array(labels, np.int8))
     # The 2021 keys write "bonafide" into the attack and vocoder of bona fide speech.
     frame.loc[frame["label"] == 1, ["attack", "vocoder"]] = "-"
     return frame
@@ -111,13 +116,7 @@ def _read_columns(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
                     "LA and DF trials in one file. Use one key per track."
                 )
     if "phase" in table:
-        for number, phase in enumerate(table["phase"], 1):
-            if phase not in PHASES and phase != "-":
-                raise ProtocolError(
-                    f"{path}, line {number}: unknown phase {quote(phase)}. "
-                    "Known are progress, eval and hidden."
-                )
-        table["phase"] = [PHASES.get(phase, phase) for phase in table["phase"]]
+        table["phase"] = translate(path, table["phase"], PHASES | {"-": "-"}, "phase")
     return table
 
 
@@ -137,12 +136,13 @@ def split_columns(
     """
     try:
         # One column too many: it shows longer lines, as empty cells show shorter ones.
-        table = pd.read_csv(
-            io.StringIO("\n".join(lines)), sep=r"\s+", header=None, names=range(n + 1),
-            index_col=False, dtype=object, na_filter=False, quoting=csv.QUOTE_NONE,
-        )  # fmt: skip
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            table = pd.read_csv(
+                io.StringIO("\n".join(lines)), sep=r"\s+", header=None, names=range(n + 1),
+                index_col=False, dtype=object, na_filter=False, quoting=csv.QUOTE_NONE,
+            )  # fmt: skip
         torn = bool((table[n] != "").any() or (table[n - 1] == "").any())
-    except pd.errors.ParserError:
+    except (pd.errors.ParserError, pd.errors.ParserWarning):
         torn = True
     if torn:
         counts = [len(re.findall(r"[^ \t]+", line)) for line in lines]
@@ -157,16 +157,8 @@ def split_columns(
 def _form(path: Path, head: Sequence[str]) -> dict[str, int]:
     """Tell the form of a whitespace-separated protocol by its first line."""
     n = len(head)
-    if n == 1:
-        return {"utterance": 0}
-    if n == 5:
-        return _2019
-    if n == 6:
-        return _WILD
-    if n == 8:
-        return _DF if head[1].startswith("DF_") else _LA
-    if 9 <= n <= 13:
-        return _DF | {"vocoder": 8}
+    if n in _FORMS:
+        return _DF if n == 8 and head[1].startswith("DF_") else _FORMS[n]
     hint = {2: " Two columns are a score file.", 4: " Four columns are a score file.",
             3: " Three columns are speaker verification scores."}.get(n, "")  # fmt: skip
     raise ProtocolError(
@@ -179,39 +171,55 @@ def _form(path: Path, head: Sequence[str]) -> dict[str, int]:
 def _read_csv(path: Path, lines: Sequence[str], header: Sequence[str]) -> dict[str, list[str]]:
     """Read In-the-Wild's ``meta.csv``, whose speaker names hold spaces."""
     table: dict[str, list[str]] = {"utterance": [], "speaker": [], "label": []}
-    reader = csv.reader(lines[1:], strict=True)
-    try:
-        for row in reader:
-            if len(row) != len(header) or reader.line_num != len(table["label"]) + 1:
-                raise ProtocolError(
-                    f"{path}, line {reader.line_num + 1}: {len(row)} fields where the header has "
-                    f"{len(header)}. The file is torn; get meta.csv again."
-                )
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            row = next(csv.reader([line], strict=True))
             fields = dict(zip(header, row, strict=True))
-            table["utterance"].append(fields["file"].strip())
-            table["speaker"].append(fields.get("speaker", "-").strip() or "-")
-            table["label"].append(fields["label"].strip())
-    except csv.Error as error:
-        raise ProtocolError(
-            f"{path}, line {reader.line_num + 1}: not valid CSV ({error}). Get meta.csv again."
-        ) from error
+        except csv.Error as error:
+            raise ProtocolError(
+                f"{path}, line {number}: not valid CSV ({error}). Get meta.csv again."
+            ) from error
+        except ValueError as error:
+            raise ProtocolError(
+                f"{path}, line {number}: {len(row)} fields where the header has {len(header)}. "
+                "The file is torn; get meta.csv again."
+            ) from error
+        table["utterance"].append(fields["file"].strip())
+        table["speaker"].append(fields.get("speaker", "-").strip() or "-")
+        table["label"].append(fields["label"].strip())
     if not table["label"]:
         raise ProtocolError(f"{path}: a header and no trials. Get meta.csv again.")
     return table
 
 
-def _codes(path: Path, labels: Sequence[str], first: int) -> np.ndarray:
-    """Translate class names into int8 codes."""
-    codes = [LABELS.get(label, -2) for label in labels]
-    if -2 in codes:
-        index = codes.index(-2)
-        label = labels[index]
-        hint = " This is a speaker verification key." if "target" in label else ""
-        raise ProtocolError(
-            f"{path}, line {index + first}: unknown label {quote(label)}. "
-            f"Known are bonafide, bona-fide and spoof.{hint}"
-        )
-    return np.array(codes, np.int8)
+def translate(
+    path: str | Path,
+    values: Sequence[str],
+    known: Mapping[str, _T],
+    what: str,
+    first: int = 1,
+    error: type[SlslibError] = ProtocolError,
+) -> list[_T]:
+    """Translate the values of a column, of which only some are known.
+
+    Args:
+        path: The file they come from, for the message.
+        values: The values, one per line of the file.
+        known: What each stands for.
+        what: What they are, for the message.
+        first: The line of the first value.
+        error: The error type to raise for an unknown one.
+    """
+    try:
+        return [known[value] for value in values]
+    except KeyError:
+        number, value = next((k, v) for k, v in enumerate(values, first) if v not in known)
+        is_asv = what == "label" and "target" in value
+        hint = " This is a speaker verification key." if is_asv else ""
+        raise error(
+            f"{path}, line {number}: unknown {what} {quote(value)}. "
+            f"Known are {', '.join(known)}.{hint}"
+        ) from None
 
 
 def read_lines(
@@ -234,25 +242,26 @@ def read_lines(
     data = _read_bytes(Path(path), error).replace(b"\r\n", b"\n")
     if not data.strip():
         raise error(f"{path}: the file is empty. Get or write it again.")
+
+    def at(place: int) -> str:
+        return f"{path}, line {data.count(10, 0, place) + 1}: "
+
     if whole_last_line and not data.endswith(b"\n"):
-        number = data.count(b"\n") + 1
         raise error(
-            f"{path}, line {number}: the last line does not end with a newline, so it may be "
+            f"{at(len(data))}the last line does not end with a newline, so it may be "
             "cut short. Write the file again, or add the newline if the line is complete."
         )
     if strange := data.translate(None, _ALLOWED):
-        number = data.count(b"\n", 0, data.index(strange[:1])) + 1
         raise error(
-            f"{path}, line {number}: control character "
-            f"0x{strange[0]:02x}. The file is damaged or is not text; get or write it again."
+            f"{at(data.index(strange[:1]))}control character 0x{strange[0]:02x}. "
+            "The file is damaged or is not text; get or write it again."
         )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
-        number = data.count(b"\n", 0, problem.start) + 1
         raise error(
-            f"{path}, line {number}: not UTF-8 text "
-            f"(byte 0x{data[problem.start]:02x}). Save the file as UTF-8."
+            f"{at(problem.start)}not UTF-8 text (byte 0x{data[problem.start]:02x}). "
+            "Save the file as UTF-8."
         ) from problem
     lines = text.rstrip("\n").split("\n")
     for number, line in enumerate(lines, 1):
@@ -267,14 +276,10 @@ def _read_bytes(path: Path, error: type[SlslibError]) -> bytes:
         if not path.is_file():
             what = "not a regular file" if path.exists() else "no such file"
             raise error(f"{path}: {what}. Give the path of a protocol, key or score file.")
-        with path.open("rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"
-            plain.seek(0)
-            if packed:
-                with gzip.open(plain) as unpacked:
-                    data = unpacked.read(_MAX_BYTES + 1)
-            else:
-                data = plain.read(_MAX_BYTES + 1)
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_MAX_BYTES + 1)
     except (OSError, ValueError, EOFError, zlib.error) as problem:
         raise error(f"{path}: cannot be read ({problem}). Get or write it again.") from problem
     if len(data) > _MAX_BYTES:
@@ -303,15 +308,12 @@ def check_utterances(
                     "Names are file names inside the corpus folder; correct or remove the line."
                 )
     if len(set(utterances)) != len(utterances):
-        lines: dict[str, int] = {}
-        twice = []
-        for number, utterance in enumerate(utterances, first):
-            if lines.setdefault(utterance, number) != number:
-                twice.append((utterance, number))
-        utterance, number = twice[0]
+        again = np.flatnonzero(pd.Index(utterances).duplicated())
+        name = utterances[again[0]]
         raise error(
-            f"{path}, line {number}: {utterance!r} stands already in line {lines[utterance]} "
-            f"({len(twice)} duplicates in all). A trial counts once; remove the repetitions."
+            f"{path}, line {first + again[0]}: {name!r} stands already in line "
+            f"{first + utterances.index(name)} ({again.size} duplicates in all). "
+            "A trial counts once; remove the repetitions."
         )
 
 
@@ -373,18 +375,16 @@ class Corpus:
         Raises:
             AudioError: No folder holds it, or its name or a symbolic link leads outside.
         """
-        for folder in self.audio_dirs:  # a plain file found by its whole name is inside
-            for suffix in self.suffixes:
-                if self._listing(folder).get(utterance + suffix) is False:
-                    return folder / (utterance + suffix)
         if problem := _unsafe(utterance):
             raise AudioError(f"{quote(utterance)}: the name {problem}. Correct the protocol.")
+        inner, _, name = utterance.rpartition("/")
         for folder in self.audio_dirs:
+            listing = self._listing(folder / inner if inner else folder)
             for suffix in self.suffixes:
-                path = folder / (utterance + suffix)
-                is_link = self._listing(path.parent).get(path.name)
+                is_link = listing.get(name + suffix)
                 if is_link is None:
                     continue
+                path = folder / (utterance + suffix)
                 if is_link and not self._inside(path):
                     raise AudioError(
                         f"{path}: a symbolic link to {path.resolve()}, outside the corpus. "
@@ -428,7 +428,7 @@ _SOURCES = {
     "in-the-wild": "In-the-Wild, https://deepfake-total.com/in_the_wild",
 }
 _KEYS = "https://www.asvspoof.org/index2021.html"
-_PARTITION = re.compile(r"(.+):([a-z]+)")
+_PARTS_2019 = ("train", "dev", "eval")
 
 
 def open_corpus(spec: str, data_root: str | Path = ".") -> Corpus:
@@ -450,9 +450,7 @@ def open_corpus(spec: str, data_root: str | Path = ".") -> Corpus:
         ProtocolError: A folder or protocol is missing or malformed; the message says what was
             looked for and where it is to be had.
     """
-    root = Path(data_root)
-    match = _PARTITION.fullmatch(spec)
-    name, partition = (match[1], match[2]) if match else (spec, "")
+    root, (name, partition) = Path(data_root), _split(spec)
     if name == "asvspoof2019-la":
         return _open_2019(root, partition)
     if name in {"asvspoof2021-la", "asvspoof2021-df"}:
@@ -464,27 +462,30 @@ def open_corpus(spec: str, data_root: str | Path = ".") -> Corpus:
 
 def partitions(spec: str, data_root: str | Path = ".") -> list[str]:
     """List the partitions of a corpus that are there; empty where it has none or is absent."""
-    root = Path(data_root)
-    match = _PARTITION.fullmatch(spec)
-    name = match[1] if match else spec
+    root, (name, _) = Path(data_root), _split(spec)
     if name == "asvspoof2019-la":
-        present = ("train", "dev", "eval")
-        return [part for part in present if _find(_protocols_2019(root, part))]
+        return [part for part in _PARTS_2019 if _find(_protocols_2019(root, part))]
     if name in {"asvspoof2021-la", "asvspoof2021-df"}:
         key = _find(_keys_2021(root, name[-2:].upper()))
-        return sorted(set(read_protocol(key)["phase"].unique()) - {"-"}) if key else []
+        return _phases(read_protocol(key)) if key else []
     if name in _SOURCES:
         return []
     return sorted(_folder_protocols(_folder(root, name)))
 
 
+def _split(spec: str) -> tuple[str, str]:
+    """Split NAME[:PARTITION]; a path may hold other colons."""
+    found = re.fullmatch(r"(.+):([a-z]+)", spec)
+    return (found[1], found[2]) if found else (spec, "")
+
+
+def _phases(trials: pd.DataFrame) -> list[str]:
+    return sorted(set(trials["phase"].unique()) - {"-"})
+
+
 def _find(candidates: Sequence[Path]) -> Path | None:
     """Return the first path that exists; what cannot even be asked for does not."""
-    for path in candidates:
-        with contextlib.suppress(OSError, ValueError):
-            path.stat()
-            return path
-    return None
+    return next((path for path in candidates if os.path.exists(path)), None)  # noqa: PTH110
 
 
 def _need(candidates: Sequence[Path], what: str, source: str) -> Path:
@@ -510,7 +511,7 @@ def _protocols_2019(root: Path, partition: str) -> list[Path]:
 
 
 def _open_2019(root: Path, partition: str) -> Corpus:
-    if partition not in {"train", "dev", "eval"}:
+    if partition not in _PARTS_2019:
         raise ProtocolError(
             f"asvspoof2019-la:{partition}: no such partition. "
             "Write asvspoof2019-la:train, asvspoof2019-la:dev or asvspoof2019-la:eval."
@@ -536,17 +537,16 @@ def _open_2021(root: Path, name: str, phase: str) -> Corpus:
     if not dirs:
         _need([root / top / "flac", root / f"{top}_part00" / top / "flac"], "Audio", source)
     ids = f"ASVspoof2021.{track}.cm.eval.trl.txt"
-    if key := _find(_keys_2021(root, track)):
-        corpus = _build(name, phase, key, dirs, root)
-    else:
-        places = [root / ids, *(folder / ids for folder in tops)]
-        corpus = _build(name, phase, _need(places, "The protocol", source), dirs, root)
+    protocol = _find(_keys_2021(root, track)) or _need(
+        [folder / ids for folder in (root, *tops)], "The protocol", source
+    )
+    corpus = _build(name, phase, protocol, dirs, root)
     if phase:
         chosen = corpus.trials[corpus.trials["phase"] == phase].reset_index(drop=True)
         if chosen.empty:
-            known = ", ".join(sorted(set(corpus.trials["phase"].unique()) - {"-"})) or "none"
+            known = ", ".join(_phases(corpus.trials)) or "none"
             raise ProtocolError(
-                f"{name}:{phase}: no trial of this phase in {corpus.protocol} (phases there: "
+                f"{name}:{phase}: no trial of this phase in {protocol} (phases there: "
                 f"{known}). Phases stand in the keys, {_KEYS}, unpacked as {root}/keys/{track}; "
                 f"without a phase, {name} is all trials."
             )

@@ -12,9 +12,11 @@ a finite decimal number, names must be unique, and the trials must be exactly th
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +24,15 @@ import numpy as np
 import pandas as pd
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.protocols import LABELS, PHASES, check_utterances, quote, read_lines, split_columns
+from slslib.protocols import (
+    LABELS,
+    PHASES,
+    check_utterances,
+    quote,
+    read_lines,
+    split_columns,
+    translate,
+)
 
 ScoreFormat = Literal["auto", "two", "four"]
 """Columns of a score file; ``auto`` tells them apart."""
@@ -76,14 +86,8 @@ def read_scores(path: str | Path, format: ScoreFormat = "auto") -> pd.DataFrame:
     check_utterances(path, columns[0], 1, ScoreError)
     frame = pd.DataFrame({"utterance": columns[0], "score": _numbers(path, columns[-1])})
     if n == 4:
-        codes = [LABELS.get(label, -1) for label in columns[2]]
-        if -1 in codes:
-            number = codes.index(-1)
-            raise ScoreError(
-                f"{path}, line {number + 1}: unknown key {quote(columns[2][number])}. "
-                "The third of four columns is bonafide or spoof."
-            )
-        frame["attack"], frame["label"] = columns[1], np.array(codes, np.int8)
+        labels = translate(path, columns[2], LABELS, "key", error=ScoreError)
+        frame["attack"], frame["label"] = columns[1], np.array(labels, np.int8)
         frame.loc[frame["label"] == 1, "attack"] = "-"
     return frame
 
@@ -106,36 +110,35 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
     lines = read_lines(path, ScoreError, whole_last_line=True)
     first, second, values = split_columns(path, lines, 3, ScoreError)
     scores = _numbers(path, values)
-    table = {"kind": second, "attack": first, "codec": ["-"] * len(first)}
-    table["phase"] = table["codec"]
-    source, is_2019 = path, set(second) <= {*ASV_KINDS}
-    if is_2019 and key is not None:
-        raise ScoreError(f"{path}: holds its own labels (2019 form). Leave the ASV key out.")
-    if not is_2019:
-        if key is None:
-            raise ScoreError(
-                f"{path}, line 1: {quote(lines[0])} has no target, nontarget or spoof in its "
-                "second column. Scores of the 2021 form need their key (--asv-key)."
-            )
-        rows = split_columns(key, read_lines(key, ScoreError), 8, ScoreError)
-        table = {"kind": rows[5], "attack": rows[4], "codec": rows[2], "phase": rows[7]}
-        source = key
-        if rows[1] != second:
-            at = next((k for k, (a, b) in enumerate(zip(rows[1], second, strict=False)) if a != b),
-                      min(len(second), len(rows[1])))  # fmt: skip
-            raise ScoreError(
-                f"{path}, line {at + 1}: does not fit the key {key}: {len(second)} scores, "
-                f"{len(rows[1])} trials, different from this line on. The two go line by line; "
-                "use the files as distributed."
-            )
-    for number, kind in enumerate(table["kind"], 1):
-        if kind not in ASV_KINDS:
-            raise ScoreError(
-                f"{source}, line {number}: unknown kind {quote(kind)}. "
-                "Known are target, nontarget and spoof."
-            )
-    table["phase"] = [PHASES.get(phase, phase) for phase in table["phase"]]
-    return pd.DataFrame({**table, "score": scores})
+    if set(second) <= set(ASV_KINDS):
+        if key is not None:
+            raise ScoreError(f"{path}: holds its own labels (2019 form). Leave the ASV key out.")
+        return pd.DataFrame(
+            {"kind": second, "attack": first, "codec": "-", "phase": "-", "score": scores}
+        )
+    if key is None:
+        raise ScoreError(
+            f"{path}, line 1: {quote(lines[0])} has no target, nontarget or spoof in its "
+            "second column. Scores of the 2021 form need their key (--asv-key)."
+        )
+    _, names, codecs, _, attacks, kinds, _, phases = split_columns(
+        key, read_lines(key, ScoreError), 8, ScoreError
+    )
+    if names != second:
+        pairs = enumerate(zip_longest(names, second), 1)
+        number = next(number for number, (a, b) in pairs if a != b)
+        raise ScoreError(
+            f"{path}, line {number}: does not fit the key {key}: {len(second)} scores, "
+            f"{len(names)} trials, different from this line on. The two go line by line; "
+            "use the files as distributed."
+        )
+    return pd.DataFrame({
+        "kind": translate(key, kinds, {kind: kind for kind in ASV_KINDS}, "kind", error=ScoreError),
+        "attack": attacks,
+        "codec": codecs,
+        "phase": [PHASES.get(phase, phase) for phase in phases],
+        "score": scores,
+    })  # fmt: skip
 
 
 def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float, float, float]]:
@@ -234,12 +237,11 @@ def match(
             "the key has trials without labels, so it is a list of ids. "
             "Use the key with labels (ASVspoof 2021: keys/*/CM/trial_metadata.txt)."
         )
-    at = pd.Index(scores["utterance"]).get_indexer(pd.Index(chosen["utterance"]))
+    names = scores["utterance"]
+    at = pd.Index(names).get_indexer(pd.Index(chosen["utterance"]))
     missing = chosen["utterance"][at < 0]
     is_part = key["phase"].nunique() == 1 and key["phase"].iloc[0] != "-"
-    unknown: Sequence[str] = ()
-    if not is_part:
-        unknown = scores["utterance"][~scores["utterance"].isin(key["utterance"])].tolist()
+    unknown = [] if is_part else names[~names.isin(key["utterance"])].tolist()
     problems = []
     if len(missing) and (not allow_missing or len(missing) == len(chosen)):
         problems.append(
@@ -252,25 +254,24 @@ def match(
             f"{_examples(unknown)}"
         )
     if problems:
-        stems = [
-            {name.rpartition(".")[0] or name for name in names} for names in (missing, unknown)
-        ]
-        hint = "The names differ by a suffix like .wav. " if stems[0] & stems[1] else ""
+        absent, surplus = (
+            {re.sub(r"\.[^.]*$", "", n) for n in names} for names in (missing, unknown)
+        )
+        hint = "The names differ by a suffix like .wav. " if absent & surplus else ""
         raise ScoreError(
             f"scores and key do not fit: {'; '.join(problems)}. {hint}Use the key of the scored "
             "corpus and score every trial (--allow-missing evaluates what there is)."
         )
     found = chosen[at >= 0].reset_index(drop=True)
     rows = scores.iloc[at[at >= 0]].reset_index(drop=True)
-    _agree(found, rows, "label")
-    _agree(found, rows, "attack")
+    for column in ("label", "attack"):
+        if column in rows:
+            _agree(found, rows, column)
     return found.assign(score=rows["score"].to_numpy())
 
 
 def _agree(key: pd.DataFrame, scores: pd.DataFrame, column: str) -> None:
     """Refuse score files whose own attacks or labels are not those of the key."""
-    if column not in scores:
-        return
     wrong = key[column] != scores[column]
     if column == "attack":  # some keys do not tell the attack
         wrong &= (key[column] != "-") & (scores[column] != "-")
@@ -285,19 +286,18 @@ def _agree(key: pd.DataFrame, scores: pd.DataFrame, column: str) -> None:
 
 def _numbers(path: str | Path, values: Sequence[str]) -> np.ndarray:
     """Parse scores, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
-    try:
+    with contextlib.suppress(ValueError):
         numbers = np.array([float(value) for value in values])
         if np.isfinite(numbers).all() and not "".join(values).encode().translate(None, _DECIMAL):
             return numbers
-    except ValueError:
-        pass
-    for number, value in enumerate(values, 1):
-        if not _NUMBER.fullmatch(value) or not math.isfinite(float(value)):
-            raise ScoreError(
-                f"{path}, line {number}: score {quote(value)} is not a finite number. "
-                "Find out why the system gave it; a missing score is better left out."
-            )
-    return numbers
+    number, value = next(
+        (k, v) for k, v in enumerate(values, 1)
+        if not _NUMBER.fullmatch(v) or not math.isfinite(float(v))
+    )  # fmt: skip
+    raise ScoreError(
+        f"{path}, line {number}: score {quote(value)} is not a finite number. "
+        "Find out why the system gave it; a missing score is better left out."
+    )
 
 
 def _examples(names: Sequence[str]) -> str:
