@@ -100,7 +100,7 @@ class FileAudit:
         decoder: Name and version of the decoder.
         over_range, peak: As in :class:`Recording`.
         md5: Of a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (does not match, as
-            expected of an over-range file: see :func:`audit`) or ``"unchecked"`` (decoding failed);
+            expected of an over-range file: see above) or ``"unchecked"`` (decoding failed);
             ``"absent"`` for other formats.
         content: MD5 of the decoded samples: equal for equal audio in the same sample format.
         problem: Why the file cannot be used, or ``None`` where it is sound.
@@ -380,10 +380,8 @@ class _Source:
                             raise ValueError(f"the frame after {position} has no number")
                     elif frame.pts * frame.time_base * found.rate != position:
                         raise ValueError(f"frames are missing after {position}")
-                    if (frame.sample_rate, frame.layout.nb_channels) != (
-                        found.rate,
-                        found.channels,
-                    ):
+                    form = frame.sample_rate, frame.layout.nb_channels
+                    if form != (found.rate, found.channels):
                         raise ValueError("the stream changes its rate or channels")
                     pcm = frame.to_ndarray().reshape(-1, found.channels)  # FLAC is not planar
                     new = pcm[max(0, found.frames - position) : limit - position]
