@@ -18,7 +18,7 @@ development set where one is given, else by cross-validation on the evaluated tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,9 @@ neural_vocoder_nonautoregressive unknown
 """.split()
 
 Paths = str | Path | Sequence[str | Path]
-# The t-DCF's weights for one condition (factor to value), and the ASV system's EER, if known.
-Weigh = Callable[[dict[str, str]], tuple[tuple[float, float, float], float | None] | None]
+# The t-DCF's weights and the ASV system's EER, if known; what tells them of a condition.
+Weights = tuple[tuple[float, float, float], float | None]
+Weigh = Callable[[dict[str, str]], Weights | None]
 
 
 def evaluate(
@@ -120,17 +121,33 @@ def evaluate(
         ScoreError: The scores are malformed, or do not fit the key.
         ConfigError: Options contradict each other.
     """
-    files = _list(scores)
-    _check_options(
-        files, asv_scores, asv_key, c012, bootstrap, cluster, by, _list(dev_scores), dev_key
-    )
+    files, dev_files = _list(scores), _list(dev_scores)
+    if not files:
+        raise ConfigError("there is no score file to evaluate (--scores).")
+    if asv_scores is not None and c012 is not None:
+        raise ConfigError("the t-DCF's weights come from ASV scores or from C0,C1,C2: give one.")
+    if asv_key is not None and asv_scores is None:
+        raise ConfigError("an ASV key without ASV scores: give --asv-scores too.")
+    if bootstrap < 0 or (cluster and not bootstrap):
+        raise ConfigError("clusters need a number of replicates, as in --bootstrap 1000.")
+    for factors in (list(cluster), *(name.split(":") for name in by)):
+        for name in factors:
+            if name not in FACTORS:
+                known = ", ".join(FACTORS)
+                raise ConfigError(f"{name!r} is not a column of keys. Known are {known}.")
+        if len(factors) > 2 or len(set(factors)) != len(factors):
+            raise ConfigError("at most two different factors can be resampled or crossed.")
+    if (dev_key is None) != (not dev_files) or (dev_files and len(dev_files) != len(files)):
+        raise ConfigError(
+            f"{len(files)} score files need as many --dev-scores and a --dev-key, or none."
+        )
     trials = read_protocol(key)
     chosen, phase = select_phase(trials, phase)
     tables = [read_scores(file, format) for file in files]
     matched, systems = _join(tables, trials, phase, allow_missing)
     dev = None
     if dev_key is not None:
-        dev_tables = [read_scores(file, format) for file in _list(dev_scores)]
+        dev_tables = [read_scores(file, format) for file in dev_files]
         dev = _join(dev_tables, read_protocol(dev_key), None, allow_missing)
     fusion, matched, dev_classes = _calibrate(matched, systems, dev, calibrate, seed)
     bonafide, spoof = _classes(matched)
@@ -160,7 +177,7 @@ def evaluate(
     result |= fusion
     inputs = {"key": key, "asv_scores": asv_scores, "asv_key": asv_key, "against": against}
     inputs |= {"dev_key": dev_key, "c012": None if isinstance(c012, tuple) else c012}
-    for name, paths in (("scores", files), ("dev_scores", _list(dev_scores))):
+    for name, paths in (("scores", files), ("dev_scores", dev_files)):
         inputs |= {f"{name}_{k}" if k > 1 else name: path for k, path in enumerate(paths, 1)}
     result["sha256"] = {name: sha256(path) for name, path in inputs.items() if path is not None}
     result["warnings"] = _warnings(result, trials, matched)
@@ -169,37 +186,6 @@ def evaluate(
 
 def _list(paths: Paths) -> list[str | Path]:
     return [paths] if isinstance(paths, str | Path) else list(paths)
-
-
-def _check_options(
-    scores: list[str | Path],
-    asv_scores: str | Path | None,
-    asv_key: str | Path | None,
-    c012: tuple[float, float, float] | str | Path | None,
-    bootstrap: int,
-    cluster: Sequence[str],
-    by: Sequence[str],
-    dev_scores: list[str | Path],
-    dev_key: str | Path | None,
-) -> None:
-    if not scores:
-        raise ConfigError("there is no score file to evaluate (--scores).")
-    if asv_scores is not None and c012 is not None:
-        raise ConfigError("the t-DCF's weights come from ASV scores or from C0,C1,C2: give one.")
-    if asv_key is not None and asv_scores is None:
-        raise ConfigError("an ASV key without ASV scores: give --asv-scores too.")
-    if bootstrap < 0 or (cluster and not bootstrap):
-        raise ConfigError("clusters need a number of replicates, as in --bootstrap 1000.")
-    pairs = [name.split(":") for name in by]
-    for name in (*cluster, *(part for pair in pairs for part in pair)):
-        if name not in FACTORS:
-            raise ConfigError(f"{name!r} is not a column of keys. Known are {', '.join(FACTORS)}.")
-    if len(cluster) > 2 or any(len(set(pair)) != len(pair) or len(pair) > 2 for pair in pairs):
-        raise ConfigError("at most two different factors can be resampled or crossed.")
-    if (dev_key is None) != (not dev_scores) or (dev_scores and len(dev_scores) != len(scores)):
-        raise ConfigError(
-            f"{len(scores)} score files need as many --dev-scores and a --dev-key, or none."
-        )
 
 
 def _join(
@@ -240,12 +226,10 @@ def _calibrate(
     else:
         llrs, about["fitted_on"] = calibration.cross_fit(systems, labels, seed=seed), "5 folds"
     if several:
-        about["eer_percent_of_each"] = [
-            100 * metrics.eer(column[labels == 1], column[labels == 0]).value
-            for column in systems.T
-        ]
+        each = [_classes(trials.assign(score=column)) for column in systems.T]
+        about["eer_percent_of_each"] = [100 * metrics.eer(*pair).value for pair in each]
         return {"calibration": about}, trials.assign(score=llrs), dev_classes
-    pair = llrs[labels == 1], llrs[labels == 0]
+    pair = _classes(trials.assign(score=llrs))
     about |= {"cllr": metrics.cllr(*pair), "act_dcf": metrics.act_dcf(*pair)}
     return {"calibration": about}, trials, dev_classes
 
@@ -282,10 +266,7 @@ def _interval(
         seed=seed,
     )  # fmt: skip
     settings = {"replicates": n_replicates, "cluster": list(cluster), "level": 0.95, "seed": seed}
-    return {
-        "eer_interval_percent": [low, high],
-        "bootstrap": settings,
-    }
+    return {"eer_interval_percent": [low, high], "bootstrap": settings}
 
 
 def _difference(
@@ -312,48 +293,41 @@ def _weigher(
     phase: str,
 ) -> Weigh:
     """Return the function that knows the t-DCF's weights of a condition, or None."""
+    table: dict[tuple[str, str], tuple[float, float, float]] = {}
     if asv_scores is not None:
         asv = read_asv_scores(asv_scores, asv_key)
         if phase != "all" and (asv["phase"] != "-").any():
             asv = asv[asv["phase"] == phase]
-        return lambda condition: _asv_weights(asv, condition)
-    if c012 is not None and not isinstance(c012, tuple):
+    elif isinstance(c012, tuple):
+        table = {(_POOLED, _POOLED): c012}
+    elif c012 is not None:
         table = read_c012(c012, phase)
 
-        def look_up(condition: dict[str, str]) -> Any:
-            if not set(condition) <= {"attack", "codec"}:
-                return None
-            names = condition.get("attack", _POOLED), condition.get("codec", _POOLED)
-            weights = table.get(names)
-            return weights and (weights, None)
+    def weigh(condition: dict[str, str]) -> Weights | None:
+        if not set(condition) <= {"attack", "codec"}:
+            return None
+        if asv_scores is not None:
+            return _asv_weights(asv, condition)
+        weights = table.get((condition.get("attack", _POOLED), condition.get("codec", _POOLED)))
+        return weights and (weights, None)
 
-        return look_up
-    return lambda condition: None if condition or c012 is None else (c012, None)
+    return weigh
 
 
-def _asv_weights(
-    asv: pd.DataFrame, condition: dict[str, str]
-) -> tuple[tuple[float, float, float], float] | None:
-    """Compute the t-DCF's weights from the ASV trials of one condition, if the scores tell it."""
-    if not set(condition) <= {"attack", "codec"}:
-        return None
+def _asv_weights(asv: pd.DataFrame, condition: dict[str, str]) -> Weights | None:
+    """Compute the t-DCF's weights from the ASV trials of one condition, if there are all kinds."""
     chosen = np.ones(len(asv), bool)
     for name, value in condition.items():
         chosen &= (asv[name] == value) | ((name == "attack") & (asv["kind"] != "spoof"))
-    target, nontarget, spoof = (
-        asv.loc[chosen & (asv["kind"] == kind), "score"] for kind in ASV_KINDS
-    )
-    if condition and not (target.size and nontarget.size and spoof.size):
+    kinds = [asv.loc[chosen & (asv["kind"] == kind), "score"] for kind in ASV_KINDS]
+    if condition and not all(scores.size for scores in kinds):
         return None
+    target, nontarget, spoof = kinds
     rates = metrics.asv_rates(target, nontarget, spoof)
     return metrics.tdcf_weights(rates), rates.eer
 
 
-def _tdcf(
-    bonafide: metrics.Floats,
-    spoof: metrics.Floats,
-    known: tuple[tuple[float, float, float], float | None] | None,
-) -> dict[str, Any]:
+def _tdcf(bonafide: metrics.Floats, spoof: metrics.Floats, known: Weights | None) -> dict[str, Any]:
     """Compute both forms of the min t-DCF, where weights can be had."""
     if known is None:
         return {}
@@ -375,12 +349,11 @@ def _groups(trials: pd.DataFrame, factors: Sequence[str], weigh: Weigh) -> dict[
     masks: list[dict[str, np.ndarray]] = []
     for factor in factors:
         column = trials[factor]
-        values = [value for value in column.unique() if value != "-"]
+        values = set(column.unique()) - {"-"}
         if not values:
             raise ScoreError(f"the key has no {factor} to break down by. Use the full key.")
-        rank = {value: (_ORDER.index(value) if value in _ORDER else len(_ORDER), value)
-                for value in values}  # fmt: skip
-        ordered = sorted(values, key=rank.__getitem__)
+        known = [value for value in _ORDER if value in values]
+        ordered = known + sorted(values.difference(known))
         masks.append({value: (column == value).to_numpy() for value in ordered})
         masks[-1][_POOLED] = np.ones(len(trials), bool)
     groups: dict[str, Any] = {}
@@ -495,14 +468,26 @@ def render(result: dict[str, Any]) -> RenderableType:
         summary.add_row("EER of the other system", text)
     parts: list[RenderableType] = [summary]
     if "transfer" in result:
-        parts.append(_render_transfer(result["transfer"]))
+        head = ("chosen at", "threshold", "dev FRR %", "dev FAR %", "FRR %", "FAR %")
+        rates = ("dev_frr", "dev_far", "frr", "far")
+        parts.append(_table("Thresholds from the development set", head, [
+            (row["rule"], f"{row['threshold']:.6g}", *(f"{row[name]:.4f}" for name in rates))
+            for row in result["transfer"]
+        ]))  # fmt: skip
     for name, groups in result.get("groups", {}).items():
-        if ":" not in name:
-            parts.append(_render_groups(name, groups))
+        first, _, second = name.partition(":")
+        pooled = groups[_POOLED][_POOLED] if second else groups[_POOLED]
+        shown = {quantity: title for quantity, title in _SHOWN.items() if quantity in pooled}
+        if not second:
+            parts.append(_table(f"By {name}", (name, "bona fide", "spoof", *shown.values()), [
+                (value, f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", *_cells([row], *shown))
+                for value, row in groups.items()
+            ]))  # fmt: skip
             continue
-        for quantity, title in _SHOWN.items():
-            if quantity in groups[_POOLED][_POOLED]:
-                parts.append(_render_cross(name, groups, quantity, title))
+        for quantity, title in shown.items():
+            head = (first, *groups[_POOLED])
+            rows = [(value, *_cells(row.values(), quantity)) for value, row in groups.items()]
+            parts.append(_table(f"{title} by {first} and {second}", head, rows))
     parts += [Text(f"WARNING: {text}", style="bold red") for text in result["warnings"]]
     return Group(*parts)
 
@@ -510,35 +495,16 @@ def render(result: dict[str, Any]) -> RenderableType:
 _SHOWN = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}
 
 
-def _render_transfer(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Thresholds from the development set")
-    for name in ("chosen at", "threshold", "dev FRR %", "dev FAR %", "FRR %", "FAR %"):
-        table.add_column(name, justify="left" if name == "chosen at" else "right")
+def _cells(rows: Iterable[dict[str, Any]], *quantities: str) -> list[str]:
+    return [f"{row[name]:.4f}" if name in row else "-" for row in rows for name in quantities]
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Lay numbers out below their heads, with what is pooled in bold."""
+    table = Table(title=title)
+    for k, name in enumerate(head):
+        style = "bold" if name == _POOLED else ""
+        table.add_column(name, justify="right" if k else "left", style=style)
     for row in rows:
-        rates = (f"{row[name]:.4f}" for name in ("dev_frr", "dev_far", "frr", "far"))
-        table.add_row(row["rule"], f"{row['threshold']:.6g}", *rates)
-    return table
-
-
-def _render_cross(name: str, groups: dict[str, Any], quantity: str, title: str) -> Table:
-    table = Table(title=f"{title} by {name.replace(':', ' and ')}")
-    table.add_column(name.partition(":")[0])
-    for value in groups[_POOLED]:
-        table.add_column(value, justify="right", style="bold" if value == _POOLED else "")
-    for value, row in groups.items():
-        numbers = [f"{cell[quantity]:.4f}" if quantity in cell else "-" for cell in row.values()]
-        table.add_row(value, *numbers, style="bold" if value == _POOLED else "")
-    return table
-
-
-def _render_groups(factor: str, groups: dict[str, dict[str, Any]]) -> Table:
-    columns = {name: title for name, title in _SHOWN.items() if name in groups[_POOLED]}
-    table = Table(title=f"By {factor}")
-    table.add_column(factor)
-    for title in ("bona fide", "spoof", *columns.values()):
-        table.add_column(title, justify="right")
-    for value, row in groups.items():
-        numbers = [f"{row[name]:.4f}" if name in row else "-" for name in columns]
-        counts = (f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}")
-        table.add_row(value, *counts, *numbers, style="bold" if value == _POOLED else "")
+        table.add_row(*row, style="bold" if row[0] == _POOLED else "")
     return table
