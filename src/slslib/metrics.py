@@ -184,12 +184,9 @@ def eer(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "of
 
 
 def asv_rates(
-    target_scores: ArrayLike,
-    nontarget_scores: ArrayLike,
-    spoof_scores: ArrayLike,
-    threshold: float | None = None,
+    target_scores: ArrayLike, nontarget_scores: ArrayLike, spoof_scores: ArrayLike
 ) -> ASVRates:
-    """Compute a speaker verification system's error rates at a threshold, by default its EER's.
+    """Compute a speaker verification system's error rates at the threshold of its EER.
 
     Parity: the official packages choose the threshold on the curve above, where the score at the
     threshold is rejected, and then accept scores at or above it.
@@ -197,14 +194,9 @@ def asv_rates(
     target, nontarget = validate(target_scores, nontarget_scores, ("target", "nontarget"))
     _, spoof = validate(target_scores, spoof_scores, ("target", "spoof"))
     point = eer(target, nontarget)
-    at = point.threshold if threshold is None else threshold
-    return ASVRates(
-        eer=point.value,
-        threshold=at,
-        miss=float(np.mean(target < at)),
-        fa=float(np.mean(nontarget >= at)),
-        fa_spoof=float(np.mean(spoof >= at)),
-    )
+    miss = np.mean(target < point.threshold)
+    fa, fa_spoof = (np.mean(scores >= point.threshold) for scores in (nontarget, spoof))
+    return ASVRates(point.value, point.threshold, float(miss), float(fa), float(fa_spoof))
 
 
 def tdcf_weights(rates: ASVRates, model: CostModel | None = None) -> TDCFWeights:
