@@ -435,8 +435,8 @@ def _cluster_weights(
         weights = np.ones((kinds.size, n), np.int32)
         for code, size in zip(codes_of_cells, sizes[1:], strict=True):
             n_clusters = size - 1
-            repeats = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), n)
-            weights *= np.pad(repeats.T, ((1, 0), (0, 0)), constant_values=1)[code].astype(np.int32)
+            repeats = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), n).T
+            weights *= np.pad(repeats.astype(np.int32), ((1, 0), (0, 0)), constant_values=1)[code]
         return weights
 
     def blocks() -> Iterator[Weights]:
