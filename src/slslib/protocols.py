@@ -36,15 +36,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from slslib.errors import AudioError, ProtocolError, SlslibError
 from slslib.files import sha256
-
-_T = TypeVar("_T")
 
 LABELS = {"bonafide": 1, "bona-fide": 1, "spoof": 0}
 """The spellings of the two classes; 1 is bona fide, 0 is spoof."""
@@ -195,11 +193,11 @@ def _read_csv(path: Path, lines: Sequence[str], header: Sequence[str]) -> dict[s
 def translate(
     path: str | Path,
     values: Sequence[str],
-    known: Mapping[str, _T],
+    known: Mapping[str, Any],
     what: str,
     first: int = 1,
     error: type[SlslibError] = ProtocolError,
-) -> list[_T]:
+) -> list[Any]:
     """Translate the values of a column, of which only some are known.
 
     Args:
