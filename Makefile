@@ -84,7 +84,7 @@ $(VENV)-fairseq/.fairseq-installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-fairseq: $(VENV)-fairseq/.fairseq-installed
-	@OMP_NUM_THREADS=$(JOBS) $(VENV)-fairseq/bin/python -m pytest -n 0 -s -m fairseq tests/test_fairseq.py
+	@OMP_NUM_THREADS=$(JOBS) $(VENV)-fairseq/bin/python -m pytest -n 0 -s -m fairseq tests/model/test_fairseq.py
 
 _build/html/index.html:
 	@$(MAKE) --no-print-directory book

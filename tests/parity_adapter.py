@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from slslib import detector
-from slslib.detector import Detector
-from slslib.names import our_name
-from slslib.xlsr import XLSR
+from slslib.model import detector
+from slslib.model.detector import Detector
+from slslib.model.foreign import our_name
+from slslib.model.xlsr import XLSR
 
 
 def load_backbone(path: str, num_heads: int) -> XLSR:

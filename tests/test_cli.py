@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from tiny import FLAGS
 
-from slslib import metrics
 from slslib.cli import COMMANDS, main
-from slslib.protocols import read_protocol
-from slslib.scorefiles import read_scores
+from slslib.data.protocols import read_protocol
+from slslib.data.scorefiles import read_scores
+from slslib.evaluation import metrics
 
 LA = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm"
 
@@ -93,7 +93,7 @@ def test_convert(slslib, tmp_path):
     import torch
     from tiny import DETECTOR
 
-    from slslib.detector import Detector
+    from slslib.model.detector import Detector
 
     before = Detector(DETECTOR, seed=0).eval()
     before.save(tmp_path / "a.safetensors", {"epoch": 2})
@@ -187,7 +187,7 @@ def test_recorded_failures_leave_a_nonzero_status(slslib, corpora, tmp_path):
     import torch
     from tiny import DETECTOR
 
-    from slslib.detector import Detector
+    from slslib.model.detector import Detector
 
     torch.manual_seed(0)
     Detector(DETECTOR).save(tmp_path / "d.safetensors")
@@ -214,7 +214,7 @@ def test_two_processes_share_a_scoring_run(slslib, corpora, tmp_path):
     """Two processes write one file with the scores of one process (seen to differ by 1e-7)."""
     from tiny import DETECTOR
 
-    from slslib.detector import Detector
+    from slslib.model.detector import Detector
 
     Detector(DETECTOR, seed=0).save(tmp_path / "d.safetensors")
     command = ["score", "--checkpoint", "d.safetensors", "--corpus", "asvspoof2019-la:eval"]

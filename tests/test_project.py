@@ -116,9 +116,13 @@ def test_versions_agree() -> None:
 
 def test_every_module_is_in_the_api_reference() -> None:
     pages = "\n".join(page.read_text() for page in (ROOT / "book").glob("api*.md"))
-    listed = set(re.findall(r"automodule:: slslib\.(\w+)", pages))
-    modules = {path.stem for path in (ROOT / "src" / "slslib").glob("*.py")}
-    assert listed == modules - {"__init__", "__main__"}
+    listed = set(re.findall(r"automodule:: ([\w.]+)", pages))
+    modules = {
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        for path in (ROOT / "src").rglob("*.py")
+        if path.stem not in ("__init__", "__main__")
+    }
+    assert listed == modules | {"slslib"}
 
 
 # Set-up

@@ -79,8 +79,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Be in a folder with speech.wav, corpus/, scores.txt, key.txt and detector.safetensors."""
     import soundfile
 
-    from slslib.detector import Detector, DetectorConfig
-    from slslib.xlsr import XLSRConfig
+    from slslib.model.detector import Detector, DetectorConfig
+    from slslib.model.xlsr import XLSRConfig
 
     rng = np.random.default_rng(0)
     (tmp_path / "corpus" / "flac").mkdir(parents=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slslib.detector import DetectorConfig
-from slslib.recipes import TrainConfig, v1
-from slslib.xlsr import XLSRConfig
+from slslib.model.detector import DetectorConfig
+from slslib.model.xlsr import XLSRConfig
+from slslib.runs.recipes import TrainConfig, v1
 
 DIMENSIONS = XLSRConfig(width=16, n_layers=3, n_heads=2, conv_width=8, pos_kernel=8, pos_groups=4)
 DETECTOR = DetectorConfig(DIMENSIONS, hidden_width=8, n_samples=4000)

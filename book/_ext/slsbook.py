@@ -10,7 +10,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from slslib.reproduce import to_markdown
+from slslib.evaluation.reproduce import to_markdown
 
 
 def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:

@@ -54,7 +54,7 @@ def verify(
         json_: Print the report as JSON.
         out: Write the report as JSON to this file too.
     """
-    from slslib.verify import render, to_json, verify_any
+    from slslib.data.audit import render, to_json, verify_any
 
     report = verify_any(corpus, data, jobs=jobs)
     if out:
@@ -70,7 +70,7 @@ def verify(
 class _Train:
     """How a training run is carried out, whatever its recipe."""
 
-    config: Annotated[Any, _options("recipes", "TrainConfig")]
+    config: Annotated[Any, _options("runs.recipes", "TrainConfig")]
     out: Path
     """Folder of the run."""
     data_root: Annotated[Path, tyro.conf.arg(name="data")] = _DATA
@@ -93,8 +93,8 @@ class _Train:
 
 def train(argv: Sequence[str]) -> int:
     """Train a detector by a recipe."""
-    from slslib import processes, recipes
-    from slslib.train import train as run
+    from slslib.runs import processes, recipes
+    from slslib.runs.train import train as run
 
     names = " | ".join(recipes.RECIPES)
     if not argv or argv[0] not in recipes.RECIPES:
@@ -142,7 +142,7 @@ def score(
     checkpoint: str,
     corpus: str,
     out: Path,
-    config: Annotated[Any, _options("score", "ScoreConfig")],
+    config: Annotated[Any, _options("runs.score", "ScoreConfig")],
     data: Path = _DATA,
     workers: int = 0,
     cpu: bool = False,
@@ -161,9 +161,9 @@ def score(
         workers: Processes that decode.
         cpu: Use the CPU even where there is a GPU.
     """
-    from slslib import processes
-    from slslib.protocols import open_corpus
-    from slslib.score import score as run
+    from slslib.data.protocols import open_corpus
+    from slslib.runs import processes
+    from slslib.runs.score import score as run
 
     made = run(checkpoint, open_corpus(corpus, data), out, config, workers=workers, cpu=cpu)
     if not processes.is_main():
@@ -227,8 +227,8 @@ def evaluate(
         seed: Seed of the bootstrap and of cross-validation.
         json_: Print one JSON object.
     """
-    from slslib.evaluate import evaluate as run
-    from slslib.evaluate import render
+    from slslib.evaluation.evaluate import evaluate as run
+    from slslib.evaluation.evaluate import render
 
     result = run(
         scores, key, phase=phase, format=format, asv_scores=asv_scores, asv_key=asv_key,
@@ -267,8 +267,8 @@ def reproduce(
         offline: Make no connection.
         json_: Print one JSON object.
     """
-    from slslib.reproduce import notes, render, succeeded
-    from slslib.reproduce import reproduce as run
+    from slslib.evaluation.reproduce import notes, render, succeeded
+    from slslib.evaluation.reproduce import reproduce as run
 
     result = run(data, bootstrap=bootstrap, seed=seed, offline=offline)
     if out:
@@ -310,8 +310,8 @@ def report(
         by: Breakdowns.
         seed: Seed of the bootstrap.
     """
-    from slslib.report import report as run
-    from slslib.report import to_html
+    from slslib.evaluation.report import report as run
+    from slslib.evaluation.report import to_html
 
     if out.suffix not in (".html", ".md"):
         raise ConfigError(f"--out {out}: the page is .html or .md.")
@@ -351,8 +351,8 @@ def detect(
         plot: Draw the score of each window over time into this file.
         cpu: Use the CPU even where there is a GPU.
     """
-    from slslib.detect import detect as run
-    from slslib.detect import render
+    from slslib.runs.detect import detect as run
+    from slslib.runs.detect import render
 
     result = run(files, checkpoint, threshold=threshold, allow_silence=allow_silence, cpu=cpu)
     _print(result, render, json_)
@@ -360,7 +360,7 @@ def detect(
     for one in failed:
         _say(f"slslib: {one['error']}")
     if plot and len(failed) < len(result["files"]):
-        from slslib.plots import plot_windows, save
+        from slslib.evaluation.plots import plot_windows, save
 
         save(plot_windows(result), plot)
     return 1 if failed else 0
@@ -386,7 +386,7 @@ def convert(
         n_heads: Attention heads, which a .pth does not tell; default width / 64.
         data_parallel: Put module. before each name of a .pth, as nn.DataParallel needs.
     """
-    from slslib.convert import convert as run
+    from slslib.model.convert import convert as run
 
     for note in run(checkpoint, out, n_heads=n_heads, data_parallel=data_parallel):
         _say(f"slslib: {note}")
@@ -422,8 +422,8 @@ def bench(
         cpu: Use the CPU even where there is a GPU.
         json_: Print one JSON object.
     """
-    from slslib.bench import bench as run
-    from slslib.bench import render
+    from slslib.runs.bench import bench as run
+    from slslib.runs.bench import render
 
     result = run(
         checkpoint, batch_sizes=batch_size, precisions=precision, attention=attention,
@@ -456,7 +456,7 @@ def minispoof(
         scale: Factor on the number of clips.
         jobs: Processes, by default as many as there are cores.
     """
-    from slslib.minispoof import write
+    from minispoof.corpus import write
 
     print(write(directory, seed=seed, scale=scale, jobs=jobs))
     return 0
@@ -563,6 +563,6 @@ def _show(renderable: Any) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from slslib.checkpoints import write_text
+    from slslib.model.checkpoints import write_text
 
     write_text(path, text)

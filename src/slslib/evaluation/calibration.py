@@ -1,0 +1,181 @@
+r"""What is chosen on one set of trials and used on another: thresholds, calibration, fusion.
+
+**Thresholds.** An EER chooses its threshold with the answers at hand. :func:`transfer` chooses it
+on a development set, at the EER or at a given false rejection rate, and reports both error rates
+on another set; a trial is accepted above it.
+
+**Calibration** (Brümmer and du Preez 2006; Pigeon, Druyts and Verlinden 2000). The scores
+:math:`x_1 \dots x_k` of one or several systems become a log-likelihood ratio
+
+.. math:: \ell = \sum_i w_i x_i + b
+
+by logistic regression: it minimises
+
+.. math:: \pi \, \overline{\log(1 + e^{-\ell_b - \lambda})}
+          + (1 - \pi) \, \overline{\log(1 + e^{\ell_s + \lambda})},
+          \qquad \lambda = \log \frac{\pi}{1 - \pi},
+
+where :math:`\ell_b, \ell_s` are those of bona fide and spoofed trials, so that the classes weigh
+as the prior :math:`\pi` says and not as their counts. With one system this leaves the order of the
+scores and so the EER as they are; with several it is their linear fusion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from slslib.errors import ConfigError, ScoreError
+from slslib.evaluation.metrics import Floats, det_curve, eer, validate
+
+# So weak that it shows only where the classes are separable, and then keeps the slope finite.
+_RIDGE = 1e-6
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A linear map from scores to log-likelihood ratios (natural logarithm).
+
+    Attributes:
+        weights: One for each system.
+        offset: Added to the weighted sum.
+    """
+
+    weights: tuple[float, ...]
+    offset: float
+
+    def __call__(self, scores: ArrayLike) -> Floats:
+        """Map scores, shape (trials,) or (trials, systems), to log-likelihood ratios.
+
+        >>> Calibration((2.0,), -1.0)([0.0, 1.0]).tolist()
+        [-1.0, 1.0]
+        """
+        return _matrix(scores, len(self.weights)) @ np.array(self.weights) + self.offset
+
+
+def fit(scores: ArrayLike, labels: ArrayLike, prior: float = 0.5) -> Calibration:
+    """Fit a calibration, or a fusion of several systems.
+
+    Args:
+        scores: Shape (trials,) or (trials, systems).
+        labels: 1 for bona fide, 0 for spoof.
+        prior: Prior probability of bona fide speech to be good at.
+
+    Raises:
+        ScoreError: One class is missing, or a score is not finite.
+        ConfigError: The prior is not between 0 and 1.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if not 0 < prior < 1:
+        raise ConfigError(f"prior {prior} must lie between 0 and 1.")
+    x, is_bonafide = _matrix(scores), _labels(scores, labels)
+    # Standardised, so that the ridge means the same whatever the scale of the scores.
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    scale[scale == 0] = 1
+    share = np.where(is_bonafide, prior / is_bonafide.sum(), (1 - prior) / (~is_bonafide).sum())
+    model = LogisticRegression(C=1 / _RIDGE, max_iter=1000, tol=1e-8)
+    model.fit((x - mean) / scale, is_bonafide, sample_weight=share)
+    weights = model.coef_[0] / scale
+    offset = float(model.intercept_[0] - weights @ mean - math.log(prior / (1 - prior)))
+    return Calibration(tuple(weights.tolist()), offset)
+
+
+def cross_fit(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Floats:
+    """Calibrate each trial by a fit on the other four of five folds.
+
+    Args:
+        scores: Shape (trials,) or (trials, systems).
+        labels: 1 for bona fide, 0 for spoof.
+        seed: Of the shuffle that makes the folds, each with its share of both classes.
+
+    Returns:
+        One log-likelihood ratio per trial.
+
+    Raises:
+        ScoreError: A class has fewer trials than there are folds.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    x, is_bonafide = _matrix(scores), _labels(scores, labels)
+    smaller = int(min(is_bonafide.sum(), (~is_bonafide).sum()))
+    if smaller < _FOLDS:
+        raise ScoreError(
+            f"{_FOLDS} folds for a class of {smaller} trials: calibrate on another set instead "
+            "(--dev-scores, --dev-key)."
+        )
+    llrs = np.empty(len(x))
+    split = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(x, is_bonafide)
+    for others, own in split:
+        llrs[own] = fit(x[others], is_bonafide[others])(x[own])
+    return llrs
+
+
+def transfer(
+    dev: tuple[ArrayLike, ArrayLike],
+    test: tuple[ArrayLike, ArrayLike],
+    frr: Sequence[float] = (0.01, 0.05),
+) -> list[dict[str, Any]]:
+    """Choose thresholds on one set and apply them to another.
+
+    Args:
+        dev: Bona fide and spoof scores that the thresholds are chosen on.
+        test: Those they are applied to.
+        frr: False rejection rates on ``dev`` to choose further thresholds at: the highest
+            threshold that rejects no more.
+
+    Returns:
+        One row per threshold: ``rule``, ``threshold`` (accept above) and, in percent,
+        ``dev_frr``, ``dev_far``, ``frr``, ``far``.
+
+    >>> rows = transfer(([1, 2, 3, 4], [0, 0.5]), ([0.4, 2], [-1, 0.6]), frr=[0.25])
+    >>> [(row["rule"], row["threshold"], row["frr"], row["far"]) for row in rows]
+    [('EER', 0.5, 50.0, 50.0), ('FRR 25 %', 1.0, 50.0, 0.0)]
+    """
+    curve = det_curve(*dev, "tie_aware")
+    bonafide, spoof = validate(*test)
+    chosen = {"EER": eer(*dev, "tie_aware").threshold}
+    for rate in frr:
+        if not 0 <= rate < 1:
+            raise ConfigError(f"false rejection rate {rate} must lie between 0 and 1.")
+        k = int(np.searchsorted(curve.frr, rate + 1e-12, side="right")) - 1
+        chosen[f"FRR {100 * rate:g} %"] = float(curve.thresholds[k])
+    rows = []
+    for rule, threshold in chosen.items():
+        k = int(np.searchsorted(curve.thresholds, threshold, side="right")) - 1
+        rates = {
+            "dev_frr": curve.frr[k],
+            "dev_far": curve.far[k],
+            "frr": np.mean(bonafide <= threshold),
+            "far": np.mean(spoof > threshold),
+        }
+        rows.append(
+            {"rule": rule, "threshold": threshold}
+            | {name: 100 * float(rate) for name, rate in rates.items()}
+        )
+    return rows
+
+
+def _matrix(scores: ArrayLike, n_systems: int | None = None) -> Floats:
+    x = np.asarray(scores, dtype=np.float64)
+    x = x[:, None] if x.ndim == 1 else x
+    if x.ndim != 2 or (n_systems and x.shape[1] != n_systems):
+        raise ScoreError(
+            f"scores have shape {np.shape(scores)}; (trials, {n_systems or 'systems'}) is needed."
+        )
+    return x
+
+
+def _labels(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    x, is_bonafide = _matrix(scores), np.asarray(labels) == 1
+    if is_bonafide.shape != (len(x),) or not np.isin(labels, (0, 1)).all():
+        raise ScoreError(f"{len(x)} trials need as many labels, 1 (bona fide) or 0 (spoof).")
+    for column in x.T:
+        validate(column[is_bonafide], column[~is_bonafide])
+    return is_bonafide

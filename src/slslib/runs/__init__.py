@@ -1,0 +1,1 @@
+"""What takes long: training, scoring, detecting and measuring, resumable and on any device."""

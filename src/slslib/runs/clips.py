@@ -1,0 +1,202 @@
+"""Trials as tensors: decode, augment, cut, batch.
+
+Everything random is keyed, never drawn from a shared stream: the order of an epoch by (seed,
+epoch), the augmentation of a clip by (seed, epoch, utterance). So neither the number of workers
+nor a resume in the middle of an epoch can change a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from slslib.data.audio import N_SAMPLES, SAMPLE_RATE, fix_length, load
+from slslib.data.protocols import Corpus
+from slslib.data.rawboost import algorithm_name, rawboost
+from slslib.errors import AudioError, ConfigError
+
+Crop = Literal["first", "random"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One decoded trial, or the error that stands in its place.
+
+    Attributes:
+        utterance: Its name.
+        label: 1 bona fide, 0 spoof, -1 unknown.
+        waveform: Audio of the fixed length, or None if it could not be had.
+        error: Why there is no waveform.
+        decoder: Decoder and version that read the file.
+        over_range: The file holds samples beyond its integer range.
+        converted: The file was resampled or down-mixed.
+    """
+
+    utterance: str
+    label: int
+    waveform: Float[np.ndarray, " samples"] | None = None
+    error: AudioError | None = None
+    decoder: str = ""
+    over_range: bool = False
+    converted: bool = False
+
+
+class TrialDataset(Dataset[Clip]):
+    """The trials of a corpus as clips of one length.
+
+    Audio that cannot be decoded becomes a :class:`Clip` with an error, for the caller to raise or
+    record: it is never replaced.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        n_samples: int = N_SAMPLES,
+        algo: int | str = 0,
+        crop: Crop = "first",
+        seed: int = 0,
+        epoch: int = 0,
+        allow_silence: bool = False,
+    ) -> None:
+        """Describe the clips; nothing is read yet.
+
+        Args:
+            corpus: Its trials, in their order.
+            n_samples: Length of a clip at 16 kHz: longer audio is cut, shorter tiled.
+            algo: RawBoost algorithm, applied to the whole recording before it is cut: number or
+                name; 0 for none.
+            crop: Keep the ``"first"`` samples, as the original does, or a ``"random"`` stretch.
+            seed: Seed of augmentation and crop.
+            epoch: Epoch that keys them.
+            allow_silence: Accept silent and very short audio.
+        """
+        self.corpus = corpus
+        self.utterances = corpus.trials["utterance"].tolist()
+        self.labels = corpus.trials["label"].astype(int).tolist()
+        self.n_samples, self.algo, self.crop = n_samples, algorithm_name(algo), crop
+        self.seed, self.epoch, self.allow_silence = seed, epoch, allow_silence
+
+    def __len__(self) -> int:
+        """Count the trials."""
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> Clip:
+        """Decode, augment and cut one trial."""
+        utterance, label = self.utterances[index], self.labels[index]
+        # Augmentation and random crops need the whole recording; scoring only its beginning.
+        whole = self.algo != "none" or self.crop == "random"
+        try:
+            recording = load(
+                self.corpus.audio_path(utterance),
+                max_samples=None if whole else self.n_samples,
+                allow_silence=self.allow_silence,
+            )
+        except AudioError as error:
+            return Clip(utterance, label, error=error)
+        samples = recording.samples
+        if whole:
+            rng = keyed_rng(self.seed, self.epoch, utterance)
+            if self.algo != "none":
+                samples = rawboost(samples, self.algo, rng)
+            if self.crop == "random" and len(samples) > self.n_samples:
+                start = int(rng.integers(len(samples) - self.n_samples + 1))
+                samples = samples[start : start + self.n_samples]
+        return Clip(
+            utterance,
+            label,
+            waveform=fix_length(samples, self.n_samples),
+            decoder=recording.decoder,
+            over_range=recording.over_range != 0,
+            converted=recording.source_rate != SAMPLE_RATE or recording.channels != 1,
+        )
+
+
+def keyed_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:
+    """Return the generator that belongs to one utterance in one epoch."""
+    digest = hashlib.blake2b(utterance.encode(), digest_size=8).digest()
+    return np.random.default_rng([seed, epoch, int.from_bytes(digest, "little")])
+
+
+def epoch_batches(n_trials: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Shuffle trials into whole batches for one epoch; what does not fill the last is left out.
+
+    >>> epoch_batches(5, 2, seed=0, epoch=0)
+    [[2, 4], [3, 0]]
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(n_trials).tolist()
+    return [order[i : i + batch_size] for i in range(0, n_trials - batch_size + 1, batch_size)]
+
+
+def cut(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cut indices into pieces of one size, the last of which may be smaller.
+
+    >>> cut(range(5), 2)
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    return [indices[i : i + size] for i in range(0, len(indices), size)]
+
+
+def load_batches(
+    dataset: TrialDataset, batches: Sequence[Sequence[int]], *, workers: int = 0
+) -> Iterator[list[Clip]]:
+    """Yield lists of clips for lists of indices, decoded by ``workers`` processes (0: this one)."""
+    if not batches:
+        return
+    loader = DataLoader(
+        dataset,
+        batch_sampler=[list(batch) for batch in batches],
+        num_workers=workers,
+        collate_fn=list,
+        # Its own generator: the loader draws a base seed, which would otherwise move the global
+        # stream and make results depend on how often a loader was started.
+        generator=torch.Generator().manual_seed(0),
+        worker_init_fn=_one_thread if workers else None,
+    )
+    yield from loader
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor]:
+    """Stack waveforms and labels of a batch.
+
+    Raises:
+        AudioError: The first clip's error, if any clip has one.
+    """
+    for clip in clips:
+        if clip.error is not None:
+            raise clip.error
+    # Torch's own memory, which is aligned: the last bit of a convolution depends on the alignment.
+    waveforms = torch.stack([torch.from_numpy(c.waveform) for c in clips if c.waveform is not None])
+    return waveforms, torch.tensor([clip.label for clip in clips])
+
+
+def sample(
+    corpus: Corpus, per_class: int, *, n_samples: int = N_SAMPLES, seed: int = 0
+) -> tuple[pd.DataFrame, Float[Tensor, "trials samples"]]:
+    """Draw as many trials of each class, and read them as clips of ``n_samples`` at 16 kHz.
+
+    Raises:
+        ConfigError: If a class has fewer trials, or none are asked for.
+        AudioError: If a recording cannot be read.
+    """
+    if per_class < 1:
+        raise ConfigError(f"per_class is {per_class}; it must be at least 1")
+    classes = corpus.trials.groupby("label")
+    if (fewest := int(classes.size().min())) < per_class:
+        raise ConfigError(f"{corpus.name} has {fewest} trials of a class, fewer than {per_class}")
+    trials = classes.sample(per_class, random_state=seed).reset_index(drop=True)
+    dataset = TrialDataset(replace(corpus, trials=trials), n_samples=n_samples)
+    return trials, stack([dataset[i] for i in range(len(dataset))])[0]

@@ -1,0 +1,156 @@
+"""Training recipes: each a function that returns a full configuration.
+
+``paper``, ``v1`` and ``v2`` follow the authors' and the reproduction's training; ``mini``
+fine-tunes the packaged mini backbone on a CPU. Whatever differs between two recipes is what the
+functions below spell out; the rest are the defaults of :class:`TrainConfig`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from slslib.data.audio import N_SAMPLES
+from slslib.data.rawboost import ALGORITHMS, Algorithm, algorithm_name
+from slslib.errors import ConfigError
+from slslib.model.xlsr import Attention, Freeze, XLSRConfig
+from slslib.runs.clips import Crop
+
+Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
+Precision = Literal["no", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines the weights a training run ends with."""
+
+    recipe: str = "v1"
+    """Name under which the run reports itself."""
+    train: str = "asvspoof2019-la:train"
+    """Training corpus, NAME[:PARTITION] or a folder with a 2019-form protocol."""
+    dev: str | None = None
+    """Development corpus for validation after each epoch; none by default."""
+    backbone: str = "hub:facebook/wav2vec2-xls-r-300m/pytorch_model.bin"
+    """Initial weights: file (xlsr2_300m.pt, transformers, safetensors), hub:..., mini or random."""
+    init: str | None = None
+    """Whole detector to go on from instead, head included: as --checkpoint of other commands."""
+    dimensions: XLSRConfig = field(default_factory=XLSRConfig)
+    """Dimensions of the backbone where its weights are random."""
+    hidden_width: int = 1024
+    """Width of the SLS head's hidden layer."""
+    n_samples: int = N_SAMPLES
+    """Length of a clip in samples at 16 kHz."""
+    rawboost: int | Algorithm = 3
+    """RawBoost algorithm for training clips, by number or name (kept as number)."""
+    augment_dev: bool = False
+    """Apply RawBoost to the development clips too."""
+    crop: Crop = "first"
+    """Part kept of clips that are too long."""
+    class_weights: tuple[float, float] = (0.1, 0.9)
+    """Weights of [spoof, bona fide] in the cross entropy."""
+    batch_size: int = 5
+    """Clips per optimizer step, over all processes together."""
+    lr: float = 1e-6
+    """Learning rate of Adam."""
+    weight_decay: float = 1e-4
+    """L2 penalty inside Adam (not AdamW)."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly."""
+    max_epochs: int = 50
+    """Epochs at most."""
+    monitor: Monitor = "train_loss"
+    """Quantity whose minimum names the best epoch."""
+    patience: int = 1
+    """Epochs without a new minimum after which training stops."""
+    freeze: Freeze = "none"
+    """Part of the backbone left as it is."""
+    precision: Precision = "no"
+    """Mixed precision: no or bf16."""
+    attention: Attention = "eager"
+    """Attention kernel: eager (exact) or sdpa (faster)."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    seed: int = 1234
+    """Seed of head weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dimensions, dict):  # from JSON
+            object.__setattr__(self, "dimensions", XLSRConfig(**self.dimensions))
+        object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        number = ALGORITHMS.index(algorithm_name(self.rawboost))
+        object.__setattr__(self, "rawboost", number)
+        for name, kind in get_type_hints(type(self)).items():
+            value, wanted = getattr(self, name), ""
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                wanted = f"one of {', '.join(get_args(kind))}"
+            elif kind is int and type(value) is not int:
+                wanted = "a whole number"
+            elif kind is float and not _is_finite(value):
+                wanted = "a finite number"
+            if wanted:
+                raise ConfigError(f"{name} is {value!r}; it must be {wanted}")
+        for name in ("batch_size", "max_epochs", "patience", "n_samples", "hidden_width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("lr", "weight_decay", "warmup_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it cannot be negative")
+        weights = self.class_weights
+        if len(weights) != 2 or not all(_is_finite(w) and w > 0 for w in weights):
+            raise ConfigError(f"class_weights {self.class_weights} are not two positive numbers")
+        if self.monitor != "train_loss" and self.dev is None:
+            raise ConfigError(f"monitor {self.monitor} needs a development corpus (--dev)")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def v1() -> TrainConfig:
+    """Return the reproduction's baseline: no validation, stop when the training loss rises."""
+    return TrainConfig(recipe="v1")
+
+
+def v2() -> TrainConfig:
+    """Return the reproduction's second run: early stopping on the development loss."""
+    return replace(
+        v1(),
+        recipe="v2",
+        dev="asvspoof2019-la:dev",
+        monitor="dev_loss",
+        patience=10,
+        augment_dev=True,  # Parity: the reproduction's validation data pass RawBoost as well
+    )
+
+
+def paper(seed: int = 1234) -> TrainConfig:
+    """Return the authors' training; the paper averages over the seeds 1234, 4321 and 4569."""
+    return replace(v1(), recipe="paper", seed=seed)
+
+
+def mini() -> TrainConfig:
+    """Return a small training run for a CPU: the mini backbone, clips of 2 s, minutes."""
+    return replace(
+        v1(),
+        recipe="mini",
+        dev="asvspoof2019-la:dev",
+        backbone="mini",
+        dimensions=XLSRConfig(width=64, n_heads=4, conv_width=64),  # for --backbone random
+        freeze="conv",
+        hidden_width=64,
+        n_samples=32_000,
+        rawboost=0,  # with algorithm 3, some hundred clips need twice the epochs
+        crop="random",
+        batch_size=16,
+        lr=3e-4,
+        warmup_steps=60,
+        max_epochs=10,
+        monitor="dev_eer_percent",
+        patience=4,
+        attention="sdpa",
+        class_weights=(0.5, 0.5),
+    )
+
+
+RECIPES = {"v1": v1, "v2": v2, "paper": paper, "mini": mini}

@@ -1,0 +1,136 @@
+"""Measure how fast and in how much memory a full-size checkpoint is read and converted.
+
+    python studies/checkpoints.py [--folder DIR] [--repeats 3] [--out results.json]
+
+Writes to a temporary folder what fairseq's trainer writes for XLS-R 300M: random weights, what
+pre-training alone uses, and Adam's state, 3.8 GB in all; and the authors' .pth of the same size as
+theirs. Each measurement is a process of its own: seconds of the call, and the most memory that the
+process ever held resident, less what it held before the call (PyTorch and slslib imported). Pages
+of a memory-mapped file count as resident while they are cached. `read` times the file in the page
+cache. The naive way is `torch.load` of the whole file, a model built with random weights, and
+`load_state_dict`, which copies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from provenance import ROOT, provenance
+
+from slslib.model.convert import pretraining_parts
+from slslib.model.detector import Detector
+from slslib.model.foreign import authors_name
+
+OUT = ROOT / "studies" / "results" / "checkpoints.json"
+
+_MEASURE = """
+import time
+import torch
+from slslib.model.convert import convert
+from slslib.model.detector import Detector, load_backbone
+from slslib.model.foreign import our_name
+from slslib.model.xlsr import XLSR, XLSRConfig
+
+def naive(path):
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    backbone = XLSR(XLSRConfig())
+    names = {our_name(name): name for name in content["model"]}
+    mine = {n: content["model"][names["backbone." + n]] for n in backbone.state_dict()}
+    backbone.load_state_dict(mine)
+    return backbone
+
+def peak():
+    status = open("/proc/self/status").read()  # ru_maxrss would begin with the parent's
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+
+XLSR(XLSRConfig(width=16, n_layers=1, conv_width=8, pos_kernel=8, pos_groups=4))  # imports all
+before, start = peak(), time.perf_counter()
+result = CALL
+seconds = time.perf_counter() - start
+print(seconds, before, peak())
+"""
+
+
+def write(folder: Path) -> tuple[Path, Path]:
+    """Write fairseq's and the authors' files; return their paths."""
+    detector = Detector(seed=0)
+    own = detector.state_dict()
+    state = {authors_name(n): t for n, t in (own | pretraining_parts(own, {})).items()}
+    authors = folder / "epoch_2.pth"
+    torch.save({f"module.{n}": t for n, t in state.items()}, authors)
+    prefix = "ssl_model.model."
+    model = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    moments = {
+        i: {"step": 1, "exp_avg": torch.zeros_like(t), "exp_avg_sq": torch.zeros_like(t)}
+        for i, t in enumerate(model.values())
+    }
+    content = {
+        "args": None, "cfg": {"model": {"encoder_attention_heads": 16}}, "model": model,
+        "criterion": None, "optimizer_history": [], "task_state": {}, "extra_state": {},
+        "last_optimizer_state": {"state": moments, "param_groups": []},
+    }  # fmt: skip
+    fairseq = folder / "xlsr2_300m.pt"
+    torch.save(content, fairseq)
+    return fairseq, authors
+
+
+def measure(call: str, repeats: int, after: tuple[Path, ...] = ()) -> dict[str, float]:
+    """Run a call in processes of its own; return median seconds and the largest peak."""
+    rows = []
+    for _ in range(repeats):
+        for path in after:
+            path.unlink(missing_ok=True)
+        program = _MEASURE.replace("CALL", call)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        rows.append([float(value) for value in done.stdout.split()])
+    return {
+        "seconds_median": round(statistics.median(row[0] for row in rows), 3),
+        "seconds_max": round(max(row[0] for row in rows), 3),
+        "peak_gb": round(max(row[2] for row in rows), 3),
+        "peak_above_imports_gb": round(max(row[2] - row[1] for row in rows), 3),
+    }
+
+
+def main() -> None:
+    """Measure, print and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="where to put 7 GB for the while")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    about = provenance("torch", "transformers", "safetensors")
+    about["command"] = about["command"].replace(str(args.folder), "DIR")
+    with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
+        folder = Path(temporary)
+        fairseq, authors = write(folder)
+        ours, back = folder / "ours.safetensors", folder / "back.pth"
+        calls = {
+            "fairseq .pt, naive torch.load": (f"naive({str(fairseq)!r})", ()),
+            "fairseq .pt, load_backbone": (f"load_backbone({str(fairseq)!r})", ()),
+            "authors' .pth, Detector.load": (f"Detector.load({str(authors)!r})", ()),
+            "authors' .pth to safetensors": (f"convert({str(authors)!r}, {str(ours)!r})", (ours,)),
+            "safetensors, Detector.load": (f"Detector.load({str(ours)!r})", ()),
+            "safetensors to authors' .pth": (f"convert({str(ours)!r}, {str(back)!r})", (back,)),
+        }
+        rows = {}
+        for name, (call, after) in calls.items():
+            measure(call, 1, after)  # the file into the page cache
+            rows[name] = measure(call, args.repeats, after)
+            print(name, rows[name], flush=True)
+        sizes = {p.name: round(p.stat().st_size / 1e9, 3) for p in (fairseq, authors, ours, back)}
+    report = about | {"repeats": args.repeats, "sizes_gb": sizes, "results": rows}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,576 @@
+"""Decoding: exact on sound files, an error on every damaged one, never anything in between."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_flac import write_bomb, write_flac
+
+import slslib.data.audio
+from slslib.data.audio import MIN_SAMPLES, N_SAMPLES, SAMPLE_RATE, audit, fix_length, load, windows
+from slslib.errors import AudioError, ConfigError
+
+N = 20_000
+
+
+def voice(n: int = N, seed: int = 0) -> np.ndarray:
+    """Integers of a noisy chirp within 16 bits."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(n) / SAMPLE_RATE
+    x = 8_000 * np.sin(2 * np.pi * (150 * t + 300 * t**2)) + rng.normal(0, 300, n)
+    return np.rint(x).astype(np.int16)
+
+
+def wav(path: Path, samples: np.ndarray | None = None, rate: int = SAMPLE_RATE, **kw: str) -> Path:
+    sf.write(path, voice() if samples is None else samples, rate, **kw)
+    return path
+
+
+def over_range() -> np.ndarray:
+    """A voice whose sample 9,000 and one other leave the 16-bit range."""
+    x = voice().astype(np.int64)
+    x[9_000], x[9_500] = 40_000, -33_000
+    return x
+
+
+# --- sound files -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.flac"])
+def test_integers_come_back_exactly(tmp_path: Path, name: str) -> None:
+    recording = load(wav(tmp_path / name))
+    assert recording.samples.dtype == np.float32
+    np.testing.assert_array_equal(recording.samples, voice().astype(np.float32) / 32_768)
+    assert (recording.source_rate, recording.channels, recording.n_source_frames) == (16_000, 1, N)
+    assert recording.over_range == 0
+    assert recording.decoder == f"libsndfile {sf.__libsndfile_version__}"
+    assert recording.peak == np.abs(recording.samples).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "tolerance"),
+    [
+        ("x.wav", {"subtype": "PCM_U8"}, 0.01),
+        ("x.wav", {"subtype": "PCM_24"}, 1e-6),
+        ("x.wav", {"subtype": "FLOAT"}, 0),
+        ("x.wav", {"subtype": "ULAW"}, 0.02),
+        ("x.wav", {"format": "WAVEX"}, 0),
+        ("x.wav", {"format": "RF64"}, 0),
+        ("x.wav", {"endian": "BIG"}, 0),
+        ("x.flac", {"subtype": "PCM_S8"}, 0.01),
+        ("x.flac", {"subtype": "PCM_24"}, 1e-6),
+        ("x.ogg", {}, 0.1),
+        ("x.mp3", {}, 0.1),
+    ],
+)
+def test_formats(tmp_path: Path, name: str, options: dict[str, str], tolerance: float) -> None:
+    x = voice().astype(np.float32) / 32_768
+    found = load(wav(tmp_path / name, x, **options)).samples
+    np.testing.assert_allclose(found, x, atol=tolerance)
+    assert audit(tmp_path / name).problem is None
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 192_000])
+def test_rates_and_bounded_reads(
+    tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slslib.data.audio._WHOLE_SECONDS", 1)  # two seconds are long here
+    x = voice(2 * rate).astype(np.float32) / 32_768
+    path = wav(tmp_path / "x.wav", x, rate, subtype="FLOAT")
+    whole = load(path).samples
+    np.testing.assert_allclose(whole, soxr.resample(x, rate, SAMPLE_RATE), atol=1e-6)
+    assert len(whole) == 2 * SAMPLE_RATE
+    for n in (400, 6_543, 31_999, 32_000, N_SAMPLES):
+        part = load(path, max_samples=n)
+        assert len(part.samples) == min(n, len(whole))
+        np.testing.assert_allclose(part.samples, whole[:n], atol=1e-6)
+    assert load(path, max_samples=6_543).n_source_frames < rate
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = voice(seed=1), voice(seed=2)
+    path = wav(tmp_path / "x.wav", np.stack([left, right, left], axis=1))
+    expected = (2.0 * left + right) / 3 / 32_768
+    np.testing.assert_allclose(load(path).samples, expected, atol=1e-7)
+    assert load(path).channels == 3
+
+
+def test_a_bounded_read_of_a_long_file_vouches_for_its_part_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_flac(tmp_path / "x.flac", voice(), block=1000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    for options in ({}, {"max_samples": 5_000}):  # a short one is decoded to its end
+        with pytest.raises(AudioError, match="truncated"):
+            load(path, **options)
+    monkeypatch.setattr("slslib.data.audio._WHOLE_SECONDS", 1)
+    np.testing.assert_array_equal(
+        load(path, max_samples=5_000).samples, voice()[:5_000].astype(np.float32) / 32_768
+    )
+    with pytest.raises(AudioError, match="truncated"):
+        load(path)
+
+
+@given(n=st.integers(1, 300), length=st.integers(1, 1000))
+def test_fix_length_repeats_or_cuts(n: int, length: int) -> None:
+    x = np.arange(n, dtype=np.float32)
+    np.testing.assert_array_equal(fix_length(x, length), np.arange(length) % n)
+
+
+def test_fix_length_refuses_nothing() -> None:
+    with pytest.raises(AudioError, match="empty"):
+        fix_length(np.zeros(0, np.float32))
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 6_000), hop=st.integers(1, 6_000), length=st.integers(400, 9_000))
+def test_windows_cover_the_recording(
+    tmp_path_factory: pytest.TempPathFactory, n: int, hop: int, length: int
+) -> None:
+    x = voice(length).astype(np.float32) / 32_768
+    path = wav(tmp_path_factory.getbasetemp() / "windows.wav", x, subtype="FLOAT")
+    hop = max(hop, length // 50 + 1)
+    found = list(windows(path, n, hop))
+    starts = [round(start * SAMPLE_RATE) for start, _ in found]
+    if length < n:
+        assert starts == [0]
+        np.testing.assert_array_equal(found[0][1], fix_length(x, n))
+        return
+    full = list(range(0, length - n + 1, hop))
+    assert starts == full + ([length - n] if full[-1] + n < length else [])
+    for start, (_, window) in zip(starts, found, strict=True):
+        np.testing.assert_array_equal(window, x[start : start + n])
+
+
+def test_windows_are_those_of_the_whole(tmp_path: Path) -> None:
+    path = wav(tmp_path / "x.wav", voice(200_000), 44_100)
+    whole = load(path).samples
+    found = list(windows(path, 5_000, 3_000))
+    assert len(found) > 20
+    for start, window in found:
+        first = round(start * SAMPLE_RATE)
+        np.testing.assert_allclose(window, whole[first : first + 5_000], atol=1e-6)
+
+
+def test_options_are_checked(tmp_path: Path) -> None:
+    path = wav(tmp_path / "x.wav")
+    with pytest.raises(ConfigError, match="max_samples"):
+        load(path, max_samples=0)
+    with pytest.raises(ConfigError, match="hop"):
+        next(windows(path, hop=0))
+
+
+def test_an_hour_fits_in_bounded_memory(tmp_path: Path) -> None:
+    path = write_bomb(tmp_path / "x.flac", 3_600 * 16_000 // 65_535 + 1)
+    script = f"""
+import resource
+from slslib.data.audio import load, windows
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+baseline = peak()
+assert len(load({str(path)!r}, max_samples=64_600).samples) == 64_600
+assert sum(1 for _ in windows({str(path)!r})) > 890
+print(peak() - baseline)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 50e6
+    assert path.stat().st_size < 20_000
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+
+def _edit(path: Path, position: int, new: bytes) -> Path:
+    data = bytearray(path.read_bytes())
+    data[position : position + len(new)] = new
+    path.write_bytes(data)
+    return path
+
+
+def _cut(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def _flipped_flac(tmp: Path) -> Path:
+    path = wav(tmp / "x.flac")
+    return _edit(path, path.stat().st_size // 2, b"\x55\xaa\x55")
+
+
+def _fifo(tmp: Path) -> Path:
+    os.mkfifo(tmp / "x.wav")
+    return tmp / "x.wav"
+
+
+def _empty(tmp: Path) -> Path:
+    (tmp / "x.wav").touch()
+    return tmp / "x.wav"
+
+
+def _text(tmp: Path) -> Path:
+    (tmp / "x.flac").write_text("<html>404 Not Found</html>")
+    return tmp / "x.flac"
+
+
+def _header_only(tmp: Path) -> Path:
+    (tmp / "x.flac").write_bytes(b"fLaC" + bytes(20))
+    return tmp / "x.flac"
+
+
+def _value(tmp: Path, value: float) -> Path:
+    x = voice().astype(np.float32) / 32_768
+    x[N // 2] = value
+    return wav(tmp / "x.wav", x, subtype="FLOAT")
+
+
+def _lost_page(tmp: Path, which: int) -> Path:
+    path = wav(tmp / "x.ogg", voice(200_000))
+    pages = path.read_bytes().split(b"OggS")[1:]
+    del pages[which]
+    path.write_bytes(b"".join(b"OggS" + page for page in pages))
+    return path
+
+
+def _two_data_chunks(tmp: Path) -> Path:
+    path = wav(tmp / "x.wav")
+    path.write_bytes(path.read_bytes() + b"data" + struct.pack("<I", 4) + bytes(4))
+    return path
+
+
+def _many_chunks(tmp: Path) -> Path:
+    path = tmp / "x.wav"
+    path.write_bytes(b"RIFF\xff\xff\0\0WAVE" + b"junk\0\0\0\0" * 5_000)
+    return path
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda tmp: tmp / "x.wav", "no such file"),
+    "empty": (_empty, "empty"),
+    "folder": (lambda tmp: tmp, "not a regular file"),
+    "FIFO": (_fifo, "not a regular file"),
+    "device": (lambda tmp: Path("/dev/zero"), "not a regular file"),
+    "NUL in the name": (lambda tmp: tmp / "x\0.wav", "cannot be opened"),
+    "text": (_text, "neither WAV"),
+    "AIFF": (lambda tmp: wav(tmp / "x.aiff"), "neither WAV"),
+    "FLAC header cut": (_header_only, "header is damaged"),
+    "FLAC truncated": (lambda tmp: _cut(wav(tmp / "x.flac"), 0.7), "truncated or damaged"),
+    "FLAC flipped": (_flipped_flac, "damaged"),
+    "FLAC MD5 wrong": (lambda tmp: _edit(wav(tmp / "x.flac"), 30, b"\0\1\2"), "MD5"),
+    "FLAC announces more": (
+        lambda tmp: write_flac(tmp / "x.flac", voice(), frames=1 << 34),
+        "longer than|announces 17179869184 frames",
+    ),
+    "FLAC announces less": (lambda tmp: write_flac(tmp / "x.flac", voice(), frames=9_000), "MD5"),
+    "FLAC announces nothing": (
+        lambda tmp: write_flac(tmp / "x.flac", voice(), frames=0, with_md5=False),
+        "neither length nor MD5",
+    ),
+    "FLAC rate": (lambda tmp: _edit(wav(tmp / "x.flac"), 19, b"\x42"), "first frame 16000"),
+    "FLAC metadata": (lambda tmp: _edit(wav(tmp / "x.flac"), 45, b"\x29"), "no FLAC frame"),
+    "FLAC of 12 bits with a wrong MD5": (
+        lambda tmp: _edit(write_flac(tmp / "x.flac", voice() // 16, depth=12), 30, b"\0\1\2"),
+        "MD5",
+    ),
+    "WAV truncated": (lambda tmp: _cut(wav(tmp / "x.wav"), 0.7), "announces 40000 bytes"),
+    "WAV from a pipe": (
+        lambda tmp: _edit(wav(tmp / "x.wav"), 40, b"\xff\xff\xff\xff"),
+        "announces 4294967295 bytes",
+    ),
+    "WAV announces less": (
+        lambda tmp: _edit(wav(tmp / "x.wav"), 40, struct.pack("<I", 20_000)),
+        "follow|announces",
+    ),
+    "WAV bytes per second": (
+        lambda tmp: _edit(wav(tmp / "x.wav"), 24, struct.pack("<I", 8_000)),
+        "8000 Hz",
+    ),
+    "WAV channels": (lambda tmp: _edit(wav(tmp / "x.wav"), 22, b"\2\0"), "2 channels"),
+    "WAV RIFF size": (
+        lambda tmp: _edit(wav(tmp / "x.wav"), 4, struct.pack("<I", 20_000)),
+        "announces 20008 bytes",
+    ),
+    "WAV with two data chunks": (_two_data_chunks, "two data chunks"),
+    "WAV of chunks": (_many_chunks, "more than 1000 chunks"),
+    "WAV without data": (lambda tmp: wav(tmp / "x.wav", voice(0)), "no samples"),
+    "Ogg truncated": (lambda tmp: _cut(wav(tmp / "x.ogg"), 0.7), "cut"),
+    "Ogg flipped": (lambda tmp: _edit(wav(tmp / "x.ogg"), -300, b"\1"), "CRC|begin"),
+    "Ogg lost a page": (lambda tmp: _lost_page(tmp, 4), "missing before"),
+    "Ogg lost its last page": (lambda tmp: _lost_page(tmp, -1), "last Ogg page"),
+    "MP3 truncated": (lambda tmp: _cut(wav(tmp / "x.mp3"), 0.7), "announces 20000 frames"),
+    "NaN": (lambda tmp: _value(tmp, np.nan), "NaN or infinite"),
+    "infinite": (lambda tmp: _value(tmp, -np.inf), "NaN or infinite"),
+    "all zero": (lambda tmp: wav(tmp / "x.flac", np.zeros(N, np.int16)), "all zero"),
+    "too short": (lambda tmp: wav(tmp / "x.wav", voice(MIN_SAMPLES - 1)), "too few"),
+    "too short at 48 kHz": (lambda tmp: wav(tmp / "x.wav", voice(1_190), 48_000), "too few"),
+    "anti-phase": (
+        lambda tmp: wav(tmp / "x.wav", np.stack([voice(), -voice()], axis=1)),
+        "cancel each other",
+    ),
+    "3,999 Hz": (lambda tmp: wav(tmp / "x.wav", rate=3_999), "3999 Hz"),
+    "192,001 Hz": (lambda tmp: wav(tmp / "x.wav", rate=192_001), "192001 Hz"),
+    "9 channels": (
+        lambda tmp: wav(tmp / "x.wav", np.repeat(voice()[:, None], 9, axis=1)),
+        "9 channels",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault(tmp_path: Path, fault: str) -> None:
+    make, message = FAULTS[fault]
+    path = make(tmp_path)
+    with pytest.raises(AudioError, match=message) as error:
+        load(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(AudioError):
+        list(windows(path, 4_000, 4_000))
+    problem = audit(path).problem
+    assert problem is not None
+    assert str(path) in problem
+
+
+@pytest.mark.parametrize("fault", ["all zero", "too short", "anti-phase"])
+def test_silence_is_accepted_when_asked(tmp_path: Path, fault: str) -> None:
+    path = FAULTS[fault][0](tmp_path)
+    assert len(load(path, allow_silence=True).samples) == audit(path).frames
+    assert audit(path, allow_silence=True).problem is None
+    assert list(windows(path, allow_silence=True))
+
+
+def test_silence_within_the_part_that_is_read(tmp_path: Path) -> None:
+    x = voice()
+    x[:10_000] = 0
+    path = wav(tmp_path / "x.wav", x)
+    assert load(path).samples.any()
+    with pytest.raises(AudioError, match="all zero"):
+        load(path, max_samples=10_000)
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    path = wav(tmp_path / "x.wav")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(AudioError, match="cannot be opened"):
+        load(path)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = write_bomb(tmp_path / "x.flac", 4_000)
+    with pytest.raises(AudioError, match="longer than 14400 s"):
+        load(path)
+
+
+def test_huge_floats_are_an_error_not_infinity(tmp_path: Path) -> None:
+    x = np.full((N, 2), 3.4e38, np.float32) * np.sign(voice()[:, None])
+    path = wav(tmp_path / "x.wav", x.astype(np.float32), 44_100, subtype="FLOAT")
+    with pytest.raises(AudioError, match="too large"):
+        load(path)
+    with pytest.raises(AudioError, match="too large"):
+        list(windows(path))
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.wav"))
+    try:
+        wav(tmp_path / "x.wav").rename(path)
+    except OSError:
+        pytest.skip("the file system wants UTF-8")
+    assert len(load(path).samples) == N
+
+
+def test_every_damaged_flac_frame_is_an_error(tmp_path: Path) -> None:
+    """Whatever the size of FLAC frames: at some, plain soundfile returns zeros instead."""
+    for block in (1_000, 4_096, 16_384):
+        path = write_flac(tmp_path / "x.flac", voice(40_000), block=block, with_md5=False)
+        data = path.read_bytes()
+        for position in range(60, len(data), 1_500):
+            _edit(path, position, bytes([data[position] ^ 0x10]))
+            with pytest.raises(AudioError):
+                load(path)
+            path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["x.flac", "x.wav", "x.ogg", "x.mp3"])
+def test_mutations(tmp_path: Path, name: str) -> None:
+    """Flips and cuts give AudioError, or what is right, or (WAV, MP3) what nothing can tell."""
+    x = voice(12_000)
+    path = wav(tmp_path / name, x)
+    data, whole = path.read_bytes(), load(path).samples
+    rng = np.random.default_rng(1)
+    refused = 0
+    for trial in range(200):
+        mutant = bytearray(data)
+        # Half of the mutations in the headers, where the parsers are.
+        position = int(rng.integers(0, len(data) if trial % 4 < 2 else 120))
+        if trial % 2:
+            mutant[position] ^= int(rng.integers(1, 256))
+        else:
+            del mutant[position:]
+        path.write_bytes(mutant)
+        for bound in (None, 3_000):
+            try:
+                found = load(path, max_samples=bound)
+            except AudioError:
+                refused += bound is None
+                continue
+            assert np.isfinite(found.samples).all()
+            assert len(found.samples) >= MIN_SAMPLES
+            if name in ("x.flac", "x.ogg") and found.source_rate == SAMPLE_RATE:
+                np.testing.assert_array_equal(found.samples, whole[:bound])
+            if name != "x.mp3":
+                assert trial % 2 or bound, "a truncated file was accepted"
+    assert refused >= 50
+
+
+# --- over-range FLAC --------------------------------------------------------------------------
+
+
+unwraps = pytest.mark.skipif(
+    sf.__libsndfile_version__ != "1.2.0", reason="only libsndfile 1.2.0 returns them unwrapped"
+)
+
+
+@unwraps
+def test_over_range_samples_stay_unwrapped(tmp_path: Path) -> None:
+    path = write_flac(tmp_path / "x.flac", over_range())
+    recording = load(path)
+    np.testing.assert_array_equal(recording.samples, over_range().astype(np.float32) / 32_768)
+    assert (recording.over_range, recording.peak) == (2, 40_000 / 32_768)
+    assert (audit(path).md5, audit(path).problem) == ("ok", None)
+
+
+@unwraps
+def test_a_wrapped_predictor_drifts_and_is_told(tmp_path: Path) -> None:
+    """As in the files of ASVspoof 2021: more over-range samples than were put in, another MD5."""
+    path = write_flac(tmp_path / "x.flac", over_range(), history="wrapped")
+    recording = load(path)
+    wrong = np.flatnonzero(recording.samples != over_range().astype(np.float32) / 32_768)
+    assert wrong.min() > 9_000
+    assert wrong.max() < 12_288, "the end of the frame ends the drift"
+    assert recording.over_range is not None
+    assert recording.over_range > 2
+    assert (audit(path).md5, audit(path).problem) == ("over-range", None)
+
+
+class _RefusesToOpen(slslib.data.audio._Stream):
+    def __init__(self, *args: object) -> None:
+        raise sf.LibsndfileError(161, "refused: ")
+
+
+class _RefusesToRead(slslib.data.audio._Stream):
+    """Refuses from frame 8,192 on, as libsndfile 1.2.2 does at the first over-range frame."""
+
+    def read(self, frames: int, **kw: object) -> np.ndarray:
+        self.done = getattr(self, "done", 0) + frames
+        if self.done > 8_192:
+            raise sf.LibsndfileError(161)
+        return super().read(frames, **kw)
+
+
+@pytest.fixture(params=[_RefusesToOpen, _RefusesToRead])
+def refusing_libsndfile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slslib.data.audio, "_Stream", request.param)
+    monkeypatch.setattr(slslib.data.audio, "_BLOCK", 4_096)
+
+
+@pytest.mark.usefixtures("refusing_libsndfile")
+class TestFFmpeg:
+    def test_wraps(self, tmp_path: Path) -> None:
+        path = write_flac(tmp_path / "x.flac", over_range())
+        recording = load(path)
+        wrapped = over_range().astype(np.int16).astype(np.float32) / 32_768
+        np.testing.assert_array_equal(recording.samples, wrapped)
+        assert recording.over_range is None
+        assert recording.decoder.startswith("FFmpeg ")
+        assert recording.n_source_frames == N
+        np.testing.assert_array_equal(load(path, max_samples=11_111).samples, wrapped[:11_111])
+        found = np.concatenate([window for _, window in windows(path, 2_000, 2_000)])
+        np.testing.assert_array_equal(found, wrapped)
+
+    def test_another_md5_is_expected(self, tmp_path: Path) -> None:
+        path = write_flac(tmp_path / "x.flac", over_range(), history="wrapped")
+        assert (audit(path).md5, audit(path).problem) == ("over-range", None)
+
+    @pytest.mark.parametrize("depth", [8, 24])
+    def test_scale_and_channels(self, tmp_path: Path, depth: int) -> None:
+        x = (voice(9_000).astype(np.int64) << 8) >> (24 - depth)
+        path = write_flac(tmp_path / "x.flac", np.stack([x, x // 2], axis=1), depth=depth)
+        expected = (x + x // 2) / 2.0**depth
+        np.testing.assert_allclose(load(path).samples, expected, atol=1e-7)
+        assert audit(path).md5 == "ok"
+
+    def test_damage_stays_an_error(self, tmp_path: Path) -> None:
+        path = write_flac(tmp_path / "x.flac", over_range(), block=2_000)
+        data = path.read_bytes()
+        for position in range(50, len(data), 997):
+            path.write_bytes(data[:position])
+            with pytest.raises(AudioError):
+                load(path)
+            _edit(path, 0, data)
+            _edit(path, position, bytes([data[position] ^ 4]))
+            with pytest.raises(AudioError):
+                load(path)
+            path.write_bytes(data)
+
+    def test_a_lost_frame_is_an_error_in_a_bounded_read_too(self, tmp_path: Path) -> None:
+        path = write_flac(tmp_path / "x.flac", over_range(), block=2_000)
+        frames = path.read_bytes().split(b"\xff\xf8\x70")
+        for lost in (1, 4, 5):
+            path.write_bytes(b"\xff\xf8\x70".join(frames[:lost] + frames[lost + 1 :]))
+            with pytest.raises(AudioError):
+                load(path, max_samples=12_000)
+
+    def test_other_formats_have_no_second_decoder(self, tmp_path: Path) -> None:
+        with pytest.raises(AudioError, match="libsndfile"):
+            load(wav(tmp_path / "x.wav"))
+
+
+@pytest.mark.parametrize("depth", [12, 20])
+def test_depths_that_libsndfile_lacks(tmp_path: Path, depth: int) -> None:
+    x = (voice().astype(np.int64) << 8) >> (24 - depth)
+    path = write_flac(tmp_path / "x.flac", x, depth=depth)
+    np.testing.assert_array_equal(load(path).samples, x / np.float32(1 << depth - 1))
+    assert (audit(path).md5, audit(path).subtype) == ("ok", f"PCM_{depth}")
+    assert load(path).over_range == 0
+
+
+# --- reference data ---------------------------------------------------------------------------
+
+
+@pytest.mark.shared
+@unwraps
+def test_asvspoof_samples(shared: Path) -> None:
+    folder = shared / "speech" / "asvspoof_samples"
+    found = {path.name: (load(path), audit(path)) for path in folder.glob("*.flac")}
+    assert len(found) == 3
+    assert all(a.problem is None for _, a in found.values())
+    odd, odd_audit = found.pop("SSL_Anti-spoofing__DF_E_2014017_original.flac")
+    assert (len(odd.samples), odd.over_range, odd_audit.md5) == (51_211, 18, "over-range")
+    assert odd.peak == pytest.approx(5.61, abs=0.005)
+    assert all((r.over_range, a.md5) == (0, "ok") for r, a in found.values())
+
+
+@pytest.mark.shared
+def test_asvspoof_sample_through_ffmpeg(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shared / "speech" / "asvspoof_samples"
+    (path,) = folder.glob("*2014017*")
+    monkeypatch.setattr(slslib.data.audio, "_Stream", _RefusesToOpen)
+    recording = load(path)
+    assert (len(recording.samples), recording.over_range) == (51_211, None)
+    assert recording.peak <= 1

@@ -1,0 +1,167 @@
+"""The audit finds what was planted, in one process and in several, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from make_flac import write_flac
+from rich.console import Console
+
+from slslib.data.audit import render, to_json, verify_any, verify_corpus, verify_folder
+from slslib.data.protocols import open_corpus, partitions
+from slslib.errors import AudioError, ConfigError
+
+
+def noise(seed: int, n: int = 8_000, channels: int = 1) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(0, 2_000, (n, channels))
+    return np.rint(x).astype(np.int16)
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """Data root with a corpus ``c`` in which there is one of everything."""
+    audio = tmp_path / "c" / "flac"
+    audio.mkdir(parents=True)
+    for i in range(6):
+        sf.write(audio / f"good{i}.flac", noise(i), 16_000)
+    shutil.copy(audio / "good0.flac", audio / "copy.flac")
+    sf.write(audio / "slow.flac", noise(10), 8_000)
+    sf.write(audio / "stereo.flac", noise(11, channels=2), 16_000)
+    sf.write(audio / "unnamed.flac", noise(12), 16_000)
+    sf.write(audio / "cut.flac", noise(13), 16_000)
+    data = (audio / "cut.flac").read_bytes()
+    (audio / "cut.flac").write_bytes(data[: len(data) * 3 // 4])
+    sf.write(audio / "other.flac", noise(14), 16_000)
+    data = bytearray((audio / "other.flac").read_bytes())
+    data[30] ^= 1
+    (audio / "other.flac").write_bytes(data)
+    sf.write(audio / "silent.flac", np.zeros(8_000), 16_000)
+    loud = noise(15).astype(np.int64)
+    loud[4_000] = 70_000
+    write_flac(audio / "loud.flac", loud, with_md5=False)
+    names = [f"good{i}" for i in range(6)] + (
+        ["copy", "slow", "stereo", "cut", "other", "silent", "loud", "absent"]
+    )
+    lines = [f"S {name} - - bonafide\n" for name in names]
+    (tmp_path / "c" / "protocols").mkdir()
+    (tmp_path / "c" / "protocols" / "c.cm.train.trn.txt").write_text("".join(lines[:9]))
+    (tmp_path / "c" / "protocols" / "c.cm.eval.trl.txt").write_text("".join(lines[9:]))
+    return tmp_path
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_everything_planted_is_found(planted: Path, jobs: int) -> None:
+    report = verify_any("c", planted, jobs, progress=False)
+    assert (report.n_trials, report.n_sound) == (14, 10)
+    assert not report.sound
+    assert report.missing == ["absent"]
+    assert set(report.unusable) == {"cut", "other", "silent"}
+    assert "truncated or damaged" in report.unusable["cut"]
+    assert "MD5" in report.unusable["other"]
+    assert report.other_rate == ["slow"]
+    assert report.multichannel == ["stereo"]
+    assert report.duplicates == [["good0", "copy"]]
+    assert [Path(path).name for path in report.extra] == ["unnamed.flac"]
+    assert list(report.over_range) == ["loud"]
+    assert report.md5 == {"ok": 10, "absent": 1, "bad": 1, "unchecked": 1}
+    assert report.rates == {16_000: 12, 8_000: 1}
+    assert report.channels == {1: 12, 2: 1}
+    assert sum(report.decoders.values()) == 13
+    assert report.seconds["max"] == 1
+    assert report.seconds["median"] == 0.5
+    assert set(report.protocol_sha256) == set(partitions("c", planted))
+
+
+def test_a_partition_alone(planted: Path) -> None:
+    report = verify_any("c:train", planted, progress=False)
+    assert report.sound
+    assert len(report.extra) == 5
+
+
+def test_several_processes_find_the_same(planted: Path) -> None:
+    corpora = [open_corpus(f"c:{part}", planted) for part in partitions("c", planted)]
+    one = verify_corpus(corpora, 1, progress=False)
+    assert verify_corpus(corpora, 2, progress=False) == one
+
+
+def test_a_link_that_leads_outside_is_not_missing(planted: Path) -> None:
+    audio = planted / "c" / "flac"
+    (audio / "good1.flac").rename(planted / "elsewhere.flac")
+    (audio / "good1.flac").symlink_to(planted / "elsewhere.flac")
+    report = verify_any("c:train", planted, progress=False)
+    assert report.missing == []
+    assert "outside the corpus" in report.unusable["good1"]
+    assert report.n_trials == report.n_sound + 1
+
+
+def test_silence_may_be_allowed(planted: Path) -> None:
+    report = verify_any("c:eval", planted, progress=False, allow_silence=True)
+    assert set(report.unusable) == {"cut", "other"}
+
+
+def test_json_and_table(planted: Path) -> None:
+    report = verify_any("c", planted, progress=False)
+    found = json.loads(to_json(report))
+    assert found["sound"] is False
+    assert found["missing"] == ["absent"]
+    assert found["rates"] == {"16000": 12, "8000": 1}
+    console = Console(width=200, file=io.StringIO())
+    console.print(render(report))
+    text = console.file.getvalue()
+    assert "c:eval, c:train: NOT SOUND" in text
+    assert "1 (absent)" in text
+    assert "cut.flac: truncated or damaged" in text
+
+
+def test_a_folder_without_a_protocol(planted: Path) -> None:
+    report = verify_folder(planted / "c" / "flac", progress=False)
+    assert report.n_trials == 14
+    assert report.extra == []
+    assert "cut.flac" in report.unusable
+    assert verify_any("c/flac", planted, progress=False) == report
+    shutil.rmtree(planted / "c" / "protocols")
+    assert "flac/cut.flac" in verify_any("c", planted, progress=False).unusable
+
+
+def test_progress_is_shown(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verify_any("c:train", planted)
+    assert "9/9" in capsys.readouterr().err
+
+
+def test_nothing_to_verify(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="holds no audio"):
+        verify_folder(tmp_path)
+    with pytest.raises(AudioError, match="no such folder"):
+        verify_folder(tmp_path / "none")
+
+
+def test_jobs_are_checked(planted: Path) -> None:
+    with pytest.raises(ConfigError, match="jobs"):
+        verify_any("c", planted, 0, progress=False)
+
+
+@pytest.mark.shared
+def test_reference_speech_is_sound(shared: Path) -> None:
+    report = verify_any("speech", shared, 2, progress=False)
+    assert report.sound
+    assert (report.n_trials, report.md5) == (1_210, {"ok": 1_210})
+    assert report.over_range == {}
+    assert report.extra == []
+
+
+@pytest.mark.shared
+def test_asvspoof_samples_are_sound_and_one_is_over_range(shared: Path) -> None:
+    report = verify_any("speech/asvspoof_samples", shared, progress=False)
+    assert report.sound
+    assert report.n_trials == 3
+    ((name, found),) = report.over_range.items()
+    assert "2014017" in name
+    if sf.__libsndfile_version__ == "1.2.0":
+        assert found["samples"] == 18
+        assert found["peak"] == pytest.approx(5.61, abs=0.005)

@@ -1,0 +1,276 @@
+"""Score files are read exactly or refused by line, and matched trial by trial."""
+
+import gzip
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slslib.data.protocols import read_protocol
+from slslib.data.scorefiles import (
+    format_score,
+    match,
+    read_asv_scores,
+    read_c012,
+    read_scores,
+    select_phase,
+)
+from slslib.errors import ConfigError, ScoreError
+
+
+def write(path, text):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.fixture
+def key(tmp_path):
+    text = "S a - - bonafide\nS b - A07 spoof\nS c - A08 spoof\n"
+    return read_protocol(write(tmp_path / "key.txt", text))
+
+
+@pytest.fixture
+def phases(tmp_path):
+    text = "- a - - - bonafide - eval\n- b - - - spoof - eval\n- c - - - spoof - progress\n"
+    return read_protocol(write(tmp_path / "phases.txt", text))
+
+
+def scores_of(**values):
+    return pd.DataFrame({"utterance": list(values), "score": list(map(float, values.values()))})
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_two_columns(tmp_path, pack):
+    path = write(tmp_path / "s", pack(b"0.wav -1.5e-3\r\n1.wav\t7\r\n2.wav  +.5\r\n"))
+    frame = read_scores(path)
+    assert frame.to_dict("list") == {
+        "utterance": ["0.wav", "1.wav", "2.wav"],
+        "score": [-0.0015, 7.0, 0.5],
+    }
+
+
+def test_four_columns(tmp_path):
+    path = write(tmp_path / "s", "a - bonafide 1\nb A07 spoof -2\nc bonafide bona-fide 0\n")
+    frame = read_scores(path)
+    assert frame["attack"].tolist() == ["-", "A07", "-"]
+    assert frame["label"].tolist() == [1, 0, 1]
+    with pytest.raises(ScoreError, match="4 columns where 2"):
+        read_scores(path, "two")
+    with pytest.raises(ConfigError, match="choose auto, two or four"):
+        read_scores(path, "csv")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_scores_are_written_exactly(value):
+    assert math.copysign(1, float(format_score(value))) == math.copysign(1, value)
+    assert float(format_score(value)) == value
+    assert float(format_score(np.float32(value) if abs(value) < 3e38 else value)) is not None
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
+def test_a_written_file_reads_back_exactly(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("scores") / "s"
+    path.write_text("".join(f"u{k} {format_score(v)}\n" for k, v in enumerate(values)))
+    assert read_scores(path)["score"].tolist() == values
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_non_finite_scores_are_not_written(value):
+    with pytest.raises(ScoreError, match="not finite"):
+        format_score(value)
+
+
+MALFORMED = {
+    "empty": (b"", "the file is empty"),
+    "no last newline": (b"a 1.5\nb 2.2", "line 2: the last line does not end with a newline"),
+    "nan": (b"a 1.5\nb nan\n", "line 2: score 'nan' is not a finite number"),
+    "infinity": (b"a -Infinity\n", "line 1: score '-Infinity'"),
+    "overflow": (b"a 1e999\n", "line 1: score '1e999'"),
+    "word": (b"a 1\nb high\n", "line 2: score 'high'"),
+    "underscore": (b"a 1_000\n", "line 1: score '1_000'"),
+    "comma": (b"a 1,5\n", "line 1: score '1,5'"),
+    "other digits": ("a １\n".encode(), "line 1: score"),
+    "hexadecimal": (b"a 0x1\n", "line 1: score '0x1'"),
+    "one column": (b"a\n", "line 1: 1 columns"),
+    "three columns": (b"a b 1\n", "line 1: 3 columns"),
+    "columns change": (b"a 1\nb A07 spoof 1\n", "line 2: 4 columns where line 1 has 2"),
+    "other space": ("a\u2003b 1\n".encode(), "line 1: 3 columns"),
+    "other space below": ("a 1\nb\u20032 1\n".encode(), "line 2: utterance name"),
+    "other space at the first score": (
+        "a\u20031\n".encode(),
+        "line 1: 1 columns where line 1 has 2",
+    ),
+    "blank line": (b"a 1\n\nb 1\n", "line 2: blank line"),
+    "nul": (b"a 1\nb\0 1\n", "line 2: control character"),
+    "not text": (b"a 1\n\xff\xfe 1\n", "line 2: not UTF-8"),
+    "duplicate": (b"a 1\nb 1\na 1\n", "line 3: 'a' stands already in line 1 (1 duplicates"),
+    "unsafe": (b"../a 1\n", "line 1: utterance name '../a' could point outside"),
+    "key column": (b"a - real 1\n", "line 1: unknown key 'real'"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_score_files_are_refused(tmp_path, name):
+    data, message = MALFORMED[name]
+    path = write(tmp_path / "s", data)
+    with pytest.raises(ScoreError) as caught:
+        read_scores(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_every_cut_of_a_score_file_is_refused(tmp_path):
+    whole = b"a -1.25\nb 2.75\n"
+    for n in range(len(whole)):
+        if whole[:n].endswith(b"\n"):
+            continue  # whole lines: the missing trial is found when matching
+        with pytest.raises(ScoreError):
+            read_scores(write(tmp_path / "s", whole[:n]))
+
+
+def test_matching_keeps_the_order_of_the_key(key):
+    matched = match(scores_of(c=3, a=1, b=2), key)
+    assert matched["utterance"].tolist() == ["a", "b", "c"]
+    assert matched["score"].tolist() == [1, 2, 3]
+
+
+def test_missing_and_unknown_trials_are_counted_and_named(key):
+    with pytest.raises(ScoreError) as caught:
+        match(scores_of(a=1, x=2, y=3, z=4, w=5), key)
+    message = str(caught.value)
+    assert "2 of 3 trials (phase all) have no score: b, c" in message
+    assert "4 of 5 scored trials are not in the key: x, y, z, ..." in message
+
+
+def test_names_that_differ_by_a_suffix_are_told(tmp_path):
+    key = read_protocol(write(tmp_path / "k", "- 0.wav - - - spoof\n- 1.wav - - - bona-fide\n"))
+    with pytest.raises(ScoreError, match=r"differ by a suffix like \.wav"):
+        match(read_scores(write(tmp_path / "s", "0 1\n1 2\n")), key)
+
+
+def test_missing_trials_may_be_allowed_but_not_all(key):
+    assert len(match(scores_of(a=1, b=2), key, allow_missing=True)) == 2
+    with pytest.raises(ScoreError, match="not in the key"):
+        match(scores_of(a=1, b=2, x=3), key, allow_missing=True)
+    with pytest.raises(ScoreError, match="3 of 3 trials"):
+        match(scores_of(x=3), key, allow_missing=True)
+
+
+def test_phases_are_never_pooled_unless_asked(phases):
+    everything = scores_of(a=1, b=2, c=3)
+    assert match(everything, phases)["utterance"].tolist() == ["a", "b"]
+    assert match(everything, phases, "progress")["utterance"].tolist() == ["c"]
+    assert len(match(everything, phases, "all")) == 3
+    assert match(scores_of(a=1, b=2), phases)["score"].tolist() == [1, 2]
+    with pytest.raises(ScoreError, match="no phase 'hidden'; it has progress, eval"):
+        match(everything, phases, "hidden")
+    with pytest.raises(ScoreError, match="not in the key: x"):
+        match(scores_of(a=1, b=2, x=3), phases)
+
+
+def test_several_phases_without_eval_must_be_chosen(phases):
+    other = phases.assign(phase=["hidden", "hidden", "progress"])
+    with pytest.raises(ScoreError, match="has the phases progress, hidden"):
+        select_phase(other)
+
+
+def test_a_key_of_one_phase_is_a_part_of_the_scores(phases):
+    part = phases[phases["phase"] == "eval"].reset_index(drop=True)
+    assert len(match(scores_of(a=1, b=2, c=3, d=4), part)) == 2
+
+
+def test_a_list_of_ids_is_no_key(tmp_path):
+    ids = read_protocol(write(tmp_path / "ids", "a\nb\n"))
+    with pytest.raises(ScoreError, match="without labels"):
+        match(scores_of(a=1, b=2), ids)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"label": [0, 0, 0]}, "1 trials have another label"),
+     ({"attack": ["-", "A07", "A09"]}, "c has A09 there and A08 in the key")],
+)  # fmt: skip
+def test_columns_of_the_score_file_must_agree_with_the_key(key, change, message):
+    table = scores_of(a=1, b=2, c=3).assign(label=[1, 0, 0], attack=["-", "A07", "A08"])
+    assert len(match(table, key)) == 3
+    with pytest.raises(ScoreError, match=message):
+        match(table.assign(**change), key)
+
+
+ASV_KEY = (
+    "LA_1 u1 alaw ita_tx bonafide target notrim eval\n"
+    "LA_1 u2 alaw ita_tx bonafide nontarget notrim eval\n"
+    "LA_1 u3 none - A07 spoof notrim progress\n"
+)
+
+
+def test_asv_scores_of_2019(tmp_path):
+    path = write(tmp_path / "asv", "bonafide target 7.9\nbonafide nontarget -3\nA07 spoof 1\n")
+    frame = read_asv_scores(path)
+    assert frame["kind"].tolist() == ["target", "nontarget", "spoof"]
+    assert frame["attack"].tolist() == ["bonafide", "bonafide", "A07"]
+    with pytest.raises(ScoreError, match="Leave the ASV key out"):
+        read_asv_scores(path, write(tmp_path / "key", ASV_KEY))
+
+
+def test_asv_scores_of_2021_go_line_by_line_with_their_key(tmp_path):
+    key = write(tmp_path / "key", ASV_KEY)
+    path = write(tmp_path / "asv", "LA_1 u1 3\nLA_1 u2 -3\nLA_1 u3 0.5\n")
+    frame = read_asv_scores(path, key)
+    assert frame["phase"].tolist() == ["eval", "eval", "progress"]
+    assert frame["codec"].tolist() == ["alaw", "alaw", "none"]
+    assert frame["score"].tolist() == [3, -3, 0.5]
+    with pytest.raises(ScoreError, match="need their key"):
+        read_asv_scores(path)
+    with pytest.raises(ScoreError, match="line 1: 8 columns"):  # and no warning of pandas
+        read_asv_scores(key, key)
+    with pytest.raises(ScoreError, match="line 2: does not fit the key"):
+        read_asv_scores(write(path, "LA_1 u1 3\nLA_1 u3 -3\nLA_1 u2 0.5\n"), key)
+    with pytest.raises(ScoreError, match="line 3: does not fit the key"):
+        read_asv_scores(write(path, "LA_1 u1 3\nLA_1 u2 -3\n"), key)
+    with pytest.raises(ScoreError, match=r"key, line 1: unknown kind 'bonafide'"):
+        read_asv_scores(
+            write(path, "LA_1 u1 3\nLA_1 u2 -3\nLA_1 u3 0.5\n"),
+            write(tmp_path / "key", ASV_KEY.replace(" target", " bonafide")),
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("attack,codec,C0,C1,C2\n", "line 1: 'attack,codec,C0,C1,C2' where"),
+        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2\n", "line 2: 'eval,A07,alaw,1,2' is no"),
+        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,x\n", "line 2"),
+        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,3\n", "no pooled weights for phase eval"),
+    ],
+)
+def test_malformed_tables_of_weights_are_refused(tmp_path, text, message):
+    with pytest.raises(ScoreError, match=message):
+        read_c012(write(tmp_path / "c012.csv", text), "eval")
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.lists(st.sampled_from(["a 1\n", "b -2\n", "a", " ", "1", "\n", "nan\n", "\0", "é"])))
+def test_arbitrary_text_gives_a_table_or_our_error(tmp_path_factory, pieces):
+    path = write(tmp_path_factory.mktemp("fuzz") / "s", "".join(pieces))
+    try:
+        frame = read_scores(path)
+    except ScoreError as error:
+        assert str(path) in str(error)
+    else:
+        assert frame["utterance"].is_unique
+        assert np.isfinite(frame["score"]).all()
+
+
+@pytest.mark.shared
+def test_real_score_files(shared):
+    for name, n in {
+        "in_the_wild/sls_authors.txt": 31779,
+        "la2019/rawgat_st_mul.txt": 71237,
+        "la2021/baseline_LFCC-GMM.txt": 181566,
+    }.items():
+        assert len(read_scores(shared / "scores" / name)) == n

@@ -1,0 +1,471 @@
+"""From two files to numbers: real published values, breakdowns, and every caveat said aloud."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from slslib.errors import ConfigError, ProtocolError, ScoreError
+from slslib.evaluation import metrics
+from slslib.evaluation.evaluate import evaluate, render
+
+REQUIRED = {
+    "n_bonafide", "n_spoof", "n_missing", "n_extra", "phase", "eer_percent", "eer_threshold",
+    "eer_rule", "min_dcf", "act_dcf", "cllr", "min_cllr", "llr_note", "sha256", "warnings",
+}  # fmt: skip
+
+
+class Set:
+    """A small 2021-form set on disk: key, scores, speaker verification scores and key."""
+
+    def __init__(self, folder, n=400, seed=0):
+        r = np.random.default_rng(seed)
+        self.folder, self.names = folder, [f"LA_E_{k}" for k in range(n)]
+        self.labels = (np.arange(n) % 4 == 0).astype(int)
+        self.phases = np.array(["eval", "eval", "eval", "progress", "hidden"])[
+            r.integers(5, size=n)
+        ]
+        self.speakers = np.array([f"LA_{k:04d}" for k in range(8)])[r.integers(8, size=n)]
+        self.codecs = np.array(["alaw", "none", "opus"])[r.integers(3, size=n)]
+        self.attacks = np.array(["A07", "A08", "A19"])[r.integers(3, size=n)]
+        self.scores = r.normal(size=n) + 2 * self.labels
+        self.key = folder / "trial_metadata.txt"
+        self.score = folder / "scores.txt"
+        self.write_key()
+        self.write_scores(self.scores)
+        self.asv, self.asv_key = folder / "asv.txt", folder / "asv_key.txt"
+        kinds, lines, rows = ("target", "nontarget", "spoof"), [], []
+        for k in range(3000):
+            kind, phase = kinds[k % 3], ("eval", "eval", "progress")[r.integers(3)]
+            attack = ("A07", "A08", "A19")[r.integers(3)] if kind == "spoof" else "bonafide"
+            codec = ("alaw", "none", "opus")[r.integers(3)]
+            mean = {"target": 4, "nontarget": -4, "spoof": 3}[kind]
+            lines.append(f"LA_1 u{k} {r.normal(mean, 2):.6f}")
+            rows.append(f"LA_1 u{k} {codec} - {attack} {kind} notrim {phase}")
+        self.asv.write_text("\n".join(lines) + "\n")
+        self.asv_key.write_text("\n".join(rows) + "\n")
+
+    def write_key(self):
+        rows = zip(self.speakers, self.names, self.codecs, self.attacks, self.labels, self.phases,
+                   strict=True)  # fmt: skip
+        self.key.write_text("".join(
+            f"{s} {u} {c} ita_tx {'bonafide bonafide' if y else a + ' spoof'} notrim {p}\n"
+            for s, u, c, a, y, p in rows
+        ))  # fmt: skip
+
+    def write_scores(self, values, keep=None):
+        keep = range(len(self.names)) if keep is None else keep
+        self.score.write_text("".join(f"{self.names[k]} {float(values[k])!r}\n" for k in keep))
+
+    def classes(self, mask):
+        return self.scores[mask & (self.labels == 1)], self.scores[mask & (self.labels == 0)]
+
+
+@pytest.fixture
+def data(tmp_path):
+    return Set(tmp_path)
+
+
+def shown(result):
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(render(result))
+    console.file.close()
+    return console.export_text()
+
+
+def test_the_phase_evaluated_is_eval_and_is_said(data):
+    result = evaluate(data.score, data.key)
+    mask = data.phases == "eval"
+    assert set(result) >= REQUIRED
+    assert result["phase"] == "eval"
+    assert result["n_bonafide"] == (mask & (data.labels == 1)).sum()
+    assert result["n_extra"] == (~mask).sum()
+    assert result["eer_percent"] == 100 * metrics.eer(*data.classes(mask)).value
+    assert result["cllr"] == metrics.cllr(*data.classes(mask))
+    assert set(result["sha256"]) == {"scores", "key"}
+    assert any("outside phase eval" in text for text in result["warnings"])
+    assert "Phase: eval" in shown(result)
+
+
+def test_pooling_phases_is_possible_and_loud(data):
+    result = evaluate(data.score, data.key, phase="all")
+    assert result["n_bonafide"] + result["n_spoof"] == 400
+    assert any("eval, hidden, progress are POOLED" in text for text in result["warnings"])
+    assert "POOLED" in shown(result)
+
+
+def test_json_holds_plain_finite_values(data):
+    result = evaluate(
+        data.score, data.key, asv_scores=data.asv, asv_key=data.asv_key, bootstrap=50,
+        cluster=("speaker", "attack"), by=("attack", "codec"),
+    )  # fmt: skip
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_missing_trials_are_refused_unless_allowed(data):
+    data.write_scores(data.scores, [k for k in range(400) if k % 50 or data.phases[k] != "eval"])
+    with pytest.raises(ScoreError, match="have no score"):
+        evaluate(data.score, data.key)
+    result = evaluate(data.score, data.key, allow_missing=True)
+    assert result["n_missing"] > 0
+    assert any("coverage 9" in text for text in result["warnings"])
+
+
+def test_duplicates_that_flatter_are_refused(data):
+    # The hard trials replaced by copies of easy ones: same length, same number of trials.
+    easy, hard = np.argmax(data.scores), np.flatnonzero(data.labels)[:20]
+    lines = data.score.read_text().splitlines()
+    for k in hard:
+        lines[k] = lines[easy]
+    data.score.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ScoreError, match="duplicates in all"):
+        evaluate(data.score, data.key)
+
+
+def test_swapped_signs_are_said_and_never_flipped(data):
+    straight = evaluate(data.score, data.key)["eer_percent"]
+    data.write_scores(-data.scores)
+    result = evaluate(data.score, data.key)
+    assert result["eer_percent"] > 50 > straight
+    assert any("labels or sign look swapped" in text for text in result["warnings"])
+    assert "swapped" in shown(result)
+
+
+def test_constant_scores_are_said(data):
+    data.write_scores(np.full(400, -0.5))
+    result = evaluate(data.score, data.key)
+    assert result["eer_percent"] == 100
+    assert result["eer_tie_aware_percent"] == 50
+    assert any("every score is -0.5" in text for text in result["warnings"])
+
+
+def test_ties_are_said_where_they_matter(data):
+    data.write_scores(np.round(data.scores))
+    result = evaluate(data.score, data.key)
+    values = [np.round(part) for part in data.classes(data.phases == "eval")]
+    assert result["eer_tie_aware_percent"] == 100 * metrics.eer(*values, "tie_aware").value
+    assert any("with ties grouped" in text for text in result["warnings"])
+    assert "ties grouped" in shown(result)
+
+
+def test_an_interval_computes_no_eer_again(data, monkeypatch):
+    calls, real = [], metrics.eer
+
+    def spy(*args):
+        calls.append(args[2:])
+        return real(*args)
+
+    monkeypatch.setattr("slslib.evaluation.metrics.eer", spy)
+    monkeypatch.setattr("slslib.evaluation.intervals.eer", spy)
+    evaluate(data.score, data.key, bootstrap=20)
+    assert calls == [(), ("tie_aware",)]
+
+
+@pytest.mark.parametrize("cluster", [(), ("speaker",), ("speaker", "attack")])
+def test_intervals_hold_the_point_and_name_their_clusters(data, cluster):
+    result = evaluate(data.score, data.key, bootstrap=200, cluster=cluster, seed=1)
+    low, high = result["eer_interval_percent"]
+    assert low < result["eer_percent"] < high
+    assert result["bootstrap"] == {
+        "replicates": 200, "cluster": list(cluster), "level": 0.95, "seed": 1
+    }  # fmt: skip
+    again = evaluate(data.score, data.key, bootstrap=200, cluster=cluster, seed=1)
+    assert again["eer_interval_percent"] == [low, high]
+    assert (" and ".join(cluster) or "trials") in shown(result)
+
+
+def test_breakdowns_set_spoof_against_the_right_bona_fide(data):
+    groups = evaluate(data.score, data.key, by=("attack", "codec", "speaker"))["groups"]
+    mask, b = data.phases == "eval", data.labels == 1
+    assert list(groups["attack"]) == ["A07", "A08", "A19", "Pooled"]
+    for value in ("A07", "A08", "A19"):
+        expected = metrics.eer(*data.classes(mask & (b | (data.attacks == value))))
+        assert groups["attack"][value]["eer_percent"] == 100 * expected.value
+    for value in ("alaw", "none", "opus"):
+        expected = metrics.eer(*data.classes(mask & (data.codecs == value)))
+        assert groups["codec"][value]["eer_percent"] == 100 * expected.value
+    pooled = 100 * metrics.eer(*data.classes(mask)).value
+    assert all(rows["Pooled"]["eer_percent"] == pooled for rows in groups.values())
+    assert len(groups["speaker"]) == 9
+
+
+def test_the_tdcf_from_scores_is_that_from_their_weights(data):
+    result = evaluate(
+        data.score, data.key, asv_scores=data.asv, asv_key=data.asv_key, by=("attack",)
+    )
+    weights = tuple(result["tdcf_weights"])
+    given = evaluate(data.score, data.key, c012=weights)
+    for name in ("min_tdcf_2019", "min_tdcf_2021"):
+        assert given[name] == result[name]
+    assert "asv_eer_percent" not in given
+    c0, m = weights[0], min(weights[1:])
+    assert result["min_tdcf_2021"] == pytest.approx((c0 + m * result["min_tdcf_2019"]) / (c0 + m))
+    rows = result["groups"]["attack"]
+    assert rows["Pooled"]["min_tdcf_2021"] == result["min_tdcf_2021"]
+    assert rows["A07"]["tdcf_weights"][:2] == list(weights[:2])
+    assert "min t-DCF, 2019 form" in shown(result)
+    progress = evaluate(
+        data.score, data.key, phase="progress", asv_scores=data.asv, asv_key=data.asv_key
+    )
+    assert progress["tdcf_weights"] != list(weights)
+
+
+def test_an_attack_never_accepted_has_no_2019_form(tmp_path):
+    key, scores, asv = tmp_path / "key", tmp_path / "scores", tmp_path / "asv"
+    key.write_text("s a - - bonafide\ns b - A1 spoof\ns c - A2 spoof\ns d - - bonafide\n")
+    scores.write_text("a 2\nb 0\nc 1\nd 3\n")
+    lines = "bonafide target 3\nbonafide target 1\nbonafide nontarget 2\nbonafide nontarget 0\n"
+    asv.write_text(lines + "A1 spoof -9\nA2 spoof 9\n")
+    result = evaluate(scores, key, asv_scores=asv, by=("attack",))
+    assert "min_tdcf_2019" not in result["groups"]["attack"]["A1"]
+    assert result["groups"]["attack"]["A1"]["min_tdcf_2021"] == 1
+    assert result["groups"]["attack"]["A2"]["min_tdcf_2019"] == 0
+    asv.write_text(lines + "A1 spoof -9\nA2 spoof -9\n")
+    warnings = evaluate(scores, key, asv_scores=asv)["warnings"]
+    assert any("accepts no spoof" in text for text in warnings)
+
+
+def test_conditions_of_one_class_are_counted_without_a_rate(tmp_path):
+    key, scores = tmp_path / "key", tmp_path / "scores"
+    key.write_text("s1 a - - bonafide\ns1 b - A1 spoof\ns2 c - - bonafide\n")
+    scores.write_text("a 2\nb 0\nc 1\n")
+    result = evaluate(scores, key, by=("speaker",))
+    assert result["groups"]["speaker"]["s2"] == {"n_bonafide": 1, "n_spoof": 0}
+    assert "s2" in shown(result)
+
+
+def test_cross_tables_are_laid_out_as_the_evaluation_package_does(data):
+    result = evaluate(
+        data.score, data.key, asv_scores=data.asv, asv_key=data.asv_key, by=("attack:codec",)
+    )
+    groups = result["groups"]["attack:codec"]
+    assert list(groups) == ["A07", "A08", "A19", "Pooled"]
+    assert all(list(row) == ["none", "alaw", "opus", "Pooled"] for row in groups.values())
+    mask, b = data.phases == "eval", data.labels == 1
+    for attack, row in groups.items():
+        for codec, cell in row.items():
+            chosen = mask & ((data.codecs == codec) | (codec == "Pooled"))
+            chosen &= b | (data.attacks == attack) | (attack == "Pooled")
+            expected = metrics.eer(*data.classes(chosen))
+            assert cell["eer_percent"] == 100 * expected.value
+            # The weights are those of the ASV trials of the cell.
+            assert 0 < cell["min_tdcf_2021"] <= 1
+    assert groups["Pooled"]["Pooled"]["min_tdcf_2021"] == result["min_tdcf_2021"]
+    assert len({str(c["tdcf_weights"]) for row in groups.values() for c in row.values()}) == 16
+    text = shown(result)
+    assert "EER % by attack and codec" in text
+    assert "min t-DCF (2021) by attack and codec" in text
+
+
+def test_weights_can_come_from_a_table(data, tmp_path):
+    table = tmp_path / "c012.csv"
+    table.write_text(
+        "subset,attack,codec,C0,C1,C2\n"
+        "eval,Pooled,Pooled,0.06,0.88,0.44\neval,A07,alaw,0.05,0.89,0.45\n"
+        "eval,A08,alaw,nan,nan,nan\nprog,Pooled,Pooled,0.1,0.8,0.3\n"
+    )
+    result = evaluate(data.score, data.key, c012=table, by=("attack:codec", "speaker"))
+    assert result["tdcf_weights"] == [0.06, 0.88, 0.44]
+    direct = evaluate(data.score, data.key, c012=(0.06, 0.88, 0.44))
+    assert result["min_tdcf_2021"] == direct["min_tdcf_2021"]
+    cells = result["groups"]["attack:codec"]
+    assert cells["A07"]["alaw"]["tdcf_weights"] == [0.05, 0.89, 0.45]
+    assert "tdcf_weights" not in cells["A08"]["alaw"]
+    assert "tdcf_weights" not in result["groups"]["speaker"]["LA_0000"]
+    assert "c012" in result["sha256"]
+    progress = evaluate(data.score, data.key, c012=table, phase="progress")
+    assert progress["tdcf_weights"] == [0.1, 0.8, 0.3]
+    with pytest.raises(ScoreError, match="no pooled weights for phase hidden"):
+        evaluate(data.score, data.key, c012=table, phase="hidden")
+
+
+def other_scores(data, name="other.txt", seed=5, noise=1.0):
+    path = data.folder / name
+    values = data.scores + np.random.default_rng(seed).normal(0, noise, data.scores.size)
+    path.write_text("".join(f"{u} {float(v)!r}\n" for u, v in zip(data.names, values, strict=True)))
+    return path
+
+
+def test_another_system_is_compared_on_the_same_trials(data):
+    worse = other_scores(data)
+    one, two = evaluate(data.score, data.key), evaluate(worse, data.key)
+    result = evaluate(data.score, data.key, against=worse, bootstrap=200, cluster=("speaker",))
+    other = result["against"]
+    assert other["eer_percent"] == two["eer_percent"]
+    assert other["difference_percent"] == one["eer_percent"] - two["eer_percent"]
+    low, high = other["difference_interval_percent"]
+    assert low < other["difference_percent"] < high
+    assert "EER of the other system" in shown(result)
+    assert (
+        "difference_interval_percent"
+        not in evaluate(data.score, data.key, against=worse)["against"]
+    )
+
+
+def test_several_score_files_are_fused(data):
+    files = [other_scores(data, "a.txt", 5), other_scores(data, "b.txt", 6)]
+    alone = [evaluate(file, data.key)["eer_percent"] for file in files]
+    result = evaluate(files, data.key)
+    about = result["calibration"]
+    assert about["eer_percent_of_each"] == alone
+    assert result["eer_percent"] < np.mean(alone)
+    assert about["fitted_on"] == "5 folds"
+    assert any("cross-validation on the evaluated trials" in text for text in result["warnings"])
+    assert set(result["sha256"]) == {"scores", "scores_2", "key"}
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert "EER of each" in shown(result)
+    lines = files[1].read_text().splitlines(keepends=True)
+    at = next(k for k in range(400) if data.phases[k] == "eval")
+    files[1].write_text("".join(lines[:at] + lines[at + 1 :]))
+    with pytest.raises(ScoreError, match="score file 2 covers other trials"):
+        evaluate(files, data.key, allow_missing=True)
+
+
+def test_thresholds_and_calibration_come_from_the_development_set(data, tmp_path):
+    (tmp_path / "dev").mkdir()
+    dev = Set(tmp_path / "dev", seed=9)
+    dev.write_scores(3 * dev.scores + 1)
+    data.write_scores(3 * data.scores + 1)
+    result = evaluate(data.score, data.key, dev_scores=dev.score, dev_key=dev.key, calibrate=True)
+    point = metrics.eer(*(3 * part + 1 for part in dev.classes(dev.phases == "eval")))
+    row = result["transfer"][0]
+    assert (row["rule"], row["threshold"]) == ("EER", point.threshold)
+    mask = data.phases == "eval"
+    b, s = (3 * part + 1 for part in data.classes(mask))
+    assert row["frr"] == pytest.approx(100 * np.mean(b <= point.threshold))
+    assert row["far"] == pytest.approx(100 * np.mean(s > point.threshold))
+    about = result["calibration"]
+    assert about["fitted_on"] == "the development set"
+    assert result["min_cllr"] <= about["cllr"] < result["cllr"]
+    assert result["eer_percent"] == evaluate(data.score, data.key)["eer_percent"]
+    text = shown(result)
+    assert "Thresholds from the development set" in text
+    assert "Cllr, calibrated on the development set" in text
+    fused = evaluate(
+        [data.score, other_scores(data)], data.key, dev_key=dev.key,
+        dev_scores=[dev.score, other_scores(dev)],
+    )  # fmt: skip
+    assert len(fused["calibration"]["weights"]) == 2
+    assert len(fused["transfer"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"c012": (0.1, 0.5, 0.5), "asv_scores": "x"}, "give one"),
+        ({"asv_key": "x"}, "give --asv-scores too"),
+        ({"cluster": ("speaker",)}, "number of replicates"),
+        ({"bootstrap": -1}, "number of replicates"),
+        ({"by": ("label",)}, "'label' is not a column"),
+        ({"by": ("attack:codec:speaker",)}, "at most two"),
+        ({"by": ("attack:attack",)}, "at most two different"),
+        ({"dev_scores": ("x",)}, "need as many --dev-scores and a --dev-key"),
+        ({"dev_key": "x", "dev_scores": ("x", "y")}, "1 score files need as many"),
+        ({"bootstrap": 9, "cluster": ("speaker", "attack", "codec")}, "at most two"),
+    ],
+)
+def test_contradicting_options_are_refused(data, options, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate(data.score, data.key, **options)
+
+
+def test_keys_without_what_is_asked_are_refused(tmp_path, data):
+    key = tmp_path / "wild"
+    key.write_text("- a.wav - - - bona-fide\n- b.wav - - - spoof\n")
+    data.score.write_text("a.wav 1\nb.wav 0\n")
+    assert evaluate(data.score, key)["phase"] == "all"
+    with pytest.raises(ScoreError, match="no attack to break down by"):
+        evaluate(data.score, key, by=("attack",))
+    with pytest.raises(ScoreError, match="no speaker, so it cannot be resampled"):
+        evaluate(data.score, key, bootstrap=9, cluster=("speaker",))
+    with pytest.raises(ScoreError, match="no phase 'eval'"):
+        evaluate(data.score, key, phase="eval")
+    key.write_text("- a.wav - - - bona-fide\n- b.wav - - - bona-fide\n")
+    with pytest.raises(ScoreError, match="no spoof scores"):
+        evaluate(data.score, key)
+    with pytest.raises(ProtocolError, match="no such file"):
+        evaluate(data.score, tmp_path / "none")
+
+
+# Published score files and keys ------------------------------------------------------------------
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [("sls_authors", 7.464131511), ("sls_repro_v1", 7.835662614), ("sls_repro_v2", 12.668849313)],
+)
+def test_in_the_wild(shared, system, expected):
+    folder = shared / "scores" / "in_the_wild"
+    result = evaluate(folder / f"{system}.txt", folder / "key_in_the_wild.txt", bootstrap=200)
+    assert result["eer_percent"] == pytest.approx(expected, abs=1e-6)
+    assert (result["n_bonafide"], result["n_spoof"], result["phase"]) == (19963, 11816, "all")
+    low, high = result["eer_interval_percent"]
+    assert low < expected < high
+
+
+@pytest.mark.shared
+def test_la_2019_with_speaker_verification_scores(shared):
+    folder = shared / "scores" / "la2019"
+    result = evaluate(
+        folder / "rawgat_st_mul.txt", folder / "key_cm_eval.txt",
+        asv_scores=folder / "asv_eval_scores.txt", by=("attack",),
+    )  # fmt: skip
+    assert result["eer_percent"] == pytest.approx(1.060135, abs=1e-6)
+    assert result["min_tdcf_2019"] == pytest.approx(0.033539, abs=1e-6)
+    assert result["min_tdcf_2021"] == pytest.approx(0.094168, abs=1e-6)
+    assert result["asv_eer_percent"] == pytest.approx(2.457784, abs=1e-6)
+    assert list(result["groups"]["attack"]) == [*(f"A{k:02d}" for k in range(7, 20)), "Pooled"]
+
+
+@pytest.mark.shared
+def test_la_2021_progress_with_official_weights(shared):
+    folder = shared / "scores" / "la2021"
+    with (folder / "c012_official.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    pooled = next(
+        row for row in rows
+        if (row["subset"], row["attack"], row["codec"]) == ("prog", "Pooled", "Pooled")
+    )  # fmt: skip
+    result = evaluate(
+        folder / "baseline_LFCC-GMM.txt", folder / "key_cm_progress.txt",
+        c012=(float(pooled["C0"]), float(pooled["C1"]), float(pooled["C2"])),
+    )  # fmt: skip
+    assert result["phase"] == "progress"
+    assert result["eer_percent"] == pytest.approx(21.126859, abs=1e-6)
+    assert result["min_tdcf_2021"] == pytest.approx(0.583554, abs=1e-6)
+    assert (result["n_bonafide"], result["n_spoof"]) == (1676, 14788)
+    assert result["n_extra"] == 181566 - 16464
+
+
+@pytest.mark.shared
+def test_the_official_tables_fit_the_official_weights(shared):
+    """The package's table of min t-DCF values lies between ASV floor and 1 in our layout of it.
+
+    The floor C0 / (C0 + min(C1, C2)) of a cell is the cost of a perfect countermeasure. Of the
+    5,040 orders of the seven codecs only two leave every one of the 112 cells above its floor.
+    """
+    from slslib.data.scorefiles import read_c012
+    from slslib.evaluation.evaluate import _ORDER
+
+    folder = shared / "scores" / "la2021"
+    weights = read_c012(folder / "c012_official.csv", "eval")
+    with (folder / "official_notebook_LFCC-GMM_tables.csv").open() as file:
+        cells = [r for r in csv.DictReader(file) if (r["track"], r["metric"]) == ("LA", "min_tDCF")]
+    assert list(dict.fromkeys(cell["col"] for cell in cells)) == [
+        *(f"C{k}" for k in range(1, 8)), "Pooled"
+    ]  # fmt: skip
+
+    def below(codecs):
+        names = {f"C{k}": codec for k, codec in enumerate(codecs, 1)} | {"Pooled": "Pooled"}
+        n = 0
+        for cell in cells:
+            c0, c1, c2 = weights[cell["row"], names[cell["col"]]]
+            n += not c0 / (c0 + min(c1, c2)) - 6e-5 <= float(cell["value"]) <= 1
+        return n
+
+    assert len(cells) == 112
+    assert below(_ORDER[:7]) == 0
+    assert below(sorted(_ORDER[:7])) > 0

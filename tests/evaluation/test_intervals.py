@@ -1,0 +1,238 @@
+"""Bootstrap replicates have exactly the distribution of resampling by hand."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slslib.errors import ConfigError, ScoreError
+from slslib.evaluation import intervals, metrics
+
+SMALL = {
+    "distinct": ([0.3, 1.0], [-1.0, 0.2, 0.5]),
+    "three to two": ([0.3, 1.0, -0.2], [-1.0, 0.4]),
+    "tied": ([1.0, 0.0, 1.0], [0.0, 1.0, -1.0]),
+    "constant": ([0.0, 0.0], [0.0, 0.0]),
+    "perfect": ([2.0, 3.0], [0.0, 1.0]),
+    "one each": ([0.0], [1.0]),
+}
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_single_trials_against_every_possible_resample(name):
+    b, s = SMALL[name]
+    exact: Counter[float] = Counter()
+    for drawn_b in itertools.product(b, repeat=len(b)):
+        for drawn_s in itertools.product(s, repeat=len(s)):
+            exact[round(metrics.eer(drawn_b, drawn_s).value, 12)] += 1
+    n_resamples = len(b) ** len(b) * len(s) ** len(s)
+    n = 100_000
+    drawn = Counter(np.round(intervals.bootstrap_eer(b, s, n, rng=rng()), 12).tolist())
+    assert set(drawn) <= set(exact)
+    for value, count in exact.items():
+        p = count / n_resamples
+        # Five standard errors, of a fixed seed.
+        assert drawn[value] / n == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / n) + 1e-12)
+
+
+def test_single_trials_against_the_naive_loop():
+    r = rng(1)
+    b, s = r.normal(1, 1, 40), r.normal(-1, 1, 60)
+    naive = [
+        metrics.eer(r.choice(b, b.size), r.choice(s, s.size)).value for _ in range(4000)
+    ]  # fmt: skip
+    fast = intervals.bootstrap_eer(b, s, 20_000, rng=rng(2))
+    assert fast.mean() == pytest.approx(np.mean(naive), abs=0.003)
+    assert fast.std() == pytest.approx(np.std(naive), rel=0.05)
+    for quantile in (0.025, 0.25, 0.5, 0.75, 0.975):
+        assert np.quantile(fast, quantile) == pytest.approx(np.quantile(naive, quantile), abs=0.006)
+
+
+def test_estimate_is_the_eer_with_its_interval():
+    scores, labels, speakers, attacks = clustered()
+    bonafide, spoof = scores[labels == 1], scores[labels == 0]
+    trials = intervals.bootstrap_eer(bonafide, spoof, 500, rng=rng(7))
+    both = [speakers, attacks]
+    whole = intervals.cluster_bootstrap_eer(scores, labels, both, 500, rng=rng(7))
+    for drawn, clusters in ((trials, []), (whole, both)):
+        low, high = intervals.interval(drawn)
+        expected = {"value": metrics.eer(bonafide, spoof).value, "low": low, "high": high}
+        found = intervals.eer_estimate(scores, labels, clusters, 500, seed=7)
+        assert found == pytest.approx({key: 100 * rate for key, rate in expected.items()})
+        assert found["low"] < found["value"] < found["high"]
+
+
+@pytest.mark.parametrize("labels", [[1, 0], [1, 0, 2], [1, 1, 1]])
+def test_estimate_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ScoreError):
+        intervals.eer_estimate([0.1, 0.2, 0.3], labels)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_weights_are_repetitions(data):
+    n = data.draw(st.integers(2, 40))
+    labels = np.array([1, 0, *data.draw(st.lists(st.integers(0, 1), min_size=n, max_size=n))])
+    value = data.draw(st.sampled_from([st.integers(-3, 3).map(float), st.floats(-5, 5)]))
+    scores = np.array(data.draw(st.lists(value, min_size=n + 2, max_size=n + 2)))
+    repeats = st.lists(st.integers(0, 4), min_size=n, max_size=n)
+    weights = np.array([1, 1, *data.draw(repeats)], np.int32)[:, None]
+    repeated, kinds = np.repeat(scores, weights[:, 0]), np.repeat(labels, weights[:, 0])
+    expected = metrics.eer(repeated[kinds == 1], repeated[kinds == 0]).value
+    curve = intervals._Curve(scores, labels)
+    assert curve.eers(np.arange(n + 2), weights)[0] == pytest.approx(expected, abs=1e-12)
+
+
+def clustered(n_speakers=6, n_attacks=4, n=500, seed=3):
+    r = rng(seed)
+    labels = (r.random(n) < 0.3).astype(int)
+    speakers = r.integers(n_speakers, size=n)
+    attacks = r.integers(n_attacks, size=n)
+    scores = r.normal(size=n) + 2 * labels + 0.7 * speakers / n_speakers
+    scores += np.where(labels == 0, attacks / n_attacks, 0)
+    names = np.where(labels == 1, "-", np.char.add("A", attacks.astype(str)))
+    return scores, labels, np.char.add("S", speakers.astype(str)), names
+
+
+@pytest.mark.parametrize("factors", [["speaker"], ["attack"], ["speaker", "attack"]])
+def test_clusters_against_the_naive_loop(factors):
+    scores, labels, speakers, attacks = clustered()
+    chosen = [{"speaker": speakers, "attack": attacks}[name] for name in factors]
+    r, naive = rng(4), []
+    while len(naive) < 1000:
+        weight = np.ones(scores.size, int)
+        for names in chosen:
+            known = sorted(set(names) - {"-"})
+            times = Counter(r.choice(known, len(known)).tolist())
+            weight *= [1 if name == "-" else times[name] for name in names.tolist()]
+        repeated, kinds = np.repeat(scores, weight), np.repeat(labels, weight)
+        naive.append(metrics.eer(repeated[kinds == 1], repeated[kinds == 0]).value)
+    fast = intervals.cluster_bootstrap_eer(scores, labels, chosen, 6000, rng=rng(5))
+    assert fast.mean() == pytest.approx(np.mean(naive), abs=0.005)
+    assert fast.std() == pytest.approx(np.std(naive), rel=0.1)
+
+
+def test_many_trials_use_many_stretches():
+    scores, labels, speakers, _ = clustered(n=20_000)
+    point = metrics.eer(scores[labels == 1], scores[labels == 0]).value
+    fast = intervals.cluster_bootstrap_eer(scores, labels, [speakers], 500, rng=rng())
+    assert fast.mean() == pytest.approx(point, abs=0.01)
+    assert np.ptp(fast) > 0
+
+
+def test_clusters_that_can_lose_a_class_are_drawn_again():
+    scores, labels = np.arange(6.0), np.array([0, 0, 0, 1, 1, 1])
+    speakers = np.array(list("aabbbb"))  # without b there is no bona fide speech
+    eers = intervals.cluster_bootstrap_eer(scores, labels, [speakers], 200, rng=rng())
+    assert np.isfinite(eers).all()
+    assert (eers == 0).all()
+
+
+def test_pairs_share_their_trials():
+    scores, labels, speakers, attacks = clustered(n=2000)
+    same = intervals.paired_bootstrap(scores, 3 * scores + 1, labels, 50, rng=rng())
+    assert (same == 0).all()
+    worse = scores + rng(6).normal(size=scores.size)
+    for clusters in ([], [speakers], [speakers, attacks]):
+        drawn = intervals.paired_bootstrap(
+            scores, worse, labels, 400, rng=rng(), clusters=clusters
+        )  # fmt: skip
+        assert intervals.interval(drawn)[1] < 0
+        assert drawn.shape == (400,)
+    alone = intervals.bootstrap_eer(scores[labels == 1], scores[labels == 0], rng=rng())
+    other = intervals.bootstrap_eer(worse[labels == 1], worse[labels == 0], rng=rng())
+    paired = intervals.paired_bootstrap(scores, worse, labels, rng=rng())
+    assert paired.std() < np.hypot(alone.std(), other.std())
+
+
+PAIRS = {
+    "disagreeing": ([1, 1, 0, 0, 0], [0.3, 1.0, -1.0, 0.2, 0.5], [0.1, 0.4, 0.2, -1.0, 0.3]),
+    "tied": ([1, 1, 1, 0, 0], [1.0, 0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, -1.0, 0.0]),
+    "one perfect": ([1, 1, 0, 0], [2.0, 3.0, 0.0, 1.0], [0.0, 1.0, 0.5, 2.0]),
+}
+
+
+@pytest.mark.parametrize("near", [6.0, 0.5])  # the second draws some replicates' trials in full
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_against_every_possible_resample(monkeypatch, name, near):
+    monkeypatch.setattr(intervals, "_NEAR", near)
+    labels, a, b = (np.array(values) for values in PAIRS[name])
+    members = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    exact: Counter[float] = Counter()
+    for bonafide in itertools.product(members[0], repeat=members[0].size):
+        for spoof in itertools.product(members[1], repeat=members[1].size):
+            first, second = (
+                metrics.eer(x[list(bonafide)], x[list(spoof)]).value for x in (a, b)
+            )  # fmt: skip
+            exact[round(first - second, 12)] += 1
+    n, n_resamples = 20_000, np.prod([m.size**m.size for m in members])
+    drawn = Counter(
+        np.round(intervals.paired_bootstrap(a, b, labels, n, rng=rng()), 12).tolist()
+    )  # fmt: skip
+    assert set(drawn) <= set(exact)
+    for value, count in exact.items():
+        p = count / n_resamples
+        assert drawn[value] / n == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / n) + 1e-12)
+
+
+def test_pairs_of_many_trials_leave_most_alone_and_agree_with_the_naive_loop():
+    r = rng(8)
+    labels = (np.arange(20_000) % 10 == 0).astype(int)
+    a = r.normal(size=labels.size) + 2.5 * labels
+    b = a + r.normal(size=labels.size)
+    curves = intervals._Curve(a, labels), intervals._Curve(b, labels)
+    assert intervals._PairedTrials(*curves, r).near.size < labels.size / 2
+    naive, members = [], [np.flatnonzero(labels == k) for k in (1, 0)]
+    for _ in range(400):
+        x, y = (r.choice(m, m.size) for m in members)
+        naive.append(metrics.eer(a[x], a[y]).value - metrics.eer(b[x], b[y]).value)
+    fast = intervals.paired_bootstrap(a, b, labels, 4000, rng=r)
+    assert fast.mean() == pytest.approx(np.mean(naive), abs=5 * np.std(naive) / 20)
+    assert fast.std() == pytest.approx(np.std(naive), rel=0.15)
+
+
+def test_the_seed_decides():
+    b, s = SMALL["distinct"]
+    first = intervals.bootstrap_eer(b, s, 50, rng=rng(1))
+    assert (first == intervals.bootstrap_eer(b, s, 50, rng=rng(1))).all()
+    assert (first != intervals.bootstrap_eer(b, s, 50, rng=rng(2))).any()
+
+
+def test_intervals_cover_the_true_rate():
+    # Two normal distributions two apart cross at an EER of 15.87 %.
+    r, hits = rng(7), 0
+    for _ in range(200):
+        b, s = r.normal(1, 1, 300), r.normal(-1, 1, 300)
+        low, high = intervals.interval(intervals.bootstrap_eer(b, s, 300, rng=r))
+        hits += low <= 0.158655 <= high
+    assert 180 <= hits <= 199
+
+
+def test_bad_requests_are_refused():
+    b, s = SMALL["distinct"]
+    labels = [1, 1, 0, 0, 0]
+    with pytest.raises(ConfigError, match="at least one"):
+        intervals.bootstrap_eer(b, s, 0, rng=rng())
+    with pytest.raises(ScoreError, match="no spoof"):
+        intervals.bootstrap_eer(b, [], rng=rng())
+    with pytest.raises(ScoreError, match="two or more, and there are 1"):
+        intervals.cluster_bootstrap_eer(b + s, labels, [["x"] * 5], rng=rng())
+    with pytest.raises(ScoreError, match="the key does not tell them"):
+        intervals.cluster_bootstrap_eer(b + s, labels, [["-"] * 5], rng=rng())
+    with pytest.raises(ConfigError, match="one or two"):
+        intervals.cluster_bootstrap_eer(b + s, labels, [["x", "y", "x", "y", "x"]] * 3, rng=rng())
+    with pytest.raises(ScoreError, match="3 cluster names for 5 trials"):
+        intervals.cluster_bootstrap_eer(b + s, labels, [list("xyz")], rng=rng())
+    with pytest.raises(ScoreError, match="every score needs a label"):
+        intervals.paired_bootstrap(b, s, labels, rng=rng())
+    with pytest.raises(ScoreError, match="every score needs a label"):
+        intervals.cluster_bootstrap_eer(b + s, [1, 1, 0, 0, -1], [list("xyxyx")], rng=rng())
+    with pytest.raises(ConfigError, match="level"):
+        intervals.interval([0.1], 1.0)

@@ -1,0 +1,262 @@
+"""The detector as a module."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from tiny import DETECTOR
+
+from minispoof.corpus import data_root
+from slslib.data.protocols import open_corpus
+from slslib.data.scorefiles import match, read_scores
+from slslib.errors import CheckpointError, ConfigError
+from slslib.evaluation import metrics
+from slslib.model.checkpoints import FORMAT, read_checkpoint, resolve, save_safetensors
+from slslib.model.detector import Detector, DetectorConfig, load_backbone, save_backbone
+from slslib.model.xlsr import XLSR, XLSRConfig
+from slslib.runs.score import score
+
+
+@pytest.fixture
+def waveform():
+    return 0.1 * torch.randn(3, 4000, generator=torch.Generator().manual_seed(1))
+
+
+def test_llr_is_the_difference_of_the_log_probabilities(waveform):
+    detector = Detector(DETECTOR, seed=0).eval()
+    with torch.inference_mode():
+        log_probs, llr = detector(waveform), detector.llr(waveform)
+    torch.testing.assert_close(llr, (log_probs[:, 1] - log_probs[:, 0]).double())
+    torch.testing.assert_close(log_probs.exp().sum(dim=1), torch.ones(3))
+    assert llr.dtype == torch.float64
+
+
+def test_llr_does_not_saturate():
+    """log p(bona fide) is 0.0 for both; the difference still tells them apart."""
+    logits = torch.tensor([[-1.758, 40.0], [-1.758, 41.0]])
+    assert logits.log_softmax(1)[:, 1].tolist() == [0.0, 0.0]
+    assert Detector.llr_of(logits).diff().item() == pytest.approx(1.0)
+
+
+def test_gates(waveform):
+    gates = Detector(DETECTOR, seed=0).gates(waveform)
+    assert gates.shape == (3, 3)
+    assert ((gates > 0) & (gates < 1)).all()
+
+
+def test_a_seed_makes_the_weights_and_leaves_the_global_generator():
+    state = torch.get_rng_state()
+    one, same, other = (Detector(DETECTOR, seed=s) for s in (1, 1, 2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(one.head.hidden.weight, same.head.hidden.weight)
+    assert not torch.equal(one.head.hidden.weight, other.head.hidden.weight)
+
+
+def test_a_config_that_is_not_one():
+    with pytest.raises(CheckpointError, match="config is not usable"):
+        Detector.from_config({"backbone": {"widht": 3}})
+
+
+@pytest.mark.parametrize("load", [Detector.load, load_backbone])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"metadata": [1], "card": [1]}, "not a JSON object"),
+        ({"config": {"backbone": {"width": 16.0}}}, "config is not usable"),
+        ({"config": [1]}, "config is not usable"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(tmp_path, load, changes, says):
+    about = {"format": FORMAT, "config": asdict(DETECTOR)} | changes
+    save_safetensors(tmp_path / "d.safetensors", Detector(DETECTOR).state_dict(), about)
+    with pytest.raises(CheckpointError, match=rf"d\.safetensors.*{says}"):
+        load(tmp_path / "d.safetensors")
+
+
+@pytest.mark.parametrize("n_heads", [None, 2])
+@pytest.mark.parametrize("load", [Detector.load, load_backbone, read_checkpoint])
+@pytest.mark.parametrize(
+    ("backbone", "says"),
+    [
+        (None, "its backbone is None"),
+        ({}, "its backbone lacks 'width'"),
+        ({"width": 16.0}, r"width is 16\.0; it must be a whole number"),
+        ({"n_layers": True}, "n_layers is True"),
+        ({"ffn_width": "64"}, "ffn_width is '64'"),
+        ({"conv_width": None}, "conv_width is None"),
+        ({"kernels": 3}, "kernels is 3; it must be a list"),
+        ({"strides": [5, 2, 2, 2, 2, 2, 2.0]}, r"strides is 2\.0"),
+        ({"pos_groups": 3}, "width 16 is not divisible by pos_groups 3"),
+        ({"widht": 16}, "'widht'"),
+    ],
+)
+def test_damaged_dimensions_are_named(tmp_path, load, backbone, says, n_heads):
+    config = asdict(DETECTOR)
+    config["backbone"] = backbone and config["backbone"] | backbone
+    path = tmp_path / "d.safetensors"
+    save_safetensors(path, Detector(DETECTOR).state_dict(), {"format": FORMAT, "config": config})
+    with pytest.raises(CheckpointError, match=rf"d\.safetensors: its config is not .*{says}"):
+        load(path, n_heads=n_heads)
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "says"),
+    [
+        (0, "n_heads is 0"),
+        (-2, "n_heads is -2"),
+        (2.0, r"n_heads is 2\.0"),
+        (3, "width 16 is not divisible by n_heads 3"),
+    ],
+)
+def test_heads_that_cannot_be_are_named(tmp_path, n_heads, says):
+    detector, path = Detector(DETECTOR), tmp_path / "d.safetensors"
+    config = asdict(DETECTOR)
+    config["backbone"]["n_heads"] = n_heads
+    save_safetensors(path, detector.state_dict(), {"format": FORMAT, "config": config})
+    detector.save(tmp_path / "sound.safetensors")
+    detector.backbone.model.save_pretrained(tmp_path / "foreign")
+    for wrong, argument in (
+        (path, None), (tmp_path / "sound.safetensors", n_heads), (tmp_path / "foreign", n_heads)
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError, match=says):
+            load_backbone(wrong, n_heads=argument)
+
+
+def test_a_lost_number_is_not_replaced_by_a_default(tmp_path):
+    """The weights do not tell heads, strides or the length of clips."""
+    path = tmp_path / "d.safetensors"
+    for name in ("n_heads", "strides", "n_samples"):
+        config = asdict(DETECTOR)
+        del (config if name == "n_samples" else config["backbone"])[name]
+        about = {"format": FORMAT, "config": config}
+        save_safetensors(path, Detector(DETECTOR).state_dict(), about)
+        with pytest.raises(CheckpointError, match=f"lacks '{name}'"):
+            Detector.load(path)
+
+
+def test_sizes_that_are_no_counts_are_refused():
+    with pytest.raises(ConfigError, match=r"n_samples is 4000\.0"):
+        DetectorConfig(n_samples=4000.0)
+    with pytest.raises(ConfigError, match="hidden_width is 0"):
+        DetectorConfig(hidden_width=0)
+
+
+_FULL_SIZE = """
+import resource, torch
+from slslib.model.detector import Detector
+from slslib.model.sls import SLSHead
+detector = Detector(seed=0, checkpointing=True)
+assert sum(p.numel() for p in detector.backbone.model.parameters()) == 315_437_696
+x, y = 0.1 * torch.randn(5, 64_600), torch.tensor([0, 0, 1, 0, 1])
+detector.eval()
+with torch.inference_mode():
+    scores = detector.llr(x)
+assert scores.shape == (5,) and bool(torch.isfinite(scores).all())
+optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6, weight_decay=1e-4, foreach=False)
+loss = torch.nn.functional.cross_entropy(
+    detector.train()(x), y, weight=torch.tensor([0.1, 0.9]))
+loss.backward()
+before = detector.head.hidden.weight[0, :5].detach().clone()
+optimizer.step()
+assert bool(torch.isfinite(loss)) and not torch.equal(before, detector.head.hidden.weight[0, :5])
+assert [len(list(detector.backbone.layers(x[:1])))] == [24]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+def test_full_size_within_eight_gigabytes():
+    """One scoring batch and one training step of the 300 million parameter model, on a CPU."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", _FULL_SIZE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) < 8
+
+
+def test_the_default_is_the_papers():
+    config = DetectorConfig()
+    assert config.backbone == XLSRConfig()
+    assert (config.hidden_width, config.n_samples) == (1024, 64_600)
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """A packaged folder of weights for two models of the name mini."""
+    monkeypatch.setattr("slslib.model.checkpoints._WEIGHTS", tmp_path)
+    detector = Detector(DETECTOR, seed=1).eval()
+    detector.save(tmp_path / "mini_detector.safetensors", {"dev_eer_threshold": 0.5})
+    backbone = Detector(DETECTOR, seed=2).eval().backbone
+    card = {"data": "simulated voices", "steps": 100}
+    save_backbone(tmp_path / "mini_backbone.safetensors", backbone, card)
+    return detector, backbone
+
+
+def test_mini_is_the_packaged_detector_and_backbone(packaged, waveform, monkeypatch, tmp_path):
+    detector, backbone = packaged
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini").mkdir()  # a folder of that name is ./mini
+    with torch.no_grad():
+        loaded = Detector.load("mini")
+        assert loaded.metadata == {"dev_eer_threshold": 0.5}
+        assert torch.equal(loaded(waveform), detector(waveform))
+        loaded = load_backbone("mini")
+        assert loaded.card == {"data": "simulated voices", "steps": 100}
+        assert loaded.config.heads == backbone.config.heads == 2
+        assert torch.equal(loaded(waveform), backbone(waveform))
+    assert resolve("mini").name == "mini_detector.safetensors"
+    with pytest.raises(CheckpointError, match="mini holds no checkpoint"):
+        Detector.load("./mini")
+
+
+@pytest.mark.slow
+def test_the_packaged_detector_tells_simulated_resynthesis(tmp_path):
+    """On the development partition of the embedded corpus, which chose its epoch at 20 %."""
+    pytest.importorskip("parselmouth")
+    corpus = open_corpus("asvspoof2019-la:dev", data_root())
+    score("mini", corpus, tmp_path / "dev.txt", cpu=True, progress=False)
+    trials = match(read_scores(tmp_path / "dev.txt"), corpus.trials)
+    bonafide, spoof = (trials.score[trials.label == label].to_numpy() for label in (1, 0))
+    assert 0.10 < metrics.eer(bonafide, spoof).value < 0.30
+
+
+def test_a_name_that_is_none_gets_the_known_ones():
+    for load in (Detector.load, load_backbone):
+        with pytest.raises(CheckpointError, match=r"^xlsr: no such .* hub:owner/name.* or mini$"):
+            load("xlsr")
+
+
+def test_mini_without_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("slslib.model.checkpoints._WEIGHTS", tmp_path)
+    for load, part in ((Detector.load, "detector"), (load_backbone, "backbone")):
+        with pytest.raises(CheckpointError, match=f"lacks .*mini_{part}.safetensors; install"):
+            load("mini")
+
+
+def test_a_backbone_that_is_not_64_wide_per_head_says_so_in_its_file(tmp_path, waveform):
+    backbone = XLSR(XLSRConfig(width=128, n_layers=2, conv_width=8)).eval()
+    save_backbone(tmp_path / "b.safetensors", backbone, {})
+    assert load_backbone(tmp_path / "b.safetensors").config.n_heads == 2
+
+
+def test_half_precision_is_storage_only(tmp_path, waveform):
+    detector = Detector(DETECTOR, seed=1).eval()
+    detector.save(tmp_path / "half.safetensors", dtype=torch.float16)
+    detector.save(tmp_path / "full.safetensors")
+    save_backbone(tmp_path / "b.safetensors", detector.backbone, {}, dtype=torch.float16)
+    halved, backbone = (
+        Detector.load(tmp_path / "half.safetensors"),
+        load_backbone(tmp_path / "b.safetensors"),
+    )
+    for name, tensor in halved.state_dict().items():
+        wanted = detector.state_dict()[name]
+        assert tensor.dtype == wanted.dtype
+        assert torch.equal(tensor, wanted.half().to(wanted.dtype))
+    with torch.no_grad():
+        assert torch.equal(backbone(waveform), halved.backbone(waveform))
+        torch.testing.assert_close(halved(waveform), detector(waveform), rtol=1e-2, atol=1e-2)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.65 * sizes[1]

@@ -1,0 +1,219 @@
+"""Checkpoints from a hub: a real server on localhost, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import File, Hub, serve
+from safetensors import safe_open
+
+from slslib.model.detector import Detector, DetectorConfig, load_backbone
+from slslib.model.foreign import authors_name
+from slslib.model.xlsr import XLSRConfig
+
+# One attention head is what width / 64 gives: these files do not tell.
+CONFIG = DetectorConfig(
+    XLSRConfig(width=16, n_layers=2, conv_width=8, pos_kernel=8, pos_groups=4), 8, n_samples=4000
+)
+COMMIT, OLD = "a" * 40, "b" * 40
+
+# huggingface_hub reads its environment when it is imported.
+_PROGRAM = """
+import json, sys, time
+import huggingface_hub.constants
+from slslib.model.checkpoints import resolve, from_hub
+from slslib.errors import CheckpointError
+huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 4096
+time.sleep = lambda seconds: None  # between one attempt and the next
+for line in sys.stdin:
+    job = json.loads(line)
+    try:
+        got = resolve(job) if isinstance(job, str) else from_hub(**job)
+        print(json.dumps({"path": str(got)}), flush=True)
+    except CheckpointError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+"""
+
+
+def run(home: Path, endpoint: str, *jobs: object, **variables: str) -> list[dict[str, str]]:
+    """Resolve each job in a process of its own kind of environment; return path or error."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    environment |= {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home / "hf"),
+        "SLSLIB_CACHE": str(home / "slslib"),
+        "NO_PROXY": "127.0.0.1,localhost",
+        "OMP_NUM_THREADS": "1",
+    } | variables
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        input="".join(json.dumps(job) + "\n" for job in jobs),
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def pth(seed: int, prefix: str = "") -> bytes:
+    """Return the bytes of an authors' file."""
+    state = Detector(CONFIG, seed=seed).state_dict()
+    buffer = io.BytesIO()
+    torch.save({prefix + authors_name(k): v for k, v in state.items()}, buffer)
+    return buffer.getvalue()
+
+
+def weights(path: str) -> torch.Tensor:
+    return Detector.load(path).head.hidden.weight
+
+
+def left_over(home: Path) -> list[str]:
+    """Return the names of files that should not be there after a failure."""
+    blobs = [
+        p for p in home.rglob("*") if p.is_file() and p.parent.name in ("blobs", "checkpoints")
+    ]
+    partial = [p for p in home.rglob("*") if "incomplete" in p.name or p.name.endswith(".tmp")]
+    return [p.name for p in blobs + partial]
+
+
+@pytest.fixture(scope="module")
+def hub():
+    """A hub with sound and unsound repositories."""
+    with serve() as hub:
+        new, old = pth(1, "module."), pth(2)
+        hub.put("owner/good", "v1/epoch_2.pth", File(new))
+        hub.files["owner/good", OLD, "v1/epoch_2.pth"] = File(old, OLD)
+        hub.put("owner/breaks", "epoch_2.pth", File(pth(3), break_at=len(pth(3)) // 2))
+        hub.put("owner/small", "epoch_2.pth", File(pth(4), large=False))
+        flipped = bytearray(new)
+        flipped[-2000] ^= 1
+        hub.put("owner/flipped", "epoch_2.pth", File(new, sent=bytes(flipped)))
+        hub.put("owner/flipped-small", "e.pth", File(new, sent=bytes(flipped), large=False))
+        hub.put("owner/short", "epoch_2.pth", File(new, sent=new[:-100]))
+        hub.put("owner/long", "epoch_2.pth", File(new, sent=new + bytes(100)))
+        hub.put("owner/text", "epoch_2.pth", File(b"<html>not weights</html>"))
+        hub.refused["owner/private"] = (401, "RepoNotFound")
+        hub.refused["owner/gated"] = (403, "GatedRepo")
+        yield hub
+
+
+def test_download_convert_once_and_then_without_network(hub: Hub, tmp_path: Path) -> None:
+    name, pin = "hub:owner/good/v1/epoch_2.pth", hashlib.sha256(pth(1, "module.")).hexdigest()
+    whole = {"repository": "owner/good", "file": "v1/epoch_2.pth"}
+    asked = len(hub.requests)
+    first, again, pinned, old, pinned_hash = run(
+        tmp_path, hub.url, name, name, f"{name}@{COMMIT}", f"{name}@{OLD}", whole | {"sha256": pin}
+    )
+    assert first == again == pinned == pinned_hash
+    assert Path(first["path"]) == tmp_path / "slslib" / "checkpoints" / f"{pin}.safetensors"
+    with safe_open(first["path"], "pt") as file:
+        assert json.loads(file.metadata()["slslib"])["format"] == "slslib-1"
+    assert torch.equal(weights(first["path"]), Detector(CONFIG, seed=1).head.hidden.weight)
+    assert torch.equal(weights(old["path"]), Detector(CONFIG, seed=2).head.hidden.weight)
+    gets = [r for r in hub.requests[asked:] if r[0] == "GET" and r[1].startswith("/storage/")]
+    assert len(gets) == 2, "each of the two files is downloaded once"
+
+    asked = len(hub.requests)
+    offline = run(
+        tmp_path, hub.url, name, f"{name}@{OLD}", f"{name}@{'c' * 40}", HF_HUB_OFFLINE="1"
+    )
+    assert offline[:2] == [first, old]
+    assert "HF_HUB_OFFLINE is set" in offline[2]["error"]
+    # Without a network, as without the server: what is there is used.
+    down = run(tmp_path, "http://127.0.0.1:9", name, f"{name}@{OLD}", "hub:owner/good/v2.pth")
+    assert down[:2] == [first, old]
+    assert "check network and proxy" in down[2]["error"]
+    assert len(hub.requests) == asked
+    # The pinned hash alone finds the converted file.
+    for cached in (tmp_path / "hf").rglob("*.pth"):
+        cached.unlink()
+    (found,) = run(tmp_path, hub.url, whole | {"sha256": pin}, HF_HUB_OFFLINE="1")
+    assert found == first
+
+
+def test_a_broken_transfer_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
+    """And small files, which the hub names by another hash, are found again."""
+    small = "hub:owner/small/epoch_2.pth"
+    done, *files = run(tmp_path, hub.url, "hub:owner/breaks/epoch_2.pth", small, small)
+    assert torch.equal(weights(done["path"]), Detector(CONFIG, seed=3).head.hidden.weight)
+    ranges = [r for _, path, r in hub.requests if "owner/breaks" in path and r]
+    assert ranges == [f"bytes={len(pth(3)) // 2 // 4096 * 4096}-"]
+    assert files[0] == files[1]
+    assert Path(files[0]["path"]).stem == hashlib.sha256(pth(4)).hexdigest()
+
+
+_WRONG = "as it should: it was removed; try again"
+_REFUSALS = [
+    ("hub:owner/flipped/epoch_2.pth", _WRONG),
+    ("hub:owner/flipped/epoch_2.pth", _WRONG),  # not taken from a cache either
+    ("hub:owner/flipped-small/e.pth", _WRONG),
+    ("hub:owner/short/epoch_2.pth", "it came incomplete or too long"),
+    ("hub:owner/long/epoch_2.pth", "it came incomplete or too long|as it should"),
+    ("hub:owner/good/v9/epoch_2.pth", "there is no such file in it"),
+    ("hub:owner/good", "model.safetensors of owner/good .*there is no such file"),
+    ("hub:owner/good/v1/epoch_2.pth@nope", "epoch_2.pth of owner/good at nope .*no such revision"),
+    ("hub:owner/none/epoch_2.pth", "no such repository, or it is private"),
+    ("hub:owner/private/epoch_2.pth", "no such repository, or it is private.* `hf auth login`"),
+    ("hub:owner/gated/epoch_2.pth", "accept terms.*`hf auth login`"),
+    ("hub:owner/bad name/epoch_2.pth", "check the name"),
+    (
+        {"repository": "owner/good", "file": "v1/epoch_2.pth", "sha256": "0" * 64},
+        "not 0{64} as it should: it was removed",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def refusals(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, Path]:
+    home = tmp_path_factory.mktemp("home")
+    return run(home, hub.url, *(job for job, _ in _REFUSALS)), home
+
+
+@pytest.mark.parametrize("i", range(len(_REFUSALS)))
+def test_refusals_say_why_and_what_to_do(refusals: tuple[list, Path], i: int) -> None:
+    assert re.search(_REFUSALS[i][1], refusals[0][i]["error"].replace("\n", " "))
+    assert "Traceback" not in refusals[0][i]["error"]
+    assert left_over(refusals[1]) == []
+
+
+def test_a_transformers_repository_tells_its_heads(hub: Hub, tmp_path: Path) -> None:
+    """And what is no checkpoint is not converted."""
+    config = XLSRConfig(width=16, n_layers=2, n_heads=4, conv_width=8, pos_kernel=8, pos_groups=4)
+    Detector(DetectorConfig(config, 8, 4000), seed=1).backbone.model.save_pretrained(tmp_path / "x")
+    for name in ("model.safetensors", "config.json"):
+        content = (tmp_path / "x" / name).read_bytes()
+        hub.put("owner/xls-r", name, File(content, large=name.startswith("model")))
+    refused, done = run(tmp_path, hub.url, "hub:owner/text/epoch_2.pth", "hub:owner/xls-r")
+    assert "is not a checkpoint" in refused["error"]
+    assert load_backbone(done["path"]).config.n_heads == 4
+    assert len(list((tmp_path / "slslib" / "checkpoints").iterdir())) == 1
+
+
+def test_from_pretrained(hub: Hub, tmp_path: Path) -> None:
+    program = (
+        "import sys; from slslib.model.detector import Detector\n"
+        "d = Detector.from_pretrained('owner/good', filename='v1/epoch_2.pth',"
+        " revision=sys.argv[1], sha256=sys.argv[2])\n"
+        "print(d.config.n_samples, d.training)"
+    )
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "SLSLIB_CACHE": str(tmp_path),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program, OLD, hashlib.sha256(pth(2)).hexdigest()],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.stdout.split()[1:] == ["False"], done.stderr[-2000:]

@@ -1,0 +1,135 @@
+"""The backbone gives every layer, as transformers computes it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import DIMENSIONS
+
+from slslib.errors import ConfigError
+from slslib.model.xlsr import XLSR, XLSRConfig
+
+
+@pytest.fixture
+def backbone():
+    torch.manual_seed(0)
+    return XLSR(DIMENSIONS).eval()
+
+
+@pytest.fixture
+def waveform():
+    return 0.1 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(1))
+
+
+def test_dimensions_of_xlsr_300m():
+    config = XLSRConfig()
+    assert (config.heads, config.receptive_field) == (16, 400)
+    assert [config.n_frames(n) for n in (64_600, 400, 399, 719, 720)] == [201, 1, 0, 1, 2]
+
+
+def test_layers_are_the_residual_stream_before_the_final_norm(backbone, waveform):
+    with torch.no_grad():
+        layers = list(backbone.layers(waveform))
+        # Oracle: hooks on the transformers model's own forward pass.
+        seen = []
+        hooks = [
+            layer.register_forward_hook(lambda _, __, out: seen.append(out))
+            for layer in backbone.model.encoder.layers
+        ]
+        final = backbone.model(waveform).last_hidden_state
+        for hook in hooks:
+            hook.remove()
+    assert len(layers) == DIMENSIONS.n_layers
+    assert layers[0].shape == (2, DIMENSIONS.n_frames(4000), DIMENSIONS.width)
+    for ours, theirs in zip(layers, seen, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    torch.testing.assert_close(backbone.model.encoder.layer_norm(layers[-1]), final)
+    assert (layers[-1] - final).abs().max() > 0.1
+
+
+def test_sdpa_equals_eager(backbone, waveform):
+    fused = XLSR(DIMENSIONS, attention="sdpa").eval()
+    fused.load_state_dict(backbone.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(fused(waveform), backbone(waveform), rtol=0, atol=1e-5)
+
+
+def test_training_mode_is_deterministic(backbone, waveform):
+    backbone.train()
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(waveform), backbone(waveform), rtol=0, atol=0)
+        trained = backbone(waveform)
+        torch.testing.assert_close(trained, backbone.eval()(waveform), rtol=0, atol=0)
+
+
+def test_checkpointing_gives_the_same_gradients(backbone, waveform):
+    def gradients(checkpointing):
+        backbone.checkpointing = checkpointing
+        backbone.zero_grad()
+        backbone.train()(waveform).square().mean().backward()
+        return {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
+
+    plain, recomputed = gradients(False), gradients(True)
+    assert plain.keys() == recomputed.keys()
+    for name in plain:
+        torch.testing.assert_close(plain[name], recomputed[name])
+
+
+def test_the_waveform_is_not_normalised(backbone, waveform):
+    with torch.no_grad():
+        louder = backbone(10 * waveform)
+        assert (louder - backbone(waveform)).abs().max() > 1e-3
+
+
+def test_a_row_does_not_depend_on_its_batch(backbone, waveform):
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(waveform)[:1], backbone(waveform[:1]))
+
+
+@pytest.mark.parametrize(
+    ("what", "frozen", "trained"),
+    [
+        ("none", [], ["feature_extractor", "encoder"]),
+        ("conv", ["feature_extractor"], ["encoder", "feature_projection"]),
+        ("backbone", ["feature_extractor", "encoder"], []),
+    ],
+)
+def test_freeze(backbone, what, frozen, trained):
+    backbone.freeze(what)
+    for name, parameter in backbone.named_parameters():
+        if name.startswith("model.encoder.layer_norm."):  # takes no part in the layers
+            assert not parameter.requires_grad
+            continue
+        part = name.split(".")[1]
+        if part in frozen:
+            assert not parameter.requires_grad
+        if part in trained:
+            assert parameter.requires_grad
+
+
+def test_too_short_audio_is_refused(backbone):
+    with pytest.raises(ValueError, match="399 samples is shorter than one frame"):
+        next(backbone.layers(torch.zeros(1, 399)))
+
+
+def test_a_single_waveform_is_told_from_a_batch(backbone):
+    with pytest.raises(ValueError, match=r"shape \(1000,\) is not \(batch, samples\)"):
+        backbone(torch.zeros(1000))
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 1000\)"):
+        next(backbone.layers(torch.zeros(1, 1, 1000)))
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "says"),
+    [
+        ({"width": 30, "n_heads": 4, "pos_groups": 1}, "width 30 is not divisible by n_heads 4"),
+        ({"width": 32, "pos_groups": 5}, "width 32 is not divisible by pos_groups 5"),
+        ({"kernels": (3, 3), "strides": (2,)}, "2 kernels but 1 strides"),
+        ({"kernels": (), "strides": ()}, r"kernels is \(\)"),
+        ({"width": 64.0}, r"width is 64\.0"),
+        ({"n_layers": 1001}, "n_layers is 1001"),
+    ],
+)
+def test_dimensions_that_cannot_be_are_refused(dimensions, says):
+    with pytest.raises(ConfigError, match=says):
+        XLSRConfig(**dimensions)

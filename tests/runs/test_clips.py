@@ -1,0 +1,101 @@
+"""Clips are keyed by seed, epoch and utterance, and never made up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from slslib.data.audio import fix_length, load
+from slslib.data.protocols import open_corpus
+from slslib.errors import AudioError, ConfigError
+from slslib.runs.clips import TrialDataset, epoch_batches, keyed_rng, load_batches, sample, stack
+
+
+@pytest.fixture
+def corpus(corpora):
+    return open_corpus("asvspoof2019-la:train", corpora)
+
+
+def waveforms(dataset, workers=0):
+    batches = [[0, 1, 2], [3, 4]]
+    return torch.cat([stack(clips)[0] for clips in load_batches(dataset, batches, workers=workers)])
+
+
+@pytest.mark.parametrize("options", [{}, {"algo": 3}, {"algo": 4, "crop": "random"}])
+def test_workers_do_not_change_a_clip(corpus, options):
+    dataset = TrialDataset(corpus, n_samples=4000, seed=7, epoch=2, **options)
+    state = np.random.mtrand._rand.get_state(legacy=False), torch.get_rng_state()
+    alone = waveforms(dataset)
+    assert torch.equal(alone, waveforms(dataset, workers=2))
+    after = np.random.mtrand._rand.get_state(legacy=False)
+    assert np.array_equal(state[0]["state"]["key"], after["state"]["key"])
+    assert state[0]["state"]["pos"] == after["state"]["pos"]
+    assert torch.equal(state[1], torch.get_rng_state())
+    assert alone.shape == (5, 4000)
+    assert alone.dtype == torch.float32
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"epoch": 3}])
+def test_seed_and_epoch_change_the_augmentation(corpus, change):
+    key = {"seed": 7, "epoch": 2}
+    first = waveforms(TrialDataset(corpus, n_samples=4000, algo=3, **key))
+    other = waveforms(TrialDataset(corpus, n_samples=4000, algo=3, **key | change))
+    assert (first != other).any(dim=1).all()
+
+
+def test_an_algorithm_has_a_number_and_a_name(corpus):
+    for number, name in ((0, "none"), (3, "ssi")):
+        same = [waveforms(TrialDataset(corpus, n_samples=4000, algo=a)) for a in (number, name)]
+        assert torch.equal(*same)
+    with pytest.raises(ConfigError, match="no RawBoost algorithm 9"):
+        TrialDataset(corpus, algo=9)
+
+
+def test_utterances_draw_different_numbers():
+    draws = {keyed_rng(1, 0, name).random() for name in ("a", "b", "LA_T_0000001")}
+    assert len(draws) == 3
+
+
+def test_labels_follow_the_protocol(corpus):
+    dataset = TrialDataset(corpus, n_samples=4000)
+    assert [dataset[i].label for i in range(4)] == [0, 1, 0, 1]
+    assert [dataset[i].utterance for i in range(2)] == ["LA_T_0000000", "LA_T_0000001"]
+
+
+@pytest.mark.parametrize("n", [7, 8, 9])
+def test_an_epoch_visits_no_trial_twice(n):
+    batches = epoch_batches(n, 4, seed=1, epoch=0)
+    assert [len(batch) for batch in batches] == [4] * (n // 4)
+    visited = {i for batch in batches for i in batch}
+    assert len(visited) == n // 4 * 4
+    assert visited <= set(range(n))
+    assert epoch_batches(n, 4, seed=1, epoch=1) != batches
+
+
+def test_missing_audio_is_an_error_in_its_place(corpora, tmp_path):
+    import shutil
+
+    root = tmp_path / "copy"
+    shutil.copytree(corpora, root)
+    (root / "LA/ASVspoof2019_LA_train/flac/LA_T_0000002.flac").unlink()
+    dataset = TrialDataset(open_corpus("asvspoof2019-la:train", root), n_samples=4000)
+    clips = next(load_batches(dataset, [[1, 2]]))
+    assert clips[0].error is None
+    assert clips[1].waveform is None
+    with pytest.raises(AudioError, match="LA_T_0000002"):
+        stack(clips)
+
+
+def test_a_sample_reads_as_many_of_each_class(corpora):
+    corpus = open_corpus("asvspoof2019-la:train", corpora)
+    trials, waveforms = sample(corpus, 3, n_samples=8000)
+    assert trials["label"].value_counts().to_dict() == {0: 3, 1: 3}
+    for utterance, waveform in zip(trials["utterance"], waveforms, strict=True):
+        samples = load(corpus.audio_path(utterance)).samples
+        np.testing.assert_array_equal(waveform, fix_length(samples, 8000))
+    assert trials.equals(sample(corpus, 3, n_samples=8000)[0])
+    with pytest.raises(ConfigError, match="fewer than 1000"):
+        sample(corpus, 1000)
+    with pytest.raises(ConfigError, match="at least 1"):
+        sample(corpus, 0)

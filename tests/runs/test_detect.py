@@ -1,0 +1,76 @@
+"""Detection of single recordings: the scores of the windows, and errors that stay local."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from tiny import DETECTOR
+
+from slslib.data.audio import load
+from slslib.errors import AudioError
+from slslib.model.detector import Detector
+from slslib.runs.detect import detect, render
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "d.safetensors"
+    detector = Detector(DETECTOR, seed=5)
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter.mul_(2.0)
+    detector.save(path, {"dev_eer_threshold": 1.25})
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "in" / "call.wav"
+    path.parent.mkdir()
+    x = 0.1 * np.random.default_rng(0).standard_normal(10_000)
+    sf.write(path, x, 16_000, subtype="PCM_16")
+    return path
+
+
+def test_windows_cover_the_recording(checkpoint, recording):
+    result = detect([recording], checkpoint)
+    (one,) = result["files"]
+    assert [w["start_s"] for w in one["windows"]] == [0.0, 0.25, 0.375]
+    samples = load(recording).samples
+    pieces = torch.from_numpy(np.stack([samples[s : s + 4000] for s in (0, 4000, 6000)]))
+    with torch.inference_mode():
+        want = Detector.load(checkpoint).llr(pieces).tolist()
+    assert [w["llr"] for w in one["windows"]] == pytest.approx(want, abs=1e-4)
+    assert one["llr"] == pytest.approx(np.mean(want), abs=1e-4)
+    assert result["window_s"] == 0.25
+
+
+def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):
+    stored = detect([recording], checkpoint)
+    assert stored["threshold"] == 1.25
+    assert "development" in stored["threshold_source"]
+    llr = stored["files"][0]["llr"]
+    for threshold, verdict in ((llr - 0.1, "bona fide"), (llr + 0.1, "spoof")):
+        result = detect([recording], checkpoint, threshold=threshold)
+        assert result["files"][0]["verdict"] == verdict
+        assert result["threshold_source"] == "given"
+
+
+def test_a_damaged_file_does_not_stop_the_others(checkpoint, recording):
+    bad = recording.parent / "bad.flac"
+    bad.write_bytes(recording.read_bytes()[:500])
+    result = detect([recording.parent], checkpoint)
+    by_name = {one["file"].rpartition("/")[2]: one for one in result["files"]}
+    assert by_name["call.wav"]["verdict"]
+    assert by_name["bad.flac"]["llr"] is None
+    assert by_name["bad.flac"]["verdict"] is None
+    assert "bad.flac" in by_name["bad.flac"]["error"]
+    assert render(result).row_count == 2
+
+
+def test_a_folder_without_recordings(checkpoint, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AudioError, match="holds no recordings"):
+        detect([tmp_path / "empty"], checkpoint)

@@ -1,0 +1,267 @@
+"""Scoring: every trial or none, the same bytes however often it was interrupted."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import DETECTOR
+
+from slslib.data.audio import fix_length, load
+from slslib.data.protocols import open_corpus
+from slslib.data.scorefiles import read_scores
+from slslib.errors import AudioError, CheckpointError, ScoreError
+from slslib.model.detector import Detector
+from slslib.runs.score import ScoreConfig, score
+
+SMALL = ScoreConfig(batch_size=2, chunk=3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "d.safetensors"
+    detector = Detector(DETECTOR, seed=5)
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter.mul_(2.0)
+    detector.save(path)
+    return path
+
+
+@pytest.fixture
+def corpus(corpora, tmp_path):
+    """A corpus of its own, to be damaged."""
+    shutil.copytree(corpora, tmp_path / "data")
+    return open_corpus("asvspoof2019-la:eval", tmp_path / "data")
+
+
+def test_scores_are_those_of_the_detector(checkpoint, corpus, tmp_path):
+    made = score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    detector = Detector.load(checkpoint)
+    table = read_scores(tmp_path / "s.txt")
+    assert table["utterance"].tolist() == corpus.trials["utterance"].tolist()
+    for utterance, value in zip(table["utterance"], table["score"], strict=True):
+        samples = fix_length(load(corpus.audio_path(utterance)).samples, 4000)
+        with torch.inference_mode():
+            log_probs = detector(torch.from_numpy(samples)[None])[0]
+        assert value == pytest.approx(float(log_probs[1] - log_probs[0]), abs=1e-4)
+    assert made["n_scores"] == made["n_trials"] == 10
+    assert sum(made["decoders"].values()) == 10
+    assert json.loads((tmp_path / "s.txt.json").read_text()) == made
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "s.txt", "s.txt.json"]
+
+
+def test_logp_is_the_originals_score_in_the_same_order(checkpoint, corpus, tmp_path):
+    llr, logp = tmp_path / "llr.txt", tmp_path / "logp.txt"
+    score(checkpoint, corpus, llr, SMALL, progress=False)
+    config = ScoreConfig(batch_size=2, chunk=3, score="logp")
+    score(checkpoint, corpus, logp, config, progress=False)
+    a, b = read_scores(llr)["score"], read_scores(logp)["score"]
+    assert (b < 0).all()
+    assert (a.rank() == b.rank()).all()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_the_bytes(checkpoint, corpus, tmp_path, workers):
+    score(checkpoint, corpus, tmp_path / "0.txt", SMALL, progress=False)
+    score(checkpoint, corpus, tmp_path / "n.txt", SMALL, progress=False, workers=workers)
+    assert (tmp_path / "0.txt").read_bytes() == (tmp_path / "n.txt").read_bytes()
+
+
+FAULTS = {
+    "missing": lambda p: p.unlink(),
+    "empty": lambda p: p.write_bytes(b""),
+    "cut": lambda p: p.write_bytes(p.read_bytes()[:-100]),
+    "noise": lambda p: p.write_bytes(bytes(range(256)) * 20),
+    "folder": lambda p: (p.unlink(), p.mkdir()),
+    "fifo": lambda p: (p.unlink(), os.mkfifo(p)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("index", [0, 4, 9])
+def test_a_fault_is_never_scored(checkpoint, corpus, tmp_path, fault, index):
+    """The whole point: no score for a recording that could not be read, wherever it stands."""
+    utterance = corpus.trials["utterance"][index]
+    FAULTS[fault](corpus.audio_path(utterance))
+    corpus = open_corpus("asvspoof2019-la:eval", tmp_path / "data")
+    out = tmp_path / "s.txt"
+    with pytest.raises(AudioError, match=utterance):
+        score(checkpoint, corpus, out, SMALL, progress=False)
+    assert not out.exists()
+    parts = {p.name for p in (tmp_path / "s.txt.parts").glob("0*.json")}
+    assert parts == {f"{i:06d}.json" for i in range(index // 3)}
+    shutil.rmtree(tmp_path / "s.txt.parts")
+
+    config = ScoreConfig(batch_size=2, chunk=3, on_error="record")
+    made = score(checkpoint, corpus, out, config, progress=False)
+    scored = read_scores(out)["utterance"].tolist()
+    assert utterance not in scored
+    assert len(scored) == made["n_scores"] == 9
+    lines = (tmp_path / "s.txt.failures.csv").read_text().splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(f"{utterance},")
+
+
+def test_a_fault_does_not_change_the_scores_beside_it(checkpoint, corpus, tmp_path):
+    score(checkpoint, corpus, tmp_path / "whole.txt", SMALL, progress=False)
+    whole = read_scores(tmp_path / "whole.txt").set_index("utterance")["score"]
+    corpus.audio_path(corpus.trials["utterance"][4]).write_bytes(b"")
+    config = ScoreConfig(batch_size=2, chunk=3, on_error="record")
+    score(checkpoint, corpus, tmp_path / "s.txt", config, progress=False)
+    rest = read_scores(tmp_path / "s.txt").set_index("utterance")["score"]
+    torch.testing.assert_close(
+        torch.tensor(rest.to_numpy()), torch.tensor(whole[rest.index].to_numpy()), atol=1e-5, rtol=0
+    )
+
+
+def test_an_existing_file_is_not_overwritten(checkpoint, corpus, tmp_path):
+    out = tmp_path / "s.txt"
+    out.write_text("LA_E_0000000 1.0\n")
+    with pytest.raises(ScoreError, match="exists and was not written by this very run"):
+        score(checkpoint, corpus, out, SMALL, progress=False)
+    assert out.read_text() == "LA_E_0000000 1.0\n"
+
+
+def test_a_finished_run_is_recognised(checkpoint, corpus, tmp_path):
+    out = tmp_path / "s.txt"
+    made = score(checkpoint, corpus, out, SMALL, progress=False)
+    before = out.stat().st_mtime_ns
+    assert score(checkpoint, corpus, out, SMALL, progress=False) == made
+    assert out.stat().st_mtime_ns == before
+    with out.open("a") as stream:
+        stream.write("more 1.0\n")
+    with pytest.raises(ScoreError, match="exists"):
+        score(checkpoint, corpus, out, SMALL, progress=False)
+
+
+def interrupt(monkeypatch, after):
+    """Make the scoring fail after some chunks, as a crash would."""
+    from slslib.runs import score as module
+
+    real, calls = module.score_batch, []
+
+    def crash(*args):
+        calls.append(1)
+        if len(calls) > after:
+            raise RuntimeError("crash")
+        return real(*args)
+
+    monkeypatch.setattr(module, "score_batch", crash)
+    return real
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5])
+def test_a_crash_resumes_to_the_same_bytes(checkpoint, corpus, tmp_path, monkeypatch, after):
+    score(checkpoint, corpus, tmp_path / "whole.txt", SMALL, progress=False)
+    real = interrupt(monkeypatch, after)
+    with pytest.raises(RuntimeError, match="crash"):
+        score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    monkeypatch.setattr("slslib.runs.score.score_batch", real)
+    score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
+
+
+def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, monkeypatch):
+    real = interrupt(monkeypatch, 2)
+    with pytest.raises(RuntimeError):
+        score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    monkeypatch.setattr("slslib.runs.score.score_batch", real)
+    with pytest.raises(ScoreError, match="settings: batch_size 2 -> 8; chunk 3 -> 4;"):
+        score(checkpoint, corpus, tmp_path / "s.txt", ScoreConfig(chunk=4), progress=False)
+    other = tmp_path / "other.safetensors"
+    Detector(DETECTOR, seed=6).save(other)
+    with pytest.raises(ScoreError, match="checkpoint_sha256"):
+        score(other, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    for damage in ("", "[]"):
+        (tmp_path / "s.txt.parts" / "fingerprint.json").write_text(damage)
+        with pytest.raises(ScoreError, match=r"fingerprint\.json is damaged"):
+            score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+
+
+def test_two_writers_are_refused(checkpoint, corpus, tmp_path):
+    parts = tmp_path / "s.txt.parts"
+    parts.mkdir()
+    with (parts / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ScoreError, match="is being written by another run"):
+            score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+
+
+_SCRIPT = """
+import os, sys, threading, time
+from slslib.runs import score as module
+from slslib.data.protocols import open_corpus
+real = module.score_batch
+def slow(*args):
+    time.sleep(0.03)
+    return real(*args)
+module.score_batch = slow
+if len(sys.argv) > 4:  # a clock of its own: however busy the machine is, the signal comes in time
+    delay, number = float(sys.argv[4]), int(sys.argv[5])
+    threading.Timer(delay, os.kill, (os.getpid(), number)).start()
+module.score(sys.argv[1], open_corpus("asvspoof2019-la:eval", sys.argv[2]), sys.argv[3],
+             module.ScoreConfig(batch_size=1, chunk=2), progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_random_kills_never_lose_or_change_a_score(checkpoint, corpus, tmp_path):
+    """Kill a scoring process at random moments until it gets through; compare the bytes."""
+    config = ScoreConfig(batch_size=1, chunk=2)
+    score(checkpoint, corpus, tmp_path / "whole.txt", config, progress=False)
+    out, rng, killed = tmp_path / "s.txt", random.Random(0), 0
+    arguments = [sys.executable, "-c", _SCRIPT, str(checkpoint), str(tmp_path / "data"), str(out)]
+    for _ in range(4):
+        number = rng.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+        moment = (str(rng.uniform(0.0, 0.1)), str(int(number)))
+        done = subprocess.run([*arguments, *moment], stderr=subprocess.DEVNULL, check=False)
+        killed += done.returncode != 0
+        assert not out.exists() or out.read_bytes() == (tmp_path / "whole.txt").read_bytes()
+    subprocess.run(arguments, check=True)
+    assert killed >= 2
+    assert out.read_bytes() == (tmp_path / "whole.txt").read_bytes()
+
+
+def test_a_full_disk_leaves_no_half_file(checkpoint, corpus, tmp_path):
+    """A file-size limit stands for the full disk; afterwards the run goes on."""
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))\n" + _SCRIPT
+    )
+    assert resource.RLIMIT_FSIZE is not None
+    out = tmp_path / "s.txt"
+    arguments = [sys.executable, "-c", code, str(checkpoint), str(tmp_path / "data"), str(out)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "File too large" in done.stderr
+    assert not out.exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    config = ScoreConfig(batch_size=1, chunk=2)
+    parts = Path(f"{out}.parts")
+    if (parts / "fingerprint.json").exists() or parts.exists():
+        score(checkpoint, corpus, out, config, progress=False)
+    assert len(read_scores(out)) == 10
+
+
+def test_a_network_that_gives_nan_is_reported(checkpoint, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(Detector, "logits", lambda self, x: torch.full((len(x), 2), float("nan")))
+    with pytest.raises(ScoreError, match="not finite for one of LA_E_0000000"):
+        score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    assert not (tmp_path / "s.txt").exists()
+
+
+def test_a_missing_checkpoint_is_named(corpus, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nothing\.pth: no such checkpoint"):
+        score(tmp_path / "nothing.pth", corpus, tmp_path / "s.txt", progress=False)
+    assert not (tmp_path / "s.txt.parts").exists()

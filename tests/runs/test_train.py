@@ -1,0 +1,398 @@
+"""Training: the recipe's rules, files that are whole, and a resume that changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny import recipe
+from torch.nn import functional as F
+
+from slslib.errors import CheckpointError, ConfigError, ProtocolError, SlslibError, TrainingError
+from slslib.files import sha256
+from slslib.model.checkpoints import read_safetensors, save_safetensors
+from slslib.model.detector import Detector
+from slslib.runs import recipes
+from slslib.runs.train import Position, _advance, build_detector, train, weighted_nll
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """Return the final training state: weights, moments and step counts."""
+    return read_safetensors(run / "state.safetensors")[0]
+
+
+def log(run: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's log."""
+    return list(csv.DictReader((run / "log.csv").read_text().splitlines()))
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys()
+    assert [k for k in ours if not torch.equal(ours[k], theirs[k])] == []
+    rows = [[{**row, "finished": ""} for row in log(run)] for run in (a, b)]
+    assert rows[0] == rows[1]
+    assert (a / "best.json").read_text() == (b / "best.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(corpora, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    best = train(recipe(), out, data_root=corpora, progress=False, keep="all")
+    return out, best
+
+
+def test_a_run_leaves_whole_readable_files(finished):
+    out, best = finished
+    names = {p.name for p in out.iterdir()}
+    epochs = {f"epoch_{i}.safetensors" for i in range(3)}
+    assert names == {"config.json", "log.csv", "best.json", "state.safetensors"} | epochs
+    rows = log(out)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    losses = [float(row["dev_loss"]) for row in rows]
+    assert best == out / f"epoch_{int(np.argmin(losses))}.safetensors"
+    assert json.loads((out / "best.json").read_text())["dev_loss"] == min(losses)
+    config = json.loads((out / "config.json").read_text())
+    assert config["config"]["lr"] == 1e-3
+    assert config["initial_sha256"] is None  # random weights
+    assert [d["n_bonafide"] for d in config["data"]] == [6, 4]
+    metadata = Detector.load(best).metadata
+    assert metadata["recipe"] == "v1"
+    assert -100 < metadata["dev_eer_threshold"] < 100
+
+
+def test_training_learns(finished):
+    """Tones and noises are told apart in nine steps better than at the start."""
+    rows = log(finished[0])
+    assert float(rows[-1]["train_loss"]) < 0.95 * float(rows[0]["train_loss"])
+
+
+def test_the_first_step_is_adam_on_the_weighted_loss(corpora, tmp_path):
+    """One step equals a hand-written one: data order, loss, weight decay and learning rate."""
+    from slslib.data.protocols import open_corpus
+    from slslib.runs.clips import TrialDataset, epoch_batches, load_batches, stack
+
+    config = recipe(rawboost=3, lr=1e-3, weight_decay=0.5)
+    with pytest.raises(TrainingError, match="stopped by 1 steps in epoch 0, step 1"):
+        train(config, tmp_path / "r", data_root=corpora, progress=False, max_steps=1)
+    model = build_detector(config).train()
+    corpus = open_corpus("asvspoof2019-la:train", corpora)
+    dataset = TrialDataset(corpus, n_samples=4000, algo=3, seed=1234, epoch=0)
+    batch = epoch_batches(12, 4, seed=1234, epoch=0)[0]
+    x, y = stack(next(load_batches(dataset, [batch])))
+    F.cross_entropy(model(x), y, weight=torch.tensor([0.1, 0.9])).backward()
+    with torch.no_grad():  # Adam's first step moves by lr * g / (|g| + eps), L2 inside g
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                g = parameter.grad + 0.5 * parameter
+                parameter -= 1e-3 * g / (g.abs() + 1e-8)
+    after = weights(tmp_path / "r")
+    for name, want in model.state_dict().items():
+        if not name.endswith("k_proj.bias"):  # its true gradient is 0
+            torch.testing.assert_close(after[f"model.{name}"], want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(1, 0), (2, 1), (4, 2), (6, 0)])
+def test_an_interrupted_run_resumes_bit_for_bit(finished, corpora, tmp_path, stop, workers):
+    options = {"data_root": corpora, "progress": False, "keep": "all", "workers": workers}
+    with pytest.raises(TrainingError, match="--resume"):
+        train(recipe(), tmp_path / "r", **options, max_steps=stop)
+    train(recipe(), tmp_path / "r", **options, resume=True)
+    assert_same_run(finished[0], tmp_path / "r")
+
+
+@pytest.mark.parametrize(("kind", "workers"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
+def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers):
+    """Kill a real process as soon as its second state is on the disk, in the middle of an epoch."""
+    config = recipe(max_epochs=6)
+    train(config, tmp_path / "whole", data_root=corpora, progress=False)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from tiny import recipe; from slslib.runs.train import train\n"
+        "train(recipe(max_epochs=6), sys.argv[2], data_root=sys.argv[3], workers=int(sys.argv[4]),"
+        " save_steps=1, progress=False)"
+    )
+    run = tmp_path / "killed"
+    arguments = [str(Path(__file__).parents[1]), str(run), str(corpora), str(workers)]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE)
+    state, seen = run / "state.safetensors", set()
+    while process.poll() is None and len(seen) < 2:
+        if state.exists():
+            seen.add(state.stat().st_mtime_ns)
+        time.sleep(0.002)
+    process.send_signal(kind)
+    _, stderr = process.communicate()
+    assert process.returncode != 0, "finished before it was killed"
+    if kind == signal.SIGTERM:
+        assert b"the state is saved, go on with --resume" in stderr
+    train(config, run, data_root=corpora, resume=True, progress=False)
+    assert_same_run(tmp_path / "whole", run)
+
+
+def test_resuming_a_finished_run_does_nothing(finished, corpora):
+    out, best = finished
+    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+    assert train(recipe(), out, data_root=corpora, resume=True, progress=False) == best
+    assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
+
+
+def test_only_the_best_checkpoint_is_kept_by_default(corpora, tmp_path):
+    best = train(recipe(), tmp_path / "r", data_root=corpora, progress=False)
+    assert [p.name for p in (tmp_path / "r").glob("epoch_*")] == [best.name]
+
+
+def test_v1_stops_when_the_training_loss_rises():
+    """The published losses of v1 stop after four epochs with epoch 2 the best."""
+    at, config = Position(), recipes.v1()
+    losses = iter([0.070653, 0.004578, 0.000661, 0.001521, 0.0001])
+    while not at.finished(config):
+        _advance(at, {"train_loss": next(losses)}, config)
+    assert (at.best_epoch, len(at.history)) == (2, 4)
+
+
+def test_v2_waits_ten_epochs_for_the_development_loss():
+    at, config = Position(), recipes.v2()
+    losses = iter([0.002 - 1e-4 * i for i in range(16)] + [0.000468] + [0.001] * 20)
+    while not at.finished(config):
+        _advance(at, {"dev_loss": next(losses)}, config)
+    assert (at.best_epoch, len(at.history)) == (16, 27)
+
+
+def test_the_loss_is_pytorchs_weighted_cross_entropy():
+    generator = torch.Generator().manual_seed(0)
+    log_probs = torch.randn(7, 2, generator=generator).log_softmax(1)
+    labels = torch.tensor([0, 1, 0, 0, 1, 0, 0])
+    w = torch.tensor([0.1, 0.9])
+    loss, reported = weighted_nll(log_probs, labels, w, Accelerator(cpu=True))
+    want = F.cross_entropy(log_probs, labels, weight=w)  # log_softmax twice is idempotent
+    torch.testing.assert_close(loss, want)
+    assert reported == pytest.approx(float(want))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(corpora, tmp_path, monkeypatch):
+    real = Detector.forward
+    calls = []
+
+    def poisoned(self, waveform):
+        calls.append(1)
+        out = real(self, waveform)
+        return out * float("nan") if self.training and len(calls) == 5 else out
+
+    monkeypatch.setattr(Detector, "forward", poisoned)
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, step 1 .*LA_T_\d{7}, LA_T_"):
+        train(recipe(dev=None, monitor="train_loss"), tmp_path, data_root=corpora, progress=False)
+    assert (tmp_path / "best.json").exists()
+    assert torch.isfinite(weights(tmp_path)["model.head.gate.weight"]).all()
+
+
+def test_a_start_over_an_existing_run_is_refused(finished, corpora):
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(recipe(), finished[0], data_root=corpora, progress=False)
+
+
+def test_a_resume_with_other_settings_is_refused(finished, corpora):
+    other = recipe(train="asvspoof2019-la:eval")
+    with pytest.raises(TrainingError, match="other settings: train"):
+        train(other, finished[0], data_root=corpora, resume=True, progress=False)
+    with pytest.raises(TrainingError, match=r"lr 0\.001 -> 0\.002"):
+        train(recipe(lr=2e-3), finished[0], data_root=corpora, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("part", ["init", "backbone"])
+def test_a_resume_needs_no_initial_weights(finished, corpora, tmp_path, part):
+    initial = tmp_path / "initial.safetensors"
+    shutil.copy(finished[1], initial)
+    config = recipe(max_epochs=1, freeze="conv", **{part: str(initial)})
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(config, whole, data_root=corpora, progress=False)
+    with pytest.raises(TrainingError, match="stopped by 2 steps"):
+        train(config, run, data_root=corpora, progress=False, max_steps=2)
+    about = json.loads((run / "config.json").read_text())
+    assert about["initial_sha256"] == sha256(initial)
+    initial.unlink()
+    train(config, run, data_root=corpora, resume=True, progress=False)
+    assert_same_run(whole, run)
+
+
+def test_a_resume_without_a_state_wants_the_same_initial_weights(finished, corpora, tmp_path):
+    initial, run = tmp_path / "initial.safetensors", tmp_path / "run"
+    shutil.copy(finished[1], initial)
+    config = recipe(max_epochs=1, init=str(initial))
+    with pytest.raises(TrainingError):
+        train(config, run, data_root=corpora, progress=False, max_steps=1)
+    (run / "state.safetensors").unlink()  # as if killed before its first save
+    Detector.load(initial).save(initial, {"other": True})
+    with pytest.raises(TrainingError, match=r"initial\.safetensors is not the file it began with"):
+        train(config, run, data_root=corpora, resume=True, progress=False)
+    shutil.copy(finished[1], initial)
+    train(config, run, data_root=corpora, resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "shape"), [("model.head.hidden.weight", (4, 4)), ("adam.exp_avg.head.gate.bias", 2)]
+)
+def test_a_state_that_does_not_fit_is_named(corpora, tmp_path, tensor, shape):
+    with pytest.raises(TrainingError):
+        train(recipe(), tmp_path, data_root=corpora, progress=False, max_steps=1)
+    state = tmp_path / "state.safetensors"
+    tensors, about = read_safetensors(state)
+    assert tensor in tensors
+    save_safetensors(state, tensors | {tensor: torch.zeros(shape)}, about)
+    name = tensor.removeprefix("model.").removeprefix("adam.exp_avg.")
+    with pytest.raises(CheckpointError, match=rf"state\.safetensors does not fit .*{name}"):
+        train(recipe(), tmp_path, data_root=corpora, resume=True, progress=False)
+
+
+def test_no_step_is_taken_beyond_those_allowed(finished, corpora, tmp_path):
+    with pytest.raises(TrainingError, match="stopped by 3 steps in epoch 1, step 0"):
+        train(recipe(), tmp_path, data_root=corpora, progress=False, keep="all", max_steps=3)
+    assert len(log(tmp_path)) == 1
+    train(recipe(), tmp_path, data_root=corpora, progress=False, keep="all", resume=True)
+    assert_same_run(finished[0], tmp_path)
+
+
+def test_a_resume_of_a_damaged_description_names_it(corpora, tmp_path):
+    about = {"config": asdict(recipe()) | {"seed": "x"}}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(TrainingError, match=r"config\.json is not usable \(seed is 'x'"):
+        train(recipe(), tmp_path, data_root=corpora, resume=True, progress=False)
+
+
+def test_a_resume_of_nothing_is_refused(corpora, tmp_path):
+    with pytest.raises(TrainingError, match="cannot resume"):
+        train(recipe(), tmp_path / "no", data_root=corpora, resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"train": "asvspoof2019-la:tset"}, ProtocolError, "tset"),
+        ({"backbone": "nowhere.pt"}, SlslibError, "nowhere.pt"),
+        ({"batch_size": 13}, ConfigError, "at least 13 trials"),
+    ],
+)
+def test_bad_settings_leave_no_run_behind(corpora, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        train(recipe(**changes), tmp_path / "r", data_root=corpora, progress=False)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 0},
+        {"lr": -1.0},
+        {"lr": float("nan")},
+        {"lr": "1e-3"},
+        {"class_weights": (float("nan"), 0.9)},
+        {"class_weights": ("0.1", "0.9")},
+        {"rawboost": 9},
+        {"rawboost": "sis"},
+        {"rawboost": 3.0},
+        {"rawboost": True},
+        {"seed": 1.5},
+        {"crop": "middle"},
+        {"freeze": "all"},
+        {"precision": "fp16"},
+        {"monitor": "dev_eer"},
+        {"attention": "flash"},
+        {"class_weights": (0.1, 0.0)},
+        {"dev": None, "monitor": "dev_loss"},
+    ],
+)
+def test_nonsense_is_refused_before_anything_runs(changes):
+    with pytest.raises(ConfigError):
+        recipe(**changes)
+
+
+def test_rawboost_is_known_by_name_too():
+    assert recipe(rawboost="ssi") == recipe(rawboost=3)
+    assert recipe(rawboost="series-123").rawboost == 4  # what config.json holds
+
+
+def test_recipes_are_the_published_ones():
+    v1, v2, paper = recipes.v1(), recipes.v2(), recipes.paper(4321)
+    for config in (v1, v2, paper):
+        assert (config.lr, config.weight_decay, config.batch_size) == (1e-6, 1e-4, 5)
+        assert (config.rawboost, config.class_weights) == (3, (0.1, 0.9))
+        assert (config.max_epochs, config.freeze, config.n_samples) == (50, "none", 64_600)
+    assert (v1.dev, v1.monitor, v1.patience, v1.seed) == (None, "train_loss", 1, 1234)
+    assert (v2.monitor, v2.patience, v2.augment_dev) == ("dev_loss", 10, True)
+    assert paper.seed == 4321
+
+
+def test_training_from_a_checkpoint_starts_with_its_backbone(finished):
+    config = recipe(backbone=str(finished[1]), freeze="backbone")
+    detector = build_detector(config)
+    want = Detector.load(finished[1]).backbone.state_dict()
+    for name, tensor in detector.backbone.state_dict().items():
+        assert torch.equal(tensor, want[name])
+    assert not any(p.requires_grad for p in detector.backbone.parameters())
+    assert all(p.requires_grad for p in detector.head.parameters())
+
+
+def test_training_goes_on_from_a_whole_detector(finished):
+    detector = build_detector(recipe(init=str(finished[1]), seed=7))
+    want = Detector.load(finished[1]).state_dict()
+    assert detector.state_dict().keys() == want.keys()
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(tensor, want[name]), name
+    with pytest.raises(ConfigError, match=f"--n-samples {recipe().n_samples}"):
+        build_detector(recipe(init=str(finished[1]), n_samples=2 * recipe().n_samples))
+
+
+def test_tensorboard_files(corpora, tmp_path):
+    pytest.importorskip("tensorboard")
+    config = recipe(max_epochs=1)
+    train(config, tmp_path / "r", data_root=corpora, progress=False, tensorboard=True)
+    assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(corpora, tmp_path):
+    """Gradients are averaged over the whole batch: weights agree with a single process.
+
+    BatchNorm sees half a batch on each process of a CPU run, so its momentum is taken out.
+    """
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import torch; torch.nn.BatchNorm2d.forward = lambda self, x: x * self.weight + self.bias\n"
+        "from tiny import recipe; from slslib.runs.train import train\n"
+        "train(recipe(max_epochs=1), sys.argv[2], data_root=sys.argv[3], progress=False, cpu=True)"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, launch in (("one", []), ("two", two)):
+        arguments = [
+            str(script),
+            str(Path(__file__).parents[1]),
+            str(tmp_path / name),
+            str(corpora),
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(
+            [sys.executable, *launch, *arguments], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["processes"] == (2 if launch else 1)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        if name.startswith("model.") and not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+    rows = [log(tmp_path / name)[0] for name in ("one", "two")]
+    for column in ("train_loss", "dev_loss", "dev_eer_percent"):
+        assert float(rows[0][column]) == pytest.approx(float(rows[1][column]), rel=1e-4)

@@ -1,0 +1,79 @@
+"""The scripts that made what the project ships still run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+
+from slslib.model.detector import load_backbone
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["masked", "contrastive"])
+def test_pretraining_writes_a_backbone_that_loads(tmp_path: Path, objective: str) -> None:
+    pytest.importorskip("parselmouth")
+    out = tmp_path / "mini.safetensors"
+    command = [sys.executable, ROOT / "studies" / "pretrain_mini.py", "--objective", objective]
+    command += ["--steps", "2", "--hours", "0.01", "--batch", "2", "--jobs", "1", "--out", out]
+    subprocess.run([*map(str, command)], check=True, capture_output=True)
+    backbone = load_backbone(out)
+    assert (backbone.config.width, backbone.config.n_layers, backbone.config.heads) == (64, 24, 4)
+    log = json.loads(out.with_suffix(".log.json").read_text())
+    assert [row["step"] for row in log] == [2]
+    assert log[0]["held_out_loss"] > 0
+
+
+def test_set_repository_names_one_address_everywhere(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+
+    def write(*arguments: str) -> list[bytes]:
+        command = [
+            sys.executable,
+            str(ROOT / "book" / "set_repository.py"),
+            "--root",
+            str(tmp_path),
+        ]
+        subprocess.run([*command, *arguments], check=True, capture_output=True)
+        files = [tmp_path / "_config.yml", *sorted(tmp_path.glob("notebooks/*.ipynb"))]
+        return [file.read_bytes() for file in files]
+
+    address = "https://github.com/someone/slslib"
+    first = write(address)
+    assert all(address.encode() in text for text in first)
+    other = write("https://github.com/another/slslib", "--branch", "dev")
+    assert not any(address.encode() in text for text in other)
+    assert write(address) == first  # nothing is written twice
+    config = yaml.safe_load(first[0])
+    assert config["repository"]["url"] == address
+    assert config["launch_buttons"]["colab_url"]
+
+    for path in tmp_path.glob("notebooks/*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        before = json.loads((ROOT / "notebooks" / path.name).read_text(encoding="utf-8"))["cells"]
+        code = next(cell for cell in cells if cell["cell_type"] == "code")
+        source = "".join(code["source"])
+        # The guarded lines are the only change, and they are valid IPython.
+        compile(TransformerManager().transform_cell(source), path.name, "exec")
+        old = next(cell for cell in before if cell["cell_type"] == "code")
+        assert source.endswith("".join(old["source"]))
+        # A kernel cannot import an editable install; every notebook may write the simulated corpus.
+        assert "%pip install --quiet ..[minispoof]\n" in source
+        code["source"] = old["source"]
+        assert cells == before
+
+
+def test_set_repository_refuses_what_colab_cannot_open(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "book" / "set_repository.py", "https://example.org/x"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "https://example.org/x" in done.stderr
