@@ -563,6 +563,6 @@ def _show(renderable: Any) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from slslib.model.checkpoints import write_text
+    from slslib.files import write_text
 
     write_text(path, text)

@@ -9,6 +9,10 @@ class SlslibError(Exception):
     """Base class of every error about input, files or settings."""
 
 
+class FileError(SlslibError):
+    """A file cannot be written."""
+
+
 class AudioError(SlslibError):
     """A recording is missing, unreadable, damaged, silent or out of bounds."""
 

@@ -1,15 +1,24 @@
-"""Hashes of files, and the folder that keeps what was fetched or computed once."""
+"""Files: where data and caches lie, hashes, and writing that happens whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from slslib.errors import FileError
 
 
 def cache_root() -> Path:
     """Return ``$SLSLIB_CACHE``, or ``~/.cache/slslib``."""
     return Path(os.environ.get("SLSLIB_CACHE") or Path.home() / ".cache" / "slslib")
+
+
+def corpora_root(data: str | Path | None = None) -> Path:
+    """Return the folder that holds the corpora: ``data``, else ``$SLSLIB_DATA``, else here."""
+    return Path(data or os.environ.get("SLSLIB_DATA") or ".")
 
 
 def sha256(path: str | Path) -> str:
@@ -23,3 +32,41 @@ def git_sha1(path: str | Path) -> str:
     content = Path(path).read_bytes()
     header = b"blob %d\0" % len(content)
     return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
+
+    The bytes are flushed to the disk before the rename; a crash leaves the previous file as it
+    was.
+
+    Raises:
+        FileError: If the disk is full, read-only or over quota.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.umask(mask := os.umask(0))
+        temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {path}: {error}; free some space or choose another folder"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a small text file, all or nothing.
+
+    Raises:
+        FileError: If the disk is full, read-only or over quota.
+    """
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

@@ -10,9 +10,8 @@ afterwards.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slslib.errors import CheckpointError, ConfigError
-from slslib.files import cache_root
+from slslib.files import cache_root, writing
 from slslib.model import hub
 from slslib.model.foreign import BACKBONE, KEPT, dimensions, our_name
 from slslib.model.pickles import read_pickle
@@ -38,8 +37,6 @@ __all__ = [
     "read_safetensors",
     "resolve",
     "save_safetensors",
-    "write_text",
-    "writing",
 ]
 
 FORMAT = "slslib-1"
@@ -50,55 +47,20 @@ _WEIGHTS = (
 _OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 
 
-@contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
-
-    The bytes are flushed to the disk before the rename; a crash leaves the previous file as it
-    was.
-
-    Raises:
-        CheckpointError: If the disk is full, read-only or over quota.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.umask(mask := os.umask(0))
-        temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error}; free some space or choose another folder"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def save_safetensors(
     path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
 ) -> None:
     """Write tensors and a JSON object to one file, all or nothing.
 
     Raises:
-        CheckpointError: If the disk is full, read-only or over quota.
+        FileError: If the disk is full, read-only or over quota.
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with writing(path) as temporary:
-        save_file(own, temporary, metadata={_KEY: json.dumps(about)})
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a small text file, all or nothing.
-
-    Raises:
-        CheckpointError: If the disk is full, read-only or over quota.
-    """
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        try:
+            save_file(own, temporary, metadata={_KEY: json.dumps(about)})
+        except SafetensorError as error:  # its own words for a full disk
+            raise OSError(str(error)) from error
 
 
 def resolve(name: str | Path, part: Literal["detector", "backbone"] = "detector") -> Path:

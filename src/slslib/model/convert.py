@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from slslib.errors import CheckpointError, ConfigError
-from slslib.model.checkpoints import read_checkpoint, resolve, save_safetensors, writing
+from slslib.files import writing
+from slslib.model.checkpoints import read_checkpoint, resolve, save_safetensors
 from slslib.model.detector import Detector, load_state, untrusted_dimensions
 from slslib.model.foreign import BACKBONE, KEPT, PRETRAINING, authors_name
 from slslib.model.xlsr import XLSR, XLSRConfig

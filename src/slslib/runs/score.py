@@ -33,8 +33,8 @@ from filelock import FileLock, Timeout
 from slslib.data.protocols import Corpus
 from slslib.data.scorefiles import format_score
 from slslib.errors import ConfigError, ScoreError
-from slslib.files import sha256
-from slslib.model.checkpoints import checkpoint_file, resolve, write_text
+from slslib.files import sha256, write_text
+from slslib.model.checkpoints import checkpoint_file, resolve
 from slslib.model.detector import Detector
 from slslib.model.xlsr import Attention
 from slslib.runs import processes

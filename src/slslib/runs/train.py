@@ -41,13 +41,12 @@ from tqdm import tqdm
 from slslib.data.protocols import Corpus, open_corpus
 from slslib.errors import CheckpointError, ConfigError, TrainingError
 from slslib.evaluation import metrics
-from slslib.files import sha256
+from slslib.files import sha256, write_text
 from slslib.model.checkpoints import (
     checkpoint_file,
     read_safetensors,
     resolve,
     save_safetensors,
-    write_text,
 )
 from slslib.model.detector import Detector, DetectorConfig, load_backbone, load_state
 from slslib.runs import processes
