@@ -9,6 +9,7 @@ import torch
 from tiny import DETECTOR
 
 from minispoof.corpus import data_root
+from slslib.data.audio import N_SAMPLES
 from slslib.data.protocols import open_corpus
 from slslib.data.scorefiles import match, read_scores
 from slslib.errors import CheckpointError, ConfigError
@@ -87,7 +88,7 @@ def test_a_description_that_makes_no_sense_is_refused(tmp_path, load, changes, s
         ({"ffn_width": "64"}, "ffn_width is '64'"),
         ({"conv_width": None}, "conv_width is None"),
         ({"kernels": 3}, "kernels is 3; it must be a list"),
-        ({"strides": [5, 2, 2, 2, 2, 2, 2.0]}, r"strides is 2\.0"),
+        ({"strides": [5, 2, 2, 2, 2, 2, 2.0]}, r"strides is .*2\.0"),
         ({"pos_groups": 3}, "width 16 is not divisible by pos_groups 3"),
         ({"widht": 16}, "'widht'"),
     ],
@@ -180,7 +181,7 @@ def test_full_size_within_eight_gigabytes():
 def test_the_default_is_the_papers():
     config = DetectorConfig()
     assert config.backbone == XLSRConfig()
-    assert (config.hidden_width, config.n_samples) == (1024, 64_600)
+    assert (config.hidden_width, config.n_samples) == (1024, N_SAMPLES) == (1024, 64_600)
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from slslib.errors import CheckpointError, ConfigError
 from slslib.files import cache_root, writing
 from slslib.model import hub
 from slslib.model.foreign import BACKBONE, KEPT, dimensions, our_name
+from slslib.model.geometry import XLSRConfig
 from slslib.model.pickles import read_pickle
-from slslib.model.xlsr import XLSRConfig
 
 __all__ = [
     "FORMAT",

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from slslib.errors import CheckpointError, ConfigError
 from slslib.model.convert import pretraining_parts
-from slslib.model.detector import Detector, DetectorConfig, load_backbone
+from slslib.model.detector import Detector, load_backbone
 from slslib.model.foreign import KEPT, authors_name, dimensions, our_name
+from slslib.model.geometry import DetectorConfig
 from slslib.model.sls import SLSHead
 
 

@@ -18,7 +18,8 @@ from slslib.files import writing
 from slslib.model.checkpoints import read_checkpoint, resolve, save_safetensors
 from slslib.model.detector import Detector, load_state, untrusted_dimensions
 from slslib.model.foreign import BACKBONE, KEPT, PRETRAINING, authors_name
-from slslib.model.xlsr import XLSR, XLSRConfig
+from slslib.model.geometry import XLSRConfig
+from slslib.model.xlsr import XLSR
 
 # Of XLS-R 300M: the quantizer's entries, in two groups, and the width that it predicts in.
 _N_CODES, _N_GROUPS, _FINAL_WIDTH = 320, 2, 768

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,25 +17,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slslib.data.audio import N_SAMPLES
 from slslib.errors import CheckpointError, ConfigError
 from slslib.model.checkpoints import FORMAT, from_hub, read_checkpoint, resolve, save_safetensors
+from slslib.model.geometry import Attention, DetectorConfig, XLSRConfig
 from slslib.model.sls import BONAFIDE, SPOOF, SLSHead
-from slslib.model.xlsr import XLSR, Attention, XLSRConfig, check_size
+from slslib.model.xlsr import XLSR
 
-
-@dataclass(frozen=True)
-class DetectorConfig:
-    """Dimensions of a detector; the defaults are the paper's."""
-
-    backbone: XLSRConfig = field(default_factory=XLSRConfig)
-    hidden_width: int = 1024  # of the head's hidden linear layer
-    n_samples: int = N_SAMPLES  # audio that one score is computed from, at 16 kHz
-
-    def __post_init__(self) -> None:
-        """Refuse dimensions that no detector can have."""
-        check_size("hidden_width", self.hidden_width)
-        check_size("n_samples", self.n_samples)
+__all__ = [
+    "Detector",
+    "DetectorConfig",
+    "load_backbone",
+    "load_state",
+    "save_backbone",
+    "untrusted_dimensions",
+]
 
 
 class Detector(nn.Module):

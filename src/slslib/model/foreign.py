@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from slslib.data.audio import N_SAMPLES
-from slslib.model.xlsr import XLSRConfig
+from slslib.model.geometry import DetectorConfig, XLSRConfig
 
 BACKBONE, KEPT = "backbone.model.", "pretraining."
 _AUTHORS_BACKBONE = "ssl_model.model."
@@ -158,6 +157,6 @@ def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, 
 
 def _samples_for(backbone: XLSRConfig, frames: int) -> int:
     """Guess the audio length of a head that pools ``frames`` (rounded down to threes)."""
-    if backbone.n_frames(N_SAMPLES) // 3 == frames // 3:
-        return N_SAMPLES
+    if backbone.n_frames(DetectorConfig.n_samples) // 3 == frames // 3:
+        return DetectorConfig.n_samples
     return backbone.receptive_field + (frames - 1) * int(np.prod(backbone.strides))

@@ -31,7 +31,7 @@ from slslib.data.audio import SAMPLE_RATE
 from slslib.errors import ConfigError
 from slslib.model.checkpoints import checkpoint_file, resolve
 from slslib.model.detector import Detector
-from slslib.model.xlsr import Attention
+from slslib.model.geometry import Attention
 from slslib.runs import processes, recipes
 from slslib.runs.clips import Clip
 from slslib.runs.recipes import Precision, TrainConfig

@@ -36,7 +36,7 @@ from slslib.errors import ConfigError, ScoreError
 from slslib.files import sha256, write_text
 from slslib.model.checkpoints import checkpoint_file, resolve
 from slslib.model.detector import Detector
-from slslib.model.xlsr import Attention
+from slslib.model.geometry import Attention
 from slslib.runs import processes
 from slslib.runs.clips import Clip, TrialDataset, cut, load_batches, stack
 from slslib.runs.recipes import Precision
