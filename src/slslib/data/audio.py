@@ -51,6 +51,8 @@ N_SAMPLES = 64_600
 """Samples of the model's input: 4.0375 s."""
 MIN_SAMPLES = 400
 """The shortest recording at 16 kHz of which the feature extractor makes one frame."""
+AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
+"""Endings of the files that :func:`list_recordings` lists."""
 RATES = (4_000, 192_000)
 MAX_CHANNELS = 8
 MAX_SECONDS = 4 * 3600.0
@@ -240,6 +242,21 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> FileA
     except AudioError as error:
         found.problem = str(error)
     return found
+
+
+def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the audio files in a folder and below it, sorted; they are told by their endings.
+
+    Raises:
+        AudioError: If there is no such folder, or no audio file in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise AudioError(f"{root}: no such folder; give a folder of audio files.")
+    recordings = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    if not recordings:
+        raise AudioError(f"{root}: holds no audio file ({', '.join(AUDIO_SUFFIXES)}).")
+    return recordings
 
 
 class _Stream(sf.SoundFile):  # type: ignore[misc]
