@@ -34,8 +34,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
-from scipy.signal import freqz
 
 from slslib.errors import AudioError, ConfigError
 
@@ -117,6 +115,8 @@ class Notch:
 
     def coefficients(self) -> Samples:
         """Return the impulse response, an odd number of taps."""
+        from scipy.signal import freqz  # here, because it takes long to load
+
         taps = reduce(np.convolve, map(self._band, self.centres, self.bandwidths, self.n_taps))
         # Parity: the largest response is looked for on 512 points, not exactly.
         _, response = freqz(taps, worN=512)
@@ -321,6 +321,8 @@ def _filter(signals: list[Samples], filters: list[Samples]) -> Samples:
 
     Overlap-save in blocks of a cache-friendly FFT, with one inverse transform for the sum.
     """
+    from scipy import fft
+
     n, longest = len(signals[0]), max(map(len, filters))
     block = fft.next_fast_len(max(2048, 4 * longest), real=True)
     step = block - longest + 1  # samples of a block that are free of circular wrap-around
