@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from slslib.errors import CheckpointError, ConfigError
 from slslib.files import writing
-from slslib.model.checkpoints import read_checkpoint, resolve, save_safetensors
-from slslib.model.detector import Detector, load_state, untrusted_dimensions
+from slslib.model.checkpoints import locate, read_checkpoint, save_safetensors, usable_config
+from slslib.model.detector import Detector, load_state
 from slslib.model.foreign import BACKBONE, KEPT, PRETRAINING, authors_name
 from slslib.model.geometry import XLSRConfig
 from slslib.model.xlsr import XLSR
@@ -41,7 +41,7 @@ def convert(
     ===================  ======================================================================
 
     Args:
-        source: Any checkpoint that :func:`slslib.model.checkpoints.resolve` finds.
+        source: Any checkpoint that :func:`slslib.model.checkpoints.locate` finds.
         out: File or folder to write; a folder must be new.
         n_heads: Attention heads where the source does not tell; by default width / 64.
         data_parallel: Put ``module.`` before each name of a ``.pth``, for code that wraps the
@@ -55,7 +55,7 @@ def convert(
             output cannot be written; nothing half-written is left.
         ConfigError: If the output's name asks for no known format.
     """
-    out, path = Path(out), resolve(source)
+    out, path = Path(out), locate(source)
     if out.suffix not in (".safetensors", ".pth", ""):
         raise ConfigError(f"{out}: write *.safetensors, *.pth or a folder without a suffix")
     tensors, about = read_checkpoint(path, n_heads=n_heads, keep_pretraining=True)
@@ -65,7 +65,7 @@ def convert(
     if has_head:
         model: nn.Module = Detector.from_config(config, where=path)
     else:
-        with untrusted_dimensions(path):
+        with usable_config(path):
             model = _Backbone(config)
     load_state(model, own, path)
     own = model.state_dict()

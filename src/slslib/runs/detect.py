@@ -22,7 +22,7 @@ from slslib.data.audio import SAMPLE_RATE
 from slslib.data.audit import AUDIO_SUFFIXES
 from slslib.data.isolate import windows_isolated
 from slslib.errors import AudioError
-from slslib.model.checkpoints import checkpoint_file, resolve
+from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector
 from slslib.runs import processes
 
@@ -55,7 +55,7 @@ def detect(
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
     """
-    path = checkpoint_file(resolve(checkpoint))
+    path = locate(checkpoint)
     paths = list(_expand(files))
     device = processes.start(cpu=cpu).device
     detector = Detector.load(path).to(device)
