@@ -21,11 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slslib.errors import CheckpointError, ConfigError
-from slslib.model.convert import pretraining_parts
 from slslib.model.detector import Detector, load_backbone
-from slslib.model.foreign import KEPT, authors_name, dimensions, our_name
+from slslib.model.foreign import KEPT, authors_name, dimensions, our_name, pretraining_parts
 from slslib.model.geometry import DetectorConfig
-from slslib.model.sls import SLSHead
 
 
 class Model(nn.Module):
@@ -59,13 +57,9 @@ class Model(nn.Module):
         self.pretraining: dict[str, Tensor] = {}
         if ssl_cpkt_path is not None and Path(ssl_cpkt_path).exists():
             backbone = load_backbone(ssl_cpkt_path)
-            config = DetectorConfig(backbone.config)
-            with torch.device("meta"):
-                detector = Detector(config)
-            detector.backbone = backbone
-            n_frames = backbone.config.n_frames(config.n_samples)
-            detector.head = SLSHead(backbone.config.width, n_frames)
-            self.detector = detector.to(device).train()
+            self.detector = Detector(DetectorConfig(backbone.config)).train()
+            self.detector.backbone = backbone.train()
+            self.detector.to(device)
         self.register_load_state_dict_pre_hook(_to_our_names)  # type: ignore[no-untyped-call]
         self.register_state_dict_post_hook(_to_authors_names)  # type: ignore[no-untyped-call]
 
