@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slslib.errors import CheckpointError, ConfigError
+from slslib.errors import CheckpointError
+from slslib.model.checkpoints import usable_config
 from slslib.model.detector import Detector, load_backbone
 from slslib.model.foreign import KEPT, authors_name, dimensions, our_name, pretraining_parts
 from slslib.model.geometry import DetectorConfig
@@ -82,12 +83,8 @@ def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_
         bare = name.removeprefix(prefix).removeprefix("module.")
         ours[our_name(bare) or bare] = state.pop(name)
     if model.detector is None:
-        try:
+        with usable_config("the state dict of an XLS-R + SLS model"):
             config = dimensions(ours, None)
-        except (LookupError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
-            raise CheckpointError(
-                f"these are not the weights of an XLS-R + SLS model: {error}"
-            ) from error
         detector = Detector.from_config(config).to_empty(device=model.device)
         model.detector = detector.train(model.training)
     model.pretraining = {name: t.cpu() for name, t in ours.items() if name.startswith(KEPT)}

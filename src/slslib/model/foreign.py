@@ -133,7 +133,7 @@ def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, 
         KeyError, IndexError, TypeError, ValueError, ArithmeticError, ConfigError: If they are not
             an XLS-R model's.
     """
-    numbers = (re.match(rf"{BACKBONE}encoder\.layers\.(\d+)\.", name) for name in tensors)
+    layers = (re.match(rf"{BACKBONE}encoder\.layers\.(\d+)\.", name) for name in tensors)
     convolutions = [
         tensors[f"{BACKBONE}feature_extractor.conv_layers.{i}.conv.weight"] for i in range(7)
     ]
@@ -141,7 +141,7 @@ def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, 
     ffn = tensors[f"{BACKBONE}encoder.layers.0.feed_forward.intermediate_dense.weight"]
     backbone = XLSRConfig(
         width=ffn.shape[1],
-        n_layers=1 + max(int(found[1]) for found in numbers if found),
+        n_layers=1 + max(int(layer[1]) for layer in layers if layer),
         n_heads=n_heads,
         ffn_width=ffn.shape[0],
         conv_width=convolutions[0].shape[0],
