@@ -7,7 +7,7 @@ PyTorch. The networks are in :mod:`slslib.model.xlsr` and :mod:`slslib.model.det
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from slslib.errors import ConfigError
 
@@ -87,7 +87,28 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         """Refuse dimensions that no detector can have."""
+        if isinstance(self.backbone, dict):  # from JSON
+            object.__setattr__(self, "backbone", from_json(XLSRConfig, self.backbone))
         _check_counts(self)
+
+
+_Config = TypeVar("_Config", XLSRConfig, DetectorConfig)
+
+
+def from_json(kind: type[_Config], facts: Any) -> _Config:
+    """Build a config from a checkpoint's JSON object, which must hold every field.
+
+    A default in place of what is lost might fit the weights and be wrong.
+
+    Raises:
+        ConfigError: If a field is lacking, unknown or impossible.
+    """
+    if not isinstance(facts, dict):
+        raise ConfigError(f"its {kind.__name__} is {facts!r}, not a JSON object")
+    differing = {one.name for one in fields(kind)} ^ facts.keys()
+    if differing:
+        raise ConfigError(f"its {kind.__name__} lacks or does not know {sorted(differing)}")
+    return kind(**facts)
 
 
 def _check_counts(config: XLSRConfig | DetectorConfig) -> None:
