@@ -14,7 +14,7 @@ from make_flac import write_flac
 from rich.console import Console
 
 from slslib.data.audit import render, to_json, verify_any, verify_corpus, verify_folder
-from slslib.data.protocols import open_corpus, partitions
+from slslib.data.corpora import open_corpus, partitions
 from slslib.errors import AudioError, ConfigError
 
 

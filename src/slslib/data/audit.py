@@ -24,8 +24,8 @@ from rich.text import Text  # plain: names are no markup
 from tqdm import tqdm
 
 from slslib.data.audio import SAMPLE_RATE, FileAudit
+from slslib.data.corpora import Corpus, open_corpus, partitions
 from slslib.data.isolate import audit_isolated
-from slslib.data.protocols import Corpus, open_corpus, partitions
 from slslib.errors import AudioError, ConfigError
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
@@ -89,7 +89,7 @@ def verify_corpus(
     """Audit the files of one corpus, or of several partitions of it at once.
 
     Args:
-        corpora: What :func:`slslib.data.protocols.open_corpus` returned. Give all partitions that
+        corpora: What :func:`slslib.data.corpora.open_corpus` returned. Give all partitions that
             share a folder together, so that the files of one are not *extra* to another.
         jobs: Processes; by default one per core, and fewer where there are few files.
         progress: Show a progress bar.
@@ -153,7 +153,7 @@ def verify_any(
     """Audit what a user names: a corpus, one partition of it, or a folder of audio.
 
     Args:
-        spec: As for :func:`slslib.data.protocols.open_corpus`, except that without a partition all
+        spec: As for :func:`slslib.data.corpora.open_corpus`, except that without a partition all
             that are there are audited, and that a folder needs no protocol.
         data_root: The folder that holds the corpora.
         jobs: As for :func:`verify_corpus`.

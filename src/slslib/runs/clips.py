@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slslib.data.audio import N_SAMPLES, SAMPLE_RATE, fix_length, load
-from slslib.data.protocols import Corpus
+from slslib.data.corpora import Corpus
 from slslib.data.rawboost import algorithm_name, rawboost
 from slslib.errors import AudioError, ConfigError
 
