@@ -182,6 +182,7 @@ def _ogg_contradiction(f: BinaryIO) -> str | None:
         mirrored = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
         crc = int(f"{mirrored:032b}"[::-1], 2)
         if header[:4] != b"OggS" or header[18:26] != struct.pack("<II", number, crc):
-            return f"its Ogg page {number} is damaged, cut, missing or of a second stream"
-        number, is_last = number + 1, bool(header[5] & 4)
+            return f"its Ogg page {number} is damaged, cut or missing, or two streams are mixed"
+        is_last = bool(header[5] & 4)
+        number = 0 if is_last else number + 1  # another stream may follow
     return None if is_last else "its last Ogg page is missing"
