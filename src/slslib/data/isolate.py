@@ -118,11 +118,11 @@ def _audits(
     options: dict[str, Any],
 ) -> Iterator[FileAudit]:
     try:
-        for done, path in enumerate(map(os.fspath, paths), 1):
+        for done, path in enumerate(paths, 1):
             try:
                 report = FileAudit(**_answer(process, path, Limits()))
             except AudioError as error:
-                report = FileAudit(path, problem=str(error))
+                report = FileAudit(os.fspath(path), problem=str(error))
                 _stop(process)
                 process = _start(paths[done:], options)
             yield report
@@ -133,7 +133,7 @@ def _audits(
 def _start(
     paths: Sequence[_Path], options: dict[str, Any], limits: Limits | None = None
 ) -> subprocess.Popen[bytes]:
-    request = [list(map(os.fspath, paths)), options, limits and asdict(limits)]
+    request = [[os.fspath(path) for path in paths], options, limits and asdict(limits)]
     with tempfile.TemporaryFile("w+") as file:  # longer than arguments or a pipe may be
         json.dump(request, file)
         file.seek(0)
@@ -213,7 +213,7 @@ def _answers(
     _restrict(Limits(**limits))
     try:
         for start, samples in windows(paths[0], **options):
-            yield {"start": start, "samples": b64encode(samples.astype("<f4")).decode()}
+            yield {"start": start, "samples": b64encode(samples.astype("<f4").tobytes()).decode()}
         yield {}
     except AudioError as error:
         yield {"error": str(error)}
