@@ -166,11 +166,16 @@ def load(
             source.refuse_overlong()
     samples = np.concatenate(blocks)[:max_samples]
     source.check_audible(len(samples), bool(samples.any()), allow_silence)
-    found = source.found
+    report = source.found
     return Recording(
-        samples, found.rate, found.channels, found.frames, found.decoder, found.over_range,
-        found.peak,
-    )  # fmt: skip
+        samples=samples,
+        source_rate=report.rate,
+        channels=report.channels,
+        n_source_frames=report.frames,
+        decoder=report.decoder,
+        over_range=report.over_range,
+        peak=report.peak,
+    )
 
 
 def windows(
@@ -305,7 +310,7 @@ class _Source:
         except sf.LibsndfileError as error:
             self._give_up_libsndfile(error)
             return None
-        held = "WAV" if file.format in ("WAVEX", "RF64") else file.format
+        held = "WAV" if file.format == "WAVEX" else file.format
         if held != self.found.format:
             self.fail(f"it looks like {self.found.format} but holds {held}; convert it to FLAC")
         return file
