@@ -1,12 +1,11 @@
-"""CPU seconds until the commands answer, before and after: what starting costs.
+r"""CPU seconds until the commands answer, before and after: what starting costs.
 
-    python studies/start.py --before OTHER/src --scores FILE --key FILE \\
+    python studies/start.py --before OTHER/src --scores FILE --key FILE \
         --out studies/results/start.json
 
 Each call runs in a new process; user and system time are added. The two versions alternate, and a
 number is the median of the repeats with the least and the most beside it. The first call of each,
-which may compile byte code, is not counted. A command that the other version does not have is left
-out.
+which may compile byte code, is not counted.
 """
 
 from __future__ import annotations
