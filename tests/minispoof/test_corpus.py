@@ -245,7 +245,7 @@ def test_a_complete_corpus_is_used_again_and_anything_else_refused(
         with pytest.raises(ConfigError, match="remove it"):
             write(tmp_path, **SMALL)
     for wrong in ({"scale": 0}, {"jobs": 0}, {"seed": -1}):
-        with pytest.raises(ConfigError, match="positive"):
+        with pytest.raises(ConfigError, match="not above 0"):
             write(tmp_path / "n", **wrong)
 
 
