@@ -21,7 +21,7 @@ from minispoof_tracks import TRACKS
 from provenance import provenance
 from torch import Tensor
 
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.evaluation import metrics
 from slslib.model.baseline import classifier
 from slslib.model.detector import load_backbone

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from provenance import provenance
 
-from slslib.data.protocols import Corpus, open_corpus
+from slslib.data.corpora import Corpus, open_corpus
 from slslib.data.scorefiles import match, read_scores
 from slslib.evaluation import metrics
 from slslib.model.baseline import baseline_scores

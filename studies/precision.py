@@ -25,7 +25,7 @@ from provenance import ROOT, provenance
 from scipy.stats import spearmanr
 
 from slslib.data.audio import fix_length, load
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import read_scores
 from slslib.model.detector import Detector
 

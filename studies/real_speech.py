@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from provenance import provenance
 
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import format_score
 from slslib.model.baseline import baseline_scores
 

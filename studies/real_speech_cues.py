@@ -36,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from slslib.data import audio
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.evaluation.intervals import eer_estimate, interval, paired_bootstrap
 from slslib.model.baseline import classifier, clip_features
 from slslib.model.detector import load_backbone

@@ -161,7 +161,7 @@ def score(
         workers: Processes that decode.
         cpu: Use the CPU even where there is a GPU.
     """
-    from slslib.data.protocols import open_corpus
+    from slslib.data.corpora import open_corpus
     from slslib.runs import processes
     from slslib.runs.score import score as run
 

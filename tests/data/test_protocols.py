@@ -1,15 +1,14 @@
 """Protocols of every form become one table; anything malformed is refused by line."""
 
 import gzip
-import hashlib
 import os
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slslib.data.protocols import COLUMNS, open_corpus, partitions, read_protocol
-from slslib.errors import AudioError, ProtocolError
+from slslib.data.protocols import COLUMNS, read_protocol
+from slslib.errors import ProtocolError
 
 # name: (text, one row as (utterance, label, speaker, attack, codec, transmission, source,
 # vocoder, trim, phase)); every text has the bona fide trial of that row and a spoofed one
@@ -25,6 +24,10 @@ FORMS = {
     "in_the_wild_meta": (
         'file,speaker,label\n0.wav,"Alec Guinness",spoof\n1.wav,2Pac,bona-fide\n',
         ("1.wav", 1, "2Pac", "-", "-", "-", "-", "-", "-", "-"),
+    ),
+    "table": (
+        "file_name,label\nLA_E_1,spoof\nLA_E_2,bonafide\n",
+        ("LA_E_2", 1, *"--------"),
     ),
     "2021_la": (
         "LA_0009 LA_E_1 alaw ita_tx A07 spoof notrim eval\n"
@@ -77,12 +80,12 @@ OK = "S LA_E_1 - - bonafide\n"
 MALFORMED = {
     "empty": (b"", "empty"),
     "blank": (b"\n\n", "empty"),
-    "blank line": (OK.encode() + b"\nS b - - spoof\n", "line 2: blank"),
-    "nul": (OK.encode() + b"S b\0 - - spoof\n", "line 2: control character 0x00"),
-    "lone return": (b"S a - - spoof\rS b - - spoof\n", "line 1: control character 0x0d"),
+    "blank line": (OK.encode() + b"\nS b - - spoof\n", "line 2: 0 columns"),
+    "nul": (OK.encode() + b"S b\0 - - spoof\n", "line 2: control character"),
+    "lone return": (b"S a - - spoof\rS b - - spoof\n", "line 1: control character"),
     "latin-1": (OK.encode() + b"S Andr\xe9 - - spoof\n", "line 2: not UTF-8"),
     "bad gzip": (gzip.compress(OK.encode() * 99)[:40], "cannot be read"),
-    "torn": (OK.encode() + b"S LA_E_2 - A0", "line 2: 4 columns where line 1 has 5"),
+    "torn": (OK.encode() + b"S LA_E_2 - A0", "line 2: 4 columns"),
     "mixed forms": (OK.encode() + b"- 0.wav - - - spoof\n", "line 2: 6 columns"),
     "compensating rows": (b"a b - - spoof\nc d - -\ne f - - spoof x\n", "line 2: 4 columns"),
     "mixed tracks": (
@@ -91,17 +94,18 @@ MALFORMED = {
     ),
     "unknown label": (OK.encode() + b"S b - - Spoof\n", "line 2: unknown label 'Spoof'"),
     "unknown phase": (b"- LA_E_1 - - - spoof - evla\n", "line 1: unknown phase 'evla'"),
-    "asv key": (b"- LA_E_1 - - - nontarget - eval\n", "speaker verification key"),
-    "score file": (b"LA_E_1 0.25\n", "Two columns are a score file"),
-    "asv scores": (b"bonafide target 7.9\n", "speaker verification scores"),
+    "asv key": (b"- LA_E_1 - - - nontarget - eval\n", "line 1: unknown label 'nontarget'"),
+    "score file": (b"LA_E_1 0.25\n", "line 1: 2 columns fit no known"),
+    "asv scores": (b"bonafide target 7.9\n", "line 1: 3 columns fit no known"),
     "seven columns": (b"a b c d e f g\n", "7 columns fit no known protocol"),
     "duplicate": ((OK + "S b - - spoof\n" + OK).encode(), "line 3: 'LA_E_1' stands"),
-    "csv torn": (b"file,speaker,label\n0.wav,A,spoof\n1.wav,B\n", "line 3: 2 fields"),
-    "csv quote": (b'file,speaker,label\n0.wav,"A,spoof\n', "line 2: not valid CSV"),
+    "csv torn": (b"file,speaker,label\n0.wav,A,spoof\n1.wav,B\n", "line 3: 2 columns"),
+    "csv quote": (b'file,speaker,label\n0.wav,"A,spoof\n', "line 2: 2 columns"),
     "csv header only": (b"file,speaker,label\n", "no trials"),
     "csv label": (b"file,speaker,label\n0.wav,A,real\n", "line 2: unknown label 'real'"),
-    "csv no name": (b"file,speaker,label\n,A,spoof\n", "line 2: utterance name '' is empty"),
-}  # fmt: skip
+    "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 2 columns"),
+    "csv no name": (b"file,speaker,label\n,A,spoof\n", "line 2: utterance name"),
+}
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -118,9 +122,11 @@ def test_malformed_protocols_are_refused(tmp_path, name):
 
 @pytest.mark.parametrize(
     "utterance",
-    ["../a", "a/../../b", "/etc/passwd", "..", ".", "-", "~root/x", "a\\..\\b", "C:x", "x" * 201,
-     "a\u202eb", "a\u200bb", "a\x85b", "a\x1bb"],
-)  # fmt: skip
+    [
+        *("../a", "a/../../b", "/etc/passwd", "..", ".", "-", "~root/x", "a\\..\\b", "C:x"),
+        *("x" * 201, "a\u202eb", "a\u200bb", "a\x85b", "a\x1bb"),
+    ],
+)
 def test_unsafe_names_are_refused(tmp_path, utterance):
     path = tmp_path / "key"
     path.write_text(f"S ok - - spoof\nS {utterance} - - spoof\n", encoding="utf-8")
@@ -137,15 +143,9 @@ def test_unusual_but_safe_names_are_accepted(tmp_path, utterance):
 
 def test_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path, message in [
-        (tmp_path, "not a regular file"),
-        (tmp_path / "pipe", "not a regular file"),
-        (tmp_path / "none", "no such file"),
-        (tmp_path / ("x" * 5000), "cannot be read|no such file"),
-        (tmp_path / "nul\0", "cannot be read|no such file"),
-    ]:
-        with pytest.raises(ProtocolError, match=message):
-            read_protocol(path)
+    for name in (".", "pipe", "none", "x" * 5000, "nul\0"):
+        with pytest.raises(ProtocolError, match=r"no such file|cannot be read"):
+            read_protocol(tmp_path / name)
 
 
 @settings(deadline=None, max_examples=80)
@@ -170,176 +170,6 @@ def test_arbitrary_bytes_give_a_table_or_our_error(tmp_path_factory, data):
         assert not frame.isna().any(axis=None)
 
 
-# Corpora -----------------------------------------------------------------------------------------
-
-
-def touch(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"")
-    return path
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def make_2019(root):
-    for part, suffix in {"train": "trn", "dev": "trl", "eval": "trl"}.items():
-        name = f"ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.{part}.{suffix}.txt"
-        write(root / "LA" / name, f"LA_1 LA_{part} - - bonafide\n")
-        touch(root / "LA" / f"ASVspoof2019_LA_{part}" / "flac" / f"LA_{part}.flac")
-    return "asvspoof2019-la:dev", "LA_dev"
-
-
-def make_2021_la(root):
-    top = root / "ASVspoof2021_LA_eval"
-    write(top / "ASVspoof2021.LA.cm.eval.trl.txt", "LA_E_1\nLA_E_2\n")
-    write(root / "keys/LA/CM/trial_metadata.txt", FORMS["2021_la"][0])
-    touch(top / "flac" / "LA_E_1.flac")
-    touch(top / "flac" / "LA_E_2.flac")
-    return "asvspoof2021-la:eval", "LA_E_1"
-
-
-def make_2021_df(root):
-    for part in "01":
-        top = root / f"ASVspoof2021_DF_eval_part0{part}" / "ASVspoof2021_DF_eval"
-        touch(top / "flac" / f"DF_E_{int(part) + 1}.flac")
-    first = root / "ASVspoof2021_DF_eval_part00" / "ASVspoof2021_DF_eval"
-    write(first / "ASVspoof2021.DF.cm.eval.trl.txt", "DF_E_1\nDF_E_2\n")
-    return "asvspoof2021-df", "DF_E_2"
-
-
-def make_in_the_wild(root):
-    write(root / "release_in_the_wild" / "meta.csv", FORMS["in_the_wild_meta"][0])
-    touch(root / "release_in_the_wild" / "1.wav")
-    return "in-the-wild", "1.wav"
-
-
-def make_folder(root):
-    write(root / "mine/protocols/x.cm.train.trn.txt", "S a - - bonafide\nS b - - spoof\n")
-    write(root / "mine/protocols/x.cm.test.trl.txt", "S c - - spoof\n")
-    touch(root / "mine/flac/a.flac")
-    touch(root / "mine/wav/b.wav")
-    return "mine:train", "b"
-
-
-@pytest.mark.parametrize(
-    "make", [make_2019, make_2021_la, make_2021_df, make_in_the_wild, make_folder]
-)
-def test_every_layout_opens(tmp_path, make):
-    spec, utterance = make(tmp_path)
-    corpus = open_corpus(spec, tmp_path)
-    assert len(corpus) == len(corpus.trials) > 0
-    assert utterance in set(corpus.trials["utterance"])
-    path = corpus.audio_path(utterance)
-    assert path.is_file()
-    assert path.is_relative_to(tmp_path)
-    assert corpus.protocol_sha256 == hashlib.sha256(corpus.protocol.read_bytes()).hexdigest()
-    with pytest.raises(AudioError, match=r"LA_missing.*Unpack"):
-        corpus.audio_path("LA_missing")
-
-
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("asvspoof2019-la:train", "10283/3336"),
-        ("asvspoof2019-la", "asvspoof2019-la:train"),
-        ("asvspoof2019-la:test", "no such partition"),
-        ("asvspoof2021-la", "4837263"),
-        ("asvspoof2021-df", "4835108"),
-        ("in-the-wild", "deepfake-total"),
-        ("in-the-wild:eval", "no partitions"),
-        ("nothing:train", "neither a corpus"),
-        ("x" * 5000, "neither a corpus"),
-        ("nul\0", "neither a corpus"),
-    ],
-)
-def test_absent_corpora_say_where_to_get_them(tmp_path, spec, expected):
-    with pytest.raises(ProtocolError) as caught:
-        open_corpus(spec, tmp_path)
-    assert expected in str(caught.value)
-
-
-def test_2021_labels_are_unknown_without_the_keys(tmp_path):
-    make_2021_df(tmp_path)
-    corpus = open_corpus("asvspoof2021-df", tmp_path)
-    assert corpus.trials["label"].tolist() == [-1, -1]
-    with pytest.raises(ProtocolError, match="Phases stand in the keys"):
-        open_corpus("asvspoof2021-df:eval", tmp_path)
-
-
-def test_2021_phases_need_to_be_asked_for(tmp_path):
-    make_2021_la(tmp_path)
-    assert len(open_corpus("asvspoof2021-la", tmp_path)) == 2
-    only = open_corpus("asvspoof2021-la:hidden", tmp_path)
-    assert only.trials["utterance"].tolist() == ["LA_E_2"]
-    assert partitions("asvspoof2021-la", tmp_path) == ["eval", "hidden"]
-    with pytest.raises(ProtocolError, match="no trial of this phase"):
-        open_corpus("asvspoof2021-la:progress", tmp_path)
-
-
-def test_folders_name_their_partitions(tmp_path):
-    make_folder(tmp_path)
-    assert partitions("mine", tmp_path) == ["test", "train"]
-    assert partitions(str(tmp_path / "mine")) == ["test", "train"]
-    assert open_corpus(f"{tmp_path / 'mine'}:test").trials["utterance"].tolist() == ["c"]
-    with pytest.raises(ProtocolError, match="mine:test, mine:train"):
-        open_corpus("mine", tmp_path)
-    with pytest.raises(ProtocolError, match="no protocol for this partition"):
-        open_corpus("mine:dev", tmp_path)
-    (tmp_path / "mine/protocols/x.cm.test.trl.txt").unlink()
-    assert open_corpus("mine", tmp_path).partition == "train"
-    write(tmp_path / "mine/protocols/y.train.txt", "S a - - spoof\n")
-    with pytest.raises(ProtocolError, match="second protocol for 'train'"):
-        open_corpus("mine:train", tmp_path)
-
-
-def test_folders_without_audio_or_protocol(tmp_path):
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(ProtocolError, match="neither flac/ nor wav/"):
-        open_corpus("bare:train", tmp_path)
-    (tmp_path / "bare" / "wav").mkdir()
-    with pytest.raises(ProtocolError, match="no protocol"):
-        open_corpus("bare:train", tmp_path)
-    write(tmp_path / "bare" / "train.txt", "S a - - spoof\n")
-    assert len(open_corpus("bare:train", tmp_path)) == 1
-
-
-@pytest.mark.parametrize("utterance", ["../x", "/etc/passwd", "a/../../x", "x\n"])
-def test_audio_paths_stay_inside(tmp_path, utterance):
-    spec, _ = make_folder(tmp_path)
-    with pytest.raises(AudioError):
-        open_corpus(spec, tmp_path).audio_path(utterance)
-
-
-def test_links_may_lead_to_a_folder_but_not_out_of_it(tmp_path):
-    spec, _ = make_folder(tmp_path)
-    outside = touch(tmp_path / "secret.flac")
-    flac = tmp_path / "mine" / "flac"
-    (flac / "out.flac").symlink_to(outside)
-    (flac / "in.flac").symlink_to(flac / "a.flac")
-    (flac / "sub").symlink_to(tmp_path)
-    corpus = open_corpus(spec, tmp_path)
-    assert corpus.audio_path("in").name == "in.flac"
-    with pytest.raises(AudioError, match="outside the corpus"):
-        corpus.audio_path("out")
-    with pytest.raises(AudioError, match="outside the corpus"):
-        corpus.audio_path("sub/secret")
-    # The user's own link to another disk is fine.
-    elsewhere = tmp_path / "disk"
-    flac.rename(elsewhere)
-    flac.symlink_to(elsewhere)
-    assert open_corpus(spec, tmp_path).audio_path("a").is_file()
-
-
-def test_names_may_hold_folders(tmp_path):
-    write(tmp_path / "c" / "train.txt", "S in/a - - spoof\n")
-    touch(tmp_path / "c/wav/in/a.wav")
-    assert open_corpus("c:train", tmp_path).audio_path("in/a").is_file()
-
-
 @pytest.mark.shared
 def test_the_real_keys(shared):
     counts = {
@@ -353,13 +183,3 @@ def test_the_real_keys(shared):
         assert (frame["label"] == 1).sum() == n_bonafide
         assert (frame["label"] == 0).sum() == n_spoof
         assert set(frame["phase"]) == phases
-
-
-@pytest.mark.shared
-def test_the_real_speech(shared):
-    sizes = {"train": 809, "dev": 150, "test": 251}
-    assert partitions("speech", shared) == sorted(sizes)
-    for part, size in sizes.items():
-        corpus = open_corpus(f"speech:{part}", shared)
-        assert len(corpus) == size
-        assert all(corpus.audio_path(name).suffix == ".flac" for name in corpus.trials["utterance"])

@@ -23,7 +23,7 @@ from minispoof import channel, voices
 from minispoof import corpus as minispoof
 from minispoof.corpus import Clip, plan, write
 from slslib.data import audio
-from slslib.data.protocols import open_corpus, partitions
+from slslib.data.corpora import open_corpus, partitions
 from slslib.data.scorefiles import format_score, read_asv_scores
 from slslib.errors import ConfigError
 from slslib.evaluation.evaluate import evaluate

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.errors import AudioError, ProtocolError
 from slslib.evaluation import metrics
 from slslib.model.baseline import baseline_scores, clip_features, filterbank, lfcc

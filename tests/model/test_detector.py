@@ -9,7 +9,7 @@ import torch
 from tiny import DETECTOR
 
 from minispoof.corpus import data_root
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import match, read_scores
 from slslib.errors import CheckpointError, ConfigError
 from slslib.evaluation import metrics

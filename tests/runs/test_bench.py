@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import DETECTOR, recipe
 
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.errors import CheckpointError, ConfigError, TrainingError
 from slslib.model.checkpoints import read_safetensors
 from slslib.model.detector import Detector

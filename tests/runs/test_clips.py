@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from slslib.data.audio import fix_length, load
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.errors import AudioError, ConfigError
 from slslib.runs.clips import TrialDataset, epoch_batches, keyed_rng, load_batches, sample, stack
 

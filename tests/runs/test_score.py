@@ -18,7 +18,7 @@ import torch
 from tiny import DETECTOR
 
 from slslib.data.audio import fix_length, load
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import read_scores
 from slslib.errors import AudioError, CheckpointError, ScoreError
 from slslib.model.detector import Detector
@@ -201,7 +201,7 @@ def test_two_writers_are_refused(checkpoint, corpus, tmp_path):
 _SCRIPT = """
 import os, sys, threading, time
 from slslib.runs import score as module
-from slslib.data.protocols import open_corpus
+from slslib.data.corpora import open_corpus
 real = module.score_batch
 def slow(*args):
     time.sleep(0.03)

@@ -81,7 +81,7 @@ def test_training_learns(finished):
 
 def test_the_first_step_is_adam_on_the_weighted_loss(corpora, tmp_path):
     """One step equals a hand-written one: data order, loss, weight decay and learning rate."""
-    from slslib.data.protocols import open_corpus
+    from slslib.data.corpora import open_corpus
     from slslib.runs.clips import TrialDataset, epoch_batches, load_batches, stack
 
     config = recipe(rawboost=3, lr=1e-3, weight_decay=0.5)

@@ -24,11 +24,9 @@ from rich.text import Text  # plain: names are no markup
 from tqdm import tqdm
 
 from slslib.data.audio import SAMPLE_RATE, FileAudit
+from slslib.data.corpora import AUDIO_SUFFIXES, Corpus, open_corpus, partitions
 from slslib.data.isolate import audit_isolated
-from slslib.data.protocols import Corpus, open_corpus, partitions
 from slslib.errors import AudioError, ConfigError
-
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
 
 Key = TypeVar("Key", int, str)
 
@@ -89,7 +87,7 @@ def verify_corpus(
     """Audit the files of one corpus, or of several partitions of it at once.
 
     Args:
-        corpora: What :func:`slslib.data.protocols.open_corpus` returned. Give all partitions that
+        corpora: What :func:`slslib.data.corpora.open_corpus` returned. Give all partitions that
             share a folder together, so that the files of one are not *extra* to another.
         jobs: Processes; by default one per core, and fewer where there are few files.
         progress: Show a progress bar.
@@ -101,24 +99,19 @@ def verify_corpus(
         corpora = [corpora]
     files: dict[str, Path] = {}
     missing: list[str] = []
-    refused: dict[str, str] = {}
     for corpus in corpora:
         for utterance in corpus.trials["utterance"]:
             try:
                 files[utterance] = corpus.audio_path(utterance)
-            except AudioError as error:
-                if _is_there(corpus, utterance):
-                    refused[utterance] = str(error)
-                else:
-                    missing.append(utterance)
+            except AudioError:
+                missing.append(utterance)
     named = {path.absolute() for path in files.values()}
     folders = dict.fromkeys(folder for corpus in corpora for folder in corpus.audio_dirs)
     name = ", ".join(f"{corpus.name}:{corpus.partition}" for corpus in corpora)
     report = _verify(name, files, jobs, progress, allow_silence)
     return replace(
         report,
-        n_trials=len(files) + len(missing) + len(refused),
-        unusable=refused | report.unusable,
+        n_trials=len(files) + len(missing),
         missing=missing,
         extra=[str(p) for f in folders for p in _audio_files(f) if p.absolute() not in named],
         protocol_sha256={corpus.partition: corpus.protocol_sha256 for corpus in corpora},
@@ -153,7 +146,7 @@ def verify_any(
     """Audit what a user names: a corpus, one partition of it, or a folder of audio.
 
     Args:
-        spec: As for :func:`slslib.data.protocols.open_corpus`, except that without a partition all
+        spec: As for :func:`slslib.data.corpora.open_corpus`, except that without a partition all
             that are there are audited, and that a folder needs no protocol.
         data_root: The folder that holds the corpora.
         jobs: As for :func:`verify_corpus`.
@@ -267,15 +260,6 @@ def _audits(paths: list[Path], jobs: int | None, allow_silence: bool) -> Iterato
     shares = [audit_isolated(paths[i::n], allow_silence=allow_silence) for i in range(n)]
     for i in range(len(paths)):
         yield next(shares[i % n])
-
-
-def _is_there(corpus: Corpus, utterance: str) -> bool:
-    """Tell a file that the corpus refuses (a link that leads outside) from a missing one."""
-    return any(
-        os.path.lexists(folder / (utterance + suffix))
-        for folder in corpus.audio_dirs
-        for suffix in corpus.suffixes
-    )
 
 
 def _audio_files(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from slslib.data import audio
-from slslib.data.protocols import Corpus
+from slslib.data.corpora import Corpus
 from slslib.errors import AudioError, ProtocolError
 
 WINDOW = audio.SAMPLE_RATE // 50  # 20 ms

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slslib.data.audio import N_SAMPLES, SAMPLE_RATE, fix_length, load
-from slslib.data.protocols import Corpus
+from slslib.data.corpora import Corpus
 from slslib.data.rawboost import algorithm_name, rawboost
 from slslib.errors import AudioError, ConfigError
 
@@ -107,7 +107,7 @@ class TrialDataset(Dataset[Clip]):
         if whole:
             rng = keyed_rng(self.seed, self.epoch, utterance)
             if self.algo != "none":
-                samples = rawboost(samples, self.algo, rng)
+                samples = rawboost(samples, self.algo, seed=rng)
             if self.crop == "random" and len(samples) > self.n_samples:
                 start = int(rng.integers(len(samples) - self.n_samples + 1))
                 samples = samples[start : start + self.n_samples]

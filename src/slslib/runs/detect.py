@@ -19,7 +19,7 @@ import torch
 from rich.table import Table
 
 from slslib.data.audio import SAMPLE_RATE
-from slslib.data.audit import AUDIO_SUFFIXES
+from slslib.data.corpora import AUDIO_SUFFIXES
 from slslib.data.isolate import windows_isolated
 from slslib.errors import AudioError
 from slslib.model.checkpoints import checkpoint_file, resolve

@@ -30,7 +30,7 @@ import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
-from slslib.data.protocols import Corpus
+from slslib.data.corpora import Corpus
 from slslib.data.scorefiles import format_score
 from slslib.errors import ConfigError, ScoreError
 from slslib.files import sha256, write_text

@@ -38,7 +38,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slslib.data.protocols import Corpus, open_corpus
+from slslib.data.corpora import Corpus, open_corpus
 from slslib.errors import CheckpointError, ConfigError, TrainingError
 from slslib.evaluation import metrics
 from slslib.files import sha256, write_text

@@ -1,0 +1,267 @@
+"""Corpora: their layouts as distributed, and where each utterance's recording lies.
+
+======================  ====================================================================
+name                    layout under the root, ``--data`` or ``$SLSLIB_DATA``
+======================  ====================================================================
+``asvspoof2019-la``     ``LA/ASVspoof2019_LA_cm_protocols``, ``LA/ASVspoof2019_LA_train/flac``
+``asvspoof2021-la``     ``keys/LA`` or the list of ids, ``ASVspoof2021_LA_eval/flac``
+``asvspoof2021-df``     the same with ``DF``; its audio in one folder or in ``..._part00`` to 03
+``in-the-wild``         ``release_in_the_wild`` with ``meta.csv``
+a folder                ``flac/`` or ``wav/``, and protocols in ``protocols/`` or beside them
+======================  ====================================================================
+
+Names in protocols are checked (:mod:`slslib.data.protocols`). Folders and recordings may be
+symbolic links to anywhere, as on shared storage: where they lead is their owner's business.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+
+import pandas as pd
+
+from slslib.data.protocols import is_safe, quote, read_protocol
+from slslib.errors import AudioError, ProtocolError
+from slslib.files import corpora_root, sha256
+
+AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
+"""The endings of recordings, in the order in which they are looked for."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The trials of one corpus (or one partition of it) and where their audio lies.
+
+    Attributes:
+        name: The name or folder it was opened by.
+        partition: ``train``, ``dev``, ``eval``, ...; ``"-"`` where there is only one.
+        trials: The table of :func:`slslib.data.protocols.read_protocol`.
+        audio_dirs: The folders that hold the recordings.
+        protocol: The file the trials come from.
+        protocol_sha256: That file's hash, for the record of a run.
+    """
+
+    name: str
+    partition: str
+    trials: pd.DataFrame
+    audio_dirs: tuple[Path, ...]
+    protocol: Path
+    protocol_sha256: str
+    _listings: dict[Path, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        """Count the trials."""
+        return len(self.trials)
+
+    def audio_path(self, utterance: str) -> Path:
+        """Find an utterance's recording: the file of this name, or of its stem.
+
+        Each folder is listed once, on the first call, so that 600,000 look-ups in four folders
+        cost one pass over them and no look at single files.
+
+        Raises:
+            AudioError: No folder holds it, or the name could lead outside.
+        """
+        if not is_safe(utterance):
+            raise AudioError(f"{quote(utterance)}: no name of a recording. Correct the protocol.")
+        parent, name = os.path.split(utterance)
+        stem, ending = _stem_and_ending(name)
+        for folder in self.audio_dirs:
+            listing = self._listing(folder / parent)
+            for wanted in (stem + suffix for suffix in (ending, *AUDIO_SUFFIXES)):
+                if wanted in listing:
+                    return folder / parent / listing[wanted]
+        folders = ", ".join(map(str, self.audio_dirs))
+        raise AudioError(
+            f"{utterance}: no recording of this name ({', '.join(AUDIO_SUFFIXES)}) in {folders}. "
+            "Unpack the corpus completely, or check --data."
+        )
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        """List a folder's recordings once, by name with the ending in small letters."""
+        if folder not in self._listings:
+            try:
+                with os.scandir(folder) as entries:
+                    names = [entry.name for entry in entries]
+            except (FileNotFoundError, NotADirectoryError):
+                names = []
+            except OSError as problem:
+                raise AudioError(f"{folder}: cannot be listed ({problem}).") from problem
+            pairs = ((*_stem_and_ending(name), name) for name in names)
+            self._listings[folder] = {stem + end: name for stem, end, name in pairs if end}
+        return self._listings[folder]
+
+
+def _stem_and_ending(name: str) -> tuple[str, str]:
+    """Take off the ending of a recording, if there is one; it comes in small letters."""
+    stem, dot, ending = name.rpartition(".")
+    ending = dot + ending.lower()
+    return (stem, ending) if ending in AUDIO_SUFFIXES else (name, "")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a corpus has its files: patterns below the root, ``{part}`` for the partition."""
+
+    source: str
+    protocols: tuple[str, ...]  # the first that is there
+    audio: tuple[str, ...]  # all that are there
+    by_file: bool = True  # a protocol for each partition, or one whose phases are the partitions
+
+
+def _layout_2021(track: str, record: int) -> _Layout:
+    top, key = f"ASVspoof2021_{track}_eval", f"keys/{track}/CM/trial_metadata.txt"
+    tops = (top, f"{top}_part[0-9][0-9]/{top}", f"{top}_part[0-9][0-9]")
+    ids = f"ASVspoof2021.{track}.cm.eval.trl.txt"
+    protocols = (key, f"{track}-keys-full/{key}", f"{top}/{key}", ids)
+    return _Layout(
+        f"ASVspoof 2021 {track}, https://zenodo.org/records/{record} (labels and phases stand in "
+        "the keys, https://www.asvspoof.org/index2021.html)",
+        (*protocols, *(f"{folder}/{ids}" for folder in tops)),
+        tuple(f"{folder}/flac" for folder in tops),
+        by_file=False,
+    )
+
+
+_LAYOUTS = {
+    "asvspoof2019-la": _Layout(
+        "LA.zip of ASVspoof 2019, https://datashare.ed.ac.uk/handle/10283/3336",
+        tuple(f"{top}ASVspoof2019_LA_cm_protocols/*.LA.cm.*.tr[nl].txt" for top in ("LA/", "")),
+        ("LA/ASVspoof2019_LA_{part}/flac", "ASVspoof2019_LA_{part}/flac"),
+    ),
+    "asvspoof2021-la": _layout_2021("LA", 4837263),
+    "asvspoof2021-df": _layout_2021("DF", 4835108),
+    "in-the-wild": _Layout(
+        "In-the-Wild, https://deepfake-total.com/in_the_wild",
+        tuple(
+            f"{top}{name}"
+            for top in ("release_in_the_wild/", "")
+            for name in ("meta.csv", "in_the_wild_key.txt")
+        ),
+        ("release_in_the_wild", "."),
+        by_file=False,
+    ),
+}
+_FOLDER = _Layout(
+    "one with flac/ or wav/, and in protocols/ one line per recording, 'SPEAKER UTTERANCE - "
+    "ATTACK bonafide|spoof', in files like x.cm.train.trn.txt",
+    ("protocols/*.txt*", "*.txt*"),
+    ("flac", "wav"),
+)
+
+
+def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
+    """Open a corpus as it is distributed, or any folder that looks like one.
+
+    Args:
+        spec: ``NAME[:PARTITION]``. ``asvspoof2019-la`` with ``train``, ``dev`` or ``eval``;
+            ``asvspoof2021-la`` and ``asvspoof2021-df``, whole or with a phase (``progress``,
+            ``eval``, ``hidden``), which needs the keys; ``in-the-wild``; or a folder that holds
+            ``flac/`` or ``wav/`` and protocols, in ``protocols/`` or beside it, whose file names
+            contain the partition, as in ``x.cm.train.trn.txt``.
+        data: The folder that holds the named corpora, as unpacked; by default ``$SLSLIB_DATA``,
+            else the working directory. A folder given as ``spec`` may be absolute, relative to
+            this one or to the working directory.
+
+    Returns:
+        The corpus. Labels are -1 for ASVspoof 2021 without its keys.
+
+    Raises:
+        ProtocolError: A folder or protocol is missing or malformed; the message says what was
+            looked for and where it is to be had.
+    """
+    name, partition = _split(spec)
+    root, layout = _locate(name, data)
+    protocols = _protocols(root, layout)
+    if layout.by_file and not partition and len(protocols) == 1:
+        partition = next(iter(protocols))
+    protocol = protocols.get(partition if layout.by_file else "")
+    if protocol is None:
+        there = ", ".join(f"{name}:{part}" for part in protocols) or "none"
+        raise _absent(spec, f"protocol (partitions: {there})", layout.protocols, root, layout)
+    patterns = [pattern.format(part=partition) for pattern in layout.audio]
+    folders = [folder for folder in _matches(root, patterns) if folder.is_dir()]
+    if not folders:
+        raise _absent(spec, "recordings", patterns, root, layout)
+    if "." in patterns:
+        del folders[1:]  # the root itself only if there is nothing else
+    trials = read_protocol(protocol)
+    if partition and not layout.by_file:
+        known = ", ".join(_phases(trials)) or "none"
+        trials = trials[trials["phase"] == partition].reset_index(drop=True)
+        if trials.empty:
+            raise _absent(spec, f"trial of this phase (of {known})", [str(protocol)], root, layout)
+    return Corpus(name, partition or "-", trials, tuple(folders), protocol, sha256(protocol))
+
+
+def partitions(spec: str, data: str | Path | None = None) -> list[str]:
+    """List the partitions of a corpus that are there; empty where it has none or is absent."""
+    root, layout = _locate(_split(spec)[0], data)
+    protocols = _protocols(root, layout)
+    if layout.by_file:
+        return sorted(protocols)
+    return _phases(read_protocol(protocols[""])) if protocols else []
+
+
+def _split(spec: str) -> tuple[str, str]:
+    """Split NAME[:PARTITION]; a path may hold other colons."""
+    parts = re.fullmatch(r"(.+):([a-z]+)", spec)
+    return (parts[1], parts[2]) if parts else (spec, "")
+
+
+def _phases(trials: pd.DataFrame) -> list[str]:
+    return sorted(set(trials["phase"]) - {"-"})
+
+
+def _locate(name: str, data: str | Path | None) -> tuple[Path, _Layout]:
+    """Tell a corpus from a folder: the root of its layout, and the layout."""
+    root = corpora_root(data)
+    if name in _LAYOUTS:
+        return root, _LAYOUTS[name]
+    for folder in (root / name, Path(name)):
+        if os.path.isdir(folder):  # noqa: PTH112 (no error where the name is impossible)
+            return folder, _FOLDER
+    raise ProtocolError(
+        f"{name}: neither a corpus ({', '.join(_LAYOUTS)}) nor a folder in {root} or here. "
+        "Check the name and --data."
+    )
+
+
+def _absent(
+    spec: str, what: str, places: Sequence[str], root: Path, layout: _Layout
+) -> ProtocolError:
+    return ProtocolError(
+        f"{spec}: no {what} found; looked for {' and '.join(places)} in {root}. "
+        f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)."
+    )
+
+
+def _matches(root: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    for pattern in patterns:
+        found = glob(pattern, root_dir=root)  # noqa: PTH207 (takes "." as a pattern too)
+        yield from (root / name for name in sorted(found))
+
+
+def _protocols(root: Path, layout: _Layout) -> dict[str, Path]:
+    """Map partitions to protocols; a file name without a partition stands for itself."""
+    groups = (list(_matches(root, [pattern])) for pattern in layout.protocols)
+    files = next((group for group in groups if group), [])
+    if not layout.by_file:
+        return {"": files[0]} if files else {}
+    protocols: dict[str, Path] = {}
+    for file in files:
+        if file.name.lower().startswith(("readme", "license", "licence")):
+            continue
+        words = re.split(r"[._-]", file.name)
+        part = next((word for word in ("train", "dev", "test", "eval") if word in words), file.name)
+        if part in protocols:
+            raise ProtocolError(
+                f"{file}: a second protocol for {part!r} beside {protocols[part].name}. Keep one."
+            )
+        protocols[part] = file
+    return protocols
