@@ -54,16 +54,11 @@ def verify(
         json_: Print the report as JSON.
         out: Write the report as JSON to this file too.
     """
-    from slslib.data.audit import render, to_json, verify_any
+    from slslib.data.audit import verify as verify_files
 
-    report = verify_any(corpus, data, jobs=jobs)
-    if out:
-        _write(out, to_json(report) + "\n")
-    if json_:
-        print(to_json(report))
-    else:
-        _show(render(report))
-    return 0 if report.sound else 1
+    report = verify_files(corpus, data=data, jobs=jobs, out=out)
+    print(json.dumps(report, indent=None if json_ else 1))
+    return 1 if report["errors"] else 0
 
 
 @dataclass(frozen=True)

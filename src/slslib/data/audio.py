@@ -51,6 +51,8 @@ N_SAMPLES = 64_600
 """Samples of the model's input: 4.0375 s."""
 MIN_SAMPLES = 400
 """The shortest recording at 16 kHz of which the feature extractor makes one frame."""
+AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
+"""Endings of the files that :func:`list_recordings` lists."""
 RATES = (4_000, 192_000)
 MAX_CHANNELS = 8
 MAX_SECONDS = 4 * 3600.0
@@ -164,11 +166,16 @@ def load(
             source.refuse_overlong()
     samples = np.concatenate(blocks)[:max_samples]
     source.check_audible(len(samples), bool(samples.any()), allow_silence)
-    found = source.found
+    report = source.found
     return Recording(
-        samples, found.rate, found.channels, found.frames, found.decoder, found.over_range,
-        found.peak,
-    )  # fmt: skip
+        samples=samples,
+        source_rate=report.rate,
+        channels=report.channels,
+        n_source_frames=report.frames,
+        decoder=report.decoder,
+        over_range=report.over_range,
+        peak=report.peak,
+    )
 
 
 def windows(
@@ -242,6 +249,21 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> FileA
     return found
 
 
+def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the audio files in a folder and below it, sorted; they are told by their endings.
+
+    Raises:
+        AudioError: If there is no such folder, or no audio file in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise AudioError(f"{root}: no such folder; give a folder of audio files.")
+    recordings = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    if not recordings:
+        raise AudioError(f"{root}: holds no audio file ({', '.join(AUDIO_SUFFIXES)}).")
+    return recordings
+
+
 class _Stream(sf.SoundFile):  # type: ignore[misc]
     """A file that is read from its beginning to its end.
 
@@ -288,7 +310,7 @@ class _Source:
         except sf.LibsndfileError as error:
             self._give_up_libsndfile(error)
             return None
-        held = "WAV" if file.format in ("WAVEX", "RF64") else file.format
+        held = "WAV" if file.format == "WAVEX" else file.format
         if held != self.found.format:
             self.fail(f"it looks like {self.found.format} but holds {held}; convert it to FLAC")
         return file

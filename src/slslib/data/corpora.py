@@ -25,12 +25,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from slslib.data.audio import AUDIO_SUFFIXES
 from slslib.data.protocols import is_safe, quote, read_protocol
 from slslib.errors import AudioError, ProtocolError
 from slslib.files import corpora_root, sha256
-
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
-"""The endings of recordings, in the order in which they are looked for."""
 
 
 @dataclass(frozen=True)

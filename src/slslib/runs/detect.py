@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from slslib.data.audio import SAMPLE_RATE
-from slslib.data.corpora import AUDIO_SUFFIXES
+from slslib.data.audio import AUDIO_SUFFIXES, SAMPLE_RATE
 from slslib.data.isolate import windows_isolated
 from slslib.errors import AudioError
 from slslib.model.checkpoints import checkpoint_file, resolve
