@@ -24,9 +24,8 @@ from pathlib import Path
 import torch
 from provenance import ROOT, provenance
 
-from slslib.model.convert import pretraining_parts
 from slslib.model.detector import Detector
-from slslib.model.foreign import authors_name
+from slslib.model.foreign import authors_name, pretraining_parts
 
 OUT = ROOT / "studies" / "results" / "checkpoints.json"
 

@@ -47,7 +47,7 @@ from minispoof.voices import LANGUAGES, Voice, speak
 from slslib.data.audio import SAMPLE_RATE
 from slslib.model.baseline import filterbank
 from slslib.model.detector import save_backbone
-from slslib.model.xlsr import XLSR, XLSRConfig
+from slslib.model.xlsr import XLSR, XLSRConfig, hugging_face
 
 DIMENSIONS = XLSRConfig(width=64, n_heads=4, conv_width=64)
 CROP = 32_240  # samples: 100 frames
@@ -239,7 +239,7 @@ class Contrastive(nn.Module):
 
     def __init__(self, backbone: XLSR) -> None:
         super().__init__()
-        config = backbone.config.hugging_face("sdpa")
+        config = hugging_face(backbone.config, "sdpa")
         config.update({"codevector_dim": 64, "proj_codevector_dim": 64})
         config.update({"num_codevectors_per_group": 64, "num_negatives": 50})
         self.model = Wav2Vec2ForPreTraining(config)

@@ -383,7 +383,7 @@ def convert(
     """
     from slslib.model.convert import convert as run
 
-    for note in run(checkpoint, out, n_heads=n_heads, data_parallel=data_parallel):
+    for note in run(checkpoint, out, n_heads=n_heads, data_parallel=data_parallel)["warnings"]:
         _say(f"slslib: {note}")
     print(out)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +39,7 @@ def git_sha1(path: str | Path) -> str:
 def writing(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
 
+    A folder of files may be made there instead, for a ``path`` that is new.
     The bytes are flushed to the disk before the rename; a crash leaves the previous file as it
     was.
 
@@ -49,15 +51,18 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.umask(mask := os.umask(0))
-        temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
+            file.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
         raise FileError(
             f"cannot write {path}: {error}; free some space or choose another folder"
         ) from error
     finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 

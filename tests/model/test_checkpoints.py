@@ -18,12 +18,7 @@ import torch
 from tiny import DETECTOR
 
 from slslib.errors import CheckpointError
-from slslib.model.checkpoints import (
-    checkpoint_file,
-    read_checkpoint,
-    resolve,
-    save_safetensors,
-)
+from slslib.model.checkpoints import locate, read_checkpoint, save_safetensors
 from slslib.model.detector import Detector, load_backbone
 from slslib.model.foreign import authors_name, our_name
 
@@ -154,7 +149,7 @@ def test_transformers_folder(detector, waveform, tmp_path):
     with torch.no_grad():
         assert torch.equal(backbone(waveform), detector.backbone(waveform))
     (tmp_path / "hf" / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"config.json tells no num_attention_heads"):
+    with pytest.raises(CheckpointError, match="num_attention_heads"):
         load_backbone(tmp_path / "hf")
 
 
@@ -214,12 +209,12 @@ def _compressed(path: Path, state: dict) -> None:
     ("make", "message"),
     [
         (lambda p, s: None, "no such checkpoint file"),
-        (lambda p, s: p.write_bytes(b""), "is empty"),
-        (lambda p, s: p.write_bytes(b"RIFF" * 50), "is not a checkpoint|not a sound"),
-        (lambda p, s: p.write_bytes(b"\x10" + bytes(7) + b"{" + bytes(60)), "not a sound"),
-        (lambda p, s: p.write_bytes(pickle.dumps({"a": 1})), "is not a checkpoint|holds no"),
+        (lambda p, s: p.write_bytes(b""), "no such checkpoint file, or it is empty"),
+        (lambda p, s: p.write_bytes(b"RIFF" * 50), "not a checkpoint"),
+        (lambda p, s: p.write_bytes(b"\x10" + bytes(7) + b"{" + bytes(60)), "not a checkpoint"),
+        (lambda p, s: p.write_bytes(pickle.dumps({"a": 1})), "not a checkpoint|no wav2vec"),
         (lambda p, s: torch.save([1, 2], p), "holds a list"),
-        (lambda p, s: torch.save({"a": torch.zeros(3)}, p), "holds no wav2vec 2.0 backbone"),
+        (lambda p, s: torch.save({"a": torch.zeros(3)}, p), "no wav2vec 2.0 backbone"),
         (_compressed, "is compressed"),
         (
             lambda p, s: torch.save(s | {"fc0.bias": torch.tensor([float("nan")])}, p),
@@ -227,11 +222,11 @@ def _compressed(path: Path, state: dict) -> None:
         ),
         (
             lambda p, s: torch.save({k: v for k, v in s.items() if k != "fc0.bias"}, p),
-            "lacks 'head.gate.bias'",
+            "'head.gate.bias' is absent",
         ),
         (
             lambda p, s: torch.save(s | {"fc0.bias": torch.zeros(2)}, p),
-            r"'head.gate.bias' has shape \(2,\), not \(1,\)",
+            r"'head.gate.bias' is \[2\] .* it is \[1\]",
         ),
     ],
 )
@@ -266,19 +261,19 @@ def test_a_backbone_alone_cannot_score(detector, tmp_path):
 def test_a_run_folder_means_its_best_epoch(detector, tmp_path):
     detector.save(tmp_path / "epoch_4.safetensors")
     (tmp_path / "best.json").write_text(json.dumps({"file": "epoch_4.safetensors"}))
-    assert checkpoint_file(tmp_path) == tmp_path / "epoch_4.safetensors"
+    assert locate(tmp_path) == tmp_path / "epoch_4.safetensors"
     (tmp_path / "best.json").write_text(json.dumps({"file": "../../epoch_9.safetensors"}))
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        checkpoint_file(tmp_path)
+        locate(tmp_path)
     (tmp_path / "best.json").write_text("{")
     with pytest.raises(CheckpointError, match="damaged"):
-        checkpoint_file(tmp_path)
+        locate(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["hub:", "hub:owner", "hub:owner/", "hub:/name"])
 def test_malformed_hub_names(name):
     with pytest.raises(CheckpointError, match="is not hub:owner/name"):
-        resolve(name)
+        locate(name)
 
 
 def test_no_unsafe_loading_in_the_source():
@@ -337,7 +332,7 @@ def test_fairseq_settings_tell_the_heads(shared, name, heads):
     [
         (torch.zeros(1).expand(1 << 44), "not a plain dense tensor"),
         (torch.eye(3).to_sparse(), "not a plain dense tensor|asks for code"),
-        (torch.zeros(1, dtype=torch.int32), "is torch.int32, not torch.float32"),
+        (torch.zeros(1, dtype=torch.int32), r"is \[1\] torch.int32, .* torch.float32"),
     ],
 )
 def test_odd_tensors_are_refused_before_they_are_read(authors_state, tmp_path, tensor, message):

@@ -13,11 +13,11 @@ import torch
 from tiny import DETECTOR, DIMENSIONS
 from transformers import Wav2Vec2Model
 
-from slslib.errors import CheckpointError, ConfigError
+from slslib.errors import CheckpointError, ConfigError, FileError
 from slslib.model.checkpoints import FORMAT, read_checkpoint, read_safetensors, save_safetensors
-from slslib.model.convert import convert, pretraining_parts
+from slslib.model.convert import convert
 from slslib.model.detector import Detector, load_backbone, save_backbone
-from slslib.model.foreign import KEPT, PRETRAINING, authors_name
+from slslib.model.foreign import KEPT, PRETRAINING, authors_name, pretraining_parts
 from slslib.model.xlsr import XLSR
 
 
@@ -45,19 +45,21 @@ def original(detector, tmp_path):
 
 @pytest.mark.parametrize("data_parallel", [False, True])
 def test_authors_file_to_ours_and_back(detector, original, tmp_path, data_parallel):
-    assert convert(tmp_path / "epoch_2.pth", tmp_path / "a.safetensors", n_heads=2) == []
+    assert (
+        convert(tmp_path / "epoch_2.pth", tmp_path / "a.safetensors", n_heads=2)["warnings"] == []
+    )
     loaded = Detector.load(tmp_path / "a.safetensors")
     assert loaded.config.backbone.heads == 2
     assert same(loaded.state_dict(), detector.state_dict())
     out = tmp_path / "again.pth"
-    assert convert(tmp_path / "a.safetensors", out, data_parallel=data_parallel) == []
+    assert convert(tmp_path / "a.safetensors", out, data_parallel=data_parallel)["warnings"] == []
     again = torch.load(out, weights_only=True)
     assert same(again, {("module." if data_parallel else "") + k: t for k, t in original.items()})
 
 
 def test_what_a_trained_detector_lacks_is_made_anew_and_said(detector, tmp_path):
     detector.save(tmp_path / "d.safetensors")
-    notes = [convert(tmp_path / "d.safetensors", tmp_path / f"{i}.pth") for i in "ab"]
+    notes = [convert(tmp_path / "d.safetensors", tmp_path / f"{i}.pth")["warnings"] for i in "ab"]
     assert notes[0] == notes[1]
     (note,) = notes[0]
     assert note.startswith("made anew as fairseq initialises them")
@@ -87,15 +89,15 @@ def test_fairseq_file_to_ours(detector, original, tmp_path):
 
 
 def test_transformers_folder_in_and_out(detector, original, tmp_path):
-    (note,) = convert(tmp_path / "epoch_2.pth", tmp_path / "folder", n_heads=2)
+    (note,) = convert(tmp_path / "epoch_2.pth", tmp_path / "folder", n_heads=2)["warnings"]
     assert note.endswith("the SLS head and what only pre-training uses")
     theirs = Wav2Vec2Model.from_pretrained(tmp_path / "folder")
     assert same(theirs.state_dict(), detector.backbone.model.state_dict())
-    assert convert(tmp_path / "folder", tmp_path / "back.safetensors") == []
+    assert convert(tmp_path / "folder", tmp_path / "back.safetensors")["warnings"] == []
     backbone = load_backbone(tmp_path / "back.safetensors")
     assert same(backbone.state_dict(), detector.backbone.state_dict())
     assert backbone.config.heads == 2
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(ConfigError, match="exists already"):
         convert(tmp_path / "epoch_2.pth", tmp_path / "folder", n_heads=2)
 
 
@@ -116,10 +118,9 @@ def test_what_cannot_be_written_is_refused(detector, original, tmp_path, monkeyp
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("slslib.model.checkpoints.os.fsync", full)
-    monkeypatch.setattr("pathlib.Path.rename", full)
+    monkeypatch.setattr("slslib.files.os.fsync", full)
     for name in ("a.safetensors", "a.pth", "folder"):
-        with pytest.raises(CheckpointError, match="No space left"):
+        with pytest.raises(FileError, match="No space left"):
             convert(tmp_path / "epoch_2.pth", tmp_path / name, n_heads=2)
     assert sorted(tmp_path.iterdir()) == before
 

@@ -9,11 +9,12 @@ import torch
 from tiny import DETECTOR
 
 from minispoof.corpus import data_root
+from slslib.data.audio import N_SAMPLES
 from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import match, read_scores
 from slslib.errors import CheckpointError, ConfigError
 from slslib.evaluation import metrics
-from slslib.model.checkpoints import FORMAT, read_checkpoint, resolve, save_safetensors
+from slslib.model.checkpoints import FORMAT, locate, read_checkpoint, save_safetensors
 from slslib.model.detector import Detector, DetectorConfig, load_backbone, save_backbone
 from slslib.model.xlsr import XLSR, XLSRConfig
 from slslib.runs.score import score
@@ -80,14 +81,14 @@ def test_a_description_that_makes_no_sense_is_refused(tmp_path, load, changes, s
 @pytest.mark.parametrize(
     ("backbone", "says"),
     [
-        (None, "its backbone is None"),
-        ({}, "its backbone lacks 'width'"),
+        (None, "XLSRConfig is None"),
+        ({}, "'width'"),
         ({"width": 16.0}, r"width is 16\.0; it must be a whole number"),
         ({"n_layers": True}, "n_layers is True"),
         ({"ffn_width": "64"}, "ffn_width is '64'"),
         ({"conv_width": None}, "conv_width is None"),
         ({"kernels": 3}, "kernels is 3; it must be a list"),
-        ({"strides": [5, 2, 2, 2, 2, 2, 2.0]}, r"strides is 2\.0"),
+        ({"strides": [5, 2, 2, 2, 2, 2, 2.0]}, r"strides is .*2\.0"),
         ({"pos_groups": 3}, "width 16 is not divisible by pos_groups 3"),
         ({"widht": 16}, "'widht'"),
     ],
@@ -132,7 +133,7 @@ def test_a_lost_number_is_not_replaced_by_a_default(tmp_path):
         del (config if name == "n_samples" else config["backbone"])[name]
         about = {"format": FORMAT, "config": config}
         save_safetensors(path, Detector(DETECTOR).state_dict(), about)
-        with pytest.raises(CheckpointError, match=f"lacks '{name}'"):
+        with pytest.raises(CheckpointError, match=f"lacks .*'{name}'"):
             Detector.load(path)
 
 
@@ -180,7 +181,7 @@ def test_full_size_within_eight_gigabytes():
 def test_the_default_is_the_papers():
     config = DetectorConfig()
     assert config.backbone == XLSRConfig()
-    assert (config.hidden_width, config.n_samples) == (1024, 64_600)
+    assert (config.hidden_width, config.n_samples) == (1024, N_SAMPLES) == (1024, 64_600)
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_mini_is_the_packaged_detector_and_backbone(packaged, waveform, monkeypa
         assert loaded.card == {"data": "simulated voices", "steps": 100}
         assert loaded.config.heads == backbone.config.heads == 2
         assert torch.equal(loaded(waveform), backbone(waveform))
-    assert resolve("mini").name == "mini_detector.safetensors"
+    assert locate("mini").name == "mini_detector.safetensors"
     with pytest.raises(CheckpointError, match="mini holds no checkpoint"):
         Detector.load("./mini")
 
@@ -225,14 +226,14 @@ def test_the_packaged_detector_tells_simulated_resynthesis(tmp_path):
 
 def test_a_name_that_is_none_gets_the_known_ones():
     for load in (Detector.load, load_backbone):
-        with pytest.raises(CheckpointError, match=r"^xlsr: no such .* hub:owner/name.* or mini$"):
+        with pytest.raises(CheckpointError, match=r"^xlsr: no such .* mini$"):
             load("xlsr")
 
 
 def test_mini_without_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr("slslib.model.checkpoints._WEIGHTS", tmp_path)
     for load, part in ((Detector.load, "detector"), (load_backbone, "backbone")):
-        with pytest.raises(CheckpointError, match=f"lacks .*mini_{part}.safetensors; install"):
+        with pytest.raises(CheckpointError, match=rf"mini_{part}\.safetensors: no such"):
             load("mini")
 
 

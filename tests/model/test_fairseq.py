@@ -10,14 +10,14 @@ import warnings
 
 import pytest
 import torch
+from fairseq_backbone import FairseqXLSR
 from torch import nn
 from torch.nn import functional as F
 
 from slslib.errors import ConfigError
 from slslib.model.convert import convert
 from slslib.model.detector import Detector, DetectorConfig, load_backbone
-from slslib.model.fairseq import FairseqXLSR
-from slslib.model.foreign import fairseq_name, our_name
+from slslib.model.foreign import KEPT, fairseq_name, our_name, pretraining_parts
 from slslib.model.xlsr import XLSR, XLSRConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # fairseq's own, of APIs that grow old
@@ -196,9 +196,6 @@ def test_the_originals_strict_load_takes_what_we_write(tmp_path):
 def test_made_parts_look_like_fairseqs():
     """Same shapes, means and spreads as in a model that fairseq initialises at 300M's sizes."""
     from fairseq.models.wav2vec import Wav2Vec2Config, Wav2Vec2Model
-
-    from slslib.model.convert import pretraining_parts
-    from slslib.model.foreign import KEPT
 
     settings = Wav2Vec2Config(
         extractor_mode="layer_norm", layer_norm_first=True, conv_bias=True, encoder_layers=1,

@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slslib.errors import CheckpointError, ConfigError
-from slslib.model.convert import pretraining_parts
-from slslib.model.detector import Detector, DetectorConfig, load_backbone
-from slslib.model.foreign import KEPT, authors_name, dimensions, our_name
-from slslib.model.sls import SLSHead
+from slslib.errors import CheckpointError
+from slslib.model.checkpoints import usable_config
+from slslib.model.detector import Detector, load_backbone
+from slslib.model.foreign import KEPT, authors_name, dimensions, our_name, pretraining_parts
+from slslib.model.geometry import DetectorConfig
 
 
 class Model(nn.Module):
@@ -58,13 +58,9 @@ class Model(nn.Module):
         self.pretraining: dict[str, Tensor] = {}
         if ssl_cpkt_path is not None and Path(ssl_cpkt_path).exists():
             backbone = load_backbone(ssl_cpkt_path)
-            config = DetectorConfig(backbone.config)
-            with torch.device("meta"):
-                detector = Detector(config)
-            detector.backbone = backbone
-            n_frames = backbone.config.n_frames(config.n_samples)
-            detector.head = SLSHead(backbone.config.width, n_frames)
-            self.detector = detector.to(device).train()
+            self.detector = Detector(DetectorConfig(backbone.config)).train()
+            self.detector.backbone = backbone.train()
+            self.detector.to(device)
         self.register_load_state_dict_pre_hook(_to_our_names)  # type: ignore[no-untyped-call]
         self.register_state_dict_post_hook(_to_authors_names)  # type: ignore[no-untyped-call]
 
@@ -87,12 +83,8 @@ def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_
         bare = name.removeprefix(prefix).removeprefix("module.")
         ours[our_name(bare) or bare] = state.pop(name)
     if model.detector is None:
-        try:
+        with usable_config("the state dict of an XLS-R + SLS model"):
             config = dimensions(ours, None)
-        except (LookupError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
-            raise CheckpointError(
-                f"these are not the weights of an XLS-R + SLS model: {error}"
-            ) from error
         detector = Detector.from_config(config).to_empty(device=model.device)
         model.detector = detector.train(model.training)
     model.pretraining = {name: t.cpu() for name, t in ours.items() if name.startswith(KEPT)}

@@ -7,9 +7,8 @@ run wants to say about itself (recipe, epoch, development threshold).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,25 +16,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slslib.data.audio import N_SAMPLES
-from slslib.errors import CheckpointError, ConfigError
-from slslib.model.checkpoints import FORMAT, from_hub, read_checkpoint, resolve, save_safetensors
+from slslib.errors import CheckpointError
+from slslib.model.checkpoints import (
+    FORMAT,
+    download,
+    locate,
+    read_checkpoint,
+    save_safetensors,
+    usable_config,
+)
+from slslib.model.geometry import Attention, DetectorConfig, XLSRConfig, from_json
 from slslib.model.sls import BONAFIDE, SPOOF, SLSHead
-from slslib.model.xlsr import XLSR, Attention, XLSRConfig, check_size
+from slslib.model.xlsr import XLSR
 
-
-@dataclass(frozen=True)
-class DetectorConfig:
-    """Dimensions of a detector; the defaults are the paper's."""
-
-    backbone: XLSRConfig = field(default_factory=XLSRConfig)
-    hidden_width: int = 1024  # of the head's hidden linear layer
-    n_samples: int = N_SAMPLES  # audio that one score is computed from, at 16 kHz
-
-    def __post_init__(self) -> None:
-        """Refuse dimensions that no detector can have."""
-        check_size("hidden_width", self.hidden_width)
-        check_size("n_samples", self.n_samples)
+__all__ = ["Detector", "DetectorConfig", "load_backbone", "load_state", "save_backbone"]
 
 
 class Detector(nn.Module):
@@ -120,14 +114,11 @@ class Detector(nn.Module):
             dtype: How numbers are stored; they are computed with in float32.
 
         Raises:
-            CheckpointError: If the file cannot be written; what was there before stays.
+            FileError: If the file cannot be written; what was there before stays.
         """
-        about = {
-            "format": FORMAT,
-            "config": asdict(self.config),
-            "metadata": dict(self.metadata if metadata is None else metadata),
-        }
-        save_safetensors(path, _stored(self.state_dict(), dtype), about)
+        facts = dict(self.metadata if metadata is None else metadata)
+        about = {"format": FORMAT, "config": asdict(self.config), "metadata": facts}
+        save_safetensors(path, self.state_dict(), about, dtype=dtype)
 
     @classmethod
     def load(
@@ -138,8 +129,7 @@ class Detector(nn.Module):
         No code in the file is ever run (see :mod:`slslib.model.checkpoints`).
 
         Args:
-            path: The file, ``"mini"``, or whatever else :func:`slslib.model.checkpoints.resolve`
-                knows.
+            path: The file, or any name that :func:`slslib.model.checkpoints.locate` knows.
             attention: See :class:`slslib.model.xlsr.XLSR`.
             n_heads: Attention heads, which foreign weights do not tell; by default width / 64.
 
@@ -149,7 +139,7 @@ class Detector(nn.Module):
         Raises:
             CheckpointError: If the file is missing, damaged, unsafe or not a detector.
         """
-        path = resolve(path)
+        path = locate(path)
         tensors, about = read_checkpoint(path, n_heads=n_heads)
         if not any(name.startswith("head.") for name in tensors):
             raise CheckpointError(
@@ -158,7 +148,7 @@ class Detector(nn.Module):
             )
         detector = cls.from_config(about["config"], attention=attention, where=path)
         load_state(detector, tensors, path)
-        detector.metadata = _facts(about, "metadata", path)
+        detector.metadata = about.get("metadata", {})
         return detector.eval()
 
     @classmethod
@@ -174,8 +164,7 @@ class Detector(nn.Module):
     ) -> Self:
         """Load a detector from the Hugging Face hub; the first time it is downloaded.
 
-        What is downloaded is checked, converted to safetensors once, and read from there
-        afterwards (:func:`slslib.model.checkpoints.from_hub`).
+        ``Detector.load("hub:owner/name/file@revision")`` is the same.
 
         Args:
             repository: ``owner/name``.
@@ -186,10 +175,10 @@ class Detector(nn.Module):
             n_heads: See :meth:`load`.
 
         Raises:
-            CheckpointError: With the cause (network, name, permission, wrong bytes, not a
-                detector) and the remedy.
+            CheckpointError: If it cannot be downloaded, has other bytes than stated, or is not a
+                detector.
         """
-        path = from_hub(repository, filename, revision=revision, sha256=sha256)
+        path = download(repository, filename, revision=revision, sha256=sha256)
         return cls.load(path, attention=attention, n_heads=n_heads)
 
     @classmethod
@@ -210,67 +199,33 @@ class Detector(nn.Module):
         Raises:
             CheckpointError: If no detector can have this configuration.
         """
-        with untrusted_dimensions(where):
-            lacking = [f.name for f in fields(DetectorConfig) if f.name not in config]
-            if lacking:
-                raise ConfigError(f"it lacks {lacking[0]!r}")
-            backbone = XLSRConfig(**config["backbone"])
-            return cls(DetectorConfig(**{**config, "backbone": backbone}), attention=attention)
-
-
-@contextmanager
-def untrusted_dimensions(where: str | Path) -> Iterator[None]:
-    """Build on the ``meta`` device, where size costs nothing; numbers of a file can break it."""
-    try:
-        with torch.device("meta"):
-            yield
-    except Exception as error:  # of Python, PyTorch or transformers' own validation
-        raise CheckpointError(
-            f"{where}: its config is not usable; write or download it again ({error})"
-        ) from error
-
-
-def _facts(about: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    facts = about.get(name, {})
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"{path}: its {name!r} is not a JSON object; write the file again")
-    return facts
-
-
-def _stored(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()}
+        with usable_config(where):
+            return cls(from_json(DetectorConfig, dict(config)), attention=attention)
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Assign tensors to a module, refusing any name or shape that does not fit.
+    """Assign tensors to a module, refusing any name, shape or type that does not fit.
 
     16-bit floats become 32-bit ones, in which everything is computed.
 
     Raises:
         CheckpointError: Naming the first missing, unexpected or misshapen tensor.
     """
-    wanted = module.state_dict()
+
+    def describe(tensor: Tensor | None) -> str:
+        return "absent" if tensor is None else f"{list(tensor.shape)} {tensor.dtype}"
+
     half = (torch.float16, torch.bfloat16)
-    tensors = {k: t.float() if t.dtype in half else t for k, t in tensors.items()}
-    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    if missing or extra:
-        what = f"lacks {missing[0]!r}" if missing else f"has the unexpected tensor {extra[0]!r}"
-        raise CheckpointError(
-            f"{path} does not fit the model: it {what} "
-            f"({len(missing)} missing, {len(extra)} unexpected)"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
+    given = {k: t.float() if t.dtype in half else t for k, t in tensors.items()}
+    wanted = module.state_dict()
+    for name in sorted(wanted.keys() | given.keys()):
+        there, should = describe(given.get(name)), describe(wanted.get(name))
+        if there != should:
             raise CheckpointError(
-                f"{path} does not fit the model: {name!r} has shape {tuple(tensor.shape)}, "
-                f"not {tuple(wanted[name].shape)}"
+                f"{path} does not fit the model: {name!r} is {there}, in the model it is {should}; "
+                "take the file that belongs to these dimensions"
             )
-        if tensor.dtype != wanted[name].dtype:
-            raise CheckpointError(
-                f"{path}: {name!r} is {tensor.dtype}, not {wanted[name].dtype}; convert weights "
-                "to 32-bit floats"
-            )
-    module.load_state_dict(tensors, assign=True)
+    module.load_state_dict(given, assign=True)
     module.requires_grad_(True)
 
 
@@ -279,8 +234,8 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
     Args:
         path: fairseq's ``xlsr2_300m.pt``, a transformers folder or safetensors file, an SLS
-            checkpoint, a file of ours, ``"mini"``, or whatever else
-            :func:`slslib.model.checkpoints.resolve` knows.
+            checkpoint, a file of ours, or any name that
+            :func:`slslib.model.checkpoints.locate` knows.
         n_heads: Attention heads, which the weights do not tell; by default what the file says,
             else width / 64.
 
@@ -291,14 +246,14 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
     """
-    path = resolve(path, "backbone")
+    path = locate(path, "backbone")
     tensors, about = read_checkpoint(path, n_heads=n_heads)
-    with untrusted_dimensions(path):
+    with usable_config(path):
         backbone = XLSR(XLSRConfig(**about["config"]["backbone"]))
     prefix = "backbone."
-    inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    load_state(backbone, inside, path)
-    backbone.card = _facts(about, "card", path)
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    load_state(backbone, own, path)
+    backbone.card = about.get("card", {})
     return backbone.eval()
 
 
@@ -318,9 +273,9 @@ def save_backbone(
         dtype: How numbers are stored; they are computed with in float32.
 
     Raises:
-        CheckpointError: If the file cannot be written; what was there before stays.
+        FileError: If the file cannot be written; what was there before stays.
     """
     config = replace(backbone.config, n_heads=backbone.config.heads)
     about = {"format": FORMAT, "config": {"backbone": asdict(config)}, "card": dict(card)}
     tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-    save_safetensors(path, _stored(tensors, dtype), about)
+    save_safetensors(path, tensors, about, dtype=dtype)

@@ -17,10 +17,10 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from slslib.data.audio import N_SAMPLES
-from slslib.model.xlsr import XLSRConfig
+from slslib.model.geometry import DetectorConfig, XLSRConfig
 
 BACKBONE, KEPT = "backbone.model.", "pretraining."
 _AUTHORS_BACKBONE = "ssl_model.model."
@@ -59,6 +59,8 @@ PRETRAINING = (
     "final_proj.bias",
 )
 """Fairseq's names of what only pre-training uses."""
+# Of XLS-R 300M: the quantizer's entries, in two groups, and the width that it predicts in.
+_N_CODES, _N_GROUPS, _FINAL_WIDTH = 320, 2, 768
 _PRETRAINING_HERE = [
     ("masked_spec_embed", "mask_emb"),
     ("quantizer.codevectors", "quantizer.vars"),
@@ -131,7 +133,7 @@ def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, 
         KeyError, IndexError, TypeError, ValueError, ArithmeticError, ConfigError: If they are not
             an XLS-R model's.
     """
-    numbers = (re.match(rf"{BACKBONE}encoder\.layers\.(\d+)\.", name) for name in tensors)
+    layers = (re.match(rf"{BACKBONE}encoder\.layers\.(\d+)\.", name) for name in tensors)
     convolutions = [
         tensors[f"{BACKBONE}feature_extractor.conv_layers.{i}.conv.weight"] for i in range(7)
     ]
@@ -139,7 +141,7 @@ def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, 
     ffn = tensors[f"{BACKBONE}encoder.layers.0.feed_forward.intermediate_dense.weight"]
     backbone = XLSRConfig(
         width=ffn.shape[1],
-        n_layers=1 + max(int(found[1]) for found in numbers if found),
+        n_layers=1 + max(int(layer[1]) for layer in layers if layer),
         n_heads=n_heads,
         ffn_width=ffn.shape[0],
         conv_width=convolutions[0].shape[0],
@@ -158,6 +160,36 @@ def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, 
 
 def _samples_for(backbone: XLSRConfig, frames: int) -> int:
     """Guess the audio length of a head that pools ``frames`` (rounded down to threes)."""
-    if backbone.n_frames(N_SAMPLES) // 3 == frames // 3:
-        return N_SAMPLES
+    if backbone.n_frames(DetectorConfig.n_samples) // 3 == frames // 3:
+        return DetectorConfig.n_samples
     return backbone.receptive_field + (frames - 1) * int(np.prod(backbone.strides))
+
+
+def pretraining_parts(
+    tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Make the missing parts that only pre-training uses, as fairseq initialises them.
+
+    No result depends on them. Their sizes are those of XLS-R 300M, their numbers always the same.
+
+    Args:
+        tensors: The backbone, for its widths, under our names.
+        kept: The parts that there are.
+    """
+    width = tensors[f"{BACKBONE}encoder.layer_norm.weight"].shape[0]
+    conv_width = tensors[f"{BACKBONE}feature_projection.layer_norm.weight"].shape[0]
+    code_width = _FINAL_WIDTH // _N_GROUPS
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        weight_proj = nn.Linear(conv_width, _N_GROUPS * _N_CODES)
+        nn.init.normal_(weight_proj.weight)
+        nn.init.zeros_(weight_proj.bias)
+        project_q = nn.Linear(_FINAL_WIDTH, _FINAL_WIDTH)
+        final_proj = nn.Linear(width, _FINAL_WIDTH)
+        made = [
+            torch.rand(width),
+            torch.rand(1, _N_GROUPS * _N_CODES, code_width),
+            *(t.detach() for m in (weight_proj, project_q, final_proj) for t in m.parameters()),
+        ]
+    parts = {KEPT + name: tensor for name, tensor in zip(PRETRAINING, made, strict=True)}
+    return {name: tensor for name, tensor in parts.items() if name not in kept}

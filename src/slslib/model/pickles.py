@@ -59,36 +59,29 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
         CheckpointError: If the file is damaged, asks for code, or holds no state dict.
     """
     zipped = zipfile.is_zipfile(path)
-    if zipped:
-        _check_zip(path)
-    try:
-        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
-    except Exception as error:
-        raise CheckpointError(f"{path} is damaged: {error}; download or copy it again") from error
     allowed: list[Any] = [*_ALLOWED]
-    known = {f"{g.__module__}.{g.__qualname__}" for g in allowed}
-    for name in unsafe:
-        if _STAND_INS.match(name):
-            # One class for each name: torch keeps them apart by their identity.
-            allowed.append((type("Inert", (_Inert,), {}), name))
-        elif name not in known and not name.startswith("numpy"):
-            raise CheckpointError(
-                f"{path} asks for {name!r}, which weights never need: refused, nothing was run; "
-                "get the file from its official home"
-            )
-    if not zipped:
-        allowed.append((argparse.Namespace, "argparse.Namespace"))
     try:
+        if zipped:
+            _check_zip(path)
+            for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
+                if _STAND_INS.match(name):
+                    # One class for each name: torch keeps them apart by their identity.
+                    allowed.append((type("Inert", (_Inert,), {}), name))
+        else:
+            allowed.append((argparse.Namespace, "argparse.Namespace"))
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except CheckpointError:
+        raise
     except Exception as error:
         # PyTorch's message begins with the advice to load without protection; the cause follows.
         lines = [line for line in str(error).splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith("Weights only load failed")]
         cause = (lines or [type(error).__name__])[0].rpartition("WeightsUnpickler error: ")[2]
         raise CheckpointError(
-            f"{path} is not a checkpoint, or one that asks for code: {cause}; nothing in it was run"
+            f"{path} is damaged, is not a checkpoint, or asks for code: {cause}; nothing in it was "
+            "run; get the file from its official home"
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
@@ -119,15 +112,12 @@ def _heads(settings: Any, depth: int = 8) -> int | None:
 
 
 def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.compress_type != zipfile.ZIP_STORED:
-                    raise CheckpointError(
-                        f"{path}: {member.filename!r} is compressed, which torch.save never does; "
-                        "refused"
-                    )
-                if ".." in Path(member.filename).parts or member.filename.startswith("/"):
-                    raise CheckpointError(f"{path}: unsafe member name {member.filename!r}")
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path} is damaged: {error}; download or copy it again") from error
+    """Refuse what torch.save never writes: compressed members and names that lead elsewhere."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            outside = ".." in Path(member.filename).parts or member.filename.startswith("/")
+            if outside or member.compress_type != zipfile.ZIP_STORED:
+                raise CheckpointError(
+                    f"{path}: its member {member.filename!r} is compressed or has an unsafe name, "
+                    "which torch.save never writes; get the file from its official home"
+                )

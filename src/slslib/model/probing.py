@@ -60,9 +60,13 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def probe(
-    features: Float[np.ndarray, "trials layers width"], targets: ArrayLike, *,
-    groups: ArrayLike | None = None, folds: int = 5, seed: int = 0,
-) -> NDArray[np.float64]:  # fmt: skip
+    features: Float[np.ndarray, "trials layers width"],
+    targets: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> NDArray[np.float64]:
     """Cross-validate a linear classifier on each layer: balanced accuracy, ``[layers, folds]``.
 
     Balanced accuracy is the mean of the classes' recognition rates: guessing gets 1 / classes.
@@ -80,13 +84,13 @@ def probe(
     """
     x = np.asarray(features, float)
     # Numbers for names: scikit-learn's scorer takes two classes of strings for an error.
-    names, truth, counts = np.unique(targets, return_inverse=True, return_counts=True)
+    classes, truth, counts = np.unique(targets, return_inverse=True, return_counts=True)
     if x.ndim != 3 or len(x) != len(truth):
         raise ConfigError(f"features {x.shape} are not (trials, layers, width) of {len(truth)}")
-    if len(names) < 2 or counts.min() < folds:
+    if len(classes) < 2 or counts.min() < folds:
         raise ConfigError(
             f"{folds} folds need two classes or more, each of {folds} trials or more; there are "
-            f"{len(names)}, and {names[counts.argmin()]} has {counts.min()}"
+            f"{len(classes)}, and {classes[counts.argmin()]} has {counts.min()}"
         )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     try:
@@ -97,5 +101,7 @@ def probe(
         raise ConfigError("a class is in one fold only: use fewer folds, or more groups of each")
     # Classes that a fold lacks are left out of its mean, without a warning.
     score = make_scorer(recall_score, average="macro", zero_division=np.nan)
-    return np.stack([cross_val_score(classifier(), layer, truth, scoring=score, cv=splits)
-                     for layer in np.moveaxis(x, 1, 0)])  # fmt: skip
+    layers = np.moveaxis(x, 1, 0)
+    return np.stack(
+        [cross_val_score(classifier(), layer, truth, scoring=score, cv=splits) for layer in layers]
+    )

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,113 +25,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from slslib.errors import ConfigError
+from slslib.model.geometry import Attention, Freeze, XLSRConfig
 
-Attention = Literal["eager", "sdpa"]
-Freeze = Literal["none", "conv", "backbone"]
-
-_HEAD_WIDTH = 64
-
-
-def check_size(name: str, value: object) -> None:
-    """Refuse a dimension that is not a whole number of at least 1.
-
-    Raises:
-        ConfigError: Naming the value.
-    """
-    if type(value) is not int or value < 1:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1")
-
-
-@dataclass(frozen=True)
-class XLSRConfig:
-    """Dimensions of a backbone; the defaults are XLS-R 300M.
-
-    Raises:
-        ConfigError: If no backbone can have them.
-    """
-
-    width: int = 1024  # of the residual stream
-    n_layers: int = 24
-    n_heads: int | None = None  # None: one head for each 64 of width, as in every XLS-R
-    ffn_width: int | None = None  # None: 4 x width
-    conv_width: int = 512  # channels of the convolutional feature extractor
-    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)  # in samples or frames of the layer below
-    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)  # product 320 samples = 20 ms
-    pos_kernel: int = 128  # frames seen by the convolutional position embedding
-    pos_groups: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse dimensions that no backbone can have."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, tuple):
-                if not isinstance(value, list | tuple) or not value:
-                    raise ConfigError(f"{field.name} is {value!r}; it must be a list of numbers")
-                object.__setattr__(self, field.name, tuple(value))
-                for number in value:
-                    check_size(field.name, number)
-            elif value is not None or field.default is not None:
-                check_size(field.name, value)
-        if self.n_layers > 1000:
-            raise ConfigError(f"n_layers is {self.n_layers}; it must be at most 1000")
-        if len(self.kernels) != len(self.strides):
-            raise ConfigError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
-        for name, parts in (("n_heads", self.heads), ("pos_groups", self.pos_groups)):
-            if self.width % parts:
-                raise ConfigError(f"width {self.width} is not divisible by {name} {parts}")
-
-    @property
-    def heads(self) -> int:
-        """Number of attention heads."""
-        return self.n_heads or max(1, self.width // _HEAD_WIDTH)
-
-    def n_frames(self, n_samples: int) -> int:
-        """Count the frames that ``n_samples`` samples at 16 kHz give.
-
-        >>> XLSRConfig().n_frames(64_600)
-        201
-        """
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            n_samples = (n_samples - kernel) // stride + 1
-        return max(n_samples, 0)
-
-    @property
-    def receptive_field(self) -> int:
-        """Samples that one frame of the feature extractor sees: 400 (25 ms)."""
-        field = 1
-        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
-            field = (field - 1) * stride + kernel
-        return field
-
-    def hugging_face(self, attention: Attention = "eager") -> Wav2Vec2Config:
-        """Return the equivalent transformers configuration, everything stochastic off."""
-        return Wav2Vec2Config(
-            hidden_size=self.width,
-            num_hidden_layers=self.n_layers,
-            num_attention_heads=self.heads,
-            intermediate_size=self.ffn_width or 4 * self.width,
-            conv_dim=(self.conv_width,) * len(self.kernels),
-            conv_kernel=self.kernels,
-            conv_stride=self.strides,
-            conv_bias=True,
-            feat_extract_norm="layer",
-            do_stable_layer_norm=True,
-            num_conv_pos_embeddings=self.pos_kernel,
-            num_conv_pos_embedding_groups=self.pos_groups,
-            # Parity: XLS-R's own configuration has all of these at 0; transformers' defaults
-            # are 0.1 with SpecAugment on.
-            hidden_dropout=0.0,
-            activation_dropout=0.0,
-            attention_dropout=0.0,
-            feat_proj_dropout=0.0,
-            final_dropout=0.0,
-            layerdrop=0.0,
-            mask_time_prob=0.0,
-            mask_feature_prob=0.0,
-            apply_spec_augment=False,
-            attn_implementation=attention,  # type: ignore[call-arg]
-        )
+__all__ = ["XLSR", "XLSRConfig", "hugging_face"]
 
 
 class XLSR(nn.Module):
@@ -149,7 +44,7 @@ class XLSR(nn.Module):
 
     def __init__(
         self,
-        config: XLSRConfig = XLSRConfig(),
+        config: XLSRConfig | None = None,
         *,
         attention: Attention = "eager",
         checkpointing: bool = False,
@@ -157,17 +52,17 @@ class XLSR(nn.Module):
         """Build a backbone with random weights.
 
         Args:
-            config: Dimensions.
+            config: Dimensions; by default those of XLS-R 300M.
             attention: ``"eager"``, or ``"sdpa"``, PyTorch's fused attention, which is faster. Both
                 are within 1e-5 of fairseq in float32, at every layer.
             checkpointing: See the class.
         """
         super().__init__()
-        self.config = config
+        self.config = config or XLSRConfig()
         self.checkpointing = checkpointing
         self.card: dict[str, Any] = {}
         _quiet_transformers()
-        self.model = Wav2Vec2Model(config.hugging_face(attention))
+        self.model = Wav2Vec2Model(hugging_face(self.config, attention))
         # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
         self.model.register_parameter("masked_spec_embed", None)
 
@@ -231,6 +126,36 @@ class XLSR(nn.Module):
             self.model.feature_extractor.requires_grad_(False)
         # It takes no part in the layers; DDP demands a gradient of each parameter that wants one.
         self.model.encoder.layer_norm.requires_grad_(False)
+
+
+def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Wav2Vec2Config:
+    """Return the transformers configuration of a backbone, everything stochastic off."""
+    return Wav2Vec2Config(
+        hidden_size=config.width,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.ffn_width or 4 * config.width,
+        conv_dim=(config.conv_width,) * len(config.kernels),
+        conv_kernel=config.kernels,
+        conv_stride=config.strides,
+        conv_bias=True,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=config.pos_kernel,
+        num_conv_pos_embedding_groups=config.pos_groups,
+        # Parity: XLS-R's own configuration has all of these at 0; transformers' defaults
+        # are 0.1 with SpecAugment on.
+        hidden_dropout=0.0,
+        activation_dropout=0.0,
+        attention_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        layerdrop=0.0,
+        mask_time_prob=0.0,
+        mask_feature_prob=0.0,
+        apply_spec_augment=False,
+        attn_implementation=attention,  # type: ignore[call-arg]
+    )
 
 
 def _quiet_transformers() -> None:

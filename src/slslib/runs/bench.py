@@ -29,9 +29,9 @@ from torch import Tensor
 
 from slslib.data.audio import SAMPLE_RATE
 from slslib.errors import ConfigError
-from slslib.model.checkpoints import checkpoint_file, resolve
+from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector
-from slslib.model.xlsr import Attention
+from slslib.model.geometry import Attention
 from slslib.runs import processes, recipes
 from slslib.runs.clips import Clip
 from slslib.runs.recipes import Precision, TrainConfig
@@ -98,7 +98,7 @@ def bench(
     if checkpoint == "random":
         detector = Detector(seed=0, attention=attention)
     else:
-        detector = Detector.load(checkpoint_file(resolve(checkpoint)), attention=attention)
+        detector = Detector.load(locate(checkpoint), attention=attention)
     recipe = recipes.RECIPES.get(str(detector.metadata.get("recipe")), recipes.v1)()
     if not scoring_only:
         configs += [replace(recipe, precision=p, attention=attention) for p in precisions]

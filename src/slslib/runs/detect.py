@@ -21,7 +21,7 @@ from rich.table import Table
 from slslib.data.audio import AUDIO_SUFFIXES, SAMPLE_RATE
 from slslib.data.isolate import windows_isolated
 from slslib.errors import AudioError
-from slslib.model.checkpoints import checkpoint_file, resolve
+from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector
 from slslib.runs import processes
 
@@ -54,7 +54,7 @@ def detect(
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
     """
-    path = checkpoint_file(resolve(checkpoint))
+    path = locate(checkpoint)
     paths = list(_expand(files))
     device = processes.start(cpu=cpu).device
     detector = Detector.load(path).to(device)

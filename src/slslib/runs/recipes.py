@@ -14,7 +14,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from slslib.data.audio import N_SAMPLES
 from slslib.data.rawboost import ALGORITHMS, Algorithm, algorithm_name
 from slslib.errors import ConfigError
-from slslib.model.xlsr import Attention, Freeze, XLSRConfig
+from slslib.model.geometry import Attention, Freeze, XLSRConfig
 from slslib.runs.clips import Crop
 
 Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]

@@ -34,9 +34,9 @@ from slslib.data.corpora import Corpus
 from slslib.data.scorefiles import format_score
 from slslib.errors import ConfigError, ScoreError
 from slslib.files import sha256, write_text
-from slslib.model.checkpoints import checkpoint_file, resolve
+from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector
-from slslib.model.xlsr import Attention
+from slslib.model.geometry import Attention
 from slslib.runs import processes
 from slslib.runs.clips import Clip, TrialDataset, cut, load_batches, stack
 from slslib.runs.recipes import Precision
@@ -100,7 +100,7 @@ def score(
     """
     config = config or ScoreConfig()
     out = Path(out)
-    path = checkpoint_file(resolve(checkpoint))
+    path = locate(checkpoint)
     accelerator = processes.start(config.precision, cpu=cpu)
     fingerprint = _fingerprint(path, corpus, config, accelerator)
     done = _already_done(out, fingerprint)

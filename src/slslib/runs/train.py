@@ -42,12 +42,7 @@ from slslib.data.corpora import Corpus, open_corpus
 from slslib.errors import CheckpointError, ConfigError, TrainingError
 from slslib.evaluation import metrics
 from slslib.files import sha256, write_text
-from slslib.model.checkpoints import (
-    checkpoint_file,
-    read_safetensors,
-    resolve,
-    save_safetensors,
-)
+from slslib.model.checkpoints import locate, read_safetensors, save_safetensors
 from slslib.model.detector import Detector, DetectorConfig, load_backbone, load_state
 from slslib.runs import processes
 from slslib.runs.clips import Clip, TrialDataset, cut, epoch_batches, load_batches, stack
@@ -218,8 +213,7 @@ def _initial_sha256(config: TrainConfig) -> str | None:
     """Hash the file of initial weights; None where they are random."""
     if config.init is None and config.backbone == "random":
         return None
-    path = resolve(config.init) if config.init else resolve(config.backbone, "backbone")
-    return sha256(checkpoint_file(path))
+    return sha256(locate(config.init) if config.init else locate(config.backbone, "backbone"))
 
 
 def build_detector(config: TrainConfig) -> Detector:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from slslib.errors import ConfigError
 from slslib.model.foreign import fairseq_name
-from slslib.model.xlsr import XLSR, XLSRConfig
+from slslib.model.geometry import XLSRConfig
+from slslib.model.xlsr import XLSR
 
 
 class FairseqXLSR(nn.Module):

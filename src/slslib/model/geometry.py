@@ -1,0 +1,128 @@
+"""The dimensions of a model: of the XLS-R backbone and of the detector around it.
+
+Plain numbers, so that what only describes a model (recipes, the command line's help) needs no
+PyTorch. The networks are in :mod:`slslib.model.xlsr` and :mod:`slslib.model.detector`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from slslib.errors import ConfigError
+
+Attention = Literal["eager", "sdpa"]
+Freeze = Literal["none", "conv", "backbone"]
+
+_HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class XLSRConfig:
+    """Dimensions of a backbone; the defaults are XLS-R 300M.
+
+    Raises:
+        ConfigError: If no backbone can have them.
+    """
+
+    width: int = 1024  # of the residual stream
+    n_layers: int = 24
+    n_heads: int | None = None  # None: one head for each 64 of width, as in every XLS-R
+    ffn_width: int | None = None  # None: 4 x width
+    conv_width: int = 512  # channels of the convolutional feature extractor
+    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)  # in samples or frames of the layer below
+    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)  # product 320 samples = 20 ms
+    pos_kernel: int = 128  # frames seen by the convolutional position embedding
+    pos_groups: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse dimensions that no backbone can have."""
+        for name in ("kernels", "strides"):
+            if isinstance(getattr(self, name), list):  # from JSON
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check_counts(self)
+        if self.n_layers > 1000:
+            raise ConfigError(f"n_layers is {self.n_layers}; it must be at most 1000")
+        if len(self.kernels) != len(self.strides):
+            raise ConfigError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
+        for name, parts in (("n_heads", self.heads), ("pos_groups", self.pos_groups)):
+            if self.width % parts:
+                raise ConfigError(f"width {self.width} is not divisible by {name} {parts}")
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.n_heads or max(1, self.width // _HEAD_WIDTH)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame of the feature extractor sees: 400 (25 ms)."""
+        n_samples = 1
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            n_samples = (n_samples - 1) * stride + kernel
+        return n_samples
+
+    def n_frames(self, n_samples: int) -> int:
+        """Count the frames that ``n_samples`` samples at 16 kHz give.
+
+        >>> XLSRConfig().n_frames(64_600)
+        201
+        """
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            n_samples = (n_samples - kernel) // stride + 1
+        return max(n_samples, 0)
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Dimensions of a detector; the defaults are the paper's.
+
+    Raises:
+        ConfigError: If no detector can have them.
+    """
+
+    backbone: XLSRConfig = field(default_factory=XLSRConfig)
+    hidden_width: int = 1024  # of the head's hidden linear layer
+    n_samples: int = 64_600  # audio that one score is computed from, at 16 kHz (4.04 s)
+
+    def __post_init__(self) -> None:
+        """Refuse dimensions that no detector can have."""
+        if isinstance(self.backbone, dict):  # from JSON
+            object.__setattr__(self, "backbone", from_json(XLSRConfig, self.backbone))
+        _check_counts(self)
+
+
+_Config = TypeVar("_Config", XLSRConfig, DetectorConfig)
+
+
+def from_json(kind: type[_Config], facts: Any) -> _Config:
+    """Build a config from a checkpoint's JSON object, which must hold every field.
+
+    A default in place of what is lost might fit the weights and be wrong.
+
+    Raises:
+        ConfigError: If a field is lacking, unknown or impossible.
+    """
+    if not isinstance(facts, dict):
+        raise ConfigError(f"its {kind.__name__} is {facts!r}, not a JSON object")
+    differing = {one.name for one in fields(kind)} ^ facts.keys()
+    if differing:
+        raise ConfigError(f"its {kind.__name__} lacks or does not know {sorted(differing)}")
+    return kind(**facts)
+
+
+def _check_counts(config: XLSRConfig | DetectorConfig) -> None:
+    """Refuse what is not a whole number of at least 1, or a tuple of them where that is asked."""
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if isinstance(value, XLSRConfig) or (value is None and one.default is None):
+            continue
+        many = isinstance(one.default, tuple)
+        counts = value if isinstance(value, tuple) else (value,)
+        if many != isinstance(value, tuple) or not counts or any(map(_is_no_count, counts)):
+            kind = "a list of whole numbers" if many else "a whole number"
+            raise ConfigError(f"{one.name} is {value!r}; it must be {kind} of at least 1")
+
+
+def _is_no_count(value: object) -> bool:
+    return type(value) is not int or value < 1
