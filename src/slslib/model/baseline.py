@@ -44,7 +44,7 @@ WINDOW = audio.SAMPLE_RATE // 50  # 20 ms
 HOP = audio.SAMPLE_RATE // 100  # 10 ms
 N_FFT = 512
 N_FILTERS = 20
-N_COMPONENTS = 64  # of each mixture; chosen on development sets (studies/baselines.py)
+N_COMPONENTS = 128  # of each mixture; chosen on development sets (studies/baselines.py)
 N_FRAMES = 20_000  # of each class, that its mixture is fitted to
 # Added to every variance. Frames of digital silence are all alike: a component that describes only
 # them would have no variance, and their density would outweigh that of all speech.
