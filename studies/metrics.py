@@ -96,15 +96,15 @@ def job(table: pd.DataFrame, part: str) -> Callable[[], object]:
     factors = [table[name] for name in ("speaker", "attack")]
     return {
         "point": lambda: metrics.eer(bonafide, spoof),
-        "iid": lambda: intervals.bootstrap_eer(bonafide, spoof, REPLICATES, rng=rng),
+        "iid": lambda: intervals.bootstrap_eer(bonafide, spoof, REPLICATES, seed=rng),
         "speaker": lambda: intervals.cluster_bootstrap_eer(
-            values, labels, factors[:1], REPLICATES, rng=rng
+            values, labels, factors[:1], REPLICATES, seed=rng
         ),
         "two_way": lambda: intervals.cluster_bootstrap_eer(
-            values, labels, factors, REPLICATES, rng=rng
+            values, labels, factors, REPLICATES, seed=rng
         ),
         "paired": lambda: intervals.paired_bootstrap(
-            values, table["b"].to_numpy(), labels, REPLICATES, rng=rng
+            values, table["b"].to_numpy(), labels, REPLICATES, seed=rng
         ),
     }[part]
 

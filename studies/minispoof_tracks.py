@@ -6,9 +6,9 @@
 
 Everything goes through the command line that the README shows. The corpus is a simulation: the
 numbers say whether it is a good teacher (dev < LA, DF < In-the-Wild; known < unknown attacks), and
-nothing about any benchmark. The LFCC baseline is beside it. Of each run, the epochs that the rules
-of the published trainings would have kept are scored as well. Of training from random weights,
-which ends at chance, only the log is kept: ``--tracks`` names no track.
+nothing about any benchmark. The classical baselines are in studies/baselines.py. Of each run, the
+epochs that the rules of the published trainings would have kept are scored as well. Of training
+from random weights, which ends at chance, only the log is kept: ``--tracks`` names no track.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from provenance import provenance
 from slslib.data.corpora import Corpus, open_corpus
 from slslib.data.scorefiles import match, read_scores
 from slslib.evaluation import metrics
-from slslib.model.baseline import baseline_scores
 
 TRACKS = {
     "dev": "asvspoof2019-la:dev",
@@ -124,12 +123,7 @@ def main() -> None:
         data, seconds = args.data or folder / "minispoof", {}
         seconds["minispoof"] = slslib("minispoof", data)
         corpora = {track: open_corpus(spec, data) for track, spec in specs.items()}
-        train = open_corpus("asvspoof2019-la:train", data)
-        known = set(train.trials.attack) - {"-"}
-        baseline = {
-            track: eers(baseline_scores(train, corpus, progress=False), corpus, known)
-            for track, corpus in corpora.items()
-        }
+        known = set(open_corpus("asvspoof2019-la:train", data).trials.attack) - {"-"}
         runs = []
         for seed in args.seeds:
             run = folder / f"run_{seed}"
@@ -164,7 +158,7 @@ def main() -> None:
             print(json.dumps(result), flush=True)
     report = {
         "what": "equal error rates (%) on MiniSpoof, a simulation, of a recipe with options over "
-        "seeds and of LFCC + logistic regression; measured here",
+        "seeds; measured here",
         "recipe": args.recipe,
         "options": args.options,
         "rules": {rule: {"quantity": q, "patience": p} for rule, (q, p) in RULES.items()},
@@ -172,7 +166,6 @@ def main() -> None:
         "seconds": seconds,
         "summary": mean(runs),
         "runs": runs,
-        "lfcc_logistic_regression": baseline,
         **where,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,13 @@
-"""Train on real speech on a CPU, test on other sources; LFCC + logistic regression beside it.
+"""Train on real speech on a CPU, test on other sources.
 
     python studies/real_speech.py --data ../shared --corpus speech \
         --out studies/results/real_speech.json
 
 CORPUS is a folder with flac/ and protocols of partitions train, dev and test. Everything goes
-through the command line that the README shows; both systems are evaluated by the same call. The
-recipe `mini` starts from the mini backbone, pre-trained on simulated speech; `-- --backbone random
---freeze none` from random weights. The numbers say nothing about the method with XLS-R's weights.
+through the command line that the README shows. The classical baselines are in
+studies/baselines.py. The recipe `mini` starts from the mini backbone, pre-trained on simulated
+speech; `-- --backbone random --freeze none` from random weights. The numbers say nothing about the
+method with XLS-R's weights.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ import numpy as np
 from provenance import provenance
 
 from slslib.data.corpora import open_corpus
-from slslib.data.scorefiles import format_score
-from slslib.model.baseline import baseline_scores
 
 KEPT = ("n_bonafide", "n_spoof", "eer_percent", "eer_rule", "eer_interval_percent")
 
@@ -50,7 +49,7 @@ def evaluate(scores: Path, key: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure both systems and write the JSON file."""
+    """Measure and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="root of the corpora")
     parser.add_argument("--corpus", default="speech")
@@ -64,12 +63,6 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        baseline = {}
-        for part in ("dev", "test"):
-            table = baseline_scores(partitions["train"], partitions[part])
-            lines = [f"{u} {format_score(s)}\n" for u, s in table[["utterance", "score"]].values]
-            (folder / f"lfcc_{part}.txt").write_text("".join(lines))
-            baseline[part] = evaluate(folder / f"lfcc_{part}.txt", partitions[part].protocol)
         runs = []
         for seed in args.seeds:
             run = folder / f"run_{seed}"
@@ -93,7 +86,6 @@ def main() -> None:
     report = {
         "what": "equal error rate on real human and real synthetic speech, from other "
         "repositories in test than in train; measured here",
-        "lfcc_logistic_regression": baseline,
         "sls": {
             "recipe": args.recipe,
             "config": config,
@@ -106,7 +98,7 @@ def main() -> None:
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps({"lfcc": baseline["test"], "sls": [run["test"] for run in runs]}, indent=1))
+    print(json.dumps([run["test"] for run in runs], indent=1))
 
 
 if __name__ == "__main__":

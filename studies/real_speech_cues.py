@@ -134,8 +134,7 @@ def main() -> None:
                 "eer_interval_percent": [trials["low"], trials["high"]],
                 "eer_interval_by_speaker_percent": [speakers["low"], speakers["high"]],
             }
-            rng = np.random.default_rng(0)
-            gain = paired_bootstrap(outline.setdefault(part, scores), scores, labels, rng=rng)
+            gain = paired_bootstrap(outline.setdefault(part, scores), scores, labels, seed=0)
             eers[name][part]["less_than_outline_percent"] = [100 * x for x in interval(gain)]
     all_clips = {k: np.concatenate([part[k] for part in parts.values()]) for k in parts["train"]}
     target, speaker = all_clips["fine structure"], all_clips["speaker"]

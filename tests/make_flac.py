@@ -15,16 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from minispoof.channel import crc
+
 _WEIGHTS, _SHIFT = (57, -26), 5  # a damped predictor, as of speech: errors die away
-
-
-def _crc(data: bytes, width: int, polynomial: int) -> int:
-    crc, top = 0, 1 << width - 1
-    for byte in data:
-        crc ^= byte << width - 8
-        for _ in range(8):
-            crc = (crc << 1 ^ polynomial if crc & top else crc << 1) & (1 << width) - 1
-    return crc
 
 
 def _utf8(number: int) -> bytes:
@@ -36,10 +29,10 @@ def _frame(number: int, size: int, channels: int, bits: str) -> bytes:
     head = (
         bytes([0xFF, 0xF8, 0x70, channels - 1 << 4]) + _utf8(number) + struct.pack(">H", size - 1)
     )
-    head += bytes([_crc(head, 8, 0x07)])
+    head += bytes([crc(head, 8, 0x07)])
     bits += "0" * (-len(bits) % 8)
     body = int(bits, 2).to_bytes(len(bits) // 8, "big")
-    return head + body + struct.pack(">H", _crc(head + body, 16, 0x8005))
+    return head + body + struct.pack(">H", crc(head + body, 16, 0x8005))
 
 
 def _signed(value: int, bits: int) -> str:

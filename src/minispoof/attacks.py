@@ -39,6 +39,7 @@ from slslib.errors import ConfigError
 Samples = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 Rng = np.random.Generator
+Seed = int | np.random.Generator  # whatever numpy.random.default_rng takes will do
 
 KNOWN = ("M01", "M02", "M03", "M04")
 UNKNOWN = ("M05", "M06", "M07", "M08", "M09", "M10")
@@ -66,7 +67,7 @@ OWN_PHASE = (1000.0, 2000.0)  # M10: Hz below which phases are kept, random abov
 _SIZE, _HOP = 512, 128  # of the analysis: windows of 32 ms every 8 ms
 
 
-def resynthesize(samples: Samples, attack: str, rng: Rng) -> Samples:
+def resynthesize(samples: Samples, attack: str, seed: Seed) -> Samples:
     """Take a recording apart and put it together again: ``[n_samples]`` at 16 kHz.
 
     The result has the recording's length and, in bands of 333 Hz, its long-term spectrum, so that
@@ -75,14 +76,14 @@ def resynthesize(samples: Samples, attack: str, rng: Rng) -> Samples:
     Args:
         samples: The recording.
         attack: One of :data:`KNOWN`, :data:`UNKNOWN` or :data:`CONTROL`.
-        rng: Of everything random.
+        seed: Of everything random.
 
     Raises:
         ConfigError: There is no such attack.
     """
     if attack not in _ATTACKS:
         raise ConfigError(f"there is no attack {attack!r}; known are {', '.join(_ATTACKS)}")
-    return _equalize(_ATTACKS[attack](samples, rng), samples)
+    return _equalize(_ATTACKS[attack](samples, np.random.default_rng(seed)), samples)
 
 
 def _identity(samples: Samples, rng: Rng) -> Samples:
@@ -202,11 +203,15 @@ def _neural_codec(samples: Samples, rng: Rng) -> Samples:
     return istft(spectrum, len(samples))
 
 
-_ATTACKS: dict[str, Callable[[Samples, Rng], Samples]] = {
-    "M01": _mel_inversion, "M02": _linear_prediction, "M03": _upsampler, "M04": _vocoder,
-    "M05": _griffin_lim_alone, "M06": _psola, "M07": _phase_vocoder, "M08": _over_smoothing,
-    "M09": _concatenation, "M10": _neural_codec, CONTROL: _identity,
-}  # fmt: skip
+_OF_KNOWN = (_mel_inversion, _linear_prediction, _upsampler, _vocoder)
+_OF_UNKNOWN = (_griffin_lim_alone, _psola, _phase_vocoder, _over_smoothing, _concatenation)
+_ATTACKS: dict[str, Callable[[Samples, Rng], Samples]] = dict(
+    zip(
+        (*KNOWN, *UNKNOWN, CONTROL),
+        (*_OF_KNOWN, *_OF_UNKNOWN, _neural_codec, _identity),
+        strict=True,
+    )
+)
 
 
 # -------------------------------------------------------------------------------- their parts

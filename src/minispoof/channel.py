@@ -15,7 +15,7 @@ import soundfile as sf
 import soxr
 from scipy import fft, signal
 
-from minispoof.attacks import Rng, Samples, level
+from minispoof.attacks import Rng, Samples, Seed, level
 from slslib.data.audio import SAMPLE_RATE as FS
 from slslib.errors import ConfigError
 
@@ -36,8 +36,9 @@ MEDIA: dict[str, Codec | None] = {
 }
 
 
-def record(samples: Samples, rng: Rng, wild: bool = False) -> Samples:
+def record(samples: Samples, seed: Seed, wild: bool = False) -> Samples:
     """Add a room, a microphone and its noise; return it at a level of -26 dB."""
+    rng = np.random.default_rng(seed)
     decay = rng.uniform(0.2, 0.5) if wild else rng.uniform(0.08, 0.35)
     time = np.arange(int(decay * FS)) / FS
     room = rng.normal(size=len(time)) * 10 ** (-3 * time / decay)
@@ -52,18 +53,19 @@ def record(samples: Samples, rng: Rng, wild: bool = False) -> Samples:
     return level(_noise(samples, rng.uniform(40, 55), rng), -26)
 
 
-def transmit(samples: Samples, rng: Rng, codec: str, wild: bool = False) -> Samples:
+def transmit(samples: Samples, seed: Seed, codec: str, wild: bool = False) -> Samples:
     """Pass a clip of either class through a random channel.
 
     Args:
         samples: The clip.
-        rng: Source of the channel's parameters.
+        seed: Of the channel's parameters.
         codec: One of :data:`PHONE` or :data:`MEDIA`.
         wild: Add more noise.
 
     Raises:
         ConfigError: There is no such codec.
     """
+    rng = np.random.default_rng(seed)
     known = PHONE | MEDIA
     if codec not in known:
         raise ConfigError(f"there is no codec {codec!r}; the codecs are {', '.join(known)}")
@@ -80,10 +82,10 @@ def transmit(samples: Samples, rng: Rng, codec: str, wild: bool = False) -> Samp
     samples = _noise(samples, rng.uniform(20, 34) if wild else rng.uniform(28, 45), rng)
     samples = level(samples, -rng.uniform(22, 32))
     settings = known[codec]
-    return through(samples, settings) if settings else samples
+    return apply_codec(samples, settings) if settings else samples
 
 
-def through(samples: Samples, codec: Codec) -> Samples:
+def apply_codec(samples: Samples, codec: Codec) -> Samples:
     """Encode and decode; the length stays."""
     rate, container, coding, compression = codec
     sent = samples if rate == FS else soxr.resample(samples, FS, rate, "HQ")
@@ -104,8 +106,7 @@ def _noise(samples: Samples, below: float, rng: Rng) -> Samples:
     n = fft.next_fast_len(len(samples), real=True)
     frequency = np.maximum(fft.rfftfreq(n, 1 / FS), 50)
     noise = fft.irfft(fft.rfft(rng.normal(size=n)) * frequency ** -rng.uniform(0, 1), n)
-    noise = noise[: len(samples)]
-    return samples + level(noise, 10 * np.log10(np.mean(samples**2)) - below)
+    return samples + level(noise[: len(samples)], 10 * np.log10(np.mean(samples**2)) - below)
 
 
 def trim(samples: Samples) -> Samples:
@@ -132,12 +133,13 @@ def over_range_flac(pcm: np.ndarray) -> bytes:
         bits = "00010000" + "00" + "0000" + "1010"  # fixed order 0; Rice, one partition, 10 bits
         bits += "".join(f"{'0' * (value >> 10)}1{value & 1023:010b}" for value in folded)
         bits += "0" * (-len(bits) % 8)
-        frame = head + bytes([_crc(head, 8, 0x07)]) + int(bits, 2).to_bytes(len(bits) // 8, "big")
-        stream += frame + struct.pack(">H", _crc(frame, 16, 0x8005))
+        frame = head + bytes([crc(head, 8, 0x07)]) + int(bits, 2).to_bytes(len(bits) // 8, "big")
+        stream += frame + struct.pack(">H", crc(frame, 16, 0x8005))
     return stream
 
 
-def _crc(data: bytes, width: int, polynomial: int) -> int:
+def crc(data: bytes, width: int, polynomial: int) -> int:
+    """Return the cyclic redundancy check of a FLAC header (8 bits) or frame (16 bits)."""
     crc, top = 0, 1 << width - 1
     for byte in data:
         crc ^= byte << width - 8

@@ -54,7 +54,7 @@ from minispoof.attacks import KNOWN, UNKNOWN, Rng, Samples, resynthesize
 from minispoof.voices import LANGUAGES, Voice, speak
 from slslib.data.audio import SAMPLE_RATE as FS
 from slslib.errors import ConfigError
-from slslib.files import cache_root, sha256
+from slslib.files import cache_root, sha256, writing
 
 VERSION = 5  # of what is written: raised whenever the same seed would give other bytes
 SECONDS = (1.4, 3.0)  # of speech asked for; some voices take longer
@@ -110,10 +110,7 @@ def write(
     root = Path(directory).resolve()  # "." has no name to put the lock under
     jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
     if not 0 < scale <= 1000 or jobs < 1 or seed < 0:
-        raise ConfigError(
-            f"MiniSpoof needs a positive scale and number of jobs and a seed from 0 on; got "
-            f"{scale}, {jobs} and {seed}."
-        )
+        raise ConfigError(f"scale {scale} or jobs {jobs} is not above 0, or seed {seed} is below")
     settings = {"corpus": "minispoof", "version": VERSION, "seed": seed, "scale": scale}
     content = plan(seed, scale)
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +128,7 @@ def write(
         is_this = False
     if not is_this:
         raise ConfigError(
-            f"{root} exists and is not the MiniSpoof corpus of {settings}; remove it or choose "
-            f"another folder."
+            f"{root} is not the corpus {settings}; remove it or choose another folder."
         )
     if damaged := [path for path in content if not _is_sound(root / path, digests[path])]:
         with lock:
@@ -172,8 +168,6 @@ def _make_all(
     root: Path, content: dict[str, Clip | str], jobs: int, progress: bool
 ) -> dict[str, str]:
     """Write files; return the SHA-256 of each."""
-    for folder in {(root / path).parent for path in content}:
-        folder.mkdir(parents=True, exist_ok=True)
     # Processes, as Praat holds the interpreter's lock; one thread each, or sums may differ.
     with threadpool_limits(1), parallel_config("loky", inner_max_num_threads=1):
         made = Parallel(min(jobs, len(content)), return_as="generator")(
@@ -185,15 +179,12 @@ def _make_all(
 
 def _make(path: Path, content: Clip | str) -> str:
     """Write a file, whole or not at all; return its SHA-256."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as temporary:
         if isinstance(content, str):
             temporary.write_text(content, encoding="utf-8", newline="")
         else:
             temporary.write_bytes(content.encode(path.suffix))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return sha256(path)
 
 
@@ -256,15 +247,15 @@ class Clip:
         """Return a line of a protocol or key, with the marks in ``form`` filled in."""
         real = self.attack == "-"
         return form.format(
-            utterance=self.utterance, speaker=self.speaker, attack=self.attack, codec=self.codec,
+            **vars(self),
             key="bonafide" if real else "spoof",
             attack_or_key="bonafide" if real else self.attack,
             line="-" if self.codec == "none" else "sim_tx",  # there is one simulated line
             source="shared" if self.speaker[0] == "E" else "own",  # shared with LA
-            trim="trim" if self.phase == "hidden" else "notrim", phase=self.phase,
+            trim="trim" if self.phase == "hidden" else "notrim",
             vocoder="bonafide" if real else "traditional_vocoder",
             wild_key="bona-fide" if real else "spoof",
-        )  # fmt: skip
+        )
 
 
 _2019 = "{speaker} {utterance} - {attack} {key}\n"
@@ -282,8 +273,14 @@ def plan(seed: int = 1234, scale: float = 1.0) -> dict[str, Clip | str]:
     voices = _voices(seed)
     count = itertools.count()
 
-    def draw(size: int, name: str, groups: str, attacks: Sequence[str], codecs: Sequence[str],
-             phases: bool = False) -> list[Clip]:  # fmt: skip
+    def draw(
+        size: int,
+        name: str,
+        groups: str,
+        attacks: Sequence[str],
+        codecs: Sequence[str],
+        phases: bool = False,
+    ) -> list[Clip]:
         number = next(count)
         rng = np.random.default_rng([seed, 1, number])
         pool = [voice for group in groups for voice in voices[group]]
@@ -298,11 +295,9 @@ def plan(seed: int = 1234, scale: float = 1.0) -> dict[str, Clip | str]:
                 speaker, voice = pool[int(rng.integers(len(pool)))]
                 attack = attacks[i % len(attacks)] if spoofed else "-"
                 phase = {1: "progress", 3: "hidden"}.get(i % 10, "eval") if phases else "eval"
+                way = (codec, phase, (seed, 2, number, place), groups == "W")
                 over_range = phases and i % 80 == 0
-                clips.append(
-                    Clip(name.format(place), speaker, voice, attack, codec, phase,
-                         (seed, 2, number, place), groups == "W", over_range)
-                )  # fmt: skip
+                clips.append(Clip(name.format(place), speaker, voice, attack, *way, over_range))
         return sorted(clips, key=lambda clip: clip.seed)
 
     def text(form: str, clips: Sequence[Clip]) -> str:

@@ -54,8 +54,9 @@ class Voice:
     """Factor on all formants."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, language: str | None = None) -> Voice:
+    def draw(cls, seed: int | np.random.Generator, language: str | None = None) -> Voice:
         """Draw a speaker, of ``language`` if given, else of any."""
+        rng = np.random.default_rng(seed)
         return cls(
             language or str(rng.choice(LANGUAGES)),
             str(rng.choice(VARIANTS)),
@@ -66,7 +67,7 @@ class Voice:
         )
 
 
-def speak(voice: Voice, seconds: float, rng: np.random.Generator) -> Samples:
+def speak(voice: Voice, seconds: float, seed: int | np.random.Generator) -> Samples:
     """Say random words for about ``seconds``, at most 1.7 times that: ``[samples]`` at 16 kHz.
 
     Raises:
@@ -79,6 +80,7 @@ def speak(voice: Voice, seconds: float, rng: np.random.Generator) -> Samples:
         raise ConfigError(
             "Simulated voices need praat-parselmouth: pip install 'slslib[minispoof]'"
         ) from error
+    rng = np.random.default_rng(seed)
     words = WORDS[voice.language].split()
     text = " ".join(rng.choice(words, max(1, round(seconds * voice.rate / 60))))
     # Tract length: the recording is played at another speed, pitch and rate are set against it.

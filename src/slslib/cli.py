@@ -203,18 +203,17 @@ def evaluate(
         json_: Print one JSON object.
     """
     from slslib.evaluation.evaluate import evaluate as run
-    from slslib.evaluation.evaluate import render
 
     result = run(
         scores, key, phase=phase, format=format, asv_scores=asv_scores, asv_key=asv_key,
-        c012=_three(c012), bootstrap=bootstrap, cluster=_names(cluster), by=_names(by),
+        c012=c012, bootstrap=bootstrap, cluster=(cluster,), by=(by,),
         against=against, dev_scores=dev_scores, dev_key=dev_key, calibrate=calibrate,
         allow_missing=allow_missing, seed=seed,
     )  # fmt: skip
     if json_:
         for warning in result["warnings"]:
             _say(f"warning: {warning}")
-    _print(result, render, json_)
+    _print(result, partial(json.dumps, indent=1), json_)
     return 0
 
 

@@ -25,6 +25,10 @@ FORMS = {
         'file,speaker,label\n0.wav,"Alec Guinness",spoof\n1.wav,2Pac,bona-fide\n',
         ("1.wav", 1, "2Pac", "-", "-", "-", "-", "-", "-", "-"),
     ),
+    "table": (
+        "file_name,label\nLA_E_1,spoof\nLA_E_2,bonafide\n",
+        ("LA_E_2", 1, *"--------"),
+    ),
     "2021_la": (
         "LA_0009 LA_E_1 alaw ita_tx A07 spoof notrim eval\n"
         "LA_0007 LA_E_2 opus loc_tx bonafide bonafide notrim hidden\n",
@@ -76,12 +80,12 @@ OK = "S LA_E_1 - - bonafide\n"
 MALFORMED = {
     "empty": (b"", "empty"),
     "blank": (b"\n\n", "empty"),
-    "blank line": (OK.encode() + b"\nS b - - spoof\n", "line 2: blank"),
-    "nul": (OK.encode() + b"S b\0 - - spoof\n", "line 2: control character 0x00"),
-    "lone return": (b"S a - - spoof\rS b - - spoof\n", "line 1: control character 0x0d"),
+    "blank line": (OK.encode() + b"\nS b - - spoof\n", "line 2: 0 columns"),
+    "nul": (OK.encode() + b"S b\0 - - spoof\n", "line 2: control character"),
+    "lone return": (b"S a - - spoof\rS b - - spoof\n", "line 1: control character"),
     "latin-1": (OK.encode() + b"S Andr\xe9 - - spoof\n", "line 2: not UTF-8"),
     "bad gzip": (gzip.compress(OK.encode() * 99)[:40], "cannot be read"),
-    "torn": (OK.encode() + b"S LA_E_2 - A0", "line 2: 4 columns where line 1 has 5"),
+    "torn": (OK.encode() + b"S LA_E_2 - A0", "line 2: 4 columns"),
     "mixed forms": (OK.encode() + b"- 0.wav - - - spoof\n", "line 2: 6 columns"),
     "compensating rows": (b"a b - - spoof\nc d - -\ne f - - spoof x\n", "line 2: 4 columns"),
     "mixed tracks": (
@@ -90,17 +94,18 @@ MALFORMED = {
     ),
     "unknown label": (OK.encode() + b"S b - - Spoof\n", "line 2: unknown label 'Spoof'"),
     "unknown phase": (b"- LA_E_1 - - - spoof - evla\n", "line 1: unknown phase 'evla'"),
-    "asv key": (b"- LA_E_1 - - - nontarget - eval\n", "speaker verification key"),
-    "score file": (b"LA_E_1 0.25\n", "Two columns are a score file"),
-    "asv scores": (b"bonafide target 7.9\n", "speaker verification scores"),
+    "asv key": (b"- LA_E_1 - - - nontarget - eval\n", "line 1: unknown label 'nontarget'"),
+    "score file": (b"LA_E_1 0.25\n", "line 1: 2 columns fit no known"),
+    "asv scores": (b"bonafide target 7.9\n", "line 1: 3 columns fit no known"),
     "seven columns": (b"a b c d e f g\n", "7 columns fit no known protocol"),
     "duplicate": ((OK + "S b - - spoof\n" + OK).encode(), "line 3: 'LA_E_1' stands"),
-    "csv torn": (b"file,speaker,label\n0.wav,A,spoof\n1.wav,B\n", "line 3: 2 fields"),
-    "csv quote": (b'file,speaker,label\n0.wav,"A,spoof\n', "line 2: not valid CSV"),
+    "csv torn": (b"file,speaker,label\n0.wav,A,spoof\n1.wav,B\n", "line 3: 2 columns"),
+    "csv quote": (b'file,speaker,label\n0.wav,"A,spoof\n', "line 2: 2 columns"),
     "csv header only": (b"file,speaker,label\n", "no trials"),
     "csv label": (b"file,speaker,label\n0.wav,A,real\n", "line 2: unknown label 'real'"),
-    "csv no name": (b"file,speaker,label\n,A,spoof\n", "line 2: utterance name '' is empty"),
-}  # fmt: skip
+    "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 2 columns"),
+    "csv no name": (b"file,speaker,label\n,A,spoof\n", "line 2: utterance name"),
+}
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -117,9 +122,11 @@ def test_malformed_protocols_are_refused(tmp_path, name):
 
 @pytest.mark.parametrize(
     "utterance",
-    ["../a", "a/../../b", "/etc/passwd", "..", ".", "-", "~root/x", "a\\..\\b", "C:x", "x" * 201,
-     "a\u202eb", "a\u200bb", "a\x85b", "a\x1bb"],
-)  # fmt: skip
+    [
+        *("../a", "a/../../b", "/etc/passwd", "..", ".", "-", "~root/x", "a\\..\\b", "C:x"),
+        *("x" * 201, "a\u202eb", "a\u200bb", "a\x85b", "a\x1bb"),
+    ],
+)
 def test_unsafe_names_are_refused(tmp_path, utterance):
     path = tmp_path / "key"
     path.write_text(f"S ok - - spoof\nS {utterance} - - spoof\n", encoding="utf-8")
@@ -136,15 +143,9 @@ def test_unusual_but_safe_names_are_accepted(tmp_path, utterance):
 
 def test_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path, message in [
-        (tmp_path, "not a regular file"),
-        (tmp_path / "pipe", "not a regular file"),
-        (tmp_path / "none", "no such file"),
-        (tmp_path / ("x" * 5000), "cannot be read|no such file"),
-        (tmp_path / "nul\0", "cannot be read|no such file"),
-    ]:
-        with pytest.raises(ProtocolError, match=message):
-            read_protocol(path)
+    for name in (".", "pipe", "none", "x" * 5000, "nul\0"):
+        with pytest.raises(ProtocolError, match=r"no such file|cannot be read"):
+            read_protocol(tmp_path / name)
 
 
 @settings(deadline=None, max_examples=80)

@@ -98,17 +98,14 @@ MALFORMED = {
     "one column": (b"a\n", "line 1: 1 columns"),
     "three columns": (b"a b 1\n", "line 1: 3 columns"),
     "columns change": (b"a 1\nb A07 spoof 1\n", "line 2: 4 columns where line 1 has 2"),
-    "other space": ("a\u2003b 1\n".encode(), "line 1: 3 columns"),
+    "other space": ("a\u2003b 1\n".encode(), "line 1: utterance name"),
     "other space below": ("a 1\nb\u20032 1\n".encode(), "line 2: utterance name"),
-    "other space at the first score": (
-        "a\u20031\n".encode(),
-        "line 1: 1 columns where line 1 has 2",
-    ),
-    "blank line": (b"a 1\n\nb 1\n", "line 2: blank line"),
+    "other space at the first score": ("a\u20031\n".encode(), "line 1: 1 columns"),
+    "blank line": (b"a 1\n\nb 1\n", "line 2: 0 columns"),
     "nul": (b"a 1\nb\0 1\n", "line 2: control character"),
     "not text": (b"a 1\n\xff\xfe 1\n", "line 2: not UTF-8"),
     "duplicate": (b"a 1\nb 1\na 1\n", "line 3: 'a' stands already in line 1 (1 duplicates"),
-    "unsafe": (b"../a 1\n", "line 1: utterance name '../a' could point outside"),
+    "unsafe": (b"../a 1\n", "line 1: utterance name '../a'"),
     "key column": (b"a - real 1\n", "line 1: unknown key 'real'"),
 }
 
@@ -142,13 +139,13 @@ def test_missing_and_unknown_trials_are_counted_and_named(key):
     with pytest.raises(ScoreError) as caught:
         match(scores_of(a=1, x=2, y=3, z=4, w=5), key)
     message = str(caught.value)
-    assert "2 of 3 trials (phase all) have no score: b, c" in message
-    assert "4 of 5 scored trials are not in the key: x, y, z, ..." in message
+    assert "2 of 3 trials (phase all) have no score (b, c)" in message
+    assert "4 of 5 scored trials are not in the key (x, y, z, ...)" in message
 
 
-def test_names_that_differ_by_a_suffix_are_told(tmp_path):
+def test_names_that_differ_by_a_suffix_do_not_match(tmp_path):
     key = read_protocol(write(tmp_path / "k", "- 0.wav - - - spoof\n- 1.wav - - - bona-fide\n"))
-    with pytest.raises(ScoreError, match=r"differ by a suffix like \.wav"):
+    with pytest.raises(ScoreError, match="same endings"):
         match(read_scores(write(tmp_path / "s", "0 1\n1 2\n")), key)
 
 
@@ -168,13 +165,13 @@ def test_phases_are_never_pooled_unless_asked(phases):
     assert match(scores_of(a=1, b=2), phases)["score"].tolist() == [1, 2]
     with pytest.raises(ScoreError, match="no phase 'hidden'; it has progress, eval"):
         match(everything, phases, "hidden")
-    with pytest.raises(ScoreError, match="not in the key: x"):
+    with pytest.raises(ScoreError, match=r"not in the key \(x\)"):
         match(scores_of(a=1, b=2, x=3), phases)
 
 
 def test_several_phases_without_eval_must_be_chosen(phases):
     other = phases.assign(phase=["hidden", "hidden", "progress"])
-    with pytest.raises(ScoreError, match="has the phases progress, hidden"):
+    with pytest.raises(ScoreError, match="it has progress, hidden"):
         select_phase(other)
 
 
@@ -191,9 +188,11 @@ def test_a_list_of_ids_is_no_key(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"label": [0, 0, 0]}, "1 trials have another label"),
-     ({"attack": ["-", "A07", "A09"]}, "c has A09 there and A08 in the key")],
-)  # fmt: skip
+    [
+        ({"label": [0, 0, 0]}, "1 trials have another label"),
+        ({"attack": ["-", "A07", "A09"]}, "c has A09 there and A08 in the key"),
+    ],
+)
 def test_columns_of_the_score_file_must_agree_with_the_key(key, change, message):
     table = scores_of(a=1, b=2, c=3).assign(label=[1, 0, 0], attack=["-", "A07", "A08"])
     assert len(match(table, key)) == 3
@@ -213,7 +212,7 @@ def test_asv_scores_of_2019(tmp_path):
     frame = read_asv_scores(path)
     assert frame["kind"].tolist() == ["target", "nontarget", "spoof"]
     assert frame["attack"].tolist() == ["bonafide", "bonafide", "A07"]
-    with pytest.raises(ScoreError, match="Leave the ASV key out"):
+    with pytest.raises(ScoreError, match="without a key"):
         read_asv_scores(path, write(tmp_path / "key", ASV_KEY))
 
 
@@ -242,8 +241,8 @@ def test_asv_scores_of_2021_go_line_by_line_with_their_key(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("attack,codec,C0,C1,C2\n", "line 1: 'attack,codec,C0,C1,C2' where"),
-        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2\n", "line 2: 'eval,A07,alaw,1,2' is no"),
+        ("attack,codec,C0,C1,C2\n", "line 1"),
+        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2\n", "line 2"),
         ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,x\n", "line 2"),
         ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,3\n", "no pooled weights for phase eval"),
     ],

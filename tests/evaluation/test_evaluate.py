@@ -5,11 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from slslib.errors import ConfigError, ProtocolError, ScoreError
 from slslib.evaluation import metrics
-from slslib.evaluation.evaluate import evaluate, render
+from slslib.evaluation.evaluate import evaluate
 
 REQUIRED = {
     "n_bonafide", "n_spoof", "n_missing", "n_extra", "phase", "eer_percent", "eer_threshold",
@@ -68,13 +67,6 @@ def data(tmp_path):
     return Set(tmp_path)
 
 
-def shown(result):
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(render(result))
-    console.file.close()
-    return console.export_text()
-
-
 def test_the_phase_evaluated_is_eval_and_is_said(data):
     result = evaluate(data.score, data.key)
     mask = data.phases == "eval"
@@ -86,14 +78,12 @@ def test_the_phase_evaluated_is_eval_and_is_said(data):
     assert result["cllr"] == metrics.cllr(*data.classes(mask))
     assert set(result["sha256"]) == {"scores", "key"}
     assert any("outside phase eval" in text for text in result["warnings"])
-    assert "Phase: eval" in shown(result)
 
 
 def test_pooling_phases_is_possible_and_loud(data):
     result = evaluate(data.score, data.key, phase="all")
     assert result["n_bonafide"] + result["n_spoof"] == 400
     assert any("eval, hidden, progress are POOLED" in text for text in result["warnings"])
-    assert "POOLED" in shown(result)
 
 
 def test_json_holds_plain_finite_values(data):
@@ -130,7 +120,6 @@ def test_swapped_signs_are_said_and_never_flipped(data):
     result = evaluate(data.score, data.key)
     assert result["eer_percent"] > 50 > straight
     assert any("labels or sign look swapped" in text for text in result["warnings"])
-    assert "swapped" in shown(result)
 
 
 def test_constant_scores_are_said(data):
@@ -147,20 +136,33 @@ def test_ties_are_said_where_they_matter(data):
     values = [np.round(part) for part in data.classes(data.phases == "eval")]
     assert result["eer_tie_aware_percent"] == 100 * metrics.eer(*values, "tie_aware").value
     assert any("with ties grouped" in text for text in result["warnings"])
-    assert "ties grouped" in shown(result)
 
 
-def test_an_interval_computes_no_eer_again(data, monkeypatch):
-    calls, real = [], metrics.eer
+def test_the_scores_of_a_set_are_sorted_into_one_curve(data, monkeypatch):
+    calls, real = [], metrics.det_curve
 
     def spy(*args):
         calls.append(args[2:])
         return real(*args)
 
-    monkeypatch.setattr("slslib.evaluation.metrics.eer", spy)
-    monkeypatch.setattr("slslib.evaluation.intervals.eer", spy)
-    evaluate(data.score, data.key, bootstrap=20)
-    assert calls == [(), ("tie_aware",)]
+    monkeypatch.setattr("slslib.evaluation.metrics.det_curve", spy)
+    evaluate(data.score, data.key, bootstrap=20, c012="0.07,0.87,0.35")
+    assert calls == [()]
+
+
+def test_words_may_hold_commas_and_weights_may_be_text(data):
+    c012 = (0.07, 0.87, 0.35)
+    options = {"bootstrap": 20, "c012": c012}
+    apart = evaluate(
+        (data.score,), data.key, by=("attack", "codec"), cluster=("speaker", "attack"), **options
+    )
+    options["c012"] = "0.07,0.87,0.35"
+    joined = evaluate(
+        str(data.score), data.key, by=("attack, codec",), cluster=("speaker,attack",), **options
+    )
+    assert apart == joined
+    with pytest.raises(ConfigError, match="three numbers"):
+        evaluate(data.score, data.key, c012="1,2")
 
 
 @pytest.mark.parametrize("cluster", [(), ("speaker",), ("speaker", "attack")])
@@ -173,7 +175,6 @@ def test_intervals_hold_the_point_and_name_their_clusters(data, cluster):
     }  # fmt: skip
     again = evaluate(data.score, data.key, bootstrap=200, cluster=cluster, seed=1)
     assert again["eer_interval_percent"] == [low, high]
-    assert (" and ".join(cluster) or "trials") in shown(result)
 
 
 def test_breakdowns_set_spoof_against_the_right_bona_fide(data):
@@ -205,7 +206,6 @@ def test_the_tdcf_from_scores_is_that_from_their_weights(data):
     rows = result["groups"]["attack"]
     assert rows["Pooled"]["min_tdcf_2021"] == result["min_tdcf_2021"]
     assert rows["A07"]["tdcf_weights"][:2] == list(weights[:2])
-    assert "min t-DCF, 2019 form" in shown(result)
     progress = evaluate(
         data.score, data.key, phase="progress", asv_scores=data.asv, asv_key=data.asv_key
     )
@@ -233,7 +233,6 @@ def test_conditions_of_one_class_are_counted_without_a_rate(tmp_path):
     scores.write_text("a 2\nb 0\nc 1\n")
     result = evaluate(scores, key, by=("speaker",))
     assert result["groups"]["speaker"]["s2"] == {"n_bonafide": 1, "n_spoof": 0}
-    assert "s2" in shown(result)
 
 
 def test_cross_tables_are_laid_out_as_the_evaluation_package_does(data):
@@ -254,9 +253,6 @@ def test_cross_tables_are_laid_out_as_the_evaluation_package_does(data):
             assert 0 < cell["min_tdcf_2021"] <= 1
     assert groups["Pooled"]["Pooled"]["min_tdcf_2021"] == result["min_tdcf_2021"]
     assert len({str(c["tdcf_weights"]) for row in groups.values() for c in row.values()}) == 16
-    text = shown(result)
-    assert "EER % by attack and codec" in text
-    assert "min t-DCF (2021) by attack and codec" in text
 
 
 def test_weights_can_come_from_a_table(data, tmp_path):
@@ -297,7 +293,6 @@ def test_another_system_is_compared_on_the_same_trials(data):
     assert other["difference_percent"] == one["eer_percent"] - two["eer_percent"]
     low, high = other["difference_interval_percent"]
     assert low < other["difference_percent"] < high
-    assert "EER of the other system" in shown(result)
     assert (
         "difference_interval_percent"
         not in evaluate(data.score, data.key, against=worse)["against"]
@@ -315,11 +310,10 @@ def test_several_score_files_are_fused(data):
     assert any("cross-validation on the evaluated trials" in text for text in result["warnings"])
     assert set(result["sha256"]) == {"scores", "scores_2", "key"}
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert "EER of each" in shown(result)
     lines = files[1].read_text().splitlines(keepends=True)
     at = next(k for k in range(400) if data.phases[k] == "eval")
     files[1].write_text("".join(lines[:at] + lines[at + 1 :]))
-    with pytest.raises(ScoreError, match="score file 2 covers other trials"):
+    with pytest.raises(ScoreError, match="covers other trials"):
         evaluate(files, data.key, allow_missing=True)
 
 
@@ -340,9 +334,6 @@ def test_thresholds_and_calibration_come_from_the_development_set(data, tmp_path
     assert about["fitted_on"] == "the development set"
     assert result["min_cllr"] <= about["cllr"] < result["cllr"]
     assert result["eer_percent"] == evaluate(data.score, data.key)["eer_percent"]
-    text = shown(result)
-    assert "Thresholds from the development set" in text
-    assert "Cllr, calibrated on the development set" in text
     fused = evaluate(
         [data.score, other_scores(data)], data.key, dev_key=dev.key,
         dev_scores=[dev.score, other_scores(dev)],
@@ -357,7 +348,7 @@ def test_thresholds_and_calibration_come_from_the_development_set(data, tmp_path
         ({"c012": (0.1, 0.5, 0.5), "asv_scores": "x"}, "give one"),
         ({"asv_key": "x"}, "give --asv-scores too"),
         ({"cluster": ("speaker",)}, "number of replicates"),
-        ({"bootstrap": -1}, "number of replicates"),
+        ({"bootstrap": -1}, "replicates"),
         ({"by": ("label",)}, "'label' is not a column"),
         ({"by": ("attack:codec:speaker",)}, "at most two"),
         ({"by": ("attack:attack",)}, "at most two different"),
@@ -378,7 +369,7 @@ def test_keys_without_what_is_asked_are_refused(tmp_path, data):
     assert evaluate(data.score, key)["phase"] == "all"
     with pytest.raises(ScoreError, match="no attack to break down by"):
         evaluate(data.score, key, by=("attack",))
-    with pytest.raises(ScoreError, match="no speaker, so it cannot be resampled"):
+    with pytest.raises(ScoreError, match="clusters"):
         evaluate(data.score, key, bootstrap=9, cluster=("speaker",))
     with pytest.raises(ScoreError, match="no phase 'eval'"):
         evaluate(data.score, key, phase="eval")
@@ -448,7 +439,7 @@ def test_the_official_tables_fit_the_official_weights(shared):
     5,040 orders of the seven codecs only two leave every one of the 112 cells above its floor.
     """
     from slslib.data.scorefiles import read_c012
-    from slslib.evaluation.evaluate import _ORDER
+    from slslib.evaluation.breakdown import _ORDER
 
     folder = shared / "scores" / "la2021"
     weights = read_c012(folder / "c012_official.csv", "eval")

@@ -183,8 +183,25 @@ def test_bad_options_are_refused():
     for weights in [(-0.1, 1, 1), (0, 0, 1), (0, 1, math.nan)]:
         with pytest.raises(ScoreError, match="weights"):
             metrics.min_tdcf_2021([1], [0], weights)
-    with pytest.raises(ScoreError, match="not defined"):
+    with pytest.raises(ScoreError, match="weights"):
         metrics.min_tdcf_2019([1], [0], (0.1, 0.5, 0))
     assert metrics.min_tdcf_2021([1], [0], (0.1, 0.5, 0)) == 1
     with pytest.raises(ScoreError, match="no nontarget scores"):
         metrics.asv_rates([1.0], [], [1.0])
+
+
+@pytest.mark.parametrize("labels", [[1, 0], [1, 0, 2], [1, 1, 1], [[1, 0, 0]]])
+def test_labels_that_do_not_fit_are_refused(labels):
+    with pytest.raises(ScoreError):
+        metrics.split([0.1, 0.2, 0.3], labels)
+
+
+@settings(deadline=None, max_examples=50)
+@given(either, either)
+def test_one_curve_gives_every_rate_and_cost(b, s):
+    curve, weights = metrics.det_curve(b, s), (0.07, 0.87, 0.35)
+    for rule in ("official", "tie_aware"):
+        assert curve.eer(rule) == metrics.eer(b, s, rule)
+        assert metrics.det_curve(b, s, rule).eer().value == metrics.eer(b, s, rule).value
+    assert curve.min_cost(weights) == metrics.min_tdcf_2021(b, s, weights)
+    assert curve.min_cost(metrics.dcf_weights()) == metrics.min_dcf(b, s)

@@ -245,7 +245,7 @@ def test_a_complete_corpus_is_used_again_and_anything_else_refused(
         with pytest.raises(ConfigError, match="remove it"):
             write(tmp_path, **SMALL)
     for wrong in ({"scale": 0}, {"jobs": 0}, {"seed": -1}):
-        with pytest.raises(ConfigError, match="positive scale"):
+        with pytest.raises(ConfigError, match="not above 0"):
             write(tmp_path / "n", **wrong)
 
 
@@ -383,7 +383,7 @@ def test_codecs_keep_length_place_and_speech(recording: np.ndarray, codec: str) 
     settings = (channel.PHONE | channel.MEDIA)[codec]
     if settings is None:
         return
-    sent = channel.through(recording, settings)
+    sent = channel.apply_codec(recording, settings)
     assert len(sent) == len(recording)
     a, b = (np.abs(np.fft.rfft(x)) for x in (recording, sent))
     low = slice(len(recording) * 300 // 16_000, len(recording) * 3000 // 16_000)

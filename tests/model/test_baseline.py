@@ -7,11 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from sklearn.mixture import GaussianMixture
 
+from slslib.data import audio
 from slslib.data.corpora import open_corpus
 from slslib.errors import AudioError, ProtocolError
 from slslib.evaluation import metrics
-from slslib.model.baseline import baseline_scores, clip_features, filterbank, lfcc
+from slslib.model import baseline
+from slslib.model.baseline import (
+    N_FRAMES,
+    add_deltas,
+    baseline_scores,
+    classifier,
+    clip_features,
+    corpus_features,
+    filterbank,
+    fit_gmm,
+    gmm_scores,
+    lfcc,
+)
 
 
 def noise(n: int = 8000, seed: int = 0) -> np.ndarray:
@@ -49,11 +63,11 @@ def test_level_moves_the_first_coefficient_only() -> None:
 
 
 def test_deltas_are_half_the_difference_of_the_neighbours() -> None:
-    static, first, second = np.split(lfcc(noise(), deltas=True), 3, axis=1)
+    static, first, second = np.split(add_deltas(lfcc(noise())), 3, axis=1)
     np.testing.assert_array_equal(static, lfcc(noise()))
     np.testing.assert_allclose(first[5], (static[6] - static[4]) / 2)
     np.testing.assert_allclose(second[5], (first[6] - first[4]) / 2)
-    assert clip_features(noise(), deltas=True).shape == (120,)
+    assert clip_features(noise()).shape == (40,)
 
 
 def test_silence_is_finite_and_short_clips_are_refused() -> None:
@@ -89,13 +103,65 @@ def test_baseline_separates_what_is_separable(corpora: Path, deltas: bool) -> No
     assert scores.score[bonafide].min() > 0 > scores.score[~bonafide].max()
     again = baseline_scores(train, test, deltas=deltas, jobs=1, progress=False)
     np.testing.assert_array_equal(scores.score, again.score)
+    linear = classifier().fit(corpus_features(train, progress=False), train.trials.label)
+    logits = linear.decision_function(corpus_features(test, progress=False))
+    assert logits[bonafide].min() > 0 > logits[~bonafide].max()
+
+
+def test_score_is_the_mean_log_likelihood_ratio_of_the_frames(corpora: Path) -> None:
+    train, test = open_corpus("set:train", corpora), open_corpus("set:test", corpora)
+    model = fit_gmm(train, 4, seed=7, progress=False)
+
+    def log_density(frame: np.ndarray, label: int) -> float:
+        mixture = model.bonafide if label else model.spoof
+        z = (frame - mixture.means_) ** 2 / mixture.covariances_
+        log_normal = -0.5 * (z + np.log(2 * np.pi * mixture.covariances_)).sum(axis=1)
+        return float(np.log(np.sum(mixture.weights_ * np.exp(log_normal))))
+
+    frames = add_deltas(lfcc(audio.load(test.audio_path("test0")).samples))
+    ratios = [log_density(frame, 1) - log_density(frame, 0) for frame in frames]
+    scores = gmm_scores(model, test, progress=False)
+    assert scores[0] == pytest.approx(np.mean(ratios), abs=1e-9)
+    assert model.bonafide.means_.shape == model.spoof.covariances_.shape == (4, 60)
+    same, other = (gmm_scores(fit_gmm(train, 4, seed=s, progress=False), test) for s in (7, 8))
+    np.testing.assert_array_equal(scores, same)
+    assert np.abs(scores - other).max() > 1e-3
+
+
+def test_every_clip_gives_a_mixture_as_many_frames(
+    corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    fit = GaussianMixture.fit
+
+    def spy(self: GaussianMixture, x: np.ndarray) -> GaussianMixture:
+        sizes.append(len(x))
+        return fit(self, x)
+
+    monkeypatch.setattr(GaussianMixture, "fit", spy)
+    train = open_corpus("set:train", corpora)
+    fit_gmm(train, 2, progress=False)
+    assert N_FRAMES > 8 * 49
+    monkeypatch.setattr(baseline, "N_FRAMES", 80)
+    fit_gmm(train, 2, progress=False)
+    assert sizes == [8 * 49, 4 * 49, 80, 80]
+
+
+def test_silence_gives_finite_scores(corpora: Path) -> None:
+    for path in (corpora / "set" / "flac").glob("train*.flac"):
+        samples = sf.read(path)[0]
+        sf.write(path, np.concatenate([np.zeros(4000), samples]), 16_000)
+    train, test = open_corpus("set:train", corpora), open_corpus("set:test", corpora)
+    model = fit_gmm(train, 4, progress=False)
+    assert model.bonafide.covariances_.min() >= 1e-3
+    assert np.isfinite(gmm_scores(model, test, progress=False)).all()
 
 
 def test_training_needs_both_classes_and_every_file(corpora: Path) -> None:
     train, test = open_corpus("set:train", corpora), open_corpus("set:test", corpora)
     protocol = corpora / "set" / "protocols" / "x.cm.dev.trl.txt"
     protocol.write_text("S train1 - - bonafide\n")
-    with pytest.raises(ProtocolError, match="bona fide and spoofed"):
+    with pytest.raises(ProtocolError, match="labels"):
         baseline_scores(open_corpus("set:dev", corpora), test, progress=False)
     (corpora / "set" / "flac" / "test3.flac").unlink()
     with pytest.raises(AudioError, match="test3"):
@@ -103,8 +169,11 @@ def test_training_needs_both_classes_and_every_file(corpora: Path) -> None:
 
 
 @pytest.mark.shared
-def test_baseline_on_real_speech(shared: Path) -> None:
+def test_baselines_on_real_speech(shared: Path) -> None:
     train, dev = open_corpus("speech:train", shared), open_corpus("speech:dev", shared)
-    scores = baseline_scores(train, dev, progress=False).score.to_numpy()
     bonafide = dev.trials.label.to_numpy() == 1
-    assert 30 < 100 * metrics.eer(scores[bonafide], scores[~bonafide]).value < 40
+    linear = classifier().fit(corpus_features(train, progress=False), train.trials.label)
+    logits = linear.decision_function(corpus_features(dev, progress=False))
+    assert 30 < 100 * metrics.eer(logits[bonafide], logits[~bonafide]).value < 40
+    scores = baseline_scores(train, dev, progress=False).score.to_numpy()
+    assert 15 < 100 * metrics.eer(scores[bonafide], scores[~bonafide]).value < 30

@@ -11,7 +11,7 @@ ASVspoof 2019 CM        speaker utterance - attack label
 In-the-Wild key         - utterance - - - label
 ASVspoof 2021 LA        speaker utterance codec transmission attack label trim phase
 ASVspoof 2021 DF        speaker utterance codec source attack label trim phase [vocoder ...]
-In-the-Wild meta.csv    file,speaker,label (comma separated, with a header)
+In-the-Wild meta.csv    file,speaker,label (commas and a header; also file_name,label)
 ======================  ================================================================
 
 The two 2021 forms share eight columns; utterances named ``DF_...`` mean the second. The phase of
@@ -29,10 +29,8 @@ import csv
 import gzip
 import io
 import re
-import string
-import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +48,21 @@ PHASES = {"progress": "progress", "eval": "eval", "hidden": "hidden", "hidden_tr
 COLUMNS: tuple[str, ...] = ("utterance", "label", "speaker", "attack", "codec", "transmission")
 COLUMNS += ("source", "vocoder", "trim", "phase")
 
-# Where each quantity stands in a line of each whitespace-separated form.
+# Where each quantity stands in a line, by the number of columns; a header says it itself.
 _2019 = {"speaker": 0, "utterance": 1, "attack": 3, "label": 4}
 _WILD = {"utterance": 1, "label": 5}
 _2021 = {"speaker": 0, "utterance": 1, "codec": 2, "attack": 4, "label": 5, "trim": 6, "phase": 7}
 _LA, _DF = _2021 | {"transmission": 3}, _2021 | {"source": 3}
 _FORMS = {1: {"utterance": 0}, 5: _2019, 6: _WILD, 8: _LA}
 _FORMS |= dict.fromkeys(range(9, 14), _DF | {"vocoder": 8})
+_HEADER = {"file": "utterance", "file_name": "utterance", "speaker": "speaker", "label": "label"}
 
 _MAX_BYTES = 200 * 2**20  # the largest official key has some 60 MB
-_PLAIN = string.ascii_letters.encode() + b"0123456789_-.\n"
-_ALLOWED = bytes([9, 10, *range(32, 127), *range(128, 256)])
+_CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f]")
+_END = "|"
+# Names that need no closer look, and names that are empty or may leave the folder of the corpus.
+_PLAIN = re.compile(r"\w[\w-]{0,150}(\.\w{1,9})?", re.ASCII)
+_UNSAFE = re.compile(r"[-.]?$|[/~]|[A-Za-z]:|.*(\.\.|\\)")
 
 
 def read_protocol(path: str | Path) -> pd.DataFrame:
@@ -79,252 +81,204 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
         ProtocolError: The file is missing, unreadable, torn, mixes forms, or has an unknown
             label or phase, a duplicate or an unsafe utterance name.
     """
-    path = Path(path)
-    lines = read_lines(path)
-    header = [name.strip().lower() for name in lines[0].split(",")]
-    if "file" in header and "label" in header:
-        table, first = _read_csv(path, lines, header), 2
+    cells = read_table(path, ProtocolError)
+    header = [_HEADER.get(cell.strip().lower()) for cell in cells.iloc[0]]
+    if {"utterance", "label"} <= set(header):
+        form = {name: place for place, name in enumerate(header) if name}
+        cells = cells.iloc[1:].replace("", "-")
     else:
-        table, first = _read_columns(path, lines), 1
-    check_utterances(path, table["utterance"], first, ProtocolError)
-    absent = ["-"] * len(table["utterance"])
-    columns = {name: table.get(name, absent) for name in COLUMNS}
-    labels = translate(path, table["label"], LABELS, "label", first) if "label" in table else -1
-    frame = pd.DataFrame(columns).assign(label=np.array(labels, np.int8))
+        form = _form(path, cells)
+    frame = pd.DataFrame(
+        {name: cells[form[name]] if name in form else "-" for name in COLUMNS}, index=cells.index
+    )
+    if frame.empty:
+        raise ProtocolError(f"{path}: a header and no trials. Get the file again.")
+    check_utterances(path, frame["utterance"], ProtocolError)
+    if "label" in form:
+        frame["label"] = translate(path, frame["label"], LABELS, ProtocolError)
+    else:
+        frame["label"] = -1
+    frame["label"] = frame["label"].astype(np.int8)
+    if "phase" in form:
+        frame["phase"] = translate(path, frame["phase"], PHASES | {"-": "-"}, ProtocolError)
     # The 2021 keys write "bonafide" into the attack and vocoder of bona fide speech.
     frame.loc[frame["label"] == 1, ["attack", "vocoder"]] = "-"
-    return frame
+    return frame.reset_index(drop=True)
 
 
-def _read_columns(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
-    """Split whitespace-separated lines into the columns of their form."""
-    head = lines[0].split()
-    form, n_columns = _form(path, head), len(head)
-    columns = split_columns(path, lines, n_columns)
-    table = {name: columns[index] for name, index in form.items()}
-    if n_columns == 8:
-        is_df = head[1].startswith("DF_")
-        for number, utterance in enumerate(table["utterance"], 1):
-            if utterance.startswith("DF_") != is_df:
-                raise ProtocolError(
-                    f"{path}, line {number}: {utterance!r} in a file that begins with {head[1]!r}: "
-                    "LA and DF trials in one file. Use one key per track."
-                )
-    if "phase" in table:
-        table["phase"] = translate(path, table["phase"], PHASES | {"-": "-"}, "phase")
-    return table
-
-
-def split_columns(
-    path: str | Path, lines: Sequence[str], n: int, error: type[SlslibError] = ProtocolError
-) -> list[list[str]]:
-    """Split whitespace-separated lines into columns.
-
-    Args:
-        path: The file they come from, for the message.
-        lines: The lines, without blank ones.
-        n: The number of columns that each must have.
-        error: The error type to raise where one has not.
-
-    Returns:
-        The ``n`` columns.
-    """
-    try:
-        # One column too many: it shows longer lines, as empty cells show shorter ones.
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            table = pd.read_csv(
-                io.StringIO("\n".join(lines)), sep=r"\s+", header=None, names=range(n + 1),
-                index_col=False, dtype=object, na_filter=False, quoting=csv.QUOTE_NONE,
-            )  # fmt: skip
-        torn = bool((table[n] != "").any() or (table[n - 1] == "").any())
-    except (pd.errors.ParserError, pd.errors.ParserWarning):
-        torn = True
-    if torn:
-        counts = [len(re.findall(r"[^ \t]+", line)) for line in lines]
-        number, line = next((k, one) for k, one in enumerate(lines, 1) if counts[k - 1] != n)
-        raise error(
-            f"{path}, line {number}: {counts[number - 1]} columns where line 1 has {n}: "
-            f"{quote(line)}. The file is torn or mixes two forms; use one complete file."
+def _form(path: str | Path, cells: pd.DataFrame) -> dict[str, int]:
+    """Tell the form of a protocol without a header by its number of columns."""
+    n_columns = cells.shape[1]
+    if n_columns not in _FORMS:
+        raise ProtocolError(
+            f"{path}, line 1: {n_columns} columns fit no known protocol: "
+            f"{quote(' '.join(cells.iloc[0]))}. Known are 1 (ids), 5 (ASVspoof 2019), 6 "
+            "(In-the-Wild), 8 to 13 (ASVspoof 2021) columns and meta.csv; scores have 2 to 4."
         )
-    return [table[k].tolist() for k in range(n)]
+    if n_columns != 8:
+        return _FORMS[n_columns]
+    is_df = cells[1].str.startswith("DF_")
+    if (mixed := is_df != is_df.iloc[0]).any():
+        number, name = first_of(cells[1], mixed)
+        raise ProtocolError(
+            f"{path}, line {number}: {name!r} in a file that begins with {cells[1].iloc[0]!r}: "
+            "LA and DF trials in one file. Use one key per track."
+        )
+    return _DF if is_df.iloc[0] else _LA
 
 
-def _form(path: Path, head: Sequence[str]) -> dict[str, int]:
-    """Tell the form of a whitespace-separated protocol by its first line."""
-    n = len(head)
-    if n in _FORMS:
-        return _DF if n == 8 and head[1].startswith("DF_") else _FORMS[n]
-    hint = {2: " Two columns are a score file.", 4: " Four columns are a score file.",
-            3: " Three columns are speaker verification scores."}.get(n, "")  # fmt: skip
-    raise ProtocolError(
-        f"{path}, line 1: {n} columns fit no known protocol: {quote(' '.join(head))}.{hint} "
-        "Known are 1 (ids), 5 (ASVspoof 2019), 6 (In-the-Wild), 8 (ASVspoof 2021) and 9 to 13 "
-        "(ASVspoof 2021 DF) columns, and In-the-Wild's meta.csv."
-    )
-
-
-def _read_csv(path: Path, lines: Sequence[str], header: Sequence[str]) -> dict[str, list[str]]:
-    """Read In-the-Wild's ``meta.csv``, whose speaker names hold spaces."""
-    table: dict[str, list[str]] = {"utterance": [], "speaker": [], "label": []}
-    for number, line in enumerate(lines[1:], 2):
-        try:
-            row = next(csv.reader([line], strict=True))
-            fields = dict(zip(header, row, strict=True))
-        except csv.Error as error:
-            raise ProtocolError(
-                f"{path}, line {number}: not valid CSV ({error}). Get meta.csv again."
-            ) from error
-        except ValueError as error:
-            raise ProtocolError(
-                f"{path}, line {number}: {len(row)} fields where the header has {len(header)}. "
-                "The file is torn; get meta.csv again."
-            ) from error
-        table["utterance"].append(fields["file"].strip())
-        table["speaker"].append(fields.get("speaker", "-").strip() or "-")
-        table["label"].append(fields["label"].strip())
-    if not table["label"]:
-        raise ProtocolError(f"{path}: a header and no trials. Get meta.csv again.")
-    return table
-
-
-def translate(
+def read_table(
     path: str | Path,
-    values: Sequence[str],
-    known: Mapping[str, Any],
-    what: str,
-    first: int = 1,
-    error: type[SlslibError] = ProtocolError,
-) -> list[Any]:
-    """Translate the values of a column, of which only some are known.
+    error: type[SlslibError],
+    n_columns: Collection[int] = (),
+    *,
+    whole_last_line: bool = False,
+) -> pd.DataFrame:
+    """Read lines of the same number of cells, separated by blanks or by commas.
 
     Args:
-        path: The file they come from, for the message.
-        values: The values, one per line of the file.
-        known: What each stands for.
-        what: What they are, for the message.
-        first: The line of the first value.
-        error: The error type to raise for an unknown one.
-    """
-    try:
-        return [known[value] for value in values]
-    except KeyError:
-        number, value = next((k, v) for k, v in enumerate(values, first) if v not in known)
-        is_asv = what == "label" and "target" in value
-        hint = " This is a speaker verification key." if is_asv else ""
-        raise error(
-            f"{path}, line {number}: unknown {what} {quote(value)}. "
-            f"Known are {', '.join(known)}.{hint}"
-        ) from None
-
-
-def read_lines(
-    path: str | Path, error: type[SlslibError] = ProtocolError, *, whole_last_line: bool = False
-) -> list[str]:
-    """Read a text file as lines, refusing anything that is not plain, complete text.
-
-    Args:
-        path: The file; gzip is recognised by its content.
+        path: The file; gzip is recognised by its content. Whichever of blank and comma stands
+            first separates the cells; only with commas may cells be quoted.
         error: The error type to raise.
+        n_columns: The numbers of columns that are known; any by default.
         whole_last_line: Refuse a last line that does not end with a newline.
 
     Returns:
-        At least one line, none of them blank, without their ends.
+        The cells as strings. Columns are numbered from 0; the index is the line, from 1.
 
     Raises:
         SlslibError: Of the type given, for a file that is missing, not regular, empty, too large,
-            damaged, not UTF-8, holds control characters or blank lines, or has a torn last line.
+            damaged, not UTF-8, torn, or holds control characters or blank lines.
     """
-    data = _read_bytes(Path(path), error).replace(b"\r\n", b"\n")
-    if not data.strip():
-        raise error(f"{path}: the file is empty. Get or write it again.")
-
-    def at(place: int) -> str:
-        return f"{path}, line {data.count(10, 0, place) + 1}: "
-
-    if whole_last_line and not data.endswith(b"\n"):
+    text = _read_text(Path(path), error, whole_last_line)
+    head = text.partition("\n")[0]
+    comma = bool(re.match(r"[^ \t,]+,", head))
+    n = _count(head, comma)
+    if n_columns and n not in n_columns:
         raise error(
-            f"{at(len(data))}the last line does not end with a newline, so it may be "
-            "cut short. Write the file again, or add the newline if the line is complete."
+            f"{path}, line 1: {n} columns where {' or '.join(map(str, n_columns))} are expected: "
+            f"{quote(head)}. Give a file of the right kind."
         )
-    if strange := data.translate(None, _ALLOWED):
-        raise error(
-            f"{at(data.index(strange[:1]))}control character 0x{strange[0]:02x}. "
-            "The file is damaged or is not text; get or write it again."
-        )
+    # A last cell is added to each line: where it comes too early or late, the line is torn.
+    end = f"{',' if comma else ' '}{_END}\n"
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
+        cells = pd.read_csv(
+            io.StringIO(text.replace("\n", end) + end),
+            sep="," if comma else r"\s+",
+            quoting=csv.QUOTE_MINIMAL if comma else csv.QUOTE_NONE,
+            names=range(n + 1),
+            index_col=False,
+            dtype=str,
+            na_filter=False,
+            skip_blank_lines=False,
+            skipinitialspace=True,
+        )
+        whole = len(cells) == text.count("\n") + 1 and bool((cells[n] == _END).all())
+    except pd.errors.ParserError:
+        whole = False
+    if not whole:
+        lines = enumerate(text.split("\n"), 1)
+        number, line = next((one for one in lines if _count(one[1], comma) != n), (1, head))
         raise error(
-            f"{at(problem.start)}not UTF-8 text (byte 0x{data[problem.start]:02x}). "
-            "Save the file as UTF-8."
-        ) from problem
-    lines = text.rstrip("\n").split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line or line.isspace():
-            raise error(f"{path}, line {number}: blank line. Remove it if nothing is missing.")
-    return lines
+            f"{path}, line {number}: {_count(line, comma)} columns where line 1 has {n}: "
+            f"{quote(line)}. The file is torn or mixes two forms; use one complete file."
+        )
+    return cells.drop(columns=n).set_axis(range(1, len(cells) + 1))
 
 
-def _read_bytes(path: Path, error: type[SlslibError]) -> bytes:
-    """Read a regular file, bounded, and unpack it if it is gzipped."""
+def _count(line: str, comma: bool) -> int:
+    """Count the cells of a line."""
+    return len(next(csv.reader([line]), []) if comma else re.findall(r"[^ \t]+", line))
+
+
+def _read_text(path: Path, error: type[SlslibError], whole_last_line: bool) -> str:
+    """Read a regular file of plain text, bounded, and unpack it if it is gzipped."""
     try:
         if not path.is_file():
-            what = "not a regular file" if path.exists() else "no such file"
-            raise error(f"{path}: {what}. Give the path of a protocol, key or score file.")
+            raise error(f"{path}: no such file, or not a regular file. Correct the path.")
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
         if data.startswith(b"\x1f\x8b"):
             data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise error(f"{path}: {_MAX_BYTES >> 20} MiB of text or more. This is no list.")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as problem:
+        number = data.count(b"\n", 0, problem.start) + 1
+        raise error(f"{path}, line {number}: not UTF-8 text. Save the file as UTF-8.") from problem
     except (OSError, ValueError, EOFError, zlib.error) as problem:
         raise error(f"{path}: cannot be read ({problem}). Get or write it again.") from problem
-    if len(data) > _MAX_BYTES:
-        raise error(f"{path}: more than {_MAX_BYTES >> 20} MiB of text. This is no list of trials.")
-    return data
+    if control := _CONTROL.search(text):
+        number = text.count("\n", 0, control.start()) + 1
+        raise error(
+            f"{path}, line {number}: control character {control[0]!r}. The file is damaged or is "
+            "not text; get or write it again."
+        )
+    if not text.strip():
+        raise error(f"{path}: the file is empty. Get or write it again.")
+    if whole_last_line and not text.endswith("\n"):
+        raise error(
+            f"{path}, line {text.count(chr(10)) + 1}: the last line does not end with a newline, "
+            "so it may be cut short. Write the file again, or add the newline."
+        )
+    return text.rstrip("\n")
 
 
-def check_utterances(
-    path: str | Path, utterances: Sequence[str], first: int, error: type[SlslibError]
-) -> None:
+def translate(
+    path: str | Path, values: pd.Series, known: Mapping[str, Any], error: type[SlslibError]
+) -> pd.Series:
+    """Translate the values of a column, of which only some are known.
+
+    Args:
+        path: The file they come from, for the message.
+        values: The values, by line; the column's name is for the message.
+        known: What each stands for.
+        error: The error type to raise for an unknown one.
+    """
+    translated = values.map(known)
+    if (unknown := translated.isna()).any():
+        number, value = first_of(values, unknown)
+        raise error(
+            f"{path}, line {number}: unknown {values.name} {quote(value)}. "
+            f"Known are {', '.join(known)}."
+        )
+    return translated
+
+
+def check_utterances(path: str | Path, utterances: pd.Series, error: type[SlslibError]) -> None:
     """Refuse duplicate utterance names and those that could leave the corpus folder.
 
     Args:
         path: The file they come from, for the message.
-        utterances: The names, one per line of the file.
-        first: The line of the first name.
+        utterances: The names, by line.
         error: The error type to raise.
     """
-    joined = "\n".join(["", *utterances, ""])
-    plain = not joined.encode().translate(None, _PLAIN) and max(map(len, utterances)) <= 200
-    if not plain or any(odd in joined for odd in ("..", "\n.", "\n-\n", "\n\n")):
-        for number, utterance in enumerate(utterances, first):
-            if problem := unsafe(utterance):
-                raise error(
-                    f"{path}, line {number}: utterance name {quote(utterance)} {problem}. "
-                    "Names are file names inside the corpus folder; correct or remove the line."
-                )
-    if len(set(utterances)) != len(utterances):
-        again = np.flatnonzero(pd.Index(utterances).duplicated())
-        name = utterances[again[0]]
+    unsafe = [not (_PLAIN.fullmatch(name) or is_safe(name)) for name in utterances.tolist()]
+    if any(unsafe):
+        number, name = first_of(utterances, unsafe)
         raise error(
-            f"{path}, line {first + again[0]}: {name!r} stands already in line "
-            f"{first + utterances.index(name)} ({again.size} duplicates in all). "
+            f"{path}, line {number}: utterance name {quote(name)} is empty or too long, holds "
+            "invisible characters or could point outside the corpus. Correct or remove the line."
+        )
+    if (repeated := utterances.duplicated()).any():
+        number, name = first_of(utterances, repeated)
+        raise error(
+            f"{path}, line {number}: {name!r} stands already in line "
+            f"{first_of(utterances, utterances == name)[0]} ({repeated.sum()} duplicates in all). "
             "A trial counts once; remove the repetitions."
         )
 
 
-def unsafe(utterance: str) -> str | None:
-    """Say what is wrong with an utterance name, if anything."""
-    if not utterance or utterance in {"-", "."}:
-        return "is empty"
-    if not utterance.isprintable():
-        return "holds a control or invisible character"
-    if ".." in utterance or utterance.startswith(("/", "~")) or "\\" in utterance:
-        return "could point outside the corpus"
-    if re.match(r"[A-Za-z]:", utterance):
-        return "is an absolute path"
-    if len(utterance.encode()) > 200:
-        return "is too long"
-    return None
+def is_safe(utterance: str) -> bool:
+    """Tell whether a name is one of a file in the corpus folder, and visible."""
+    is_short = utterance.isprintable() and len(utterance.encode()) <= 200
+    return is_short and not _UNSAFE.match(utterance)
+
+
+def first_of(values: pd.Series, chosen: pd.Series | Sequence[bool]) -> tuple[int, str]:
+    """Return the line and the value of the first that is chosen."""
+    place = int(np.argmax(chosen))
+    return values.index[place], values.iloc[place]
 
 
 def quote(text: str) -> str:

@@ -21,15 +21,15 @@ number name             what it does
 An augmentation is two steps. `draw` makes every random number and needs the clip's length only;
 `apply` is a pure function of samples and drawn numbers. Numbers are drawn in the order of the
 published algorithm, through methods that `numpy.random.Generator` and the legacy
-`numpy.random.RandomState` share, so ``RandomState(seed)`` repeats the draws of a published run
-after ``np.random.seed(seed)``. The arithmetic is float64, the result float32.
+`numpy.random.RandomState` share, so ``RandomState(7)`` as seed repeats the draws of a published
+run after ``np.random.seed(7)``. The arithmetic is float64, the result float32.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from itertools import accumulate, repeat
+from itertools import accumulate, pairwise, repeat
 from typing import Literal, get_args
 
 import numpy as np
@@ -38,15 +38,17 @@ from numpy.typing import NDArray
 from slslib.errors import AudioError, ConfigError
 
 Samples = NDArray[np.float64]
+Seed = (
+    int | np.integer | np.random.SeedSequence | np.random.Generator | np.random.RandomState | None
+)
+"""Anything that `numpy.random.default_rng` takes; generators are advanced."""
 Random = np.random.Generator | np.random.RandomState
 Algorithm = Literal[
     "none", "lnl", "isd", "ssi", "series-123", "series-12", "series-13", "series-23", "parallel-12"
 ]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)  # an algorithm's number is its index
 
-_USES_LNL = {"lnl", "series-123", "series-12", "series-13", "parallel-12"}
-_USES_ISD = {"isd", "series-123", "series-12", "series-23", "parallel-12"}
-_USES_SSI = {"ssi", "series-123", "series-13", "series-23"}
+_NOISES = dict(zip(ALGORITHMS, ("", "1", "2", "3", "123", "12", "13", "23", "12"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -80,27 +82,19 @@ class RawBoostConfig:
 
     def __post_init__(self) -> None:
         """Refuse ranges that have no meaning."""
-        if not (self.sample_rate > 0 and self.n_bands >= 1 and self.n_filters >= 1):
-            raise ConfigError(
-                f"RawBoost needs sample_rate, n_bands and n_filters of at least 1; got "
-                f"{self.sample_rate}, {self.n_bands} and {self.n_filters}."
-            )
-        for name, lowest in (("frequency", 0), ("bandwidth", 1e-3), ("coefficients", 2)):
-            low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
-            if not lowest <= low <= high:
-                raise ConfigError(
-                    f"RawBoost needs {lowest} <= min_{name} <= max_{name}; got {low} and {high}."
-                )
-        if not self.max_frequency <= self.sample_rate / 2:
-            raise ConfigError(
-                f"RawBoost's max_frequency {self.max_frequency} Hz lies above half the sample rate "
-                f"({self.sample_rate / 2} Hz)."
-            )
-        if not (0 <= self.max_percent <= 100 and self.min_snr <= self.max_snr):
-            raise ConfigError(
-                f"RawBoost needs 0 <= max_percent <= 100 and min_snr <= max_snr; got "
-                f"{self.max_percent}, {self.min_snr} and {self.max_snr}."
-            )
+        half = self.sample_rate / 2
+        for what, values in {
+            "n_bands": (1, self.n_bands),
+            "n_filters": (1, self.n_filters),
+            "frequencies": (0, self.min_frequency, self.max_frequency, half),
+            "bandwidths": (1e-3, self.min_bandwidth, self.max_bandwidth),
+            "numbers of coefficients": (2, self.min_coefficients, self.max_coefficients),
+            "max_percent": (0, self.max_percent, 100),
+            "SNRs": (self.min_snr, self.max_snr),
+        }.items():
+            if not all(low <= high for low, high in pairwise(values)):
+                order = " <= ".join(map(str, values))
+                raise ConfigError(f"RawBoost's {what} are out of range: {order} does not hold.")
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class Notch:
 
         taps = reduce(np.convolve, map(self._band, self.centres, self.bandwidths, self.n_taps))
         # Parity: the largest response is looked for on 512 points, not exactly.
-        _, response = freqz(taps, worN=512)
+        response = np.fft.rfft(taps, 1024)[:512]
         return 10 ** (self.gain / 20) * taps / np.abs(response).max()
 
     def _band(self, centre: float, bandwidth: float, n_taps: int) -> Samples:
@@ -210,7 +204,7 @@ def algorithm_name(algo: int | str) -> Algorithm:
 def draw(
     algo: int | str,
     n_samples: int,
-    rng: Random,
+    seed: Seed,
     config: RawBoostConfig | None = None,
 ) -> Draw:
     """Draw the parameters of one augmentation.
@@ -218,7 +212,8 @@ def draw(
     Args:
         algo: algorithm, by number (0-8) or name.
         n_samples: length of the whole clip.
-        rng: source of randomness; advanced by this call.
+        seed: anything `numpy.random.default_rng` takes; a generator is advanced by this call, and
+            a legacy `numpy.random.RandomState` draws as in the published code.
         config: ranges; the published ones if left out.
 
     Raises:
@@ -227,12 +222,14 @@ def draw(
     name, config = algorithm_name(algo), config or RawBoostConfig()
     if n_samples < 1:
         raise ConfigError(f"RawBoost needs at least one sample; got n_samples={n_samples}.")
+    rng = seed if isinstance(seed, np.random.RandomState) else np.random.default_rng(seed)
+    noises = _NOISES[name]
     return Draw(
         name,
         n_samples,
-        lnl=_draw_lnl(rng, config) if name in _USES_LNL else None,
-        isd=_draw_isd(n_samples, rng, config) if name in _USES_ISD else None,
-        ssi=_draw_ssi(n_samples, rng, config) if name in _USES_SSI else None,
+        lnl=_draw_lnl(rng, config) if "1" in noises else None,
+        isd=_draw_isd(n_samples, rng, config) if "2" in noises else None,
+        ssi=_draw_ssi(n_samples, rng, config) if "3" in noises else None,
     )
 
 
@@ -267,16 +264,16 @@ def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
 def rawboost(
     samples: NDArray[np.floating],
     algo: int | str,
-    rng: Random,
+    seed: Seed,
     config: RawBoostConfig | None = None,
 ) -> NDArray[np.float32]:
     """Draw and apply in one call.
 
     >>> clip = np.sin(np.arange(16_000) / 10).astype(np.float32)
-    >>> rawboost(clip, "ssi", np.random.default_rng(0)).shape
+    >>> rawboost(clip, "ssi", seed=0).shape
     (16000,)
     """
-    return apply(samples, draw(algo, len(samples), rng, config))
+    return apply(samples, draw(algo, len(samples), seed, config))
 
 
 def _draw_notch(rng: Random, config: RawBoostConfig, min_gain: float, max_gain: float) -> Notch:
@@ -324,7 +321,7 @@ def _filter(signals: list[Samples], filters: list[Samples]) -> Samples:
     from scipy import fft
 
     n, longest = len(signals[0]), max(map(len, filters))
-    block = fft.next_fast_len(max(2048, 4 * longest), real=True)
+    block = max(2048, 1 << (4 * longest - 1).bit_length())
     step = block - longest + 1  # samples of a block that are free of circular wrap-around
     n_blocks = -(-n // step)
     # Parity: the published filter pads len(taps) + 1 zeros and drops half of them on either side,
@@ -336,8 +333,10 @@ def _filter(signals: list[Samples], filters: list[Samples]) -> Samples:
     for signal, taps in zip(signals, filters, strict=True):
         padded[lead : lead + n] = signal
         margin = (longest - len(taps)) // 2
-        total += fft.rfft(blocks) * fft.rfft(np.pad(taps, (margin, block - margin - len(taps))))
-    return fft.irfft(total, block)[:, longest - 1 :].reshape(-1)[:n]
+        total += np.fft.rfft(blocks) * np.fft.rfft(
+            np.pad(taps, (margin, block - margin - len(taps)))
+        )
+    return np.fft.irfft(total, block)[:, longest - 1 :].reshape(-1)[:n]
 
 
 def _limit(samples: Samples) -> Samples:

@@ -12,11 +12,8 @@ a finite decimal number, names must be unique, and the trials must be exactly th
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -27,9 +24,9 @@ from slslib.data.protocols import (
     LABELS,
     PHASES,
     check_utterances,
+    first_of,
     quote,
-    read_lines,
-    split_columns,
+    read_table,
     translate,
 )
 from slslib.errors import ConfigError, ScoreError
@@ -40,8 +37,8 @@ ScoreFormat = Literal["auto", "two", "four"]
 ASV_KINDS = ("target", "nontarget", "spoof")
 """The three kinds of trial of a speaker verification system."""
 
+_N_COLUMNS = {"auto": (2, 4), "two": (2,), "four": (4,)}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_DECIMAL = b"0123456789+-.eE"
 
 
 def format_score(score: float) -> str:
@@ -72,24 +69,16 @@ def read_scores(path: str | Path, format: ScoreFormat = "auto") -> pd.DataFrame:
     Raises:
         ScoreError: The file is malformed; the message names the line and the remedy.
     """
-    lines = read_lines(path, ScoreError, whole_last_line=True)
-    n = len(lines[0].split())
-    wanted = {"auto": (2, 4), "two": (2,), "four": (4,)}.get(format)
-    if wanted is None:
+    if format not in _N_COLUMNS:
         raise ConfigError(f"format {format!r} of a score file: choose auto, two or four (columns).")
-    if n not in wanted:
-        raise ScoreError(
-            f"{path}, line 1: {n} columns where {' or '.join(map(str, wanted))} are expected: "
-            f"{quote(lines[0])}. Write 'utterance score' or 'utterance attack key score'."
-        )
-    columns = split_columns(path, lines, n, ScoreError)
-    check_utterances(path, columns[0], 1, ScoreError)
-    frame = pd.DataFrame({"utterance": columns[0], "score": _numbers(path, columns[-1])})
-    if n == 4:
-        labels = translate(path, columns[2], LABELS, "key", error=ScoreError)
-        frame["attack"], frame["label"] = columns[1], np.array(labels, np.int8)
-        frame.loc[frame["label"] == 1, "attack"] = "-"
-    return frame
+    cells = read_table(path, ScoreError, _N_COLUMNS[format], whole_last_line=True)
+    check_utterances(path, cells[0], ScoreError)
+    scores = _numbers(path, cells.iloc[:, -1])
+    table = pd.DataFrame({"utterance": cells[0], "score": scores})
+    if cells.shape[1] == 4:
+        labels = translate(path, cells[2].rename("key"), LABELS, ScoreError)
+        table["attack"], table["label"] = cells[1].mask(labels == 1, "-"), labels.astype(np.int8)
+    return table.reset_index(drop=True)
 
 
 def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataFrame:
@@ -107,38 +96,27 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
     Raises:
         ScoreError: A file is malformed, or the two do not fit line by line.
     """
-    lines = read_lines(path, ScoreError, whole_last_line=True)
-    first, second, values = split_columns(path, lines, 3, ScoreError)
-    scores = _numbers(path, values)
-    if set(second) <= set(ASV_KINDS):
-        if key is not None:
-            raise ScoreError(f"{path}: holds its own labels (2019 form). Leave the ASV key out.")
-        return pd.DataFrame(
-            {"kind": second, "attack": first, "codec": "-", "phase": "-", "score": scores}
+    cells = read_table(path, ScoreError, (3,), whole_last_line=True)
+    scores = _numbers(path, cells[2])
+    if cells[1].isin(ASV_KINDS).all() == (key is not None):
+        raise ScoreError(
+            f"{path}: scores of the 2019 form hold their labels and go without a key; those of "
+            "the 2021 form need their key (--asv-key)."
         )
     if key is None:
+        table = pd.DataFrame({"kind": cells[1], "attack": cells[0], "codec": "-", "phase": "-"})
+        return table.assign(score=scores).reset_index(drop=True)
+    trials = read_table(key, ScoreError, (8,))
+    lines = range(1, max(len(trials), len(cells)) + 1)
+    if (differ := trials[1].reindex(lines) != cells[1].reindex(lines)).any():
         raise ScoreError(
-            f"{path}, line 1: {quote(lines[0])} has no target, nontarget or spoof in its "
-            "second column. Scores of the 2021 form need their key (--asv-key)."
+            f"{path}, line {differ.idxmax()}: does not fit the key {key} ({len(cells)} scores, "
+            f"{len(trials)} trials). The two go line by line; use the files as distributed."
         )
-    _, names, codecs, _, attacks, kinds, _, phases = split_columns(
-        key, read_lines(key, ScoreError), 8, ScoreError
-    )
-    if names != second:
-        pairs = enumerate(zip_longest(names, second), 1)
-        number = next(number for number, (a, b) in pairs if a != b)
-        raise ScoreError(
-            f"{path}, line {number}: does not fit the key {key}: {len(second)} scores, "
-            f"{len(names)} trials, different from this line on. The two go line by line; "
-            "use the files as distributed."
-        )
-    return pd.DataFrame({
-        "kind": translate(key, kinds, {kind: kind for kind in ASV_KINDS}, "kind", error=ScoreError),
-        "attack": attacks,
-        "codec": codecs,
-        "phase": [PHASES.get(phase, phase) for phase in phases],
-        "score": scores,
-    })  # fmt: skip
+    table = trials[[5, 4, 2, 7]].set_axis(["kind", "attack", "codec", "phase"], axis=1)
+    table["kind"] = translate(key, table["kind"], {kind: kind for kind in ASV_KINDS}, ScoreError)
+    table["phase"] = table["phase"].replace(PHASES)
+    return table.assign(score=scores).reset_index(drop=True)
 
 
 def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float, float, float]]:
@@ -155,24 +133,21 @@ def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float
     Raises:
         ScoreError: The file is malformed or has no pooled weights for the phase.
     """
-    names = ["subset", "attack", "codec", "C0", "C1", "C2"]
-    lines = read_lines(path, ScoreError)
-    if lines[0].split(",") != names:
-        raise ScoreError(f"{path}, line 1: {quote(lines[0])} where {','.join(names)!r} is needed.")
-    table = {}
-    for number, line in enumerate(lines[1:], 2):
-        subset, *condition = (cells := line.split(","))[:3]
+    header = ["subset", "attack", "codec", "C0", "C1", "C2"]
+    cells = read_table(path, ScoreError)
+    if list(cells.iloc[0]) != header:
+        raise ScoreError(f"{path}, line 1: the header has to be {','.join(header)}.")
+    weights = {}
+    for number, subset, attack, codec, *numbers in cells.iloc[1:].itertuples():
         try:
-            c0, c1, c2 = map(float, cells[3:])
+            c0, c1, c2 = map(float, numbers)
         except ValueError as error:
-            raise ScoreError(
-                f"{path}, line {number}: {quote(line)} is no row of weights."
-            ) from error
-        if PHASES.get({"prog": "progress"}.get(subset, subset)) == phase and math.isfinite(c0):
-            table[condition[0], condition[1]] = (c0, c1, c2)
-    if ("Pooled", "Pooled") not in table:
+            raise ScoreError(f"{path}, line {number}: {numbers} are no weights.") from error
+        if ({"prog": "progress"} | PHASES).get(subset) == phase and math.isfinite(c0):
+            weights[attack, codec] = (c0, c1, c2)
+    if ("Pooled", "Pooled") not in weights:
         raise ScoreError(f"{path}: no pooled weights for phase {phase}. Choose another (--phase).")
-    return table
+    return weights
 
 
 def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFrame, str]:
@@ -189,20 +164,16 @@ def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFr
     Raises:
         ScoreError: The key has no such phase, or several and none is ``eval``.
     """
-    found = set(key["phase"].unique())
-    present = [name for name in dict.fromkeys(PHASES.values()) if name in found]
-    if phase is None:
-        if len(present) > 1 and "eval" not in present:
-            raise ScoreError(
-                f"the key has the phases {', '.join(present)}. Choose one (--phase), or 'all'."
-            )
-        phase = "eval" if "eval" in present else present[0] if present else "all"
+    known = set(key["phase"])
+    present = [name for name in dict.fromkeys(PHASES.values()) if name in known]
+    if phase is None and ("eval" in present or len(present) < 2):
+        phase = "eval" if "eval" in present else next(iter(present), "all")
     if phase == "all":
         return key, "all"
     if phase not in present:
         raise ScoreError(
-            f"the key has no phase {phase!r}; it has {', '.join(present) or 'none'}. "
-            f"Choose {'one of these' if present else 'no phase'} (--phase)."
+            f"the key has no phase {phase or 'eval'!r}; it has {', '.join(present) or 'none'}. "
+            "Choose one of its phases, or 'all' (--phase)."
         )
     return key[key["phase"] == phase].reset_index(drop=True), phase
 
@@ -237,37 +208,25 @@ def match(
             "the key has trials without labels, so it is a list of ids. "
             "Use the key with labels (ASVspoof 2021: keys/*/CM/trial_metadata.txt)."
         )
-    names = scores["utterance"]
-    at = pd.Index(names).get_indexer(pd.Index(chosen["utterance"]))
-    missing = chosen["utterance"][at < 0]
+    scored = scores["utterance"]
+    places = pd.Index(scored).get_indexer(pd.Index(chosen["utterance"]))
+    missing = chosen["utterance"][places < 0]
     is_part = key["phase"].nunique() == 1 and key["phase"].iloc[0] != "-"
-    unknown = [] if is_part else names[~names.isin(key["utterance"])].tolist()
-    problems = []
-    if len(missing) and (not allow_missing or len(missing) == len(chosen)):
-        problems.append(
-            f"{len(missing)} of {len(chosen)} trials (phase {phase}) have no score: "
-            f"{_examples(missing.tolist())}"
-        )
-    if unknown:
-        problems.append(
-            f"{len(unknown)} of {len(scores)} scored trials are not in the key: "
-            f"{_examples(unknown)}"
-        )
-    if problems:
-        absent, surplus = (
-            {re.sub(r"\.[^.]*$", "", n) for n in names} for names in (missing, unknown)
-        )
-        hint = "The names differ by a suffix like .wav. " if absent & surplus else ""
+    unknown = scored.iloc[:0] if is_part else scored[~scored.isin(key["utterance"])]
+    refused = missing.iloc[:0] if allow_missing and len(missing) < len(chosen) else missing
+    if len(refused) or len(unknown):
         raise ScoreError(
-            f"scores and key do not fit: {'; '.join(problems)}. {hint}Use the key of the scored "
-            "corpus and score every trial (--allow-missing evaluates what there is)."
+            f"scores and key do not fit: {len(refused)} of {len(chosen)} trials (phase {phase}) "
+            f"have no score{_examples(refused)}; {len(unknown)} of {len(scores)} scored trials are "
+            f"not in the key{_examples(unknown)}. Use the key of the scored corpus, with the same "
+            "endings, and score every trial (--allow-missing evaluates what there is)."
         )
-    found = chosen[at >= 0].reset_index(drop=True)
-    rows = scores.iloc[at[at >= 0]].reset_index(drop=True)
+    matched = chosen[places >= 0].reset_index(drop=True)
+    rows = scores.iloc[places[places >= 0]].reset_index(drop=True)
     for column in ("label", "attack"):
         if column in rows:
-            _agree(found, rows, column)
-    return found.assign(score=rows["score"].to_numpy())
+            _agree(matched, rows, column)
+    return matched.assign(score=rows["score"].to_numpy())
 
 
 def _agree(key: pd.DataFrame, scores: pd.DataFrame, column: str) -> None:
@@ -276,29 +235,28 @@ def _agree(key: pd.DataFrame, scores: pd.DataFrame, column: str) -> None:
     if column == "attack":  # some keys do not tell the attack
         wrong &= (key[column] != "-") & (scores[column] != "-")
     if wrong.any():
-        k = int(np.flatnonzero(wrong)[0])
+        row, value = first_of(scores[column], wrong)
         raise ScoreError(
-            f"{int(wrong.sum())} trials have another {column} in the score file than in the key: "
-            f"{key['utterance'][k]} has {scores[column][k]} there and {key[column][k]} in the key. "
+            f"{wrong.sum()} trials have another {column} in the score file than in the key: "
+            f"{key['utterance'][row]} has {value} there and {key[column][row]} in the key. "
             "Use the key the scores were made with."
         )
 
 
-def _numbers(path: str | Path, values: Sequence[str]) -> np.ndarray:
+def _numbers(path: str | Path, cells: pd.Series) -> pd.Series:
     """Parse scores, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
-    with contextlib.suppress(ValueError):
-        numbers = np.array([float(value) for value in values])
-        if np.isfinite(numbers).all() and not "".join(values).encode().translate(None, _DECIMAL):
-            return numbers
-    number, value = next(
-        (k, v) for k, v in enumerate(values, 1)
-        if not _NUMBER.fullmatch(v) or not math.isfinite(float(v))
-    )  # fmt: skip
-    raise ScoreError(
-        f"{path}, line {number}: score {quote(value)} is not a finite number. "
-        "Find out why the system gave it; a missing score is better left out."
-    )
+    values = [float(cell) if _NUMBER.fullmatch(cell) else math.nan for cell in cells.tolist()]
+    scores = pd.Series(values, cells.index)
+    if (wrong := ~scores.abs().lt(math.inf)).any():
+        number, cell = first_of(cells, wrong)
+        raise ScoreError(
+            f"{path}, line {number}: score {quote(cell)} is not a finite number. Find out why the "
+            "system gave it; a missing score is better left out."
+        )
+    return scores
 
 
-def _examples(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def _examples(utterances: pd.Series) -> str:
+    """Name the first few, if any."""
+    more = ", ..." if len(utterances) > 3 else ""
+    return f" ({', '.join(utterances[:3])}{more})" if len(utterances) else ""

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.evaluation.metrics import Floats, det_curve, eer, validate
+from slslib.evaluation.metrics import Floats, det_curve, split, validate
 
 # So weak that it shows only where the classes are separable, and then keeps the slope finite.
 _RIDGE = 1e-6
@@ -75,7 +75,7 @@ def fit(scores: ArrayLike, labels: ArrayLike, prior: float = 0.5) -> Calibration
 
     if not 0 < prior < 1:
         raise ConfigError(f"prior {prior} must lie between 0 and 1.")
-    x, is_bonafide = _matrix(scores), _labels(scores, labels)
+    x, is_bonafide = _trials(scores, labels)
     # Standardised, so that the ridge means the same whatever the scale of the scores.
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
@@ -103,7 +103,7 @@ def cross_fit(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Floats:
     """
     from sklearn.model_selection import StratifiedKFold
 
-    x, is_bonafide = _matrix(scores), _labels(scores, labels)
+    x, is_bonafide = _trials(scores, labels)
     smaller = int(min(is_bonafide.sum(), (~is_bonafide).sum()))
     if smaller < _FOLDS:
         raise ScoreError(
@@ -111,8 +111,8 @@ def cross_fit(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Floats:
             "(--dev-scores, --dev-key)."
         )
     llrs = np.empty(len(x))
-    split = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(x, is_bonafide)
-    for others, own in split:
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    for others, own in folds.split(x, is_bonafide):
         llrs[own] = fit(x[others], is_bonafide[others])(x[own])
     return llrs
 
@@ -140,7 +140,7 @@ def transfer(
     """
     curve = det_curve(*dev, "tie_aware")
     bonafide, spoof = validate(*test)
-    chosen = {"EER": eer(*dev, "tie_aware").threshold}
+    chosen = {"EER": curve.eer().threshold}
     for rate in frr:
         if not 0 <= rate < 1:
             raise ConfigError(f"false rejection rate {rate} must lie between 0 and 1.")
@@ -172,10 +172,9 @@ def _matrix(scores: ArrayLike, n_systems: int | None = None) -> Floats:
     return x
 
 
-def _labels(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    x, is_bonafide = _matrix(scores), np.asarray(labels) == 1
-    if is_bonafide.shape != (len(x),) or not np.isin(labels, (0, 1)).all():
-        raise ScoreError(f"{len(x)} trials need as many labels, 1 (bona fide) or 0 (spoof).")
-    for column in x.T:
-        validate(column[is_bonafide], column[~is_bonafide])
-    return is_bonafide
+def _trials(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, np.ndarray]:
+    """Check scores and labels, and return scores x systems and which trials are bona fide."""
+    x = _matrix(scores)
+    for system in x.T:
+        split(system, labels)
+    return x, np.asarray(labels) == 1

@@ -22,26 +22,29 @@ probability. These draws, 20 per class for 600,000 trials, have the same joint d
 the counts of a full resample, so the EERs have exactly the distribution of the naive loop's. All
 counts are integers.
 
-For a pair of systems the same idea saves most of the work: only the trials near one of the two
-changes of sign are resampled one by one; of the others, only how many are drawn below or above
-both. Where a replicate's change of sign lies further off, its other trials are drawn as well.
+Clusters are drawn as a weight for each *cell* of trials that share class and clusters. The weights
+of all replicates are summed at some edges of the sorted trials, by one matrix product, and then
+trial by trial only in the stretch where :math:`FRR - FAR` changes sign. A pair of systems on single
+trials is the same problem with every trial a cell of its own. Of the many trials that lie far below
+or above both changes of sign it only matters how many are drawn; should a change of sign fall
+among them after all, that replicate's trials are all drawn.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.evaluation.metrics import Floats, eer, validate
+from slslib.evaluation.metrics import Floats, eer, split, validate
 
 Ints = NDArray[np.int64]
 Weights = NDArray[np.int32]  # cells x replicates; a stretch's sum stays far below 2^31
 
-_STRETCHES = 32
 _NEAR = 6.0  # standard errors of FRR - FAR within which pairs are resampled trial by trial
 
 
@@ -64,7 +67,7 @@ def eer_estimate(
     clusters: Sequence[ArrayLike] = (),
     n_replicates: int = 1000,
     *,
-    seed: int = 0,
+    seed: Any = 0,
 ) -> dict[str, float]:
     """Compute an EER with its 95 % interval, as a row of
     :func:`slslib.evaluation.plots.plot_estimates`.
@@ -72,9 +75,9 @@ def eer_estimate(
     Args:
         scores: One score per trial.
         labels: 1 for bona fide, 0 for spoof.
-        clusters: As for :func:`cluster_bootstrap_eer`; by default single trials are drawn.
+        clusters: As for :func:`cluster_bootstrap_eer`.
         n_replicates: How many.
-        seed: Seed of the replicates; the same scores give the same interval.
+        seed: What :func:`numpy.random.default_rng` takes.
 
     Returns:
         ``value``, ``low`` and ``high`` in percent.
@@ -86,35 +89,14 @@ def eer_estimate(
     >>> eer_estimate([1.0, 2.0, 3.0, 0.5], [1, 1, 0, 0])["value"]
     50.0
     """
-    low, high = eer_interval(scores, labels, clusters, n_replicates, seed=seed)
-    value = 100 * eer(*_classes(scores, labels)).value
-    return {"value": value, "low": low, "high": high}
-
-
-def eer_interval(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    clusters: Sequence[ArrayLike] = (),
-    n_replicates: int = 1000,
-    *,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Compute the interval of :func:`eer_estimate` alone, in percent; its arguments and errors."""
-    rng = np.random.default_rng(seed)
-    if clusters:
-        drawn = cluster_bootstrap_eer(scores, labels, clusters, n_replicates, rng=rng)
-    else:
-        drawn = bootstrap_eer(*_classes(scores, labels), n_replicates, rng=rng)
+    drawn = cluster_bootstrap_eer(scores, labels, clusters, n_replicates, seed=seed)
     low, high = interval(drawn)
-    return 100 * low, 100 * high
+    value = eer(*split(scores, labels)).value
+    return {"value": 100 * value, "low": 100 * low, "high": 100 * high}
 
 
 def bootstrap_eer(
-    bonafide_scores: ArrayLike,
-    spoof_scores: ArrayLike,
-    n_replicates: int = 1000,
-    *,
-    rng: np.random.Generator,
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, n_replicates: int = 1000, *, seed: Any
 ) -> Floats:
     """Draw the EERs of resampled trials, each class by itself.
 
@@ -122,13 +104,13 @@ def bootstrap_eer(
         bonafide_scores: Scores of bona fide trials.
         spoof_scores: Scores of spoofed trials.
         n_replicates: How many.
-        rng: The source of randomness.
+        seed: What :func:`numpy.random.default_rng` takes.
 
     Returns:
         The EERs (fractions) of the replicates under the official rule.
     """
     bonafide, spoof = validate(bonafide_scores, spoof_scores)
-    _check_count(n_replicates)
+    rng = _generator(seed, n_replicates)
     order = np.argsort(np.concatenate([bonafide, spoof]), kind="stable")
     is_bonafide = order < bonafide.size
     # How many original trials of each class lie below each place, and how many the replicate has
@@ -156,7 +138,7 @@ def cluster_bootstrap_eer(
     clusters: Sequence[ArrayLike],
     n_replicates: int = 1000,
     *,
-    rng: np.random.Generator,
+    seed: Any,
 ) -> Floats:
     """Draw the EERs of resampled clusters.
 
@@ -165,8 +147,9 @@ def cluster_bootstrap_eer(
         labels: 1 for bona fide, 0 for spoof.
         clusters: One or two names per trial, such as its speaker and its attack. ``"-"`` means
             that the factor does not apply: the attack of bona fide speech is not resampled.
+            Without any, single trials are drawn as :func:`bootstrap_eer` does.
         n_replicates: How many.
-        rng: The source of randomness.
+        seed: What :func:`numpy.random.default_rng` takes.
 
     Returns:
         The EERs (fractions). A replicate without trials of one class is drawn again.
@@ -174,10 +157,13 @@ def cluster_bootstrap_eer(
     Raises:
         ScoreError: A factor has fewer than two clusters.
     """
-    _check_count(n_replicates)
-    curve = _Curve(scores, labels)
-    cells, blocks = _cluster_weights(curve.labels, clusters, n_replicates, rng)
-    return np.concatenate([curve.eers(cells, weights) for weights in blocks])
+    classes = split(scores, labels)
+    if not clusters:
+        return bootstrap_eer(*classes, n_replicates, seed=seed)
+    rng = _generator(seed, n_replicates)
+    values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    cells, blocks = _cluster_weights(known, clusters, n_replicates, rng)
+    return np.concatenate([_weighted_eers(values, known, cells, w)[0] for w in blocks])
 
 
 def paired_bootstrap(
@@ -186,7 +172,7 @@ def paired_bootstrap(
     labels: ArrayLike,
     n_replicates: int = 1000,
     *,
-    rng: np.random.Generator,
+    seed: Any,
     clusters: Sequence[ArrayLike] = (),
 ) -> Floats:
     """Draw differences of two systems' EERs on the same resampled trials.
@@ -196,39 +182,27 @@ def paired_bootstrap(
         scores_b: Scores of the second system, for the same trials in the same order.
         labels: 1 for bona fide, 0 for spoof.
         n_replicates: How many.
-        rng: The source of randomness.
-        clusters: As for :func:`cluster_bootstrap_eer`; by default single trials are drawn.
+        seed: What :func:`numpy.random.default_rng` takes.
+        clusters: As for :func:`cluster_bootstrap_eer`.
 
     Returns:
         EER of the first minus EER of the second (fractions).
     """
-    _check_count(n_replicates)
-    a, b = _Curve(scores_a, labels), _Curve(scores_b, labels)
+    for scores in (scores_a, scores_b):
+        split(scores, labels)
+    rng = _generator(seed, n_replicates)
+    pair, known = np.array([scores_a, scores_b], dtype=np.float64), np.asarray(labels, np.int64)
     if not clusters:
-        draw = _PairedTrials(a, b, rng)
-        return np.concatenate([draw(n) for n in _blocks(draw.near.size, n_replicates)])
-    cells, blocks = _cluster_weights(a.labels, clusters, n_replicates, rng)
-    return np.concatenate([a.eers(cells, w) - b.eers(cells, w) for w in blocks])
+        return _paired_trials(pair, known, n_replicates, rng)
+    cells, blocks = _cluster_weights(known, clusters, n_replicates, rng)
+    drawn = [[_weighted_eers(x, known, cells, w)[0] for x in pair] for w in blocks]
+    return np.concatenate([a - b for a, b in drawn])
 
 
-def _with_labels(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
-    values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-    if values.shape != known.shape or not np.isin(known, (0, 1)).all():
-        raise ScoreError(
-            f"{values.size} scores and {known.size} labels: every score needs a label 1 (bona "
-            "fide) or 0 (spoof), and paired systems the same trials."
-        )
-    return values, known.astype(np.int64)
-
-
-def _classes(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
-    values, known = _with_labels(scores, labels)
-    return values[known == 1], values[known == 0]
-
-
-def _check_count(n_replicates: int) -> None:
+def _generator(seed: Any, n_replicates: int) -> np.random.Generator:
     if n_replicates < 1:
         raise ConfigError(f"{n_replicates} replicates: at least one is needed.")
+    return np.random.default_rng(seed)
 
 
 def _difference(rejected: Ints, totals: Ints) -> Ints:
@@ -261,152 +235,108 @@ def _eer_at(rejected: Ints, is_bonafide: NDArray[np.bool_], totals: Ints) -> Flo
     return np.where(before, frr_before + far_before, frr + far) / 2
 
 
-class _Curve:
-    """The sorted trials of one system, to be weighted many times."""
+def _weighted_eers(
+    scores: Floats, labels: Ints, cells: Ints, weights: Weights
+) -> tuple[Floats, Ints]:
+    """Compute one EER for each column of weights.
 
-    def __init__(self, scores: ArrayLike, labels: ArrayLike) -> None:
-        values, self.labels = _with_labels(scores, labels)
-        validate(values[self.labels == 1], values[self.labels == 0])
-        self.order = np.lexsort((-self.labels, values))  # bona fide first within ties
-        self.is_bonafide = self.labels[self.order] == 1
+    Args:
+        scores: One per trial.
+        labels: 1 for bona fide, 0 for spoof.
+        cells: The cell of each trial; all trials of a cell have the same weight.
+        weights: How often each cell (row) is repeated in each replicate (column).
 
-    def sides(self) -> tuple[tuple[int, int], Ints]:
-        """Find the part of the sorted trials that nearly every resample changes sign in.
-
-        Returns:
-            Its ends, and for each trial -1, 0 or 1: below, in or above it.
-        """
-        n_bonafide = int(self.labels.sum())
-        n_spoof = self.labels.size - n_bonafide
-        frr = np.cumsum(self.is_bonafide) / n_bonafide
-        far = 1 - np.cumsum(~self.is_bonafide) / n_spoof
-        error = np.sqrt(frr * (1 - frr) / n_bonafide + far * (1 - far) / n_spoof)
-        near = np.flatnonzero(np.abs(frr - far) <= _NEAR * (error + 1 / n_bonafide + 1 / n_spoof))
-        low, high = int(near[0]), int(near[-1]) + 1
-        side = np.zeros(self.labels.size, np.int64)
-        side[self.order[:low]], side[self.order[high:]] = -1, 1
-        return (low, high), side
-
-    def eers(
-        self,
-        cells: Ints,
-        weights: Weights,
-        part: tuple[int, int] | None = None,
-        below: Ints | None = None,
-        totals: Ints | None = None,
-    ) -> Floats:
-        """Compute one EER for each column of weights.
-
-        Args:
-            cells: The cell of each trial; all trials of a cell have the same weight.
-            weights: How often each cell (row) is repeated in each replicate (column).
-            part: Places of the sorted trials between which FRR - FAR changes sign in every
-                replicate; by default all. Only the cells of trials there are looked up.
-            below: Bona fide and spoofed trials of each replicate below that part.
-            totals: All bona fide and spoofed trials of each replicate.
-        """
-        n_replicates = weights.shape[1]
-        everything = np.arange(n_replicates)
-        low, high = part or (0, self.order.size)
-        if below is None:
-            below = np.zeros((2, n_replicates), np.int64)
-        if totals is None:
-            totals = self._count(cells, weights, everything, np.array([low, high]))[:, 0]
-        rejected, deciding = np.zeros_like(below), np.zeros(n_replicates, np.int64)
-        # Stretches of the sorted trials, with the replicates whose change of sign they hold.
-        todo = [(low, high, everything, below)]
-        while todo:
-            low, high, which, start = todo.pop()
-            n = high - low
-            if n * which.size > 2**20:
-                n = min(n, _STRETCHES)
-            edges = np.linspace(low, high, n + 1).astype(np.int64)
-            inside = self._count(cells, weights, which, edges)
-            counts = np.cumsum(inside, axis=1) + start[:, None]
-            at = np.argmax(_difference(counts, totals[:, None, which]) >= 0, axis=0)
-            columns = np.arange(which.size)
-            before = counts[:, at, columns] - inside[:, at, columns]
-            if n == high - low:  # trial by trial
-                rejected[:, which], deciding[which] = before, low + at
-                continue
-            for k in np.unique(at):
-                own = at == k
-                todo.append((int(edges[k]), int(edges[k + 1]), which[own], before[:, own]))
-        return _eer_at(rejected, self.is_bonafide[deciding], totals)
-
-    def _count(self, cells: Ints, weights: Weights, which: Ints, edges: Ints) -> Ints:
-        """Count the repeated trials of each class between edges, in some of the replicates."""
-        trials = slice(edges[0], edges[-1])
-        cell, is_bonafide = cells[self.order[trials]], self.is_bonafide[trials]
-        n, n_cells = edges.size - 1, weights.shape[0]
-        if n == cell.size:  # trial by trial
-            weight = weights[cell[:, None], which].astype(np.int64)
-            return np.stack([weight * is_bonafide[:, None], weight * ~is_bonafide[:, None]])
-        row = np.repeat(np.arange(n), np.diff(edges)) + n * ~is_bonafide
-        table = np.bincount(row * n_cells + cell, minlength=2 * n * n_cells)
-        # float64 counts exactly far beyond any number of trials, and its product is the fast one.
-        product = table.reshape(2 * n, n_cells).astype(np.float64) @ weights[:, which]
-        return product.reshape(2, n, -1).astype(np.int64)
-
-
-class _PairedTrials:
-    """Resamples of single trials, each class by itself, as two systems rank them.
-
-    Attributes:
-        near: The trials within reach of either system's change of sign, drawn one by one.
+    Returns:
+        The EERs, and of each replicate the trial at which FRR - FAR changes sign.
     """
+    order = np.lexsort((-labels, scores))  # bona fide first within ties
+    cell, is_bonafide = cells[order], labels[order] == 1
+    n_cells, n_replicates = weights.shape
+    # Step 1: counts in each stretch between edges. float64 counts exactly, and its product is fast.
+    n = max(1, min(math.isqrt(order.size), 2**24 // n_cells))
+    edges = np.linspace(0, order.size, n + 1).astype(np.int64)
+    entry = np.repeat(np.arange(n), np.diff(edges)) * n_cells + cell
+    tables = [np.bincount(entry[own], minlength=n * n_cells) for own in (is_bonafide, ~is_bonafide)]
+    real = weights.astype(np.float64)
+    inside = np.stack([table.reshape(n, n_cells) @ real for table in tables]).astype(np.int64)
+    through = inside.cumsum(axis=1)
+    totals = through[:, -1]
+    crossing = np.argmax(_difference(through, totals[:, None]) >= 0, axis=0)
+    # Step 2: trial by trial in the stretch of the change of sign.
+    rejected, deciding = np.empty_like(totals), np.empty(n_replicates, np.int64)
+    for k in np.unique(crossing):
+        own, trials = np.flatnonzero(crossing == k), slice(edges[k], edges[k + 1])
+        weight = weights[cell[trials, None], own].astype(np.int64)
+        is_first = is_bonafide[trials, None]
+        each = np.stack([weight * is_first, weight * ~is_first])
+        after = (through - inside)[:, k, own][:, None] + each.cumsum(axis=1)
+        place = np.argmax(_difference(after, totals[:, None, own]) >= 0, axis=0)
+        columns = np.arange(own.size)
+        rejected[:, own] = (after - each)[:, place, columns]
+        deciding[own] = edges[k] + place
+    return _eer_at(rejected, is_bonafide[deciding], totals), order[deciding]
 
-    def __init__(self, a: _Curve, b: _Curve, rng: np.random.Generator) -> None:
-        self.curves, self.rng = (a, b), rng
-        (part_a, side_a), (part_b, side_b) = a.sides(), b.sides()
-        is_near = (side_a == 0) | (side_b == 0)
-        self.parts, self.near = (part_a, part_b), np.flatnonzero(is_near)
-        self.cell = np.cumsum(is_near) - 1  # meaningful for near trials only
-        self.sides = side_a[is_near], side_b[is_near]
-        # The trials of each class: the near ones, then the others by their sides in a and b.
-        self.signs = [(u, v) for u in (-1, 1) for v in (-1, 1)]
-        groups = [is_near, *(~is_near & (side_a == u) & (side_b == v) for u, v in self.signs)]
-        self.members = [[np.flatnonzero((a.labels == k) & own) for own in groups] for k in (1, 0)]
 
-    def __call__(self, n: int) -> Floats:
-        """Draw ``n`` differences of the EERs."""
-        sizes = np.array([[trials.size for trials in groups] for groups in self.members])
-        totals = np.repeat(sizes.sum(axis=1)[:, None], n, axis=1)
-        # Class x group x replicate: how many of each group are drawn.
-        drawn = np.stack([self.rng.multinomial(s.sum(), s / s.sum(), n).T for s in sizes])
-        weights = np.empty((self.near.size, n), np.int32)
-        for (near, *_), counts in zip(self.members, drawn, strict=True):
-            for k in range(n):
-                weights[self.cell[near], k] = self._repeats(near.size, counts[0, k])
+def _sides(scores: Floats, labels: Ints) -> Ints:
+    """Tell for each trial if it lies below (-1), in (0) or above (1) the part of the sorted trials
+    that nearly every resample changes sign in.
+    """
+    order = np.lexsort((-labels, scores))
+    n_bonafide, n_spoof = labels.sum(), (1 - labels).sum()
+    frr = np.cumsum(labels[order]) / n_bonafide
+    far = 1 - np.cumsum(1 - labels[order]) / n_spoof
+    error = np.sqrt(frr * (1 - frr) / n_bonafide + far * (1 - far) / n_spoof)
+    near = np.flatnonzero(np.abs(frr - far) <= _NEAR * (error + 1 / n_bonafide + 1 / n_spoof))
+    side = np.zeros(labels.size, np.int64)
+    side[order[: near[0]]], side[order[near[-1] + 1 :]] = -1, 1
+    return side
+
+
+def _paired_trials(
+    pair: Floats, labels: Ints, n_replicates: int, rng: np.random.Generator
+) -> Floats:
+    """Draw differences of EERs on single trials, each class by itself."""
+    sides = np.stack([_sides(scores, labels) for scores in pair])
+    # The trials of a class that lie far from both changes of sign, on the same sides, become one
+    # that is drawn many times. In each class the near trials come first, then these four.
+    signs = np.array([(u, v) for u in (-1, 1) for v in (-1, 1)]).T
+    is_far = [(sides == sign[:, None]).all(axis=0) for sign in signs.T]
+    members = [
+        [np.flatnonzero(own & (labels == k)) for own in (~np.any(is_far, axis=0), *is_far)]
+        for k in (1, 0)
+    ]
+    sizes = np.array([[trials.size for trials in groups] for groups in members])
+    short_labels = np.repeat([1, 0], sizes[:, 0] + 4)
+    short_pair = np.hstack([np.c_[pair[:, near], signs * np.inf] for near, *_ in members])
+    short_sides = np.hstack([np.c_[sides[:, near], signs] for near, *_ in members])
+    near_rows, far_rows = (np.flatnonzero((short_sides == 0).any(axis=0) == x) for x in (1, 0))
+
+    def repeats(n_trials: int, n_drawn: int) -> Ints:
+        return np.bincount(rng.integers(max(n_trials, 1), size=n_drawn), minlength=n_trials)
+
+    def draw(n: int) -> Floats:
+        drawn = np.stack([rng.multinomial(s.sum(), s / s.sum(), n).T for s in sizes])
+        weights = np.empty((short_labels.size, n), np.int32)
+        weights[far_rows] = drawn[:, 1:].reshape(-1, n)
+        for rows, counts in zip(np.split(near_rows, sizes[:1, 0]), drawn[:, 0], strict=True):
+            for column, count in enumerate(counts):
+                weights[rows, column] = repeats(rows.size, count)
         eers, is_sound = np.empty((2, n)), np.ones(n, bool)
-        for i, curve in enumerate(self.curves):
-            far = drawn[:, 1:][:, [sign[i] < 0 for sign in self.signs]].sum(axis=1)
-            below = far + self._by_class(weights, self.sides[i] < 0)
-            through = below + self._by_class(weights, self.sides[i] == 0)
-            sound = (_difference(below, totals) < 0) & (_difference(through, totals) >= 0)
-            eers[i, sound] = curve.eers(
-                self.cell, weights[:, sound], self.parts[i], below[:, sound], totals[:, sound]
-            )
-            is_sound &= sound
-        for k in np.flatnonzero(~is_sound).tolist():  # the others are drawn trial by trial too
-            everything = np.zeros((self.cell.size, 1), np.int32)
-            everything[self.near, 0] = weights[:, k]
-            for groups, counts in zip(self.members, drawn[:, :, k], strict=True):
+        for i in (0, 1):
+            cells = np.arange(short_labels.size)
+            eers[i], deciding = _weighted_eers(short_pair[i], short_labels, cells, weights)
+            is_sound &= short_sides[i, deciding] == 0
+        for column in np.flatnonzero(~is_sound).tolist():  # draw the trials of the groups too
+            full = np.empty((labels.size, 1), np.int32)
+            full[np.r_[members[0][0], members[1][0]], 0] = weights[near_rows, column]
+            for groups, counts in zip(members, drawn[:, :, column], strict=True):
                 for trials, count in zip(groups[1:], counts[1:], strict=True):
-                    everything[trials, 0] = self._repeats(trials.size, count)
-            eers[:, k] = [c.eers(np.arange(self.cell.size), everything)[0] for c in self.curves]
+                    full[trials, 0] = repeats(trials.size, count)
+            cells = np.arange(labels.size)
+            eers[:, column] = [_weighted_eers(x, labels, cells, full)[0][0] for x in pair]
         return eers[0] - eers[1]
 
-    def _repeats(self, n_trials: int, n_drawn: int) -> Ints:
-        """Draw trials with replacement: how often each is drawn."""
-        picks = self.rng.integers(max(n_trials, 1), size=n_drawn)
-        return np.bincount(picks, minlength=n_trials)
-
-    def _by_class(self, weights: Weights, chosen: NDArray[np.bool_]) -> Ints:
-        """Count the repetitions of some of the near trials by class."""
-        is_bonafide = self.curves[0].labels[self.near] == 1
-        own = (is_bonafide & chosen, ~is_bonafide & chosen)
-        return np.stack([weights[trials].sum(axis=0) for trials in own])
+    return np.concatenate([draw(n) for n in _blocks(near_rows.size, n_replicates)])
 
 
 def _cluster_weights(
@@ -417,36 +347,35 @@ def _cluster_weights(
         raise ConfigError(f"{len(clusters)} cluster factors given; one or two are possible.")
     codes, sizes = [labels], [2]  # of labels and factors
     for factor in clusters:
-        names = pd.Series(factor)
-        if names.shape != labels.shape:
-            raise ScoreError(f"{names.size} cluster names for {labels.size} trials.")
-        code, known = pd.factorize(names.where(names != "-"), sort=True)
-        if known.size < 2:
+        names = np.asarray(factor).tolist()
+        known = sorted(set(names) - {"-"})
+        if len(names) != labels.size or len(known) < 2:
             raise ScoreError(
-                f"resampling clusters needs two or more, and there are {known.size} "
-                f"({', '.join(map(str, known)) or 'the key does not tell them'}). Leave this "
+                f"resampling clusters needs a name for each of {labels.size} trials and two or "
+                f"more clusters: there are {len(names)} names of {len(known)} clusters "
+                f"({', '.join(map(str, known[:3])) or 'the key does not tell them'}). Leave this "
                 "factor out, or use a key that has it."
             )
-        codes.append(code.astype(np.int64) + 1)  # 0 for "-"
-        sizes.append(known.size + 1)
-    cells, found = pd.factorize(np.ravel_multi_index(codes, sizes), sort=True)
-    kinds, *codes_of_cells = np.unravel_index(found, sizes)
+        code = {name: k for k, name in enumerate(known, 1)}
+        codes.append(np.array([code.get(name, 0) for name in names]))  # 0 for "-"
+        sizes.append(len(known) + 1)
+    kinds, cells = np.unique(np.ravel_multi_index(codes, sizes), return_inverse=True)
+    is_bonafide, *codes_of_cells = np.unravel_index(kinds, sizes)
 
     def draw(n: int) -> Weights:
         weights = np.ones((kinds.size, n), np.int32)
         for code, size in zip(codes_of_cells, sizes[1:], strict=True):
-            n_clusters = size - 1
-            repeats = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), n).T
+            repeats = rng.multinomial(size - 1, np.full(size - 1, 1 / (size - 1)), n).T
             weights *= np.pad(repeats.astype(np.int32), ((1, 0), (0, 0)), constant_values=1)[code]
         return weights
+
+    def lacks_class(weights: Weights) -> NDArray[np.bool_]:
+        return ~np.all([weights[is_bonafide == k].any(axis=0) for k in (0, 1)], axis=0)
 
     def blocks() -> Iterator[Weights]:
         for n in _blocks(kinds.size, n_replicates):
             weights = draw(n)
-            while True:
-                empty = ~np.all([weights[kinds == k].any(axis=0) for k in (0, 1)], axis=0)
-                if not empty.any():
-                    break
+            while (empty := lacks_class(weights)).any():
                 weights[:, empty] = draw(int(empty.sum()))
             yield weights
 

@@ -57,14 +57,6 @@ Floats = NDArray[np.float64]
 EERRule = Literal["official", "tie_aware"]
 
 
-class DET(NamedTuple):
-    """A detection error trade-off curve: one entry per point, from 'accept all' to 'reject all'."""
-
-    frr: Floats
-    far: Floats
-    thresholds: Floats
-
-
 class EER(NamedTuple):
     """An equal error rate.
 
@@ -81,6 +73,50 @@ class EER(NamedTuple):
     frr: float
     far: float
     rule: EERRule
+
+
+class DET(NamedTuple):
+    """A detection error trade-off curve: one entry per point, from 'accept all' to 'reject all'.
+
+    One sort of the scores gives the curve, and the curve gives every rate and cost.
+    """
+
+    frr: Floats
+    far: Floats
+    thresholds: Floats
+
+    def tie_aware(self) -> DET:
+        """Return the curve without its points between equal scores."""
+        keep = np.r_[True, self.thresholds[2:] != self.thresholds[1:-1], True]
+        return DET(self.frr[keep], self.far[keep], self.thresholds[keep])
+
+    def eer(self, rule: EERRule = "official") -> EER:
+        """Compute the equal error rate of an official curve by either rule."""
+        if rule not in ("official", "tie_aware"):
+            raise ConfigError(f"rule {rule!r}: choose 'official' or 'tie_aware'.")
+        curve = self if rule == "official" else self.tie_aware()
+        k = int(np.argmin(np.abs(curve.frr - curve.far)))
+        frr, far = float(curve.frr[k]), float(curve.far[k])
+        return EER((frr + far) / 2, float(curve.thresholds[k]), frr, far, rule)
+
+    def min_cost(self, weights: tuple[float, float, float]) -> float:
+        """Compute the minimum of :math:`C_0 + C_1 FRR + C_2 FAR`; 1 is a useless detector.
+
+        Args:
+            weights: :math:`C_0, C_1, C_2`. The cost is divided by that of the better of the two
+                useless detectors, which accept or reject all.
+
+        Raises:
+            ScoreError: A weight is negative or not finite, or nothing can cost anything.
+        """
+        c0, c1, c2 = weights
+        useless = c0 + min(c1, c2)
+        if not all(math.isfinite(c) and c >= 0 for c in weights) or useless == 0:
+            raise ScoreError(
+                f"cost weights C0, C1, C2 = {c0}, {c1}, {c2} must be finite and not negative, and "
+                "C0 + min(C1, C2) above zero. Check the speaker verification scores."
+            )
+        return float(np.min(c0 + c1 * self.frr + c2 * self.far) / useless)
 
 
 @dataclass(frozen=True)
@@ -144,6 +180,28 @@ def validate(
     return checked[0], checked[1]
 
 
+def split(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+    """Split trials into the scores of bona fide and of spoofed ones.
+
+    Args:
+        scores: One per trial.
+        labels: 1 for bona fide, 0 for spoof.
+
+    Raises:
+        ScoreError: Scores and labels do not fit each other, or :func:`validate` objects.
+
+    >>> [part.tolist() for part in split([0.5, 2.0, -1.0], [0, 1, 0])]
+    [[2.0], [0.5, -1.0]]
+    """
+    values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if values.shape != known.shape or not np.isin(known, (0, 1)).all():
+        raise ScoreError(
+            f"{values.size} scores and {known.size} labels: every score needs a label 1 (bona "
+            "fide) or 0 (spoof), and paired or fused systems the same trials."
+        )
+    return validate(values[known == 1], values[known == 0])
+
+
 def det_curve(
     bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "official"
 ) -> DET:
@@ -154,8 +212,6 @@ def det_curve(
     ([0.0, 0.0, 0.5, 0.5, 1.0], [1.0, 0.5, 0.5, 0.0, 0.0])
     """
     bonafide, spoof = validate(bonafide_scores, spoof_scores)
-    if rule not in ("official", "tie_aware"):
-        raise ConfigError(f"rule {rule!r}: choose 'official' or 'tie_aware'.")
     scores = np.concatenate([bonafide, spoof])
     # Parity: a stable sort of bona fide before spoof, as the ASVspoof evaluation packages do.
     order = np.argsort(scores, kind="stable")
@@ -164,11 +220,8 @@ def det_curve(
     rejected_spoof = np.arange(1, scores.size + 1) - rejected_bonafide
     frr = np.concatenate([[0.0], rejected_bonafide / bonafide.size])
     far = np.concatenate([[1.0], (spoof.size - rejected_spoof) / spoof.size])
-    thresholds = np.concatenate([[ordered[0] - 0.001], ordered])
-    if rule == "tie_aware":
-        keep = np.append(True, np.append(ordered[1:] != ordered[:-1], True))
-        frr, far, thresholds = frr[keep], far[keep], thresholds[keep]
-    return DET(frr, far, thresholds)
+    curve = DET(frr, far, np.concatenate([[ordered[0] - 0.001], ordered]))
+    return curve.tie_aware() if rule == "tie_aware" else curve
 
 
 def eer(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "official") -> EER:
@@ -177,10 +230,7 @@ def eer(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "of
     >>> eer([1.0, 2.0, 3.0], [-1.0, 0.0, 1.5]).value
     0.3333333333333333
     """
-    curve = det_curve(bonafide_scores, spoof_scores, rule)
-    k = int(np.argmin(np.abs(curve.frr - curve.far)))
-    frr, far = float(curve.frr[k]), float(curve.far[k])
-    return EER((frr + far) / 2, float(curve.thresholds[k]), frr, far, rule)
+    return det_curve(bonafide_scores, spoof_scores).eer(rule)
 
 
 def asv_rates(
@@ -217,14 +267,7 @@ def min_tdcf_2019(
         spoof_scores: Scores of spoofed trials.
         weights: :math:`C_0, C_1, C_2`; the first is not used.
     """
-    _, c1, c2, smaller = _check_weights(weights)
-    if smaller == 0:
-        raise ScoreError(
-            "the 2019 form of the t-DCF is not defined for C1 or C2 of zero: the speaker "
-            "verification system accepts no spoof, or costs as much as it can."
-        )
-    curve = det_curve(bonafide_scores, spoof_scores)
-    return float(np.min(c1 * curve.frr + c2 * curve.far) / smaller)
+    return det_curve(bonafide_scores, spoof_scores).min_cost((0.0, *weights[1:]))
 
 
 def min_tdcf_2021(
@@ -237,19 +280,16 @@ def min_tdcf_2021(
         spoof_scores: Scores of spoofed trials.
         weights: :math:`C_0, C_1, C_2`.
     """
-    c0, c1, c2, smaller = _check_weights(weights)
-    curve = det_curve(bonafide_scores, spoof_scores)
-    return float(np.min(c0 + c1 * curve.frr + c2 * curve.far) / (c0 + smaller))
+    return det_curve(bonafide_scores, spoof_scores).min_cost(weights)
 
 
-def _check_weights(weights: tuple[float, float, float]) -> tuple[float, float, float, float]:
-    c0, c1, c2 = weights
-    if not all(math.isfinite(c) and c >= 0 for c in weights) or c0 + min(c1, c2) == 0:
-        raise ScoreError(
-            f"t-DCF weights C0, C1, C2 = {c0}, {c1}, {c2}: they must be finite and not negative. "
-            "Check the speaker verification scores."
-        )
-    return c0, c1, c2, min(c1, c2)
+def dcf_weights(
+    p_spoof: float = 0.05, c_miss: float = 1.0, c_fa: float = 10.0
+) -> tuple[float, float, float]:
+    """Compute the weights :math:`C_0 = 0, C_1, C_2` of the detection cost of ASVspoof 5."""
+    if not 0 < p_spoof < 1 or c_miss <= 0 or c_fa <= 0:
+        raise ConfigError(f"p_spoof {p_spoof} must lie between 0 and 1; costs must be positive.")
+    return 0.0, (1 - p_spoof) * c_miss, p_spoof * c_fa
 
 
 def min_dcf(
@@ -260,9 +300,7 @@ def min_dcf(
     c_fa: float = 10.0,
 ) -> float:
     """Compute the minimum normalised detection cost of ASVspoof 5."""
-    miss, fa = _check_costs(p_spoof, c_miss, c_fa)
-    curve = det_curve(bonafide_scores, spoof_scores)
-    return float(np.min(miss * curve.frr + fa * curve.far) / min(miss, fa))
+    return det_curve(bonafide_scores, spoof_scores).min_cost(dcf_weights(p_spoof, c_miss, c_fa))
 
 
 def act_dcf(
@@ -273,17 +311,11 @@ def act_dcf(
     c_fa: float = 10.0,
 ) -> float:
     """Compute the normalised detection cost of ASVspoof 5 at the threshold that suits LLRs."""
-    miss, fa = _check_costs(p_spoof, c_miss, c_fa)
+    _, miss, fa = dcf_weights(p_spoof, c_miss, c_fa)
     bonafide, spoof = validate(bonafide_llrs, spoof_llrs)
     threshold = -math.log(miss / fa)
     frr, far = np.mean(bonafide < threshold), np.mean(spoof >= threshold)
     return float((miss * frr + fa * far) / min(miss, fa))
-
-
-def _check_costs(p_spoof: float, c_miss: float, c_fa: float) -> tuple[float, float]:
-    if not 0 < p_spoof < 1 or c_miss <= 0 or c_fa <= 0:
-        raise ConfigError(f"p_spoof {p_spoof} must lie between 0 and 1; costs must be positive.")
-    return (1 - p_spoof) * c_miss, p_spoof * c_fa
 
 
 def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
@@ -302,15 +334,13 @@ def min_cllr(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
     from scipy.optimize import isotonic_regression
 
     bonafide, spoof = validate(bonafide_scores, spoof_scores)
-    values, at = np.unique(np.concatenate([bonafide, spoof]), return_inverse=True)
-    n_bonafide = np.bincount(at[: bonafide.size], minlength=values.size)
-    n_spoof = np.bincount(at[bonafide.size :], minlength=values.size)
-    # Classes weigh the same, so the posterior's odds are the likelihood ratio.
-    weights = n_bonafide / bonafide.size + n_spoof / spoof.size
-    share = n_bonafide / bonafide.size / weights
-    posterior = isotonic_regression(share, weights=weights).x
+    values, place = np.unique(np.concatenate([bonafide, spoof]), return_inverse=True)
+    # Shares of each class: these weigh the same, so the posterior's odds are the likelihood ratio.
+    of_bonafide = np.bincount(place[: bonafide.size], minlength=values.size) / bonafide.size
+    of_spoof = np.bincount(place[bonafide.size :], minlength=values.size) / spoof.size
+    weights = of_bonafide + of_spoof
+    posterior = isotonic_regression(of_bonafide / weights, weights=weights).x
     cost = 0.0
-    for n, p in ((n_bonafide / bonafide.size, posterior), (n_spoof / spoof.size, 1 - posterior)):
-        seen = n > 0
-        cost -= float(n[seen] @ np.log2(p[seen]))
+    for share, p in ((of_bonafide, posterior), (of_spoof, 1 - posterior)):
+        cost -= float(share[share > 0] @ np.log2(p[share > 0]))
     return cost / 2

@@ -140,7 +140,9 @@ def _systems(files: Mapping[str, Path], key: str | Path, options: dict[str, Any]
     """Compare the systems, then describe each."""
     reference, *_ = files.values()
     results = {
-        name: evaluate(file, key, **options, against=None if file == reference else reference)
+        name: evaluate(
+            (file,), Path(key), **options, against=None if file == reference else reference
+        )
         for name, file in files.items()
     }
     yield from _comparison(results)

@@ -232,7 +232,7 @@ def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, An
     if not key:
         return about | {"missing": [row.cluster_key]}
     for cluster in row.clusters:
-        again = evaluate(**options, key=key, cluster=cluster)
+        again = evaluate(**options, key=key, cluster=tuple(cluster))
         if again["eer_percent"] != result["eer_percent"]:
             raise ScoreError(f"{key}: its labels are not those of {row.key}. Get the corpus again.")
         about["eer_intervals_percent"][" and ".join(cluster)] = again["eer_interval_percent"]
@@ -255,10 +255,10 @@ def _differences(store: _Store, bootstrap: int, seed: int) -> list[dict[str, Any
         if not (key and first and other):
             continue
         options: dict[str, Any] = {"against": other, "bootstrap": bootstrap, "seed": seed}
-        result = evaluate(first, key, **options)["against"]
+        result = evaluate((first,), key, **options)["against"]
         intervals = {"trials": result["difference_interval_percent"]}
         if speakers:
-            again = evaluate(first, speakers, **options, cluster=("speaker",))["against"]
+            again = evaluate((first,), speakers, **options, cluster=("speaker",))["against"]
             intervals["speaker"] = again["difference_interval_percent"]
         differences.append({
             "corpus": a.corpus, "first": a.system, "second": b.system,

@@ -105,7 +105,7 @@ class TrialDataset(Dataset[Clip]):
         if whole:
             rng = keyed_rng(self.seed, self.epoch, utterance)
             if self.algo != "none":
-                samples = rawboost(samples, self.algo, rng)
+                samples = rawboost(samples, self.algo, seed=rng)
             if self.crop == "random" and len(samples) > self.n_samples:
                 start = int(rng.integers(len(samples) - self.n_samples + 1))
                 samples = samples[start : start + self.n_samples]
