@@ -13,13 +13,13 @@ from tiny import DETECTOR, recipe
 
 from slslib.data.corpora import open_corpus
 from slslib.errors import CheckpointError, ConfigError, TrainingError
-from slslib.model.checkpoints import read_safetensors
 from slslib.model.detector import Detector
 from slslib.runs import bench as module
-from slslib.runs.bench import TRIALS, bench, render
+from slslib.runs.bench import bench
 from slslib.runs.clips import TrialDataset, epoch_batches
+from slslib.runs.fit import build_detector, weighted_nll
 from slslib.runs.processes import start
-from slslib.runs.train import build_detector, train, weighted_nll
+from slslib.runs.train import train
 
 
 @pytest.fixture
@@ -49,7 +49,12 @@ def test_rows_are_made_of_the_median_after_a_warm_up(checkpoint, monkeypatch):
 
     monkeypatch.setattr(module, "score_batch", score_batch)
     result = bench(
-        checkpoint, batch_sizes=(4, 1), repeats=3, scoring_only=True, cpu=True, progress=False
+        checkpoint=checkpoint,
+        batch_size=(4, 1),
+        repeats=3,
+        scoring_only=True,
+        cpu=True,
+        progress=False,
     )
     assert seen == [("no", 1)] * 4 + [("no", 4)] * 4
     one, four = result["rows"]
@@ -74,8 +79,8 @@ def test_training_is_the_step_of_the_recipe_that_the_checkpoint_names(checkpoint
         losses.append((len(labels), int(labels.sum()), class_weights.tolist()))
         return weighted_nll(log_probs, labels, class_weights, accelerator)
 
-    monkeypatch.setattr("slslib.runs.train.weighted_nll", spy)
-    result = bench(checkpoint, batch_sizes=(1,), repeats=2, cpu=True, progress=False)
+    monkeypatch.setattr("slslib.runs.fit.weighted_nll", spy)
+    result = bench(checkpoint=checkpoint, batch_size=(1,), repeats=2, cpu=True, progress=False)
     row = result["rows"][-1]
     assert (result["recipe"], row["work"], row["batch_size"]) == ("mini", "train", 16)
     assert losses == [(16, 8, [0.5, 0.5])] * 3
@@ -89,29 +94,30 @@ def test_training_is_the_step_of_the_recipe_that_the_checkpoint_names(checkpoint
 def test_a_step_is_the_first_of_a_training_run(corpora, tmp_path):
     config = recipe(dev=None, monitor="train_loss")
     with pytest.raises(TrainingError, match="1 steps"):
-        train(config, tmp_path, data_root=corpora, cpu=True, progress=False, max_steps=1)
-    state, _ = read_safetensors(tmp_path / "state.safetensors")
+        train(config, tmp_path, data=corpora, cpu=True, progress=False, max_steps=1)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
     dataset = TrialDataset(
         open_corpus(config.train, corpora), n_samples=4000, algo=config.rawboost, seed=config.seed
     )
     batch = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=0)[0]
-    detector = build_detector(config)
-    step = module._training(detector, [dataset[i] for i in batch], config, start(cpu=True))
+    detector = build_detector(config, None)
+    clips = [dataset[i] for i in batch]
+    step = module._training(detector, clips, config, start(cpu=True))
     step()
     for name, tensor in detector.state_dict().items():
-        assert torch.equal(tensor, state[f"model.{name}"]), name
+        assert torch.equal(tensor, state[name]), name
     step()
-    assert not torch.equal(detector.head.output.weight, state["model.head.output.weight"])
+    assert not torch.equal(detector.head.output.weight, state["head.output.weight"])
 
 
 def test_other_checkpoints_train_as_v1(checkpoint):
     Detector(DETECTOR, seed=0).save(checkpoint)
-    result = bench(checkpoint, batch_sizes=(1,), repeats=1, cpu=True, progress=False)
+    result = bench(checkpoint=checkpoint, batch_size=(1,), repeats=1, cpu=True, progress=False)
     assert result["recipe"] == "v1"
     assert [row["batch_size"] for row in result["rows"]] == [1, 5]
     Detector(DETECTOR, seed=0).save(checkpoint, {"recipe": ["mini"]})
     options = {"scoring_only": True, "repeats": 1, "progress": False}
-    assert bench(checkpoint, batch_sizes=(1,), cpu=True, **options)["recipe"] == "v1"
+    assert bench(checkpoint=checkpoint, batch_size=(1,), cpu=True, **options)["recipe"] == "v1"
 
 
 def test_each_precision_reaches_the_network(checkpoint, monkeypatch):
@@ -124,8 +130,8 @@ def test_each_precision_reaches_the_network(checkpoint, monkeypatch):
         hook.remove()
 
     monkeypatch.setattr(module, "score_batch", score_batch)
-    options = {"batch_sizes": (2,), "repeats": 1, "scoring_only": True, "progress": False}
-    result = bench(checkpoint, precisions=("no", "bf16"), cpu=True, **options)
+    options = {"batch_size": (2,), "repeats": 1, "scoring_only": True, "progress": False}
+    result = bench(checkpoint=checkpoint, precision=("no", "bf16"), cpu=True, **options)
     assert [row["precision"] for row in result["rows"]] == ["no", "bf16"]
     assert dtypes == [torch.float32] * 2 + [torch.bfloat16] * 2
 
@@ -134,17 +140,17 @@ def test_random_has_the_size_of_xlsr_300m(monkeypatch):
     built = []
     monkeypatch.setattr(module, "_measure", lambda detector, *args: built.append(detector) or {})
     with torch.device("meta"):
-        result = bench("random", scoring_only=True, cpu=True, progress=False)
+        result = bench(checkpoint="random", scoring_only=True, cpu=True, progress=False)
     assert built[0].config.backbone.width == 1024
     assert result["clip_seconds"] == 4.0375
     assert 330e6 < result["parameters"] < 350e6
 
 
-def test_memory_of_the_process_is_its_peak():
-    cpu = torch.device("cpu")
-    before = module._peak_memory(cpu)
+def test_memory_of_the_process_is_its_peak(checkpoint):
+    options = {"checkpoint": checkpoint, "batch_size": (1,), "repeats": 1, "scoring_only": True}
+    before = bench(**options, cpu=True, progress=False)["rows"][0]["peak_memory_bytes"]
     np.ones(before, np.uint8)  # beside what is held now: certainly more than was ever held
-    after = module._peak_memory(cpu)
+    after = bench(**options, cpu=True, progress=False)["rows"][0]["peak_memory_bytes"]
     assert before < after < 3 * before
 
 
@@ -152,59 +158,39 @@ def test_memory_of_the_process_is_its_peak():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_memory_on_cuda_is_that_of_the_setting(checkpoint):
     torch.empty(2**32, device="cuda", dtype=torch.uint8)  # before: not counted
-    result = bench(checkpoint, batch_sizes=(1, 64), repeats=1, progress=False)
+    result = bench(checkpoint=checkpoint, batch_size=(1, 64), repeats=1, progress=False)
     few, many, _ = (row["peak_memory_bytes"] for row in result["rows"])
     assert 0 < few < many < 2**32
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"batch_sizes": (8, 0)}, {"batch_sizes": ()}, {"precisions": ()}, {"repeats": 0}]
+    "arguments", [{"batch_size": (8, 0)}, {"batch_size": ()}, {"precision": ()}, {"repeats": 0}]
 )
 def test_nothing_to_measure_is_an_error(arguments):
     with pytest.raises(ConfigError, match="at least"):
-        bench("mini", **arguments)
+        bench(checkpoint="mini", **arguments)
 
 
 def test_several_processes_are_refused(monkeypatch):
     launched = SimpleNamespace(num_processes=2)
     monkeypatch.setattr("slslib.runs.processes.start", lambda *args, **kwargs: launched)
     with pytest.raises(ConfigError, match="one process, and 2 were launched"):
-        bench("mini")
+        bench(checkpoint="mini")
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
-        bench(tmp_path / "none.safetensors")
-
-
-def test_the_command_prints_one_object_or_a_table(checkpoint, capsys):
-    from slslib.cli import run
-
-    arguments = ["bench", "--checkpoint", str(checkpoint), "--repeats", "1", "--cpu"]
-    arguments += ["--batch-size", "2", "3"]
-    assert run([*arguments, "--json"]) == 0
-    out, _ = capsys.readouterr()
-    result = json.loads(out)
-    settings = [(row["work"], row["batch_size"]) for row in result["rows"]]
-    assert settings == [("score", 2), ("score", 3), ("train", 16)]
-    assert result["device"].startswith("cpu")
-    assert run([*arguments, "--scoring-only"]) == 0
-    out, _ = capsys.readouterr()
-    assert "score" in out
-    assert "train" not in out
-    assert "In-the-Wild h" in out  # not cut
+        bench(checkpoint=tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "CUDA out of memory. Tried;"),
-        (MemoryError(), "not enough memory;"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "CUDA out of memory. Tried"),
+        (MemoryError(), "not enough memory"),
     ],
 )
-def test_rows_are_kept_when_the_memory_is_not_enough(checkpoint, monkeypatch, capsys, error, cause):
-    from slslib.cli import run
-
+def test_rows_are_kept_when_the_memory_is_not_enough(checkpoint, monkeypatch, error, cause):
     def fail(*args):
         raise error
 
@@ -214,35 +200,12 @@ def test_rows_are_kept_when_the_memory_is_not_enough(checkpoint, monkeypatch, ca
         return fail() if len(clips) == 3 else real(detector, clips, config, accelerator)
 
     monkeypatch.setattr(module, "score_batch", score_batch)
-    monkeypatch.setattr(module, "train_step", fail)
-    arguments = ["bench", "--checkpoint", str(checkpoint), "--repeats", "1", "--cpu"]
-    arguments += ["--batch-size", "2", "3"]
-    assert run([*arguments, "--json"]) == 1
-    out, err = capsys.readouterr()
-    two, three, training = json.loads(out)["rows"]
+    monkeypatch.setattr("slslib.runs.fit.train_step", fail)
+    options = {"batch_size": (2, 3), "repeats": 1, "cpu": True, "progress": False}
+    result = json.loads(json.dumps(bench(checkpoint=checkpoint, **options)))
+    two, three, training = result["rows"]
     assert two["clips_per_second"] > 0
     assert three.keys() == training.keys() == {"work", "batch_size", "precision", "error"}
-    first, second = [line for line in err.splitlines() if line.startswith("slslib: ")]
-    assert first == f"slslib: score, batch 3, precision no: {cause} use a smaller --batch-size"
-    assert second.startswith(f"slslib: train, batch 16, precision no: {cause} leave training out")
-    assert run(arguments) == 1
-    out, _ = capsys.readouterr()
-    rows = [line for line in out.splitlines() if "score" in line or "train" in line]
-    assert ["failed" in row for row in rows] == [False, True, True]
-    assert "2021 DF h" in out
-    assert "epoch h" not in out
-
-
-def test_the_table_has_each_row_and_hour(checkpoint):
-    result = bench(checkpoint, batch_sizes=(1,), repeats=1, cpu=True, progress=False)
-    table = render(result)
-    assert table.row_count == 2
-    heads = [str(column.header) for column in table.columns]
-    assert heads[6:] == [f"{name} h" for trials in TRIALS.values() for name in trials]
-    assert list(table.columns[0].cells) == ["score", "train mini"]
-    result["rows"][0]["hours"]["2021 DF"] = 1234.5
-    assert list(render(result).columns[7].cells) == ["1,234", ""]
-    del result["rows"][1]
-    assert [str(c.header) for c in render(result).columns][6:] == [
-        f"{n} h" for n in TRIALS["score"]
-    ]
+    first, second = result["errors"]
+    assert first.startswith(f"score, batch 3, precision no: {cause}; ")
+    assert second.startswith(f"train, batch 16, precision no: {cause}; ")

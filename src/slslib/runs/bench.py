@@ -15,6 +15,7 @@ from __future__ import annotations
 import resource
 import sys
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from slslib.model.detector import Detector
+    from slslib.runs.clips import Clip
 
 TRIALS = {
     "score": {"2021 LA": 181_566, "2021 DF": 611_829, "In-the-Wild": 31_779},
@@ -137,15 +139,23 @@ def _measure(
 
     from slslib.data.audio import SAMPLE_RATE
     from slslib.runs import processes
+    from slslib.runs.clips import Clip
 
     work = "score" if isinstance(config, ScoreConfig) else "train"
     row = {"work": work, "batch_size": config.batch_size, "precision": config.precision}
     accelerator = processes.start(config.precision, cpu=cpu)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(detector.config.n_samples, np.float32)
+    clips = [Clip("noise", i % 2, noise) for i in range(config.batch_size)]
+    call: Callable[[], object]
     on_cuda, seconds = accelerator.device.type == "cuda", []
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
     try:
-        call = _call(detector.to(accelerator.device), config, accelerator)
+        detector.to(accelerator.device)
+        if isinstance(config, ScoreConfig):
+            call = partial(score_batch, detector.eval(), clips, config, accelerator)
+        else:
+            call = _training(detector, clips, config, accelerator)
         for _ in range(1 + repeats):  # kernels are chosen and memory is allocated in the first
             begin = perf_counter()
             call()
@@ -172,20 +182,14 @@ def _measure(
     }
 
 
-def _call(
-    detector: Detector, config: ScoreConfig | TrainConfig, accelerator: Accelerator
+def _training(
+    detector: Detector, clips: list[Clip], config: TrainConfig, accelerator: Accelerator
 ) -> Callable[[], object]:
-    """Return what scores a batch of noise, or takes a step of training on it."""
+    """Return what takes one step of training."""
     import torch
 
     from slslib.runs import fit
-    from slslib.runs.clips import Clip
 
-    noise = 0.1 * np.random.default_rng(0).standard_normal(detector.config.n_samples, np.float32)
-    clips = [Clip("noise", i % 2, noise) for i in range(config.batch_size)]
-    if isinstance(config, ScoreConfig):
-        detector.eval()
-        return lambda: score_batch(detector, clips, config, accelerator)
     detector.train().backbone.freeze(config.freeze)
     optimizer = fit.build_optimizer(detector, config)
     class_weights = torch.tensor(config.class_weights, device=accelerator.device)

@@ -105,24 +105,40 @@ def score(
         FileError: A file cannot be written.
         ScoreError: ``out`` exists or is being written, or a resume does not match it.
     """
+    from slslib.data.corpora import open_corpus
+
+    opened = open_corpus(corpus, corpora_root(data))
+    return score_corpus(
+        checkpoint, opened, Path(out), config=config, workers=workers, cpu=cpu, progress=progress
+    )
+
+
+def score_corpus(
+    checkpoint: str | Path,
+    corpus: Corpus,
+    out: Path,
+    *,
+    config: ScoreConfig = ScoreConfig(),
+    workers: int = 0,
+    cpu: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score the trials of an opened corpus; all else is as for :func:`score`."""
     import torch
 
-    from slslib.data.corpora import open_corpus
     from slslib.model.checkpoints import locate
     from slslib.runs import processes
     from slslib.runs.clips import batched
 
-    out = Path(out)
-    trials = open_corpus(corpus, corpora_root(data))
     path = locate(checkpoint)
     accelerator = processes.start(config.precision, cpu=cpu)
     fingerprint = {
         "checkpoint": path.name,
         "checkpoint_sha256": sha256(path),
-        "corpus": trials.name,
-        "partition": trials.partition,
-        "protocol_sha256": trials.protocol_sha256,
-        "n_trials": len(trials),
+        "corpus": corpus.name,
+        "partition": corpus.partition,
+        "protocol_sha256": corpus.protocol_sha256,
+        "n_trials": len(corpus),
         "settings": asdict(config),
         **processes.environment(accelerator),  # each may change the last bit
     }
@@ -131,7 +147,7 @@ def score(
         made = _finished(out, fingerprint)
         shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
         return made
-    chunks = batched(range(len(trials)), config.chunk)
+    chunks = batched(range(len(corpus)), config.chunk)
     files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
     made = {}
     with _lock(parts) if accelerator.is_main_process else nullcontext():
@@ -146,7 +162,7 @@ def score(
         }
         # The same bytes again need the same convolution algorithms again.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-            _score_chunks(path, trials, config, accelerator, todo, workers, progress)
+            _score_chunks(path, corpus, config, accelerator, todo, workers, progress)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             made = _join(out, files, fingerprint)
