@@ -48,8 +48,8 @@ def test_rows_are_made_of_the_median_after_a_warm_up(checkpoint, monkeypatch):
         clock.now += next(durations)
 
     monkeypatch.setattr(module, "score_batch", score_batch)
-    result = bench(
-        checkpoint=checkpoint,
+    options = {"scoring_only": True, "cpu": True, "progress": False}
+    result = bench(checkpoint=checkpoint, batch_size=(4, 1), repeats=3, **options)
         batch_size=(4, 1),
         repeats=3,
         scoring_only=True,
