@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slslib.model.detector import DetectorConfig
-from slslib.model.xlsr import XLSRConfig
+from slslib.model.geometry import DetectorConfig, XLSRConfig
 from slslib.runs.recipes import TrainConfig, v1
 
 DIMENSIONS = XLSRConfig(width=16, n_layers=3, n_heads=2, conv_width=8, pos_kernel=8, pos_groups=4)
@@ -27,6 +26,8 @@ def recipe(**changes: object) -> TrainConfig:
         max_epochs=3,
         patience=9,
     )
+    if {"backbone", "init"} & changes.keys():  # which bring their dimensions
+        changes = {"dimensions": v1().dimensions, "backbone": v1().backbone, **changes}
     return replace(tiny, **changes)
 
 

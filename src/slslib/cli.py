@@ -11,7 +11,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -68,7 +68,7 @@ class _Train:
     config: Annotated[Any, _options("runs.recipes", "TrainConfig")]
     out: Path
     """Folder of the run."""
-    data_root: Annotated[Path, tyro.conf.arg(name="data")] = _DATA
+    data: Path = _DATA
     """Folder that holds the corpora; default SLSLIB_DATA."""
     resume: bool = False
     """Go on where the run in --out stopped."""
@@ -110,26 +110,10 @@ def train(argv: Sequence[str]) -> int:
         f"Example: slslib train {name} --data ~/corpora --out runs/{name}",
         config=_STYLE,
     )  # fmt: skip
-    _refuse_idle(how.config, rest)
     best = run(**vars(how))
     if processes.is_main():
         print(best)
     return 0
-
-
-def _refuse_idle(config: Any, argv: Sequence[str]) -> None:
-    """Refuse options of a backbone that is not built, because its weights come from a file."""
-    if config.init is None and config.backbone == "random":
-        return
-    idle = {f"--{name.replace('_', '-')}": v for name, v in asdict(config.dimensions).items()}
-    why = f"--backbone {config.backbone} has its own dimensions"
-    if config.init is not None:
-        idle = {"--backbone": config.backbone, **idle}
-        why = f"--init {config.init} is a whole detector"
-    given = {word.partition("=")[0].replace("_", "-") for word in argv}
-    unused = [f"{flag} {value}" for flag, value in idle.items() if flag in given]
-    if unused:
-        raise ConfigError(f"{why}, so {', '.join(unused)} would not be used: leave one of them out")
 
 
 def score(
@@ -156,11 +140,10 @@ def score(
         workers: Processes that decode.
         cpu: Use the CPU even where there is a GPU.
     """
-    from slslib.data.corpora import open_corpus
     from slslib.runs import processes
     from slslib.runs.score import score as run
 
-    made = run(checkpoint, open_corpus(corpus, data), out, config, workers=workers, cpu=cpu)
+    made = run(checkpoint, corpus, out, data=data, config=config, workers=workers, cpu=cpu)
     if not processes.is_main():
         return 0
     decoders = ", ".join(f"{n} by {name}" for name, n in made["decoders"].items())
@@ -168,11 +151,8 @@ def score(
         f"{out}: {made['n_scores']} of {made['n_trials']} trials scored "
         f"({decoders}; {made['n_over_range']} over-range, {made['n_converted']} converted)"
     )
-    if made["n_failures"]:
-        _say(
-            f"slslib: {made['n_failures']} recordings could not be read and have no score; "
-            f"{out}.failures.csv names them"
-        )
+    for error in made.get("errors", ()):
+        _say(f"slslib: {error}")
     return 1 if made["n_failures"] else 0
 
 
@@ -346,18 +326,15 @@ def detect(
         cpu: Use the CPU even where there is a GPU.
     """
     from slslib.runs.detect import detect as run
-    from slslib.runs.detect import render
 
-    result = run(files, checkpoint, threshold=threshold, allow_silence=allow_silence, cpu=cpu)
-    _print(result, render, json_)
-    failed = [one for one in result["files"] if one["error"]]
-    for one in failed:
-        _say(f"slslib: {one['error']}")
-    if plot and len(failed) < len(result["files"]):
-        from slslib.evaluation.plots import plot_windows, save
-
-        save(plot_windows(result), plot)
-    return 1 if failed else 0
+    result = run(
+        files, checkpoint=checkpoint, threshold=threshold, allow_silence=allow_silence, plot=plot,
+        cpu=cpu,
+    )  # fmt: skip
+    print(json.dumps(result, indent=1))
+    for error in result["errors"]:
+        _say(f"slslib: {error}")
+    return 1 if result["errors"] else 0
 
 
 def convert(
@@ -417,22 +394,15 @@ def bench(
         json_: Print one JSON object.
     """
     from slslib.runs.bench import bench as run
-    from slslib.runs.bench import render
 
     result = run(
-        checkpoint, batch_sizes=batch_size, precisions=precision, attention=attention,
+        checkpoint=checkpoint, batch_size=batch_size, precision=precision, attention=attention,
         repeats=repeats, scoring_only=scoring_only, cpu=cpu,
     )  # fmt: skip
-    _print(result, render, json_)
-    failed = [row for row in result["rows"] if "error" in row]
-    remedies = {
-        "score": "use a smaller --batch-size",
-        "train": "leave training out by --scoring-only",
-    }
-    for row in failed:
-        what = f"{row['work']}, batch {row['batch_size']}, precision {row['precision']}"
-        _say(f"slslib: {what}: {row['error']}; {remedies[row['work']]}")
-    return 1 if failed else 0
+    print(json.dumps(result, indent=1))
+    for error in result["errors"]:
+        _say(f"slslib: {error}")
+    return 1 if result["errors"] else 0
 
 
 def minispoof(

@@ -9,7 +9,15 @@ import torch
 from slslib.data.audio import fix_length, load
 from slslib.data.corpora import open_corpus
 from slslib.errors import AudioError, ConfigError
-from slslib.runs.clips import TrialDataset, epoch_batches, keyed_rng, load_batches, sample, stack
+from slslib.runs.clips import (
+    TrialDataset,
+    epoch_batches,
+    keyed_rng,
+    load_batches,
+    read_clips,
+    sample,
+    stack,
+)
 
 
 @pytest.fixture
@@ -61,6 +69,9 @@ def test_labels_follow_the_protocol(corpus):
     dataset = TrialDataset(corpus, n_samples=4000)
     assert [dataset[i].label for i in range(4)] == [0, 1, 0, 1]
     assert [dataset[i].utterance for i in range(2)] == ["LA_T_0000000", "LA_T_0000001"]
+    waveforms, labels = read_clips(dataset, [1, 2])
+    assert labels.tolist() == [1, 0]
+    assert torch.equal(waveforms, read_clips(dataset)[0][1:3])
 
 
 @pytest.mark.parametrize("n", [7, 8, 9])

@@ -27,6 +27,12 @@ from slslib.runs.score import ScoreConfig, score
 SMALL = ScoreConfig(batch_size=2, chunk=3)
 
 
+def score_eval(checkpoint, out, config=SMALL, **options):
+    """Score the corpus that lies beside the score file."""
+    options |= {"data": out.parent / "data", "config": config, "progress": False}
+    return score(str(checkpoint), "asvspoof2019-la:eval", out, **options)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "d.safetensors"
@@ -46,7 +52,7 @@ def corpus(corpora, tmp_path):
 
 
 def test_scores_are_those_of_the_detector(checkpoint, corpus, tmp_path):
-    made = score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    made = score_eval(checkpoint, tmp_path / "s.txt")
     detector = Detector.load(checkpoint)
     table = read_scores(tmp_path / "s.txt")
     assert table["utterance"].tolist() == corpus.trials["utterance"].tolist()
@@ -63,9 +69,9 @@ def test_scores_are_those_of_the_detector(checkpoint, corpus, tmp_path):
 
 def test_logp_is_the_originals_score_in_the_same_order(checkpoint, corpus, tmp_path):
     llr, logp = tmp_path / "llr.txt", tmp_path / "logp.txt"
-    score(checkpoint, corpus, llr, SMALL, progress=False)
+    score_eval(checkpoint, llr)
     config = ScoreConfig(batch_size=2, chunk=3, score="logp")
-    score(checkpoint, corpus, logp, config, progress=False)
+    score_eval(checkpoint, logp, config)
     a, b = read_scores(llr)["score"], read_scores(logp)["score"]
     assert (b < 0).all()
     assert (a.rank() == b.rank()).all()
@@ -73,8 +79,8 @@ def test_logp_is_the_originals_score_in_the_same_order(checkpoint, corpus, tmp_p
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_change_the_bytes(checkpoint, corpus, tmp_path, workers):
-    score(checkpoint, corpus, tmp_path / "0.txt", SMALL, progress=False)
-    score(checkpoint, corpus, tmp_path / "n.txt", SMALL, progress=False, workers=workers)
+    score_eval(checkpoint, tmp_path / "0.txt")
+    score_eval(checkpoint, tmp_path / "n.txt", workers=workers)
     assert (tmp_path / "0.txt").read_bytes() == (tmp_path / "n.txt").read_bytes()
 
 
@@ -94,31 +100,31 @@ def test_a_fault_is_never_scored(checkpoint, corpus, tmp_path, fault, index):
     """The whole point: no score for a recording that could not be read, wherever it stands."""
     utterance = corpus.trials["utterance"][index]
     FAULTS[fault](corpus.audio_path(utterance))
-    corpus = open_corpus("asvspoof2019-la:eval", tmp_path / "data")
     out = tmp_path / "s.txt"
     with pytest.raises(AudioError, match=utterance):
-        score(checkpoint, corpus, out, SMALL, progress=False)
+        score_eval(checkpoint, out)
     assert not out.exists()
     parts = {p.name for p in (tmp_path / "s.txt.parts").glob("0*.json")}
     assert parts == {f"{i:06d}.json" for i in range(index // 3)}
     shutil.rmtree(tmp_path / "s.txt.parts")
 
     config = ScoreConfig(batch_size=2, chunk=3, on_error="record")
-    made = score(checkpoint, corpus, out, config, progress=False)
+    made = score_eval(checkpoint, out, config)
     scored = read_scores(out)["utterance"].tolist()
     assert utterance not in scored
     assert len(scored) == made["n_scores"] == 9
+    assert "1 recordings" in made["errors"][0]
     lines = (tmp_path / "s.txt.failures.csv").read_text().splitlines()
     assert len(lines) == 2
     assert lines[1].startswith(f"{utterance},")
 
 
 def test_a_fault_does_not_change_the_scores_beside_it(checkpoint, corpus, tmp_path):
-    score(checkpoint, corpus, tmp_path / "whole.txt", SMALL, progress=False)
+    score_eval(checkpoint, tmp_path / "whole.txt")
     whole = read_scores(tmp_path / "whole.txt").set_index("utterance")["score"]
     corpus.audio_path(corpus.trials["utterance"][4]).write_bytes(b"")
     config = ScoreConfig(batch_size=2, chunk=3, on_error="record")
-    score(checkpoint, corpus, tmp_path / "s.txt", config, progress=False)
+    score_eval(checkpoint, tmp_path / "s.txt", config)
     rest = read_scores(tmp_path / "s.txt").set_index("utterance")["score"]
     torch.testing.assert_close(
         torch.tensor(rest.to_numpy()), torch.tensor(whole[rest.index].to_numpy()), atol=1e-5, rtol=0
@@ -129,20 +135,20 @@ def test_an_existing_file_is_not_overwritten(checkpoint, corpus, tmp_path):
     out = tmp_path / "s.txt"
     out.write_text("LA_E_0000000 1.0\n")
     with pytest.raises(ScoreError, match="exists and was not written by this very run"):
-        score(checkpoint, corpus, out, SMALL, progress=False)
+        score_eval(checkpoint, out)
     assert out.read_text() == "LA_E_0000000 1.0\n"
 
 
 def test_a_finished_run_is_recognised(checkpoint, corpus, tmp_path):
     out = tmp_path / "s.txt"
-    made = score(checkpoint, corpus, out, SMALL, progress=False)
+    made = score_eval(checkpoint, out)
     before = out.stat().st_mtime_ns
-    assert score(checkpoint, corpus, out, SMALL, progress=False) == made
+    assert score_eval(checkpoint, out) == made
     assert out.stat().st_mtime_ns == before
     with out.open("a") as stream:
         stream.write("more 1.0\n")
     with pytest.raises(ScoreError, match="exists"):
-        score(checkpoint, corpus, out, SMALL, progress=False)
+        score_eval(checkpoint, out)
 
 
 def interrupt(monkeypatch, after):
@@ -163,30 +169,30 @@ def interrupt(monkeypatch, after):
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 5])
 def test_a_crash_resumes_to_the_same_bytes(checkpoint, corpus, tmp_path, monkeypatch, after):
-    score(checkpoint, corpus, tmp_path / "whole.txt", SMALL, progress=False)
+    score_eval(checkpoint, tmp_path / "whole.txt")
     real = interrupt(monkeypatch, after)
     with pytest.raises(RuntimeError, match="crash"):
-        score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+        score_eval(checkpoint, tmp_path / "s.txt")
     monkeypatch.setattr("slslib.runs.score.score_batch", real)
-    score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+    score_eval(checkpoint, tmp_path / "s.txt")
     assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
 
 def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, monkeypatch):
     real = interrupt(monkeypatch, 2)
     with pytest.raises(RuntimeError):
-        score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+        score_eval(checkpoint, tmp_path / "s.txt")
     monkeypatch.setattr("slslib.runs.score.score_batch", real)
     with pytest.raises(ScoreError, match="settings: batch_size 2 -> 8; chunk 3 -> 4;"):
-        score(checkpoint, corpus, tmp_path / "s.txt", ScoreConfig(chunk=4), progress=False)
+        score_eval(checkpoint, tmp_path / "s.txt", ScoreConfig(chunk=4))
     other = tmp_path / "other.safetensors"
     Detector(DETECTOR, seed=6).save(other)
     with pytest.raises(ScoreError, match="checkpoint_sha256"):
-        score(other, corpus, tmp_path / "s.txt", SMALL, progress=False)
+        score_eval(other, tmp_path / "s.txt")
     for damage in ("", "[]"):
         (tmp_path / "s.txt.parts" / "fingerprint.json").write_text(damage)
         with pytest.raises(ScoreError, match=r"fingerprint\.json is damaged"):
-            score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+            score_eval(checkpoint, tmp_path / "s.txt")
 
 
 def test_two_writers_are_refused(checkpoint, corpus, tmp_path):
@@ -195,13 +201,12 @@ def test_two_writers_are_refused(checkpoint, corpus, tmp_path):
     with (parts / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ScoreError, match="is being written by another run"):
-            score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+            score_eval(checkpoint, tmp_path / "s.txt")
 
 
 _SCRIPT = """
 import os, sys, threading, time
 from slslib.runs import score as module
-from slslib.data.corpora import open_corpus
 real = module.score_batch
 def slow(*args):
     time.sleep(0.03)
@@ -210,8 +215,8 @@ module.score_batch = slow
 if len(sys.argv) > 4:  # a clock of its own: however busy the machine is, the signal comes in time
     delay, number = float(sys.argv[4]), int(sys.argv[5])
     threading.Timer(delay, os.kill, (os.getpid(), number)).start()
-module.score(sys.argv[1], open_corpus("asvspoof2019-la:eval", sys.argv[2]), sys.argv[3],
-             module.ScoreConfig(batch_size=1, chunk=2), progress=False)
+module.score(sys.argv[1], "asvspoof2019-la:eval", sys.argv[3], data=sys.argv[2],
+             config=module.ScoreConfig(batch_size=1, chunk=2), progress=False)
 """
 
 
@@ -219,7 +224,7 @@ module.score(sys.argv[1], open_corpus("asvspoof2019-la:eval", sys.argv[2]), sys.
 def test_random_kills_never_lose_or_change_a_score(checkpoint, corpus, tmp_path):
     """Kill a scoring process at random moments until it gets through; compare the bytes."""
     config = ScoreConfig(batch_size=1, chunk=2)
-    score(checkpoint, corpus, tmp_path / "whole.txt", config, progress=False)
+    score_eval(checkpoint, tmp_path / "whole.txt", config)
     out, rng, killed = tmp_path / "s.txt", random.Random(0), 0
     arguments = [sys.executable, "-c", _SCRIPT, str(checkpoint), str(tmp_path / "data"), str(out)]
     for _ in range(4):
@@ -250,18 +255,18 @@ def test_a_full_disk_leaves_no_half_file(checkpoint, corpus, tmp_path):
     config = ScoreConfig(batch_size=1, chunk=2)
     parts = Path(f"{out}.parts")
     if (parts / "fingerprint.json").exists() or parts.exists():
-        score(checkpoint, corpus, out, config, progress=False)
+        score_eval(checkpoint, out, config)
     assert len(read_scores(out)) == 10
 
 
 def test_a_network_that_gives_nan_is_reported(checkpoint, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(Detector, "logits", lambda self, x: torch.full((len(x), 2), float("nan")))
     with pytest.raises(ScoreError, match="not finite for one of LA_E_0000000"):
-        score(checkpoint, corpus, tmp_path / "s.txt", SMALL, progress=False)
+        score_eval(checkpoint, tmp_path / "s.txt")
     assert not (tmp_path / "s.txt").exists()
 
 
 def test_a_missing_checkpoint_is_named(corpus, tmp_path):
     with pytest.raises(CheckpointError, match=r"nothing\.pth: no such checkpoint"):
-        score(tmp_path / "nothing.pth", corpus, tmp_path / "s.txt", progress=False)
+        score_eval(tmp_path / "nothing.pth", tmp_path / "s.txt")
     assert not (tmp_path / "s.txt.parts").exists()

@@ -1,4 +1,4 @@
-"""Trials as tensors: decode, augment, cut, batch.
+"""Trials as tensors: decode, augment, crop, batch.
 
 Everything random is keyed, never drawn from a shared stream: the order of an epoch by (seed,
 epoch), the augmentation of a clip by (seed, epoch, utterance). So neither the number of workers
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,8 +22,7 @@ from slslib.data.audio import N_SAMPLES, SAMPLE_RATE, fix_length, load
 from slslib.data.corpora import Corpus
 from slslib.data.rawboost import algorithm_name, rawboost
 from slslib.errors import AudioError, ConfigError
-
-Crop = Literal["first", "random"]
+from slslib.runs.recipes import Crop
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class TrialDataset(Dataset[Clip]):
         return len(self.utterances)
 
     def __getitem__(self, index: int) -> Clip:
-        """Decode, augment and cut one trial."""
+        """Decode, augment and crop one trial."""
         utterance, label = self.utterances[index], self.labels[index]
         # Augmentation and random crops need the whole recording; scoring only its beginning.
         whole = self.algo != "none" or self.crop == "random"
@@ -137,10 +135,10 @@ def epoch_batches(n_trials: int, batch_size: int, *, seed: int, epoch: int) -> l
     return [order[i : i + batch_size] for i in range(0, n_trials - batch_size + 1, batch_size)]
 
 
-def cut(indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Cut indices into pieces of one size, the last of which may be smaller.
+def batched(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Divide indices into batches of one size, the last of which may be smaller.
 
-    >>> cut(range(5), 2)
+    >>> batched(range(5), 2)
     [range(0, 2), range(2, 4), range(4, 5)]
     """
     return [indices[i : i + size] for i in range(0, len(indices), size)]
@@ -183,6 +181,17 @@ def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor
     return waveforms, torch.tensor([clip.label for clip in clips])
 
 
+def read_clips(
+    dataset: TrialDataset, indices: Sequence[int] | None = None
+) -> tuple[Float[Tensor, "trials samples"], Tensor]:
+    """Return waveforms and labels of some trials, or of all.
+
+    Raises:
+        AudioError: If a recording cannot be read.
+    """
+    return stack([dataset[i] for i in (range(len(dataset)) if indices is None else indices)])
+
+
 def sample(
     corpus: Corpus, per_class: int, *, n_samples: int = N_SAMPLES, seed: int = 0
 ) -> tuple[pd.DataFrame, Float[Tensor, "trials samples"]]:
@@ -199,4 +208,4 @@ def sample(
         raise ConfigError(f"{corpus.name} has {fewest} trials of a class, fewer than {per_class}")
     trials = classes.sample(per_class, random_state=seed).reset_index(drop=True)
     dataset = TrialDataset(replace(corpus, trials=trials), n_samples=n_samples)
-    return trials, stack([dataset[i] for i in range(len(dataset))])[0]
+    return trials, read_clips(dataset)[0]

@@ -39,17 +39,12 @@ def start(precision: str = "no", *, cpu: bool = False) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
 
 
-def device_name(accelerator: Accelerator) -> str:
-    """Name the kind of device and its model, as in ``cuda (NVIDIA H100)``."""
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """Describe what computes a result: device, number of processes, versions."""
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return f"{device.type} ({name})"
-
-
-def about(accelerator: Accelerator) -> dict[str, Any]:
-    """Describe what computes a result: device, number of processes, versions."""
     return {
-        "device": device_name(accelerator),
+        "device": f"{device.type} ({name})",
         "processes": accelerator.num_processes,
         "slslib": __version__,
         "torch": torch.__version__,

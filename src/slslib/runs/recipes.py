@@ -15,10 +15,15 @@ from slslib.data.audio import N_SAMPLES
 from slslib.data.rawboost import ALGORITHMS, Algorithm, algorithm_name
 from slslib.errors import ConfigError
 from slslib.model.geometry import Attention, Freeze, XLSRConfig
-from slslib.runs.clips import Crop
 
+Crop = Literal["first", "random"]
 Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
 Precision = Literal["no", "bf16"]
+
+_AT_LEAST = {
+    1: ("batch_size", "max_epochs", "patience", "n_samples", "hidden_width"),
+    0: ("lr", "weight_decay", "warmup_steps", "seed"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,36 +80,41 @@ class TrainConfig:
     """Seed of head weights, order and augmentation."""
 
     def __post_init__(self) -> None:
+        """Bring values into one form, and refuse those that make no sense."""
         if isinstance(self.dimensions, dict):  # from JSON
             object.__setattr__(self, "dimensions", XLSRConfig(**self.dimensions))
         object.__setattr__(self, "class_weights", tuple(self.class_weights))
         number = ALGORITHMS.index(algorithm_name(self.rawboost))
         object.__setattr__(self, "rawboost", number)
         for name, kind in get_type_hints(type(self)).items():
-            value, wanted = getattr(self, name), ""
-            if get_origin(kind) is Literal and value not in get_args(kind):
-                wanted = f"one of {', '.join(get_args(kind))}"
-            elif kind is int and type(value) is not int:
-                wanted = "a whole number"
-            elif kind is float and not _is_finite(value):
-                wanted = "a finite number"
-            if wanted:
-                raise ConfigError(f"{name} is {value!r}; it must be {wanted}")
-        for name in ("batch_size", "max_epochs", "patience", "n_samples", "hidden_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("lr", "weight_decay", "warmup_steps", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it cannot be negative")
-        weights = self.class_weights
-        if len(weights) != 2 or not all(_is_finite(w) and w > 0 for w in weights):
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
+        for least, names in _AT_LEAST.items():
+            for name in names:
+                if not least <= getattr(self, name) < math.inf:  # nor is NaN
+                    raise ConfigError(f"{name} is {getattr(self, name)}; the least is {least}")
+        if not all(0 < weight < math.inf for weight in self.class_weights):
             raise ConfigError(f"class_weights {self.class_weights} are not two positive numbers")
         if self.monitor != "train_loss" and self.dev is None:
             raise ConfigError(f"monitor {self.monitor} needs a development corpus (--dev)")
 
+    def check_used(self) -> None:
+        """Refuse a backbone or dimensions that were given beside weights that bring their own.
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+        Raises:
+            ConfigError: If such a value is not the recipe's.
+        """
+        weights, idle = self.init, ["backbone", "dimensions"]
+        if self.init is None:
+            weights, idle = self.backbone, ["dimensions"]
+        usual = RECIPES.get(self.recipe, v1)()
+        unused = [name for name in idle if getattr(self, name) != getattr(usual, name)]
+        if unused and weights != "random":
+            raise ConfigError(
+                f"{weights} brings its own {' and '.join(idle)}, so what is given as "
+                f"{' and '.join(unused)} would not be used: leave it out"
+            )
 
 
 def v1() -> TrainConfig:

@@ -1,6 +1,6 @@
 """Score a corpus: one line per trial, complete or not there at all.
 
-The trials are cut into fixed chunks in the order of the protocol. A chunk is scored as a whole,
+The trials are divided into fixed chunks in the order of the protocol. A chunk is scored as a whole,
 in batches that never straddle its borders, and written to its own file under ``<out>.parts/``
 (temporary name, flush to disk, rename). When all are there they are joined to the score file,
 beside it a ``<out>.json`` that says how it was made. So a killed run goes on where it was, to the
@@ -9,7 +9,7 @@ launch``) share the chunks without any other agreement.
 
 A score file has lines ``utterance score``. The score is the log-likelihood ratio
 ``log p(bona fide) - log p(spoof)``, or ``log p(bona fide)`` where that is asked for, as the
-original writes it; ``repr`` makes the reading exact.
+original writes it; ``repr`` makes the reading exact. PyTorch loads when a run starts, not before.
 """
 
 from __future__ import annotations
@@ -18,28 +18,27 @@ import csv
 import hashlib
 import io
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from accelerate import Accelerator
-from filelock import FileLock, Timeout
-
-from slslib.data.corpora import Corpus
-from slslib.data.scorefiles import format_score
 from slslib.errors import ConfigError, ScoreError
-from slslib.files import sha256, write_text
-from slslib.model.checkpoints import locate
-from slslib.model.detector import Detector
+from slslib.files import corpora_root, sha256, write_text
 from slslib.model.geometry import Attention
-from slslib.runs import processes
-from slslib.runs.clips import Clip, TrialDataset, cut, load_batches, stack
 from slslib.runs.recipes import Precision
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from slslib.data.corpora import Corpus
+    from slslib.model.detector import Detector
+    from slslib.runs.clips import Clip
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class ScoreConfig:
     """Attention kernel: eager (exact) or sdpa (faster)."""
 
     def __post_init__(self) -> None:
+        """Refuse sizes below one."""
         if self.batch_size < 1 or self.chunk < 1:
             raise ConfigError(
                 f"batch_size {self.batch_size} and chunk {self.chunk} must be at least 1"
@@ -69,92 +69,135 @@ class ScoreConfig:
 
 
 def score(
-    checkpoint: str | Path,
-    corpus: Corpus,
-    out: str | Path,
-    config: ScoreConfig | None = None,
+    checkpoint: str,
+    corpus: str,
+    out: Path,
     *,
+    data: str | Path | None = None,
+    config: ScoreConfig = ScoreConfig(),
     workers: int = 0,
     cpu: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score every trial of a corpus and return how it was done.
+    """Score every trial of a corpus into a score file; a killed run goes on where it was.
+
+    Example: slslib score --checkpoint runs/v1 --corpus asvspoof2021-df --data ~/corpora
+    --out scores.txt
 
     Args:
-        checkpoint: File, run folder or ``hub:owner/name[/file][@revision]``.
-        corpus: The trials.
-        out: Score file to write.
-        config: Settings.
+        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
+        corpus: asvspoof2019-la:eval, asvspoof2021-la, asvspoof2021-df, in-the-wild, or a folder.
+        out: Score file to write; beside it <out>.json says how it was made.
+        data: Folder that holds the corpora; default SLSLIB_DATA.
+        config: Settings that determine the bytes of the score file.
         workers: Processes that decode; no influence on the result.
         cpu: Use the CPU even where there is a GPU.
         progress: Show a progress bar on standard error.
 
     Returns:
         The provenance that is also written to ``<out>.json``: hashes, settings, versions, counts
-        of decoders, of over-range and of converted files, number of failures.
+        of decoders, of over-range and of converted files, number of failures; and ``errors`` where
+        there are failures. Of several processes the first alone returns it, the others nothing.
 
     Raises:
         AudioError: A recording cannot be read (unless ``on_error="record"``).
         CheckpointError: The checkpoint cannot be read.
+        FileError: A file cannot be written.
         ScoreError: ``out`` exists or is being written, or a resume does not match it.
     """
-    config = config or ScoreConfig()
+    import torch
+
+    from slslib.data.corpora import open_corpus
+    from slslib.model.checkpoints import locate
+    from slslib.runs import processes
+    from slslib.runs.clips import batched
+
     out = Path(out)
+    trials = open_corpus(corpus, corpora_root(data))
     path = locate(checkpoint)
     accelerator = processes.start(config.precision, cpu=cpu)
-    fingerprint = _fingerprint(path, corpus, config, accelerator)
-    done = _already_done(out, fingerprint)
+    fingerprint = {
+        "checkpoint": path.name,
+        "checkpoint_sha256": sha256(path),
+        "corpus": trials.name,
+        "partition": trials.partition,
+        "protocol_sha256": trials.protocol_sha256,
+        "n_trials": len(trials),
+        "settings": asdict(config),
+        **processes.environment(accelerator),  # each may change the last bit
+    }
     parts = _beside(out, ".parts")
-    if done is not None:
+    if out.exists():
+        made = _finished(out, fingerprint)
         shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
-        return done
-    chunks = cut(range(len(corpus)), config.chunk)
-    made: dict[str, Any] = {}
+        return made
+    chunks = batched(range(len(trials)), config.chunk)
+    files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
+    made = {}
     with _lock(parts) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
-            _check_fingerprint(parts, fingerprint)
+            _check_fingerprint(parts / "fingerprint.json", fingerprint)
         accelerator.wait_for_everyone()
+        mine = slice(accelerator.process_index, None, accelerator.num_processes)
+        todo = {
+            file: batched(chunk, config.batch_size)
+            for file, chunk in zip(files[mine], chunks[mine], strict=True)
+            if not file.exists()
+        }
         # The same bytes again need the same convolution algorithms again.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-            _score_chunks(path, corpus, config, accelerator, parts, chunks, workers, progress)
+            _score_chunks(path, trials, config, accelerator, todo, workers, progress)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            made = _join(out, parts, len(chunks), fingerprint)
+            made = _join(out, files, fingerprint)
             shutil.rmtree(parts)
         accelerator.wait_for_everyone()
     return made
 
 
 def _score_chunks(
-    path: Path, corpus: Corpus, config: ScoreConfig, accelerator: Accelerator, parts: Path,
-    chunks: list[Sequence[int]], workers: int, progress: bool,
-) -> None:  # fmt: skip
-    """Score this process's share of the chunks that are not there yet."""
-    mine = range(accelerator.process_index, len(chunks), accelerator.num_processes)
-    todo = [i for i in mine if not _part(parts, i).exists()]
+    path: Path,
+    corpus: Corpus,
+    config: ScoreConfig,
+    accelerator: Accelerator,
+    todo: dict[Path, list[Sequence[int]]],
+    workers: int,
+    progress: bool,
+) -> None:
+    """Score chunks, given as batches of indices, each into its file."""
+    from slslib.model.detector import Detector
+    from slslib.runs import processes
+    from slslib.runs.clips import TrialDataset, load_batches
+
     if not todo:
         return
     detector = Detector.load(path, attention=config.attention).to(accelerator.device)
     dataset = TrialDataset(
         corpus, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
     )
-    batches = {i: cut(chunks[i], config.batch_size) for i in todo}
-    clips = load_batches(dataset, [b for cuts in batches.values() for b in cuts], workers=workers)
-    total = sum(len(chunks[i]) for i in mine)
-    done = total - sum(len(chunks[i]) for i in todo)
-    with processes.bar(total=total, initial=done, unit="trial", desc="score", show=progress) as bar:
-        for i in todo:
-            lines: list[tuple[str, str]] = []
-            seen: list[Clip] = []
-            for _ in batches[i]:
-                batch = next(clips)
-                lines += score_batch(detector, batch, config, accelerator)
-                seen += batch
+    batches = [batch for chunk in todo.values() for batch in chunk]
+    loaded = load_batches(dataset, batches, workers=workers)
+    with processes.bar(
+        total=sum(map(len, batches)), unit="trial", desc="score", show=progress
+    ) as bar:
+        for file, chunk in todo.items():
+            scores: list[tuple[str, str]] = []
+            clips: list[Clip] = []
+            for batch in islice(loaded, len(chunk)):
+                scores += score_batch(detector, batch, config, accelerator)
+                clips += batch
                 bar.update(len(batch))
-            write_text(_part(parts, i), json.dumps(_summary(lines, seen)))
+            sound = [clip for clip in clips if clip.error is None]
+            part = {
+                "scores": scores,
+                "failures": [(c.utterance, str(c.error)) for c in clips if c.error is not None],
+                "decoders": Counter(clip.decoder for clip in sound),
+                "over_range": sum(clip.over_range for clip in sound),
+                "converted": sum(clip.converted for clip in sound),
+            }
+            write_text(file, json.dumps(part))
 
 
-@torch.inference_mode()
 def score_batch(
     detector: Detector, clips: list[Clip], config: ScoreConfig, accelerator: Accelerator
 ) -> list[tuple[str, str]]:
@@ -164,118 +207,101 @@ def score_batch(
         AudioError: A clip is unreadable (unless ``on_error="record"``).
         ScoreError: A score is not finite.
     """
+    import torch
+
+    from slslib.data.scorefiles import format_score
+    from slslib.runs.clips import stack
+
     if config.on_error == "record":
         clips = [clip for clip in clips if clip.error is None]
     if not clips:
         return []
     waveforms, _ = stack(clips)
-    with accelerator.autocast():
-        logits = detector.logits(waveforms.to(accelerator.device))
-    if config.score == "llr":
-        values = detector.llr_of(logits)
-    else:
-        values = logits.float().log_softmax(dim=1)[:, 1]
-    if not bool(torch.isfinite(values).all()):
-        names = ", ".join(clip.utterance for clip in clips)
+    with torch.inference_mode():
+        with accelerator.autocast():
+            logits = detector.logits(waveforms.to(accelerator.device))
+        if config.score == "llr":
+            scores = detector.llr_of(logits).tolist()
+        else:
+            scores = logits.float().log_softmax(dim=1)[:, 1].tolist()
+    utterances = [clip.utterance for clip in clips]
+    if not all(map(math.isfinite, scores)):
         raise ScoreError(
-            f"the network gives a score that is not finite for one of {names}; use --precision no "
-            "or another checkpoint"
+            f"the network gives a score that is not finite for one of {', '.join(utterances)}; use "
+            "--precision no or another checkpoint"
         )
-    return [
-        (clip.utterance, format_score(value))
-        for clip, value in zip(clips, values.tolist(), strict=True)
-    ]
+    return list(zip(utterances, map(format_score, scores), strict=True))
 
 
-def _summary(lines: list[tuple[str, str]], clips: list[Clip]) -> dict[str, Any]:
-    sound = [clip for clip in clips if clip.error is None]
-    return {
-        "scores": lines,
-        "failures": [(c.utterance, str(c.error)) for c in clips if c.error is not None],
-        "decoders": Counter(clip.decoder for clip in sound),
-        "over_range": sum(clip.over_range for clip in sound),
-        "converted": sum(clip.converted for clip in sound),
-    }
-
-
-def _join(out: Path, parts: Path, n_chunks: int, fingerprint: dict[str, Any]) -> dict[str, Any]:
+def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
     """Write failures, provenance and, last, the score file."""
-    made_of = [json.loads(_part(parts, i).read_text()) for i in range(n_chunks)]
-    lines = [f"{utterance} {value}\n" for part in made_of for utterance, value in part["scores"]]
-    failures = [failure for part in made_of for failure in part["failures"]]
-    text = "".join(lines)
-    failed = _beside(out, ".failures.csv")
+    parts = [json.loads(file.read_text()) for file in files]
+    text = "".join(f"{utterance} {value}\n" for p in parts for utterance, value in p["scores"])
+    failures = [failure for part in parts for failure in part["failures"]]
     if failures:
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([("utterance", "error"), *failures])
-        write_text(failed, table.getvalue())
+        write_text(_beside(out, ".failures.csv"), table.getvalue())
     else:
-        failed.unlink(missing_ok=True)
+        _beside(out, ".failures.csv").unlink(missing_ok=True)
     made = {
         **fingerprint,
         "scores_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "n_scores": len(lines),
+        "n_scores": sum(len(part["scores"]) for part in parts),
         "n_failures": len(failures),
-        "decoders": dict(sum((Counter(part["decoders"]) for part in made_of), Counter())),
-        "n_over_range": sum(part["over_range"] for part in made_of),
-        "n_converted": sum(part["converted"] for part in made_of),
+        "decoders": dict(sum((Counter(part["decoders"]) for part in parts), Counter())),
+        "n_over_range": sum(part["over_range"] for part in parts),
+        "n_converted": sum(part["converted"] for part in parts),
     }
     write_text(_beside(out, ".json"), json.dumps(made, indent=1) + "\n")
     write_text(out, text)
-    return made
+    return _with_errors(made, out)
 
 
-def _fingerprint(
-    path: Path, corpus: Corpus, config: ScoreConfig, accelerator: Accelerator
-) -> dict[str, Any]:
-    return {
-        "checkpoint": path.name,
-        "checkpoint_sha256": sha256(path),
-        "corpus": corpus.name,
-        "partition": corpus.partition,
-        "protocol_sha256": corpus.protocol_sha256,
-        "n_trials": len(corpus),
-        "settings": asdict(config),
-        **processes.about(accelerator),  # each may change the last bit
-    }
+def _with_errors(made: dict[str, Any], out: Path) -> dict[str, Any]:
+    if not made["n_failures"]:
+        return made
+    what = f"{made['n_failures']} recordings could not be read and have no score"
+    return made | {"errors": [f"{what}; {_beside(out, '.failures.csv')} names them"]}
 
 
-def _already_done(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the provenance of a finished, identical run; refuse to overwrite anything else."""
-    if not out.exists():
-        return None
+def _finished(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """Return what a finished, identical run made; refuse to overwrite anything else."""
     try:
         made: dict[str, Any] = json.loads(_beside(out, ".json").read_text())
-        same = all(made.get(key) == value for key, value in fingerprint.items())
-        if same and made["scores_sha256"] == sha256(out):
-            return made
-    except (OSError, ValueError, KeyError):
+        if made == made | fingerprint and made["scores_sha256"] == sha256(out):
+            return _with_errors(made, out)
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     raise ScoreError(
         f"{out} exists and was not written by this very run; remove it or choose another --out"
     )
 
 
-def _check_fingerprint(parts: Path, fingerprint: dict[str, Any]) -> None:
-    path = parts / "fingerprint.json"
-    if not path.exists():
-        write_text(path, json.dumps(fingerprint, indent=1) + "\n")
+def _check_fingerprint(file: Path, fingerprint: dict[str, Any]) -> None:
+    """Refuse to go on with parts that were made of other inputs or with other settings."""
+    if not file.exists():
+        write_text(file, json.dumps(fingerprint, indent=1) + "\n")
         return
     try:
-        both = (json.loads(path.read_text()), fingerprint)
-        before, now = ({**about, **about["settings"], "settings": None} for about in both)
+        began = json.loads(file.read_text())
+        then, now = ({**f, **f["settings"], "settings": None} for f in (began, fingerprint))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScoreError(f"{path} is damaged: {error}; remove {parts} to start again") from error
-    changed = [f"{k} {before.get(k)!r} -> {v!r}" for k, v in now.items() if before.get(k) != v]
+        raise ScoreError(
+            f"{file} is damaged: {error}; remove {file.parent} to start again"
+        ) from error
+    changed = [f"{k} {then.get(k)!r} -> {v!r}" for k, v in now.items() if then.get(k) != v]
     if changed:
         raise ScoreError(
-            f"{parts} holds a run with other inputs or settings: {'; '.join(changed)}; resume with "
-            "those, or remove the folder to start again"
+            f"{file.parent} holds a run with other inputs or settings: {'; '.join(changed)}; "
+            "resume with those, or remove the folder to start again"
         )
 
 
 def _lock(parts: Path) -> AbstractContextManager[Any]:
     """Hold the folder of parts, which only one run may write, until the context is left."""
+    from filelock import FileLock, Timeout
+
     try:
         parts.mkdir(parents=True, exist_ok=True)
         return FileLock(parts / "lock", timeout=0).acquire()
@@ -285,10 +311,6 @@ def _lock(parts: Path) -> AbstractContextManager[Any]:
         ) from error
     except OSError as error:
         raise ScoreError(f"cannot write {parts}: {error}; choose another --out") from error
-
-
-def _part(parts: Path, i: int) -> Path:
-    return parts / f"{i:06d}.json"
 
 
 def _beside(out: Path, suffix: str) -> Path:
