@@ -109,8 +109,6 @@ class Notch:
 
     def coefficients(self) -> Samples:
         """Return the impulse response, an odd number of taps."""
-        from scipy.signal import freqz  # here, because it takes long to load
-
         taps = reduce(np.convolve, map(self._band, self.centres, self.bandwidths, self.n_taps))
         # Parity: the largest response is looked for on 512 points, not exactly.
         response = np.fft.rfft(taps, 1024)[:512]
@@ -318,8 +316,6 @@ def _filter(signals: list[Samples], filters: list[Samples]) -> Samples:
 
     Overlap-save in blocks of a cache-friendly FFT, with one inverse transform for the sum.
     """
-    from scipy import fft
-
     n, longest = len(signals[0]), max(map(len, filters))
     block = max(2048, 1 << (4 * longest - 1).bit_length())
     step = block - longest + 1  # samples of a block that are free of circular wrap-around
