@@ -22,7 +22,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from provenance import provenance
 
-from slslib.data.protocols import Corpus, open_corpus
+from slslib.data.corpora import Corpus, open_corpus
 from slslib.evaluation import metrics
 from slslib.evaluation.intervals import eer_estimate, interval, paired_bootstrap
 from slslib.model.baseline import (
@@ -97,7 +97,7 @@ def compare(data: Path, specs: dict[str, str], models: list[LFCCGMM]) -> dict[st
         labels = corpus.trials.label.to_numpy()
         logits = linear.decision_function(corpus_features(corpus, progress=False))
         ratios = [gmm_scores(model, corpus, progress=False) for model in models]
-        difference = paired_bootstrap(ratios[0], logits, labels, rng=np.random.default_rng(0))
+        difference = paired_bootstrap(ratios[0], logits, labels, seed=0)
         eers = [eer_percent(scores, labels) for scores in ratios]
         sets[name] = {
             "n_bonafide": int((labels == 1).sum()),

@@ -12,7 +12,7 @@ import pytest
 
 from slslib.errors import ConfigError, ScoreError
 from slslib.evaluation.evaluate import evaluate
-from slslib.evaluation.report import report, to_html
+from slslib.evaluation.page import to_html, to_markdown
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def files(tmp_path):
 def test_every_number_figure_and_hash_is_there(files):
     systems = [files["good"], files["bad_<b>|x"]]
     options = {"bootstrap": 50, "by": ("attack", "attack:codec"), "c012": (0.06, 0.88, 0.44)}
-    text = report([*systems, files["run"]], key=files["key"], **options)
+    text = to_markdown([*systems, files["run"]], key=files["key"], **options)
     for path in systems:
         result = evaluate(path, files["key"], **options)
         low, high = result["eer_interval_percent"]
@@ -74,7 +74,7 @@ def test_every_number_figure_and_hash_is_there(files):
 
 
 def test_the_page_stands_alone_and_names_cannot_become_html(files):
-    page = to_html(report([files["good"], files["bad_<b>|x"]], key=files["key"], bootstrap=0))
+    page = to_html(to_markdown([files["good"], files["bad_<b>|x"]], key=files["key"], bootstrap=0))
     assert page.count("<img") == 3
     assert page.count("src=") == page.count('src="data:image/png;base64,')
     assert "<script" not in page
@@ -86,33 +86,35 @@ def test_the_page_stands_alone_and_names_cannot_become_html(files):
 def test_scores_changed_after_they_were_written_are_said(files):
     changed = files["good"].read_text().replace("LA_E_0 ", "LA_E_0 1")
     files["good"].write_text(changed)
-    text = report([files["good"]], key=files["key"], bootstrap=0)
+    text = to_markdown([files["good"]], key=files["key"], bootstrap=0)
     assert "changed after it was written" in text
 
 
 def test_warnings_of_the_evaluation_are_on_the_page(files):
     lines = [line.split() for line in files["good"].read_text().splitlines()]
     files["good"].write_text("".join(f"{name} {-float(value)!r}\n" for name, value in lines))
-    assert "labels or sign look swapped" in report([files["good"]], key=files["key"], bootstrap=0)
+    assert "labels or sign look swapped" in to_markdown(
+        [files["good"]], key=files["key"], bootstrap=0
+    )
 
 
 def test_a_run_alone_needs_no_key(files):
-    assert report([files["run"]]).startswith("# Training report")
+    assert to_markdown([files["run"]]).startswith("# Training report")
     (files["run"] / "log.csv").unlink()
-    assert "No epoch is finished" in report([files["run"]])
+    assert "No epoch is finished" in to_markdown([files["run"]])
 
 
 def test_bad_requests_are_refused(files, tmp_path):
     with pytest.raises(ConfigError, match="nothing to report"):
-        report([])
+        to_markdown([])
     with pytest.raises(ConfigError, match="neither a score file nor"):
-        report([tmp_path / "nothing"])
+        to_markdown([tmp_path / "nothing"])
     with pytest.raises(ConfigError, match="need their key"):
-        report([files["good"]])
+        to_markdown([files["good"]])
     with pytest.raises(ConfigError, match="same name"):
-        report([files["good"], files["good"]], key=files["key"])
+        to_markdown([files["good"], files["good"]], key=files["key"])
     with pytest.raises(ScoreError, match="columns"):
-        report([files["key"]], key=files["key"])
+        to_markdown([files["key"]], key=files["key"])
 
 
 @pytest.mark.parametrize(
@@ -126,13 +128,13 @@ def test_a_damaged_file_of_facts_is_named(files, name, content):
     path = files["key"].parent / name
     path.write_text(content)
     with pytest.raises(ConfigError, match=re.escape(str(path))):
-        report([files["good"], files["run"]], key=files["key"], bootstrap=0)
+        to_markdown([files["good"], files["run"]], key=files["key"], bootstrap=0)
 
 
 def test_a_long_setting_cannot_break_the_table(files):
     setting = "slslib train v1 --data a|b --out `c`"
     (files["run"] / "config.json").write_text(json.dumps({"command": setting}))
-    page = to_html(report([files["run"]]))
+    page = to_html(to_markdown([files["run"]]))
     assert f"<td>{setting}</td>" in page
 
 
@@ -141,6 +143,6 @@ def test_systems_beyond_the_figure_are_said(files):
     for k in range(5):
         systems.append(files["good"].with_name(f"copy{k}.txt"))
         systems[-1].write_bytes(files["good"].read_bytes())
-    text = report(systems, key=files["key"], bootstrap=0)
+    text = to_markdown(systems, key=files["key"], bootstrap=0)
     assert "The first 5 of 6 systems." in text
     assert text.count("### Provenance") == 6

@@ -14,6 +14,7 @@ their repository).
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import platform
 import tomllib
@@ -24,13 +25,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-from rich.markdown import Markdown
-
 from slslib import __version__
 from slslib.errors import ScoreError
 from slslib.evaluation.evaluate import evaluate
-from slslib.files import cache_root, git_sha1, sha256
+from slslib.files import cache_root, corpora_root, git_sha1, sha256, write_text
 
 
 @dataclass(frozen=True)
@@ -147,29 +145,41 @@ def _has_hash(path: Path, expected: str) -> bool:
 
 
 def reproduce(
-    data: str | Path = ".", *, bootstrap: int = 1000, seed: int = 0, offline: bool = False
+    data: str | Path | None = None,
+    *,
+    out: Path | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    offline: bool = False,
 ) -> dict[str, Any]:
-    """Compute every row of the table that the files at hand allow.
+    """Recompute published results from published score files.
+
+    Files that are not below --data are downloaded from pinned commits and checked. Rows that need
+    files nobody can download name them, and the command that measures the row.
+
+    Example: slslib reproduce --data ~/corpora --out reproduction.json
 
     Args:
-        data: Folder that may hold the files under their names in :data:`FILES`, and own
-            measurements as ``scores/measured/ROW.txt``.
+        data: Folder that may hold the files under their published names, and own measurements as
+            scores/measured/ROW.txt; default SLSLIB_DATA.
+        out: Write the result as JSON to this file too.
         bootstrap: Replicates of each interval.
-        seed: Their seed.
-        offline: Make no connection; so does ``HF_HUB_OFFLINE=1``.
+        seed: Seed of the bootstrap.
+        offline: Make no connection; so does HF_HUB_OFFLINE=1.
 
     Returns:
         ``rows`` with ``status``, the values and ``published`` ones, whether they ``agree`` to the
         published digits, intervals, and for rows that could not be computed ``missing`` and
         ``command``; ``differences`` between systems; ``missing`` files with where to get them;
-        ``unreachable`` downloads with the reason; ``provenance``.
+        ``unreachable`` downloads with the reason; ``provenance``; ``errors``, which say that a
+        row differs or a download failed.
 
     Raises:
         ScoreError: A file under a published name is not that file.
     """
     # As huggingface_hub reads it.
     off = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    store = _Store(Path(data), offline or off)
+    store = _Store(corpora_root(data), offline or off)
     rows = [_compute(row, store, bootstrap, seed) for row in ROWS]
     differences = _differences(store, bootstrap, seed)
     needed: dict[str, list[str]] = {}
@@ -181,7 +191,7 @@ def reproduce(
         for name, path in sorted(store.found.items())
     }
     packages = {name: version(name) for name in ("numpy", "scipy", "pandas")}
-    return {
+    result: dict[str, Any] = {
         "what": "published results, recomputed from published score files where these are at hand",
         "bootstrap": {"replicates": bootstrap, "level": 0.95, "seed": seed},
         "rows": rows,
@@ -197,6 +207,12 @@ def reproduce(
             "versions": {"slslib": __version__, "python": platform.python_version()} | packages,
         },
     }
+    if out:
+        write_text(out, json.dumps(result, indent=1) + "\n")
+    differ = [row["name"] for row in rows if not row.get("agrees", True)]
+    errors = [f"{name} differs from the published value" for name in differ]
+    errors += [f"{name} could not be downloaded: {why}" for name, why in store.unreachable.items()]
+    return result | {"errors": errors}
 
 
 def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, Any]:
@@ -321,16 +337,6 @@ def notes(result: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def render(result: dict[str, Any]) -> RenderableType:
-    """Lay a result of :func:`reproduce` out as a table for people."""
-    return Markdown(table(result))
-
-
 def to_markdown(result: dict[str, Any]) -> str:
     """Write a result of :func:`reproduce` as Markdown."""
     return f"{table(result)}\n{notes(result)}"
-
-
-def succeeded(result: dict[str, Any]) -> bool:
-    """Whether all that was computed agrees with what was published, and all downloads worked."""
-    return not result["unreachable"] and all(row.get("agrees", True) for row in result["rows"])

@@ -181,6 +181,13 @@ def score(result: Mapping[str, Any], form: Form = "text") -> str:
     return _page(result, form, ("Scores", _pairs(counts)))
 
 
+def reproduce(result: Mapping[str, Any], form: Form = "text") -> str:
+    """Show the rows of the reproduction table, and what is missing; always in Markdown."""
+    from slslib.evaluation.reproduce import to_markdown
+
+    return to_markdown(dict(result))
+
+
 def _summary(result: Mapping[str, Any]) -> dict[str, str]:
     trials = f"{result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof"
     eer = f"{result['eer_percent']:.4f} %"
