@@ -50,12 +50,6 @@ def test_rows_are_made_of_the_median_after_a_warm_up(checkpoint, monkeypatch):
     monkeypatch.setattr(module, "score_batch", score_batch)
     options = {"scoring_only": True, "cpu": True, "progress": False}
     result = bench(checkpoint=checkpoint, batch_size=(4, 1), repeats=3, **options)
-        batch_size=(4, 1),
-        repeats=3,
-        scoring_only=True,
-        cpu=True,
-        progress=False,
-    )
     assert seen == [("no", 1)] * 4 + [("no", 4)] * 4
     one, four = result["rows"]
     assert (one["seconds"], four["seconds"]) == (2, 2)
