@@ -87,7 +87,11 @@ def write(
     jobs: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Write the corpora, or find them there.
+    """Write the embedded simulated corpora, in the official layouts.
+
+    They exist to run everything anywhere; their numbers say nothing about real deepfakes.
+
+    Example: slslib minispoof data/minispoof
 
     The folder appears under its name when it is complete, beside a lock file. One that holds the
     corpora of the same arguments is used again, also from a disk that cannot be written; files of

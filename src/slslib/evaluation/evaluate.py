@@ -109,6 +109,7 @@ def evaluate(
             raise ConfigError(why)
     for factors in (cluster, *(word.split(":") for word in by)):
         _check_factors(factors)
+    three_numbers(c012)  # before anything is read
     trials = read_protocol(key)
     chosen, phase = select_phase(trials, phase)
     weigh = weigher(asv_scores, asv_key, c012, phase)

@@ -54,7 +54,7 @@ def to_markdown(items: Sequence[str | Path], key: str | Path | None = None, **op
         ProtocolError: The key is malformed.
         ScoreError: The scores are malformed, or do not fit the key.
     """
-    options = {"bootstrap": 1000, "seed": 0} | options
+    options = {"phase": None, "bootstrap": 1000, "cluster": (), "by": (), "seed": 0} | options
     files = [path for path in map(Path, items) if path.is_file()]
     runs = [path for path in map(Path, items) if (path / "config.json").is_file()]
     for item in map(Path, items):

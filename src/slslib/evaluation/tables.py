@@ -168,17 +168,18 @@ def bench(result: Mapping[str, Any], form: Form = "text") -> str:
     return _page(result, form, (title, rows))
 
 
-def score(result: Mapping[str, Any], form: Form = "text") -> str:
-    """Say how many trials were scored, and how they were read."""
-    counts = {
-        "trials": f"{result['n_trials']:,}",
-        "scored": f"{result['n_scores']:,}",
-        "decoders": _counts(result["decoders"]),
-        "over-range": f"{result['n_over_range']:,}",
-        "converted": f"{result['n_converted']:,}",
-        "could not be read": f"{result['n_failures']:,}",
-    }
-    return _page(result, form, ("Scores", _pairs(counts)))
+def score(result: Mapping[str, Any]) -> str:
+    """Say in one line how many trials were scored, and how they were read."""
+    decoders = ", ".join(f"{n:,} by {name}" for name, n in result["decoders"].items())
+    return (
+        f"{result['n_scores']:,} of {result['n_trials']:,} trials scored ({decoders}; "
+        f"{result['n_over_range']:,} over-range, {result['n_converted']:,} converted)"
+    )
+
+
+def convert(result: Mapping[str, Any]) -> str:
+    """Name the file that was written, and what was not kept."""
+    return "\n".join([result["out"], *(f"WARNING: {text}" for text in result["warnings"])])
 
 
 def reproduce(result: Mapping[str, Any], form: Form = "text") -> str:
