@@ -101,7 +101,7 @@ def _with_options(
     def called(**options: Any) -> Any:
         return function(**options)
 
-    del called.__wrapped__  # type: ignore[attr-defined]
+    del called.__wrapped__
     called.__annotations__ = hints
     called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

@@ -90,4 +90,4 @@ def test_detect_bench_and_score():
         "n_converted": 0,
         "n_failures": 1,
     }
-    assert "soundfile: 4" in tables.score(made)
+    assert "4 of 5 trials scored (4 by soundfile" in tables.score(made)
