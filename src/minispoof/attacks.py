@@ -30,8 +30,8 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+import scipy  # which loads its parts when they are used
 from numpy.typing import NDArray
-from scipy import fft, signal
 
 from slslib.data.audio import SAMPLE_RATE as FS
 from slslib.errors import ConfigError
@@ -119,7 +119,7 @@ def _upsampler(samples: Samples, rng: Rng) -> Samples:
     kernel, bias = rng.normal(size=(2, 8))
     kernel = level(kernel - kernel.mean(), -rng.uniform(*IMAGES_DB))
     bias = level(bias - bias.mean(), -rng.uniform(*IMAGES_DB))
-    loudness = np.sqrt(np.maximum(signal.oaconvolve(samples**2, _hann(640) / 320, "same"), 0))
+    loudness = np.sqrt(np.maximum(scipy.signal.oaconvolve(samples**2, _hann(640) / 320, "same"), 0))
     n = len(samples)
     return samples * (1 + np.resize(kernel, n)) + loudness * np.resize(bias, n)
 
@@ -128,10 +128,10 @@ def _vocoder(samples: Samples, rng: Rng) -> Samples:
     power = np.abs(stft(samples)) ** 2
     bank, _ = _mel_bands(int(rng.integers(*ENVELOPE_BANDS, endpoint=True)))
     weights = bank / bank.sum(axis=1, keepdims=True)
-    cepstrum = fft.irfft(0.5 * np.log(power @ weights.T @ bank + 1e-8))
+    cepstrum = scipy.fft.irfft(0.5 * np.log(power @ weights.T @ bank + 1e-8))
     cepstrum[:, 1 : _SIZE // 2] *= 2  # folded: the response of minimum phase
     cepstrum[:, _SIZE // 2 + 1 :] = 0
-    envelope = np.exp(fft.rfft(cepstrum))
+    envelope = np.exp(scipy.fft.rfft(cepstrum))
     return istft(stft(_excitation(samples, rng)) * envelope / np.sqrt(_SIZE / 2), len(samples))
 
 
@@ -219,17 +219,17 @@ _ATTACKS: dict[str, Callable[[Samples, Rng], Samples]] = dict(
 
 def _equalize(samples: Samples, reference: Samples) -> Samples:
     """Give the samples the long-term spectrum of the reference, in bands of 333 Hz."""
-    n = fft.next_fast_len(len(samples), real=True)
+    n = scipy.fft.next_fast_len(len(samples), real=True)
     edges = np.linspace(0, n // 2 + 1, 25).astype(int)
-    spectrum = fft.rfft(samples, n)
+    spectrum = scipy.fft.rfft(samples, n)
     energies = [
         np.add.reduceat(np.abs(x) ** 2, edges[:-1]) + 1e-12
-        for x in (fft.rfft(reference, n), spectrum)
+        for x in (scipy.fft.rfft(reference, n), spectrum)
     ]
     gain = 0.5 * np.log(energies[0] / energies[1])
     points = (edges[:-1] + edges[1:]) / 2
     gain = np.exp(np.interp(np.arange(n // 2 + 1), points, gain))
-    return fft.irfft(spectrum * gain, n)[: len(samples)]
+    return scipy.fft.irfft(spectrum * gain, n)[: len(samples)]
 
 
 def _griffin_lim(magnitude: Samples, n_samples: int, rounds: int, rng: Rng) -> Samples:
@@ -325,19 +325,19 @@ def level(samples: Samples, db: float) -> Samples:
 
 
 def _hann(size: int) -> Samples:
-    return signal.get_window("hann", size)
+    return scipy.signal.get_window("hann", size)
 
 
 def stft(samples: Samples) -> Spectrum:
     """Return the spectrum of windows of 32 ms every 8 ms: ``[frames, bins]``."""
     padded = np.pad(samples, (_SIZE, 2 * _SIZE))
     windows = np.lib.stride_tricks.sliding_window_view(padded, _SIZE)[::_HOP]
-    return fft.rfft(windows * np.sqrt(_hann(_SIZE)))
+    return scipy.fft.rfft(windows * np.sqrt(_hann(_SIZE)))
 
 
 def istft(spectrum: Spectrum, n_samples: int) -> Samples:
     """Overlap and add: the inverse of :func:`stft`."""
-    frames = fft.irfft(spectrum) * np.sqrt(_hann(_SIZE)) * (2 * _HOP / _SIZE)
+    frames = scipy.fft.irfft(spectrum) * np.sqrt(_hann(_SIZE)) * (2 * _HOP / _SIZE)
     parts = _SIZE // _HOP
     out = np.zeros((len(frames) + parts, _HOP))
     for part in range(parts):

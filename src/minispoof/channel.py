@@ -11,9 +11,9 @@ import io
 import struct
 
 import numpy as np
+import scipy  # which loads its parts when they are used
 import soundfile as sf
 import soxr
-from scipy import fft, signal
 
 from minispoof.attacks import Rng, Samples, Seed, level
 from slslib.data.audio import SAMPLE_RATE as FS
@@ -42,14 +42,13 @@ def record(samples: Samples, seed: Seed, wild: bool = False) -> Samples:
     decay = rng.uniform(0.2, 0.5) if wild else rng.uniform(0.08, 0.35)
     time = np.arange(int(decay * FS)) / FS
     room = rng.normal(size=len(time)) * 10 ** (-3 * time / decay)
-    room *= 10 ** (-(rng.uniform(2, 12) if wild else rng.uniform(8, 22)) / 20) / np.linalg.norm(
-        room
-    )
+    below = rng.uniform(2, 12) if wild else rng.uniform(8, 22)  # dB
+    room *= 10 ** (-below / 20) / np.linalg.norm(room)
     room[0] = 1
     colour = np.interp(np.arange(257), np.linspace(0, 256, 9), rng.uniform(-4, 4, 9))  # dB
-    microphone = fft.fftshift(fft.irfft(10 ** (colour / 20))) * signal.get_window("hann", 512)
-    n = len(samples)
-    samples = signal.oaconvolve(samples, signal.oaconvolve(room, microphone))[256 : 256 + n]
+    response = scipy.fft.fftshift(scipy.fft.irfft(10 ** (colour / 20)))
+    path = scipy.signal.oaconvolve(room, response * scipy.signal.get_window("hann", 512))
+    samples = scipy.signal.oaconvolve(samples, path)[256 : 256 + len(samples)]
     return level(_noise(samples, rng.uniform(40, 55), rng), -26)
 
 
@@ -69,7 +68,7 @@ def transmit(samples: Samples, seed: Seed, codec: str, wild: bool = False) -> Sa
     known = PHONE | MEDIA
     if codec not in known:
         raise ConfigError(f"there is no codec {codec!r}; the codecs are {', '.join(known)}")
-    n_fft = fft.next_fast_len(len(samples) + 1024, real=True)
+    n_fft = scipy.fft.next_fast_len(len(samples) + 1024, real=True)
     points = np.arange(n_fft // 2 + 1)
     delay = rng.uniform(0, rng.uniform(3, 10), 25)  # ms, group delay every 333 Hz
     delay = np.interp(points, np.linspace(0, n_fft // 2, 25), delay)
@@ -77,8 +76,8 @@ def transmit(samples: Samples, seed: Seed, codec: str, wild: bool = False) -> Sa
     low, high = rng.uniform(40, 120), rng.uniform(6500, 7600)
     frequency = np.maximum(points * FS / n_fft, 1e-3)
     gain = 1 / np.sqrt((1 + (low / frequency) ** 4) * (1 + (frequency / high) ** 24))
-    spectrum = fft.rfft(samples, n_fft) * gain * np.exp(-1j * phase)
-    samples = fft.irfft(spectrum, n_fft)[: len(samples)] * rng.choice([-1, 1])
+    spectrum = scipy.fft.rfft(samples, n_fft) * gain * np.exp(-1j * phase)
+    samples = scipy.fft.irfft(spectrum, n_fft)[: len(samples)] * rng.choice([-1, 1])
     samples = _noise(samples, rng.uniform(20, 34) if wild else rng.uniform(28, 45), rng)
     samples = level(samples, -rng.uniform(22, 32))
     settings = known[codec]
@@ -103,9 +102,9 @@ def apply_codec(samples: Samples, codec: Codec) -> Samples:
 
 def _noise(samples: Samples, below: float, rng: Rng) -> Samples:
     """Add noise ``below`` dB under the signal, its spectrum falling by up to 6 dB an octave."""
-    n = fft.next_fast_len(len(samples), real=True)
-    frequency = np.maximum(fft.rfftfreq(n, 1 / FS), 50)
-    noise = fft.irfft(fft.rfft(rng.normal(size=n)) * frequency ** -rng.uniform(0, 1), n)
+    n = scipy.fft.next_fast_len(len(samples), real=True)
+    frequency = np.maximum(scipy.fft.rfftfreq(n, 1 / FS), 50)
+    noise = scipy.fft.irfft(scipy.fft.rfft(rng.normal(size=n)) * frequency ** -rng.uniform(0, 1), n)
     return samples + level(noise[: len(samples)], 10 * np.log10(np.mean(samples**2)) - below)
 
 

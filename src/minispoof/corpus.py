@@ -45,8 +45,6 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 from filelock import FileLock
-from joblib import Parallel, delayed, parallel_config
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from minispoof import channel
@@ -172,6 +170,9 @@ def _make_all(
     root: Path, content: dict[str, Clip | str], jobs: int, progress: bool
 ) -> dict[str, str]:
     """Write files; return the SHA-256 of each."""
+    from joblib import Parallel, delayed, parallel_config
+    from threadpoolctl import threadpool_limits
+
     # Processes, as Praat holds the interpreter's lock; one thread each, or sums may differ.
     with threadpool_limits(1), parallel_config("loky", inner_max_num_threads=1):
         made = Parallel(min(jobs, len(content)), return_as="generator")(
