@@ -21,8 +21,7 @@ from pathlib import Path
 from provenance import write
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
-COMMANDS = ["verify", "train", "score", "evaluate", "report", "detect", "convert", "bench"]
-COMMANDS += ["minispoof"]
+COMMANDS = "verify train score evaluate reproduce report detect convert bench minispoof".split()
 
 
 def cpu_seconds(source: Path, arguments: list[str]) -> float:
@@ -74,7 +73,8 @@ def main() -> None:
             row[f"{version}_range_cpu_s"] = [round(value, 3) for value in spread]
         rows.append(row)
         print(row)
-    write(args.out, "CPU seconds (user and system) of starting, median of repeats", rows)
+    what = "CPU seconds (user and system) of starting, median of repeats, before and after"
+    write(args.out, what, rows, "numpy", "torch", "tyro", "pandas")
 
 
 if __name__ == "__main__":
