@@ -30,7 +30,7 @@ from scipy import stats
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from minispoof.attacks import CONTROL, KNOWN
-from minispoof.corpus import Clip, plan
+from minispoof.corpus import Trial, plan
 from slslib.data.audio import SAMPLE_RATE
 from slslib.evaluation import metrics
 from slslib.model import baseline as lfcc
@@ -66,7 +66,7 @@ def asymmetry_cues(samples: np.ndarray) -> list[float]:
     ]  # fmt: skip
 
 
-def describe(path: str, clip: Clip) -> dict[str, Any]:
+def describe(path: str, clip: Trial) -> dict[str, Any]:
     """Return the three kinds of features of a clip, and those of its control."""
     samples = clip.samples()
     flac = io.BytesIO()
@@ -91,7 +91,7 @@ def measure(seed: int, scale: float, jobs: int) -> dict[str, Any]:
     """Return the EERs of one corpus, in percent."""
     content = plan(seed, scale)
     rows = Parallel(jobs)(
-        delayed(describe)(path, clip) for path, clip in content.items() if isinstance(clip, Clip)
+        delayed(describe)(path, clip) for path, clip in content.items() if isinstance(clip, Trial)
     )
     table = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     real = table["attack"] == "-"

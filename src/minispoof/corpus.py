@@ -153,7 +153,7 @@ def _is_sound(path: Path, digest: str) -> bool:
 
 
 def _create(
-    root: Path, settings: dict[str, Any], content: dict[str, Clip | str], jobs: int, progress: bool
+    root: Path, settings: dict[str, Any], content: dict[str, Trial | str], jobs: int, progress: bool
 ) -> None:
     """Write everything into a temporary folder, which then takes its name."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
@@ -167,7 +167,7 @@ def _create(
 
 
 def _make_all(
-    root: Path, content: dict[str, Clip | str], jobs: int, progress: bool
+    root: Path, content: dict[str, Trial | str], jobs: int, progress: bool
 ) -> dict[str, str]:
     """Write files; return the SHA-256 of each."""
     from joblib import Parallel, delayed, parallel_config
@@ -182,7 +182,7 @@ def _make_all(
         return dict(zip(content, bar, strict=True))
 
 
-def _make(path: Path, content: Clip | str) -> str:
+def _make(path: Path, content: Trial | str) -> str:
     """Write a file, whole or not at all; return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path) as temporary:
@@ -197,7 +197,7 @@ def _make(path: Path, content: Clip | str) -> str:
 
 
 @dataclass(frozen=True)
-class Clip:
+class Trial:
     """One recording, of which everything follows.
 
     Attributes:
@@ -273,7 +273,7 @@ _WILD = "{utterance}.wav,Voice {speaker},{wild_key}\n"
 _ASV = "{utterance} {codec} {line} {attack_or_key} KIND {trim} {phase}\n"
 
 
-def plan(seed: int = 1234, scale: float = 1.0) -> dict[str, Clip | str]:
+def plan(seed: int = 1234, scale: float = 1.0) -> dict[str, Trial | str]:
     """Return what each file of the corpus holds, by its path: a clip, or text."""
     voices = _voices(seed)
     count = itertools.count()
@@ -285,7 +285,7 @@ def plan(seed: int = 1234, scale: float = 1.0) -> dict[str, Clip | str]:
         attacks: Sequence[str],
         codecs: Sequence[str],
         phases: bool = False,
-    ) -> list[Clip]:
+    ) -> list[Trial]:
         number = next(count)
         rng = np.random.default_rng([seed, 1, number])
         pool = [voice for group in groups for voice in voices[group]]
@@ -302,13 +302,13 @@ def plan(seed: int = 1234, scale: float = 1.0) -> dict[str, Clip | str]:
                 phase = {1: "progress", 3: "hidden"}.get(i % 10, "eval") if phases else "eval"
                 way = (codec, phase, (seed, 2, number, place), groups == "W")
                 over_range = phases and i % 80 == 0
-                clips.append(Clip(name.format(place), speaker, voice, attack, *way, over_range))
+                clips.append(Trial(name.format(place), speaker, voice, attack, *way, over_range))
         return sorted(clips, key=lambda clip: clip.seed)
 
-    def text(form: str, clips: Sequence[Clip]) -> str:
+    def text(form: str, clips: Sequence[Trial]) -> str:
         return "".join(clip.text(form) for clip in clips)
 
-    content: dict[str, Clip | str] = {"README.txt": _README.format(version=VERSION, seed=seed)}
+    content: dict[str, Trial | str] = {"README.txt": _README.format(version=VERSION, seed=seed)}
     media, phone, unknown = tuple(channel.MEDIA), tuple(channel.PHONE), UNKNOWN[:-1]
     top = "LA/ASVspoof2019_LA_"
     for part, clips in {
@@ -361,7 +361,7 @@ def _voices(seed: int) -> dict[str, list[tuple[str, Voice]]]:
     return voices
 
 
-def _verification(clips: Sequence[Clip], rng: Rng) -> list[tuple[Clip, str, str, float]]:
+def _verification(clips: Sequence[Trial], rng: Rng) -> list[tuple[Trial, str, str, float]]:
     """Simulate speaker verification: clip, its kind, the claimed speaker and a score.
 
     Targets and non-targets are normal, 4 apart on each side of 0; each attack fools the system to

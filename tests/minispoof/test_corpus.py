@@ -21,7 +21,7 @@ from make_flac import write_flac
 from minispoof import attacks as resynthesis
 from minispoof import channel, voices
 from minispoof import corpus as minispoof
-from minispoof.corpus import Clip, plan, write
+from minispoof.corpus import Trial, plan, write
 from slslib.data import audio
 from slslib.data.corpora import open_corpus, partitions
 from slslib.data.scorefiles import format_score, read_asv_scores
@@ -123,9 +123,11 @@ def test_the_simulated_asv_scores_give_a_t_dcf(root: Path, tmp_path: Path) -> No
 # -------------------------------------------------------------------------------------------- plan
 
 
-def clips_of(content: dict[str, Clip | str], prefix: str) -> list[Clip]:
+def clips_of(content: dict[str, Trial | str], prefix: str) -> list[Trial]:
     return [
-        clip for path, clip in content.items() if path.startswith(prefix) and isinstance(clip, Clip)
+        clip
+        for path, clip in content.items()
+        if path.startswith(prefix) and isinstance(clip, Trial)
     ]
 
 
@@ -217,7 +219,7 @@ def test_damaged_files_are_made_again_in_other_processes_byte_by_byte(
 
 def test_another_seed_gives_other_recordings(root: Path) -> None:
     one, other = (
-        next(c for c in plan(seed, 0.01).values() if isinstance(c, Clip)) for seed in (1234, 1)
+        next(c for c in plan(seed, 0.01).values() if isinstance(c, Trial)) for seed in (1234, 1)
     )
     assert one.utterance == other.utterance
     assert (

@@ -7,7 +7,7 @@ PyTorch. The networks are in :mod:`slslib.model.xlsr` and :mod:`slslib.model.det
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from slslib.errors import ConfigError
 
@@ -92,10 +92,7 @@ class DetectorConfig:
         _check_counts(self)
 
 
-_Config = TypeVar("_Config", XLSRConfig, DetectorConfig)
-
-
-def from_json(kind: type[_Config], facts: Any) -> _Config:
+def from_json(kind: type[Any], facts: Any) -> Any:
     """Build a config from a checkpoint's JSON object, which must hold every field.
 
     A default in place of what is lost might fit the weights and be wrong.
