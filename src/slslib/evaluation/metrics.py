@@ -25,8 +25,9 @@ targets with rate :math:`m` and accepts nontargets with rate :math:`f` and spoof
 :math:`f_s`. With priors :math:`\pi` (target 0.9405, nontarget 0.0095, spoof 0.05) and costs (miss
 1, false acceptance 10, spoof 10)
 
-.. math:: C_0 = \pi_t C_m m + \pi_n C_f f, \quad C_1 = \pi_t C_m - C_0, \quad
-          C_2 = \pi_s C_s f_s, \quad M = \min(C_1, C_2),
+.. math:: C_0 = \pi_t C_m m + \pi_n C_f f, \quad C_1 = \pi_t C_m - C_0,
+
+.. math:: C_2 = \pi_s C_s f_s, \quad M = \min(C_1, C_2),
 
 the 2019 form is :math:`\min_k (C_1 FRR_k + C_2 FAR_k) / M`, the 2021 form
 :math:`\min_k (C_0 + C_1 FRR_k + C_2 FAR_k) / (C_0 + M)`. They are different numbers for the same
