@@ -139,7 +139,7 @@ def evaluate(
     }
     clusters = [matched[name] for name in cluster]
     if bootstrap:
-        drawn = intervals.cluster_bootstrap_eer(values, labels, clusters, bootstrap, seed=seed)
+        drawn = intervals.bootstrap_eer(values, labels, clusters, bootstrap, seed=seed)
         result["eer_interval_percent"] = [100 * end for end in intervals.interval(drawn)]
         settings = {"replicates": bootstrap, "cluster": list(cluster), "level": 0.95, "seed": seed}
         result["bootstrap"] = settings
@@ -150,8 +150,8 @@ def evaluate(
         difference = result["eer_percent"] - eer
         result["against"] = {"eer_percent": eer, "difference_percent": difference}
         if bootstrap:
-            drawn = intervals.paired_bootstrap(
-                values, other, labels, bootstrap, seed=seed, clusters=clusters
+            drawn = intervals.bootstrap_eer(
+                values, labels, clusters, bootstrap, seed=seed, other=other
             )
             ends = [100 * end for end in intervals.interval(drawn)]
             result["against"]["difference_interval_percent"] = ends
