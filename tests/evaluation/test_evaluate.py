@@ -349,12 +349,12 @@ def test_thresholds_and_calibration_come_from_the_development_set(data, tmp_path
         ({"asv_key": "x"}, "give --asv-scores too"),
         ({"cluster": ("speaker",)}, "number of replicates"),
         ({"bootstrap": -1}, "replicates"),
-        ({"by": ("label",)}, "'label' is not a column"),
-        ({"by": ("attack:codec:speaker",)}, "at most two"),
-        ({"by": ("attack:attack",)}, "at most two different"),
+        ({"by": ("label",)}, "label: name one column"),
+        ({"by": ("attack:codec:speaker",)}, "two different"),
+        ({"by": ("attack:attack",)}, "two different"),
         ({"dev_scores": ("x",)}, "need as many --dev-scores and a --dev-key"),
         ({"dev_key": "x", "dev_scores": ("x", "y")}, "1 score files need as many"),
-        ({"bootstrap": 9, "cluster": ("speaker", "attack", "codec")}, "at most two"),
+        ({"bootstrap": 9, "cluster": ("speaker", "attack", "codec")}, "two different"),
     ],
 )
 def test_contradicting_options_are_refused(data, options, message):

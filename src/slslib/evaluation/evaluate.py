@@ -20,7 +20,7 @@ import numpy as np
 
 from slslib.errors import ConfigError, ScoreError
 from slslib.evaluation import calibration, intervals, metrics
-from slslib.evaluation.breakdown import breakdown, rates, three_numbers, weigher
+from slslib.evaluation.breakdown import breakdown, rates, weigher
 from slslib.files import sha256
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def evaluate(
     phase: str | None = None,
     asv_scores: Path | None = None,
     asv_key: Path | None = None,
-    c012: str | tuple[float, float, float] | None = None,
+    c012: str | metrics.Weights | None = None,
     bootstrap: int = 0,
     cluster: tuple[str, ...] = (),
     by: tuple[str, ...] = (),
@@ -93,35 +93,37 @@ def evaluate(
     from slslib.data.protocols import read_protocol
     from slslib.data.scorefiles import select_phase
 
-    files, dev_files, cluster, by = _paths(scores), _paths(dev_scores), _words(cluster), _words(by)
-    for is_wrong, why in (
-        (not files, "there is no score file to evaluate (--scores)."),
-        (asv_scores and c012, "the t-DCF's weights come from ASV scores or C0,C1,C2: give one."),
-        (asv_key and not asv_scores, "an ASV key without ASV scores: give --asv-scores too."),
-        (bootstrap < 0, "the number of replicates (--bootstrap) is negative."),
-        (cluster and not bootstrap, "clusters need a number of replicates, as --bootstrap 1000."),
-        (
-            len(dev_files) != (len(files) if dev_key else 0),
-            f"{len(files)} score files need as many --dev-scores and a --dev-key, or none.",
+    files, dev_files, weights = _paths(scores), _paths(dev_scores), _weights(c012)
+    cluster, by = _words(cluster), _words(by)
+    for factors in (cluster, *(tuple(word.split(":")) for word in by)):
+        if not set(factors) <= set(FACTORS) or len(factors) > min(2, len(set(factors))):
+            raise ConfigError(
+                f"{':'.join(factors)}: name one column of keys, or two different ones, of "
+                f"{', '.join(FACTORS)}."
+            )
+    contradictions = {
+        "there is no score file to evaluate (--scores).": not files,
+        "the t-DCF's weights come from ASV scores or C0,C1,C2: give one.": asv_scores and c012,
+        "an ASV key without ASV scores: give --asv-scores too.": asv_key and not asv_scores,
+        "clusters need a number of replicates, as --bootstrap 1000.": cluster and not bootstrap,
+        f"{len(files)} score files need as many --dev-scores and a --dev-key, or none.": (
+            len(dev_files) != (len(files) if dev_key else 0)
         ),
-    ):
-        if is_wrong:
-            raise ConfigError(why)
-    for factors in (cluster, *(word.split(":") for word in by)):
-        _check_factors(factors)
-    three_numbers(c012)  # before anything is read
+    }
+    if told := [text for text, holds in contradictions.items() if holds]:
+        raise ConfigError(told[0])
     trials = read_protocol(key)
     chosen, phase = select_phase(trials, phase)
-    weigh = weigher(asv_scores, asv_key, c012, phase)
-    others = _paths(against or ())
+    weigh = weigher(asv_scores, asv_key, weights, phase)
+    others = _paths(against)
     matched, systems, n_scored = _join([*files, *others], trials, phase, format, allow_missing)
     systems, compared = systems[:, : len(files)], systems[:, len(files) :]
     labels, dev = matched["label"].to_numpy(), None
     if dev_key:
-        dev_set, dev_scores_of, _ = _join(
+        dev_set, dev_systems, _ = _join(
             dev_files, read_protocol(dev_key), None, format, allow_missing
         )
-        dev = dev_scores_of, dev_set["label"].to_numpy()
+        dev = dev_systems, dev_set["label"].to_numpy()
     values, dev_values, calibrated = _calibrate(systems, labels, dev, calibrate, seed)
     matched = matched.assign(score=values)
     bonafide, spoof = metrics.split(values, labels)
@@ -136,60 +138,63 @@ def evaluate(
         "cllr": metrics.cllr(bonafide, spoof),
         "min_cllr": metrics.min_cllr(bonafide, spoof),
         "llr_note": "act_dcf and cllr read the scores as log-likelihood ratios",
-    }
-    clusters = [matched[name] for name in cluster]
+    } | calibrated
+
+    def interval(other: metrics.Floats | None = None) -> list[float]:
+        clusters = [matched[name] for name in cluster]
+        drawn = intervals.bootstrap_eer(values, labels, clusters, bootstrap, seed=seed, other=other)
+        return [100 * end for end in intervals.interval(drawn)]
+
     if bootstrap:
-        drawn = intervals.bootstrap_eer(values, labels, clusters, bootstrap, seed=seed)
-        result["eer_interval_percent"] = [100 * end for end in intervals.interval(drawn)]
+        result["eer_interval_percent"] = interval()
         settings = {"replicates": bootstrap, "cluster": list(cluster), "level": 0.95, "seed": seed}
         result["bootstrap"] = settings
     if by:
         result["groups"] = {word: breakdown(matched, word.split(":"), weigh) for word in by}
     for other in compared.T:
-        eer = 100 * metrics.eer(*metrics.split(other, labels)).value
-        difference = result["eer_percent"] - eer
-        result["against"] = {"eer_percent": eer, "difference_percent": difference}
+        eer = _eer_percent(other, labels)
+        result["against"] = {
+            "eer_percent": eer,
+            "difference_percent": result["eer_percent"] - eer,
+        }
         if bootstrap:
-            drawn = intervals.bootstrap_eer(
-                values, labels, clusters, bootstrap, seed=seed, other=other
-            )
-            ends = [100 * end for end in intervals.interval(drawn)]
-            result["against"]["difference_interval_percent"] = ends
+            result["against"]["difference_interval_percent"] = interval(other)
     if dev and dev_values is not None:
         dev_classes = metrics.split(dev_values, dev[1])
         result["transfer"] = calibration.transfer(dev_classes, (bonafide, spoof))
-    if calibrated:
-        result["calibration"] = calibrated
-    inputs: dict[str, Any] = {
-        "key": key,
-        "asv_scores": asv_scores,
-        "asv_key": asv_key,
-        "against": against,
+    inputs: dict[str, Any] = {"scores": files, "key": key, "against": against}
+    inputs |= {"asv_scores": asv_scores, "asv_key": asv_key}
+    inputs |= {"dev_scores": dev_files, "dev_key": dev_key}
+    inputs["c012"] = weights if isinstance(weights, Path) else None
+    result["sha256"] = {
+        f"{name}_{k}" if k > 1 else name: sha256(path)
+        for name, given in inputs.items()
+        for k, path in enumerate(_paths(given), 1)
     }
-    inputs |= {"dev_key": dev_key, "c012": None if three_numbers(c012) else c012}
-    for name, paths in (("scores", files), ("dev_scores", dev_files)):
-        inputs |= {f"{name}_{k}" if k > 1 else name: path for k, path in enumerate(paths, 1)}
-    result["sha256"] = {name: sha256(path) for name, path in inputs.items() if path is not None}
     result["warnings"] = _warnings(result, matched)
     return result
 
 
-def _paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+def _paths(given: str | Path | Sequence[str | Path] | None) -> list[Path]:
+    return [Path(path) for path in ([given] if isinstance(given, str | Path) else given or ())]
 
 
-def _words(words: str | Sequence[str]) -> tuple[str, ...]:
+def _words(words: Sequence[str]) -> tuple[str, ...]:
     """Split words at commas, so that the command line may hold either commas or spaces."""
-    text = words if isinstance(words, str) else ",".join(words)
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    return tuple(word.strip() for word in ",".join(words).split(",") if word.strip())
 
 
-def _check_factors(factors: Sequence[str]) -> None:
-    for name in factors:
-        if name not in FACTORS:
-            raise ConfigError(f"{name!r} is not a column of keys. Known are {', '.join(FACTORS)}.")
-    if len(factors) > 2 or len(set(factors)) != len(factors):
-        raise ConfigError("at most two different factors can be resampled or crossed.")
+def _weights(c012: str | Path | metrics.Weights | None) -> Path | metrics.Weights | None:
+    """Parse the weights ``"C0,C1,C2"``; the name of a table's file has no comma."""
+    if c012 is None or isinstance(c012, tuple):
+        return c012
+    if "," not in str(c012):
+        return Path(c012)
+    try:
+        c0, c1, c2 = map(float, str(c012).split(","))
+    except ValueError as error:
+        raise ConfigError(f"c012 {c012!r} is not three numbers C0,C1,C2.") from error
+    return c0, c1, c2
 
 
 def _join(
@@ -217,6 +222,10 @@ def _join(
     return matched[0], np.column_stack([one["score"] for one in matched]), len(tables[0])
 
 
+def _eer_percent(scores: metrics.Floats, labels: np.ndarray) -> float:
+    return 100 * metrics.eer(*metrics.split(scores, labels)).value
+
+
 def _calibrate(
     systems: metrics.Floats,
     labels: np.ndarray,
@@ -241,57 +250,40 @@ def _calibrate(
     else:
         llrs, dev_llrs = calibration.cross_fit(systems, labels, seed=seed), None
     if is_fusion:
-        each = [metrics.eer(*metrics.split(system, labels)).value for system in systems.T]
-        return llrs, dev_llrs, made | {"eer_percent_of_each": [100 * value for value in each]}
+        made["eer_percent_of_each"] = [_eer_percent(system, labels) for system in systems.T]
+        return llrs, dev_llrs, {"calibration": made}
     classes = metrics.split(llrs, labels)
     made |= {"cllr": metrics.cllr(*classes), "act_dcf": metrics.act_dcf(*classes)}
-    return values, dev_values, made
+    return values, dev_values, {"calibration": made}
 
 
 def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
     """Say what is odd about a result that is no error."""
-    warnings = []
-    if matched["score"].nunique() == 1:
-        warnings.append(
-            f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
-            "The official EER of a constant is 100 %."
-        )
-    elif result["eer_percent"] > 50:
-        warnings.append(
-            f"EER {result['eer_percent']:.2f} % is above 50 %: labels or sign look swapped. "
-            "A higher score must mean more bona fide. Nothing was flipped."
-        )
-    if "eer_tie_aware_percent" in result:
-        n_tied = len(matched) - matched["score"].nunique()
-        warnings.append(
-            f"{n_tied} scores repeat another one; with ties grouped the EER is "
-            f"{result['eer_tie_aware_percent']:.4f} %, officially {result['eer_percent']:.4f} %."
-        )
-    phases = sorted(set(matched["phase"].unique()) - {"-"})
-    if result["phase"] == "all" and len(phases) > 1:
-        warnings.append(
-            f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
-            "mostly eval, and are not comparable with this one."
-        )
-    if "asv_eer_percent" in result and "min_tdcf_2019" not in result:
-        warnings.append(
-            "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
-            "2019 form is not defined."
-        )
-    if result.get("calibration", {}).get("fitted_on") == "5 folds":
-        warnings.append(
-            "calibrated or fused by cross-validation on the evaluated trials themselves: an "
-            "optimistic number. A development set (--dev-scores, --dev-key) gives the honest one."
-        )
-    if result["n_missing"]:
-        n = len(matched) + result["n_missing"]
-        warnings.append(
-            f"{result['n_missing']} of {n} trials have no score: coverage "
-            f"{100 * len(matched) / n:.3f} %. The result is not that of the whole set."
-        )
-    if result["n_extra"]:
-        warnings.append(
-            f"{result['n_extra']} scored trials are outside phase {result['phase']} of the key "
-            "and were not evaluated."
-        )
-    return warnings
+    n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
+    n_values, eer = matched["score"].nunique(), result["eer_percent"]
+    phases = sorted(set(matched["phase"]) - {"-"})
+    odd = {
+        f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
+        "The official EER of a constant is 100 %.": n_values == 1,
+        f"EER {eer:.2f} % is above 50 %: labels or sign look swapped. "
+        "A higher score must mean more bona fide. Nothing was flipped.": eer > 50 and n_values > 1,
+        f"{n - n_values} scores repeat another one; with ties grouped the EER is "
+        f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": (
+            "eer_tie_aware_percent" in result
+        ),
+        f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
+        "mostly eval, and are not comparable with this one.": (
+            result["phase"] == "all" and len(phases) > 1
+        ),
+        "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
+        "2019 form is not defined.": "tdcf_weights" in result and "min_tdcf_2019" not in result,
+        "calibrated or fused by cross-validation on the evaluated trials themselves: an "
+        "optimistic number. A development set (--dev-scores, --dev-key) gives the honest one.": (
+            result.get("calibration", {}).get("fitted_on") == "5 folds"
+        ),
+        f"{n_missing} of {n + n_missing} trials have no score: coverage "
+        f"{100 * n / (n + n_missing):.3f} %. The result is not that of the whole set.": n_missing,
+        f"{n_extra} scored trials are outside phase {result['phase']} of the key "
+        "and were not evaluated.": n_extra,
+    }
+    return [text for text, holds in odd.items() if holds]
