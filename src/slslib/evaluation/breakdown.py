@@ -112,14 +112,14 @@ def breakdown(trials: pd.DataFrame, factors: Sequence[str], weigh: Weigh) -> dic
 
 
 def weigher(
-    asv_scores: Path | None, asv_key: Path | None, c012: Path | metrics.Weights | None, phase: str
+    asv_scores: Path | None, asv_key: Path | None, c012: str | Path | None, phase: str
 ) -> Weigh:
     """Return the function that tells what is known of the costs of a condition.
 
     Args:
         asv_scores: Scores of a speaker verification system.
         asv_key: Their key, in the 2021 form.
-        c012: The weights of the t-DCF instead, or a table's file.
+        c012: The weights of the t-DCF instead, as ``"C0,C1,C2"``, or a table's file.
         phase: Whose weights.
 
     Returns:
@@ -130,20 +130,24 @@ def weigher(
     """
     from slslib.data.scorefiles import ASV_KINDS, read_asv_scores, read_c012
 
-    table = {(_POOLED, _POOLED): c012} if isinstance(c012, tuple) else {}
-    if isinstance(c012, Path):
-        table = read_c012(c012, phase)
+    if c012 is not None:
+        try:
+            c0, c1, c2 = map(float, str(c012).split(","))
+            table = {(_POOLED, _POOLED): (c0, c1, c2)}
+        except ValueError:
+            table = read_c012(c012, phase)
     if asv_scores is not None:
         asv = read_asv_scores(asv_scores, asv_key)
         if phase != "all":
             asv = asv[asv["phase"].isin([phase, "-"])]
 
     def weigh(condition: dict[str, str]) -> dict[str, Any]:
-        if not condition.keys() <= {"attack", "codec"}:
+        is_told = condition.keys() <= {"attack", "codec"}
+        if not is_told or (c012 is None and asv_scores is None):
             return {}
-        if asv_scores is None:
-            weights = table.get((condition.get("attack", _POOLED), condition.get("codec", _POOLED)))
-            return {"tdcf_weights": [float(c) for c in weights]} if weights else {}
+        if c012 is not None:
+            place = condition.get("attack", _POOLED), condition.get("codec", _POOLED)
+            return {"tdcf_weights": list(table[place])} if place in table else {}
         chosen = np.ones(len(asv), bool)
         for factor, name in condition.items():
             chosen &= (asv[factor] == name) | ((factor == "attack") & (asv["kind"] != "spoof"))

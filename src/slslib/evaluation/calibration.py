@@ -23,12 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slslib.errors import ConfigError, ScoreError
-from slslib.evaluation.metrics import Floats, det_curve, split, validate
+from slslib.errors import ConfigError
+from slslib.evaluation.metrics import Floats, act_dcf, cllr, det_curve, eer, split, validate
+
+Classes = tuple[ArrayLike, ArrayLike]
+"""Scores of bona fide and of spoofed trials."""
+
+Trials = tuple[Floats, NDArray[np.int8]]
+"""Scores, shape (trials, systems), and labels."""
 
 # So weak that it shows only where the classes are separable, and then keeps the slope finite.
 _RIDGE = 1e-6
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,7 @@ class Calibration:
         >>> Calibration((2.0,), -1.0)([0.0, 1.0]).tolist()
         [-1.0, 1.0]
         """
-        x = _columns(scores)
-        if x.shape[1:] != (len(self.weights),):
-            raise ScoreError(f"scores of shape {x.shape} for {len(self.weights)} systems.")
-        return x @ np.array(self.weights) + self.offset
+        return _columns(scores) @ np.array(self.weights) + self.offset
 
 
 def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
@@ -67,7 +69,9 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     """
     from sklearn.linear_model import LogisticRegression
 
-    x, is_bonafide = _trials(scores, labels)
+    x, is_bonafide = _columns(scores), np.asarray(labels) == 1
+    for system in x.T:
+        split(system, labels)
     # Standardised, so that the ridge means the same whatever the scale of the scores.
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
@@ -78,40 +82,8 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     return Calibration(tuple(weights.tolist()), float(model.intercept_[0] - weights @ mean))
 
 
-def cross_fit(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Floats:
-    """Calibrate each trial by a fit on the other four of five folds.
-
-    Args:
-        scores: Shape (trials,) or (trials, systems).
-        labels: 1 for bona fide, 0 for spoof.
-        seed: Of the shuffle that makes the folds, each with its share of both classes.
-
-    Returns:
-        One log-likelihood ratio per trial.
-
-    Raises:
-        ScoreError: A class has fewer trials than there are folds.
-    """
-    from sklearn.model_selection import StratifiedKFold
-
-    x, is_bonafide = _trials(scores, labels)
-    smaller = np.bincount(is_bonafide).min()
-    if smaller < _FOLDS:
-        raise ScoreError(
-            f"{_FOLDS} folds for a class of {smaller} trials: calibrate on another set instead "
-            "(--dev-scores, --dev-key)."
-        )
-    llrs = np.empty(len(x))
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    for others, own in folds.split(x, is_bonafide):
-        llrs[own] = fit(x[others], is_bonafide[others])(x[own])
-    return llrs
-
-
 def transfer(
-    dev: tuple[ArrayLike, ArrayLike],
-    test: tuple[ArrayLike, ArrayLike],
-    frr: Sequence[float] = (0.01, 0.05),
+    dev: Classes, test: Classes, frr: Sequence[float] = (0.01, 0.05)
 ) -> list[dict[str, Any]]:
     """Choose thresholds on one set and apply them to another.
 
@@ -146,14 +118,41 @@ def transfer(
     return rows
 
 
+def use_development_set(
+    dev: Trials, test: Trials, calibrate: bool
+) -> tuple[Floats, dict[str, Any]]:
+    """Choose thresholds, and fuse several systems or calibrate one, on a development set.
+
+    Args:
+        dev: Scores, shape (trials, systems), and labels to choose and fit on.
+        test: Those of the trials to evaluate.
+        calibrate: Tell the costs of a single system's scores as log-likelihood ratios.
+
+    Returns:
+        The scores to evaluate: fused ones, or those of a single system as they are. With them
+        ``transfer`` and, of a fit, ``calibration``.
+    """
+    (dev_systems, dev_labels), (systems, labels) = dev, test
+    dev_scores, scores = dev_systems[:, 0], systems[:, 0]
+    told: dict[str, Any] = {}
+    is_fusion = systems.shape[1] > 1
+    if is_fusion or calibrate:
+        to_llr = fit(*dev)
+        llrs = to_llr(systems)
+        made: dict[str, Any] = {"prior": 0.5, "fitted_on": "the development set"}
+        made |= {"weights": list(to_llr.weights), "offset": to_llr.offset}
+        if is_fusion:
+            dev_scores, scores = to_llr(dev_systems), llrs
+            each = [eer(*split(system, labels)).value for system in systems.T]
+            made["eer_percent_of_each"] = [100 * value for value in each]
+        else:
+            classes = split(llrs, labels)
+            made |= {"cllr": cllr(*classes), "act_dcf": act_dcf(*classes)}
+        told["calibration"] = made
+    told["transfer"] = transfer(split(dev_scores, dev_labels), split(scores, labels))
+    return scores, told
+
+
 def _columns(scores: ArrayLike) -> Floats:
     x = np.asarray(scores, dtype=np.float64)
     return x[:, None] if x.ndim == 1 else x
-
-
-def _trials(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-    """Check scores and labels, and return scores x systems and which trials are bona fide."""
-    x = _columns(scores)
-    for system in x.T:
-        split(system, labels)
-    return x, np.asarray(labels) == 1

@@ -5,9 +5,9 @@ returns one plain dictionary: what ``slslib evaluate --json`` prints. What can b
 result without being an error is said in ``warnings``: labels or sign that look swapped, constant
 scores, ties that move the EER, pooled phases, trials left out.
 
-Several score files are fused, and scores are calibrated, by :mod:`slslib.evaluation.calibration`:
-on a development set where one is given, else by cross-validation on the evaluated trials
-themselves. :mod:`slslib.evaluation.breakdown` has the rates of single conditions.
+Several score files are fused, and scores are calibrated, on a development set by
+:mod:`slslib.evaluation.calibration`. :mod:`slslib.evaluation.breakdown` has the rates of single
+conditions.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from slslib.files import sha256
 if TYPE_CHECKING:
     import pandas as pd
 
+    from slslib.data.scorefiles import ScoreFormat
+
 FACTORS = ("attack", "codec", "transmission", "source", "vocoder", "speaker")
 """The columns of a key that results can be broken down or resampled by."""
 
@@ -38,7 +40,7 @@ def evaluate(
     phase: str | None = None,
     asv_scores: Path | None = None,
     asv_key: Path | None = None,
-    c012: str | metrics.Weights | None = None,
+    c012: str | None = None,
     bootstrap: int = 0,
     cluster: tuple[str, ...] = (),
     by: tuple[str, ...] = (),
@@ -72,7 +74,7 @@ def evaluate(
         dev_key: Its key.
         calibrate: Turn the scores into log-likelihood ratios: Cllr before and after.
         allow_missing: Evaluate although trials of the key have no score; coverage is printed.
-        seed: Seed of the bootstrap and of cross-validation.
+        seed: Seed of the bootstrap.
 
     Returns:
         ``n_bonafide``, ``n_spoof``, ``n_missing`` (of the phase), ``n_extra`` (scored, not
@@ -93,38 +95,36 @@ def evaluate(
     from slslib.data.protocols import read_protocol
     from slslib.data.scorefiles import select_phase
 
-    files, dev_files, weights = _paths(scores), _paths(dev_scores), _weights(c012)
+    files, dev_files = _paths(scores), _paths(dev_scores)
     cluster, by = _words(cluster), _words(by)
     for factors in (cluster, *(tuple(word.split(":")) for word in by)):
         if not set(factors) <= set(FACTORS) or len(factors) > min(2, len(set(factors))):
-            raise ConfigError(
-                f"{':'.join(factors)}: name one column of keys, or two different ones, of "
-                f"{', '.join(FACTORS)}."
-            )
+            raise ConfigError(f"{':'.join(factors)}: choose one or two of {', '.join(FACTORS)}.")
+    n_dev = len(files) if dev_key else 0
+    is_fitted = calibrate or len(files) > 1
     contradictions = {
         "there is no score file to evaluate (--scores).": not files,
         "the t-DCF's weights come from ASV scores or C0,C1,C2: give one.": asv_scores and c012,
         "an ASV key without ASV scores: give --asv-scores too.": asv_key and not asv_scores,
         "clusters need a number of replicates, as --bootstrap 1000.": cluster and not bootstrap,
-        f"{len(files)} score files need as many --dev-scores and a --dev-key, or none.": (
-            len(dev_files) != (len(files) if dev_key else 0)
-        ),
+        "give as many --dev-scores as --scores, with --dev-key, or none.": len(dev_files) != n_dev,
+        "calibration and fusion need --dev-scores and --dev-key.": is_fitted and not dev_key,
     }
-    if told := [text for text, holds in contradictions.items() if holds]:
-        raise ConfigError(told[0])
+    if held := [text for text, holds in contradictions.items() if holds]:
+        raise ConfigError(held[0])
     trials = read_protocol(key)
     chosen, phase = select_phase(trials, phase)
-    weigh = weigher(asv_scores, asv_key, weights, phase)
+    weigh = weigher(asv_scores, asv_key, c012, phase)
     others = _paths(against)
     matched, systems, n_scored = _join([*files, *others], trials, phase, format, allow_missing)
     systems, compared = systems[:, : len(files)], systems[:, len(files) :]
-    labels, dev = matched["label"].to_numpy(), None
+    labels, values = matched["label"].to_numpy(), systems[:, 0]
+    told: dict[str, Any] = {}
     if dev_key:
-        dev_set, dev_systems, _ = _join(
-            dev_files, read_protocol(dev_key), None, format, allow_missing
-        )
-        dev = dev_systems, dev_set["label"].to_numpy()
-    values, dev_values, calibrated = _calibrate(systems, labels, dev, calibrate, seed)
+        key_of_dev = read_protocol(dev_key)
+        dev, dev_systems, _ = _join(dev_files, key_of_dev, None, format, allow_missing)
+        of_dev = dev_systems, dev["label"].to_numpy()
+        values, told = calibration.use_development_set(of_dev, (systems, labels), calibrate)
     matched = matched.assign(score=values)
     bonafide, spoof = metrics.split(values, labels)
     result: dict[str, Any] = {
@@ -138,7 +138,7 @@ def evaluate(
         "cllr": metrics.cllr(bonafide, spoof),
         "min_cllr": metrics.min_cllr(bonafide, spoof),
         "llr_note": "act_dcf and cllr read the scores as log-likelihood ratios",
-    } | calibrated
+    } | told
 
     def interval(other: metrics.Floats | None = None) -> list[float]:
         clusters = [matched[name] for name in cluster]
@@ -152,20 +152,14 @@ def evaluate(
     if by:
         result["groups"] = {word: breakdown(matched, word.split(":"), weigh) for word in by}
     for other in compared.T:
-        eer = _eer_percent(other, labels)
-        result["against"] = {
-            "eer_percent": eer,
-            "difference_percent": result["eer_percent"] - eer,
-        }
+        eer = 100 * metrics.eer(*metrics.split(other, labels)).value
+        result["against"] = {"eer_percent": eer, "difference_percent": result["eer_percent"] - eer}
         if bootstrap:
             result["against"]["difference_interval_percent"] = interval(other)
-    if dev and dev_values is not None:
-        dev_classes = metrics.split(dev_values, dev[1])
-        result["transfer"] = calibration.transfer(dev_classes, (bonafide, spoof))
     inputs: dict[str, Any] = {"scores": files, "key": key, "against": against}
     inputs |= {"asv_scores": asv_scores, "asv_key": asv_key}
     inputs |= {"dev_scores": dev_files, "dev_key": dev_key}
-    inputs["c012"] = weights if isinstance(weights, Path) else None
+    inputs["c012"] = c012 if c012 and Path(c012).is_file() else None
     result["sha256"] = {
         f"{name}_{k}" if k > 1 else name: sha256(path)
         for name, given in inputs.items()
@@ -184,25 +178,8 @@ def _words(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(word.strip() for word in ",".join(words).split(",") if word.strip())
 
 
-def _weights(c012: str | Path | metrics.Weights | None) -> Path | metrics.Weights | None:
-    """Parse the weights ``"C0,C1,C2"``; the name of a table's file has no comma."""
-    if c012 is None or isinstance(c012, tuple):
-        return c012
-    if "," not in str(c012):
-        return Path(c012)
-    try:
-        c0, c1, c2 = map(float, str(c012).split(","))
-    except ValueError as error:
-        raise ConfigError(f"c012 {c012!r} is not three numbers C0,C1,C2.") from error
-    return c0, c1, c2
-
-
 def _join(
-    files: Sequence[Path],
-    key: pd.DataFrame,
-    phase: str | None,
-    format: Literal["auto", "two", "four"],
-    allow_missing: bool,
+    files: Sequence[Path], key: pd.DataFrame, phase: str | None, format: ScoreFormat, partly: bool
 ) -> tuple[pd.DataFrame, metrics.Floats, int]:
     """Match one or several systems' scores with a key.
 
@@ -212,7 +189,7 @@ def _join(
     from slslib.data.scorefiles import match, read_scores
 
     tables = [read_scores(file, format) for file in files]
-    matched = [match(table, key, phase, allow_missing) for table in tables]
+    matched = [match(table, key, phase, partly) for table in tables]
     for file, other in zip(files, matched, strict=True):
         if not other["utterance"].equals(matched[0]["utterance"]):
             raise ScoreError(
@@ -220,41 +197,6 @@ def _join(
                 "Systems to be fused or compared need scores of the same trials."
             )
     return matched[0], np.column_stack([one["score"] for one in matched]), len(tables[0])
-
-
-def _eer_percent(scores: metrics.Floats, labels: np.ndarray) -> float:
-    return 100 * metrics.eer(*metrics.split(scores, labels)).value
-
-
-def _calibrate(
-    systems: metrics.Floats,
-    labels: np.ndarray,
-    dev: tuple[metrics.Floats, np.ndarray] | None,
-    calibrate: bool,
-    seed: int,
-) -> tuple[metrics.Floats, metrics.Floats | None, dict[str, Any]]:
-    """Calibrate or fuse where asked.
-
-    Returns:
-        The scores to evaluate, those of the development set, and what the result says of it.
-    """
-    values, dev_values = systems[:, 0], dev and dev[0][:, 0]
-    is_fusion = systems.shape[1] > 1
-    if not (is_fusion or calibrate):
-        return values, dev_values, {}
-    made: dict[str, Any] = {"prior": 0.5, "fitted_on": "the development set" if dev else "5 folds"}
-    if dev:
-        fitted = calibration.fit(*dev)
-        llrs, dev_llrs = fitted(systems), fitted(dev[0])
-        made |= {"weights": list(fitted.weights), "offset": fitted.offset}
-    else:
-        llrs, dev_llrs = calibration.cross_fit(systems, labels, seed=seed), None
-    if is_fusion:
-        made["eer_percent_of_each"] = [_eer_percent(system, labels) for system in systems.T]
-        return llrs, dev_llrs, {"calibration": made}
-    classes = metrics.split(llrs, labels)
-    made |= {"cllr": metrics.cllr(*classes), "act_dcf": metrics.act_dcf(*classes)}
-    return values, dev_values, {"calibration": made}
 
 
 def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
@@ -277,10 +219,6 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
         ),
         "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
         "2019 form is not defined.": "tdcf_weights" in result and "min_tdcf_2019" not in result,
-        "calibrated or fused by cross-validation on the evaluated trials themselves: an "
-        "optimistic number. A development set (--dev-scores, --dev-key) gives the honest one.": (
-            result.get("calibration", {}).get("fitted_on") == "5 folds"
-        ),
         f"{n_missing} of {n + n_missing} trials have no score: coverage "
         f"{100 * n / (n + n_missing):.3f} %. The result is not that of the whole set.": n_missing,
         f"{n_extra} scored trials are outside phase {result['phase']} of the key "

@@ -138,8 +138,8 @@ def validate(
         n_bad = array.size - int(np.isfinite(array).sum())
         if array.ndim != 1 or array.size == 0 or n_bad:
             raise ScoreError(
-                f"{array.size or 'no'} {name} scores of shape {array.shape}, {n_bad} of them NaN or "
-                "infinite: an error rate needs a list of finite scores of each class."
+                f"{array.size or 'no'} {name} scores of shape {array.shape}, {n_bad} of them NaN "
+                "or infinite: an error rate needs a list of finite scores of each class."
             )
     return arrays
 
