@@ -54,7 +54,8 @@ class Calibration:
         >>> Calibration((2.0,), -1.0)([0.0, 1.0]).tolist()
         [-1.0, 1.0]
         """
-        return _columns(scores) @ np.array(self.weights) + self.offset
+        columns = np.c_[np.asarray(scores, dtype=np.float64)]  # np.c_ makes vectors columns
+        return columns @ np.array(self.weights) + self.offset
 
 
 def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
@@ -69,7 +70,7 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     """
     from sklearn.linear_model import LogisticRegression
 
-    x, is_bonafide = _columns(scores), np.asarray(labels) == 1
+    x, is_bonafide = np.c_[np.asarray(scores, dtype=np.float64)], np.asarray(labels) == 1
     for system in x.T:
         split(system, labels)
     # Standardised, so that the ridge means the same whatever the scale of the scores.
@@ -118,9 +119,7 @@ def transfer(
     return rows
 
 
-def use_development_set(
-    dev: Trials, test: Trials, calibrate: bool
-) -> tuple[Floats, dict[str, Any]]:
+def use_dev_set(dev: Trials, test: Trials, calibrate: bool) -> tuple[Floats, dict[str, Any]]:
     """Choose thresholds, and fuse several systems or calibrate one, on a development set.
 
     Args:
@@ -151,8 +150,3 @@ def use_development_set(
         told["calibration"] = made
     told["transfer"] = transfer(split(dev_scores, dev_labels), split(scores, labels))
     return scores, told
-
-
-def _columns(scores: ArrayLike) -> Floats:
-    x = np.asarray(scores, dtype=np.float64)
-    return x[:, None] if x.ndim == 1 else x

@@ -124,7 +124,7 @@ def evaluate(
         key_of_dev = read_protocol(dev_key)
         dev, dev_systems, _ = _join(dev_files, key_of_dev, None, format, allow_missing)
         of_dev = dev_systems, dev["label"].to_numpy()
-        values, told = calibration.use_development_set(of_dev, (systems, labels), calibrate)
+        values, told = calibration.use_dev_set(of_dev, (systems, labels), calibrate)
     matched = matched.assign(score=values)
     bonafide, spoof = metrics.split(values, labels)
     result: dict[str, Any] = {
@@ -156,14 +156,14 @@ def evaluate(
         result["against"] = {"eer_percent": eer, "difference_percent": result["eer_percent"] - eer}
         if bootstrap:
             result["against"]["difference_interval_percent"] = interval(other)
-    inputs: dict[str, Any] = {"scores": files, "key": key, "against": against}
+    inputs: dict[str, Any] = {"scores": files, "key": key, "against": against, "c012": c012}
     inputs |= {"asv_scores": asv_scores, "asv_key": asv_key}
     inputs |= {"dev_scores": dev_files, "dev_key": dev_key}
-    inputs["c012"] = c012 if c012 and Path(c012).is_file() else None
     result["sha256"] = {
         f"{name}_{k}" if k > 1 else name: sha256(path)
         for name, given in inputs.items()
         for k, path in enumerate(_paths(given), 1)
+        if path.is_file()  # c012 may be numbers
     }
     result["warnings"] = _warnings(result, matched)
     return result

@@ -40,6 +40,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from slslib.errors import ConfigError, ScoreError
@@ -145,7 +146,7 @@ def _difference(rejected: Ints, totals: Ints) -> Ints:
     return rejected[0] * totals[1] + rejected[1] * totals[0] - totals[0] * totals[1]
 
 
-def _bisect(bonafide: Floats, spoof: Floats, n_replicates: int, rng: np.random.Generator) -> Floats:
+def _bisect(bonafide: Floats, spoof: Floats, n_replicates: int, rng: Generator) -> Floats:
     """Draw EERs of single trials by bisection."""
     order = np.argsort(np.concatenate([bonafide, spoof]), kind="stable")
     is_bonafide = order < bonafide.size
@@ -223,9 +224,7 @@ def _sides(scores: Floats, labels: Ints) -> Ints:
     return (scores > near.max()).astype(np.int64) - (scores < near.min())
 
 
-def _single_trials(
-    pair: Floats, labels: Ints, rng: np.random.Generator
-) -> tuple[Floats, Ints, Draw]:
+def _single_trials(pair: Floats, labels: Ints, rng: Generator) -> tuple[Floats, Ints, Draw]:
     """Return trials of two systems, with one in place of many far ones, and what draws them.
 
     The trials of a class that lie far from both changes of sign, on the same sides, become one
@@ -250,9 +249,7 @@ def _single_trials(
     return np.hstack(parts), np.repeat([1, 0], sizes[:, 0] + 4), draw
 
 
-def _clusters(
-    labels: Ints, clusters: Sequence[ArrayLike], rng: np.random.Generator
-) -> tuple[Ints, Draw]:
+def _clusters(labels: Ints, clusters: Sequence[ArrayLike], rng: Generator) -> tuple[Ints, Draw]:
     """Group trials into cells (class x clusters); return the cell of each, and what draws them."""
     import pandas as pd
 
@@ -262,9 +259,8 @@ def _clusters(
         code, known = pd.factorize(names.mask(names == "-"), sort=True)  # -1 for "-"
         if code.size != labels.size or len(known) < 2:
             raise ScoreError(
-                f"resampling clusters needs a name for each of {labels.size} trials and two or "
-                f"more clusters: there are {code.size} names of {len(known)} clusters. Leave this "
-                "factor out, or use a key that tells it."
+                f"{code.size} names of {len(known)} clusters for {labels.size} trials: each trial "
+                "needs one of two or more. Leave this factor out, or use a key that tells it."
             )
         codes.append(code)
         mixed = mixed * (len(known) + 1) + code

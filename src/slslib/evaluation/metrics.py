@@ -125,15 +125,13 @@ def _useless(weights: Weights) -> float:
     return useless
 
 
-def validate(
-    *scores: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")
-) -> tuple[Floats, ...]:
+def validate(*scores: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")) -> list[Floats]:
     """Check the score arrays of some classes and return them as float64.
 
     Raises:
         ScoreError: One is empty, not one-dimensional or holds NaN or infinity.
     """
-    arrays = tuple(np.asarray(values, dtype=np.float64) for values in scores)
+    arrays = [np.asarray(values, dtype=np.float64) for values in scores]
     for name, array in zip(names, arrays, strict=True):
         n_bad = array.size - int(np.isfinite(array).sum())
         if array.ndim != 1 or array.size == 0 or n_bad:
