@@ -57,7 +57,8 @@ def evaluate(
     --bootstrap 1000
 
     Args:
-        scores: Lines `utterance score`, or `utterance attack key score`. Several files are fused.
+        scores: Lines `utterance score`, or `utterance attack key score`. Several files are fused
+            on the development set.
         key: The official 2019, 2021 or In-the-Wild key.
         format: Columns of the score file; auto tells by looking.
         phase: progress, eval, hidden or all; default eval, or the only phase of the key.
@@ -72,7 +73,8 @@ def evaluate(
         dev_scores: Score file of a development set, to choose thresholds and calibration on; as
             many as --scores.
         dev_key: Its key.
-        calibrate: Turn the scores into log-likelihood ratios: Cllr before and after.
+        calibrate: Turn the scores into log-likelihood ratios on the development set: Cllr before
+            and after.
         allow_missing: Evaluate although trials of the key have no score; coverage is printed.
         seed: Seed of the bootstrap.
 
@@ -105,6 +107,7 @@ def evaluate(
     contradictions = {
         "there is no score file to evaluate (--scores).": not files,
         "the t-DCF's weights come from ASV scores or C0,C1,C2: give one.": asv_scores and c012,
+        f"--c012 {c012} is not three numbers, nor a file.": str(c012).count(",") not in (0, 2),
         "an ASV key without ASV scores: give --asv-scores too.": asv_key and not asv_scores,
         "clusters need a number of replicates, as --bootstrap 1000.": cluster and not bootstrap,
         "give as many --dev-scores as --scores, with --dev-key, or none.": len(dev_files) != n_dev,
@@ -203,20 +206,18 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
     """Say what is odd about a result that is no error."""
     n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
     n_values, eer = matched["score"].nunique(), result["eer_percent"]
+    has_ties = "eer_tie_aware_percent" in result
     phases = sorted(set(matched["phase"]) - {"-"})
+    is_pooled = result["phase"] == "all" and len(phases) > 1
     odd = {
         f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
         "The official EER of a constant is 100 %.": n_values == 1,
         f"EER {eer:.2f} % is above 50 %: labels or sign look swapped. "
         "A higher score must mean more bona fide. Nothing was flipped.": eer > 50 and n_values > 1,
         f"{n - n_values} scores repeat another one; with ties grouped the EER is "
-        f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": (
-            "eer_tie_aware_percent" in result
-        ),
+        f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": has_ties,
         f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
-        "mostly eval, and are not comparable with this one.": (
-            result["phase"] == "all" and len(phases) > 1
-        ),
+        "mostly eval, and are not comparable with this one.": is_pooled,
         "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
         "2019 form is not defined.": "tdcf_weights" in result and "min_tdcf_2019" not in result,
         f"{n_missing} of {n + n_missing} trials have no score: coverage "
