@@ -24,7 +24,7 @@ from provenance import provenance, write
 
 from slslib.data.corpora import Corpus, open_corpus
 from slslib.evaluation import metrics
-from slslib.evaluation.intervals import eer_estimate, interval, paired_bootstrap
+from slslib.evaluation.intervals import bootstrap_eer, eer_estimate, interval
 from slslib.model.baseline import (
     LFCCGMM,
     N_FRAMES,
@@ -97,7 +97,7 @@ def compare(data: Path, specs: dict[str, str], models: list[LFCCGMM]) -> dict[st
         labels = corpus.trials.label.to_numpy()
         logits = linear.decision_function(corpus_features(corpus, progress=False))
         ratios = [gmm_scores(model, corpus, progress=False) for model in models]
-        difference = paired_bootstrap(ratios[0], logits, labels, seed=0)
+        difference = bootstrap_eer(ratios[0], labels, seed=0, other=logits)
         eers = [eer_percent(scores, labels) for scores in ratios]
         sets[name] = {
             "n_bonafide": int((labels == 1).sum()),

@@ -98,15 +98,13 @@ def job(table: pd.DataFrame, part: str) -> Callable[[], object]:
     factors = [table[name] for name in ("speaker", "attack")]
     return {
         "point": lambda: metrics.eer(bonafide, spoof),
-        "iid": lambda: intervals.bootstrap_eer(bonafide, spoof, REPLICATES, seed=rng),
-        "speaker": lambda: intervals.cluster_bootstrap_eer(
+        "iid": lambda: intervals.bootstrap_eer(values, labels, (), REPLICATES, seed=rng),
+        "speaker": lambda: intervals.bootstrap_eer(
             values, labels, factors[:1], REPLICATES, seed=rng
         ),
-        "two_way": lambda: intervals.cluster_bootstrap_eer(
-            values, labels, factors, REPLICATES, seed=rng
-        ),
-        "paired": lambda: intervals.paired_bootstrap(
-            values, table["b"].to_numpy(), labels, REPLICATES, seed=rng
+        "two_way": lambda: intervals.bootstrap_eer(values, labels, factors, REPLICATES, seed=rng),
+        "paired": lambda: intervals.bootstrap_eer(
+            values, labels, (), REPLICATES, seed=rng, other=table["b"].to_numpy()
         ),
     }[part]
 

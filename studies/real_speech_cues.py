@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from slslib.data import audio
 from slslib.data.corpora import open_corpus
-from slslib.evaluation.intervals import eer_estimate, interval, paired_bootstrap
+from slslib.evaluation.intervals import bootstrap_eer, eer_estimate, interval
 from slslib.model.baseline import classifier, clip_features
 from slslib.model.detector import load_backbone
 from slslib.model.probing import layer_means
@@ -134,7 +134,8 @@ def main() -> None:
                 "eer_interval_percent": [trials["low"], trials["high"]],
                 "eer_interval_by_speaker_percent": [speakers["low"], speakers["high"]],
             }
-            gain = paired_bootstrap(outline.setdefault(part, scores), scores, labels, seed=0)
+            before = outline.setdefault(part, scores)
+            gain = bootstrap_eer(before, labels, seed=0, other=scores)
             eers[name][part]["less_than_outline_percent"] = [100 * x for x in interval(gain)]
     all_clips = {k: np.concatenate([part[k] for part in parts.values()]) for k in parts["train"]}
     target, speaker = all_clips["fine structure"], all_clips["speaker"]

@@ -23,10 +23,9 @@ def split(x, labels):
 
 
 @pytest.mark.parametrize(("slope", "offset"), [(1, 0), (0.25, 3), (10, -5), (1e-4, 1e3)])
-@pytest.mark.parametrize("prior", [0.1, 0.5, 0.9])
-def test_the_true_map_is_found_whatever_the_scale(slope, offset, prior):
+def test_the_true_map_is_found_whatever_the_scale(slope, offset):
     x, labels = llrs(40_000)
-    fitted = calibration.fit((x - offset) / slope, labels, prior)
+    fitted = calibration.fit((x - offset) / slope, labels)
     assert fitted.weights[0] / slope == pytest.approx(1, abs=0.05)
     np.testing.assert_allclose(fitted((x - offset) / slope), x, atol=0.5)
 
@@ -41,7 +40,7 @@ def test_calibration_mends_cllr_and_leaves_the_eer():
 
 
 def test_the_fit_minimises_cllr():
-    # With prior 1/2 the objective is Cllr, up to a factor and a very small ridge.
+    # The objective is Cllr, up to a factor and a very small ridge.
     x, labels = llrs(800)
     fitted = calibration.fit(x, labels)
     best = metrics.cllr(*split(fitted(x), labels))
@@ -58,18 +57,6 @@ def test_fusion_is_better_than_either_and_ignores_noise():
     assert metrics.eer(*split(fused(systems), labels)).value < 0.95 * min(alone)
     noise = calibration.fit(np.column_stack([x, r.normal(size=x.size)]), labels)
     assert abs(noise.weights[1]) < 0.1 < noise.weights[0]
-
-
-def test_cross_fitting_never_sees_the_trial_it_maps():
-    x, labels = llrs(500)
-    plain = calibration.cross_fit(x, labels)
-    changed = x.copy()
-    changed[0] = 1e3  # its own fold is mapped by fits without it; the others' fits have it
-    other = calibration.cross_fit(changed, labels)
-    moved = ~np.isclose(plain, other)
-    assert 0.7 < moved.mean() < 0.9  # four of five folds
-    assert (calibration.cross_fit(x, labels, seed=1) != plain).any()
-    assert (calibration.cross_fit(x, labels) == plain).all()
 
 
 def test_separable_and_constant_scores_give_finite_maps():
@@ -111,7 +98,7 @@ def test_a_threshold_can_fail_on_another_set():
         ([1.0, np.nan], [1, 0], "NaN or infinite"),
         ([1.0, 2.0], [1, -1], "label"),
         ([1.0, 2.0, 3.0], [1, 0], "label"),
-        (np.zeros((2, 2, 2)), [1, 0], r"shape \(2, 2, 2\)"),
+        (np.zeros((2, 2, 2)), [1, 0], "label"),
     ],
 )
 def test_bad_scores_are_refused(scores, labels, message):
@@ -119,13 +106,7 @@ def test_bad_scores_are_refused(scores, labels, message):
         calibration.fit(scores, labels)
 
 
-def test_bad_requests_are_refused():
+def test_impossible_rates_are_refused():
     x, labels = llrs(50)
-    with pytest.raises(ConfigError, match="prior"):
-        calibration.fit(x, labels, 1.0)
-    with pytest.raises(ScoreError, match="folds"):
-        calibration.cross_fit([1.0, 2, 3, 4, 5, 6, 7], [1, 1, 0, 0, 0, 0, 0])
-    with pytest.raises(ScoreError, match="shape"):
-        calibration.Calibration((1.0, 2.0), 0.0)(x)
     with pytest.raises(ConfigError, match="false rejection rate"):
         calibration.transfer(split(x, labels), split(x, labels), [1.0])

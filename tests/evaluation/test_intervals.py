@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ks_2samp
 
 from slslib.errors import ConfigError, ScoreError
 from slslib.evaluation import intervals, metrics
@@ -25,21 +26,32 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
+def trials(bonafide, spoof):
+    """Scores and labels of two classes."""
+    return np.r_[bonafide, spoof], np.repeat([1, 0], [len(bonafide), len(spoof)])
+
+
+def classes(scores, labels):
+    return scores[labels == 1], scores[labels == 0]
+
+
+def assert_distribution(drawn, exact):
+    """Compare replicates with the value of every possible resample, to five standard errors."""
+    share = {value: n / len(drawn) for value, n in Counter(np.round(drawn, 12).tolist()).items()}
+    expected = Counter(round(value, 12) for value in exact)
+    assert set(share) <= set(expected)
+    for value, count in expected.items():
+        p = count / len(exact)
+        error = np.sqrt(p * (1 - p) / len(drawn))
+        assert share.get(value, 0) == pytest.approx(p, abs=5 * error + 1e-12)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_single_trials_against_every_possible_resample(name):
-    b, s = SMALL[name]
-    exact: Counter[float] = Counter()
-    for drawn_b in itertools.product(b, repeat=len(b)):
-        for drawn_s in itertools.product(s, repeat=len(s)):
-            exact[round(metrics.eer(drawn_b, drawn_s).value, 12)] += 1
-    n_resamples = len(b) ** len(b) * len(s) ** len(s)
-    n = 100_000
-    drawn = Counter(np.round(intervals.bootstrap_eer(b, s, n, seed=rng()), 12).tolist())
-    assert set(drawn) <= set(exact)
-    for value, count in exact.items():
-        p = count / n_resamples
-        # Five standard errors, of a fixed seed.
-        assert drawn[value] / n == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / n) + 1e-12)
+    resamples = (itertools.product(scores, repeat=len(scores)) for scores in SMALL[name])
+    exact = [metrics.eer(*pair).value for pair in itertools.product(*resamples)]
+    drawn = intervals.bootstrap_eer(*trials(*SMALL[name]), (), 100_000, seed=rng())
+    assert_distribution(drawn, exact)
 
 
 def test_single_trials_against_the_naive_loop():
@@ -48,7 +60,7 @@ def test_single_trials_against_the_naive_loop():
     naive = [
         metrics.eer(r.choice(b, b.size), r.choice(s, s.size)).value for _ in range(4000)
     ]  # fmt: skip
-    fast = intervals.bootstrap_eer(b, s, 20_000, seed=rng(2))
+    fast = intervals.bootstrap_eer(*trials(b, s), (), 20_000, seed=rng(2))
     assert fast.mean() == pytest.approx(np.mean(naive), abs=0.003)
     assert fast.std() == pytest.approx(np.std(naive), rel=0.05)
     for quantile in (0.025, 0.25, 0.5, 0.75, 0.975):
@@ -57,15 +69,12 @@ def test_single_trials_against_the_naive_loop():
 
 def test_estimate_is_the_eer_with_its_interval():
     scores, labels, speakers, attacks = clustered()
-    bonafide, spoof = scores[labels == 1], scores[labels == 0]
-    trials = intervals.bootstrap_eer(bonafide, spoof, 500, seed=rng(7))
-    both = [speakers, attacks]
-    whole = intervals.cluster_bootstrap_eer(scores, labels, both, 500, seed=rng(7))
-    for drawn, clusters in ((trials, []), (whole, both)):
+    value = metrics.eer(*classes(scores, labels)).value
+    for clusters in ([], [speakers, attacks]):
+        drawn = intervals.bootstrap_eer(scores, labels, clusters, seed=rng(7))
         low, high = intervals.interval(drawn)
-        expected = {"value": metrics.eer(bonafide, spoof).value, "low": low, "high": high}
-        found = intervals.eer_estimate(scores, labels, clusters, 500, seed=7)
-        assert found == pytest.approx({key: 100 * rate for key, rate in expected.items()})
+        found = intervals.eer_estimate(scores, labels, clusters, seed=7)
+        assert found == {"value": 100 * value, "low": 100 * low, "high": 100 * high}
         assert found["low"] < found["value"] < found["high"]
 
 
@@ -83,11 +92,11 @@ def test_weights_are_repetitions(data):
     value = data.draw(st.sampled_from([st.integers(-3, 3).map(float), st.floats(-5, 5)]))
     scores = np.array(data.draw(st.lists(value, min_size=n + 2, max_size=n + 2)))
     repeats = st.lists(st.integers(0, 4), min_size=n, max_size=n)
-    weights = np.array([1, 1, *data.draw(repeats)], np.int32)[:, None]
+    weights = np.array([1, 1, *data.draw(repeats)])[:, None]
     repeated, kinds = np.repeat(scores, weights[:, 0]), np.repeat(labels, weights[:, 0])
-    expected = metrics.eer(repeated[kinds == 1], repeated[kinds == 0]).value
-    eers, _ = intervals._weighted_eers(scores, labels, np.arange(n + 2), weights)
-    assert eers[0] == pytest.approx(expected, abs=1e-12)
+    expected = metrics.eer(*classes(repeated, kinds)).value
+    (found,) = intervals._weighted_eers(scores, labels, np.arange(n + 2), weights)
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def clustered(n_speakers=6, n_attacks=4, n=500, seed=3):
@@ -113,16 +122,16 @@ def test_clusters_against_the_naive_loop(factors):
             times = Counter(r.choice(known, len(known)).tolist())
             weight *= [1 if name == "-" else times[name] for name in names.tolist()]
         repeated, kinds = np.repeat(scores, weight), np.repeat(labels, weight)
-        naive.append(metrics.eer(repeated[kinds == 1], repeated[kinds == 0]).value)
-    fast = intervals.cluster_bootstrap_eer(scores, labels, chosen, 6000, seed=rng(5))
+        naive.append(metrics.eer(*classes(repeated, kinds)).value)
+    fast = intervals.bootstrap_eer(scores, labels, chosen, 6000, seed=rng(5))
     assert fast.mean() == pytest.approx(np.mean(naive), abs=0.005)
     assert fast.std() == pytest.approx(np.std(naive), rel=0.1)
 
 
 def test_many_trials_use_many_stretches():
     scores, labels, speakers, _ = clustered(n=20_000)
-    point = metrics.eer(scores[labels == 1], scores[labels == 0]).value
-    fast = intervals.cluster_bootstrap_eer(scores, labels, [speakers], 500, seed=rng())
+    point = metrics.eer(*classes(scores, labels)).value
+    fast = intervals.bootstrap_eer(scores, labels, [speakers], 500, seed=rng())
     assert fast.mean() == pytest.approx(point, abs=0.01)
     assert np.ptp(fast) > 0
 
@@ -130,25 +139,22 @@ def test_many_trials_use_many_stretches():
 def test_clusters_that_can_lose_a_class_are_drawn_again():
     scores, labels = np.arange(6.0), np.array([0, 0, 0, 1, 1, 1])
     speakers = np.array(list("aabbbb"))  # without b there is no bona fide speech
-    eers = intervals.cluster_bootstrap_eer(scores, labels, [speakers], 200, seed=rng())
+    eers = intervals.bootstrap_eer(scores, labels, [speakers], 200, seed=rng())
     assert np.isfinite(eers).all()
     assert (eers == 0).all()
 
 
 def test_pairs_share_their_trials():
     scores, labels, speakers, attacks = clustered(n=2000)
-    same = intervals.paired_bootstrap(scores, 3 * scores + 1, labels, 50, seed=rng())
+    same = intervals.bootstrap_eer(scores, labels, (), 50, seed=rng(), other=3 * scores + 1)
     assert (same == 0).all()
     worse = scores + rng(6).normal(size=scores.size)
-    for clusters in ([], [speakers], [speakers, attacks]):
-        drawn = intervals.paired_bootstrap(
-            scores, worse, labels, 400, seed=rng(), clusters=clusters
-        )  # fmt: skip
+    for by in ([], [speakers], [speakers, attacks]):
+        drawn = intervals.bootstrap_eer(scores, labels, by, 400, seed=rng(), other=worse)
         assert intervals.interval(drawn)[1] < 0
         assert drawn.shape == (400,)
-    alone = intervals.bootstrap_eer(scores[labels == 1], scores[labels == 0], seed=rng())
-    other = intervals.bootstrap_eer(worse[labels == 1], worse[labels == 0], seed=rng())
-    paired = intervals.paired_bootstrap(scores, worse, labels, seed=rng())
+    alone, other = (intervals.bootstrap_eer(x, labels, seed=rng()) for x in (scores, worse))
+    paired = intervals.bootstrap_eer(scores, labels, seed=rng(), other=worse)
     assert paired.std() < np.hypot(alone.std(), other.std())
 
 
@@ -159,30 +165,19 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("near", [6.0, 0.5])  # the second draws some replicates' trials in full
 @pytest.mark.parametrize("name", PAIRS)
-def test_pairs_against_every_possible_resample(monkeypatch, name, near):
-    monkeypatch.setattr(intervals, "_NEAR", near)
+def test_pairs_against_every_possible_resample(name):
     labels, a, b = (np.array(values) for values in PAIRS[name])
-    members = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-    exact: Counter[float] = Counter()
-    for bonafide in itertools.product(members[0], repeat=members[0].size):
-        for spoof in itertools.product(members[1], repeat=members[1].size):
-            first, second = (
-                metrics.eer(x[list(bonafide)], x[list(spoof)]).value for x in (a, b)
-            )  # fmt: skip
-            exact[round(first - second, 12)] += 1
-    n, n_resamples = 20_000, np.prod([m.size**m.size for m in members])
-    drawn = Counter(
-        np.round(intervals.paired_bootstrap(a, b, labels, n, seed=rng()), 12).tolist()
-    )  # fmt: skip
-    assert set(drawn) <= set(exact)
-    for value, count in exact.items():
-        p = count / n_resamples
-        assert drawn[value] / n == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / n) + 1e-12)
+    members = (np.flatnonzero(labels == k) for k in (1, 0))
+    exact = []
+    for resample in itertools.product(*(itertools.product(m, repeat=m.size) for m in members)):
+        real, fake = map(list, resample)
+        exact.append(metrics.eer(a[real], a[fake]).value - metrics.eer(b[real], b[fake]).value)
+    drawn = intervals.bootstrap_eer(a, labels, (), 20_000, seed=rng(), other=b)
+    assert_distribution(drawn, exact)
 
 
-def test_pairs_of_many_trials_leave_most_alone_and_agree_with_the_naive_loop():
+def test_pairs_of_many_trials_leave_most_alone_and_agree_with_the_naive_loop(monkeypatch):
     r = rng(8)
     labels = (np.arange(20_000) % 10 == 0).astype(int)
     a = r.normal(size=labels.size) + 2.5 * labels
@@ -193,46 +188,43 @@ def test_pairs_of_many_trials_leave_most_alone_and_agree_with_the_naive_loop():
     for _ in range(400):
         x, y = (r.choice(m, m.size) for m in members)
         naive.append(metrics.eer(a[x], a[y]).value - metrics.eer(b[x], b[y]).value)
-    fast = intervals.paired_bootstrap(a, b, labels, 4000, seed=r)
+    fast = intervals.bootstrap_eer(a, labels, (), 4000, seed=r, other=b)
     assert fast.mean() == pytest.approx(np.mean(naive), abs=5 * np.std(naive) / 20)
     assert fast.std() == pytest.approx(np.std(naive), rel=0.15)
+    monkeypatch.setattr(intervals, "_NEAR", np.inf)  # every trial is drawn
+    whole = intervals.bootstrap_eer(a, labels, (), 4000, seed=r, other=b)
+    assert ks_2samp(fast, whole).pvalue > 0.01
 
 
 def test_the_seed_decides():
-    b, s = SMALL["distinct"]
-    first = intervals.bootstrap_eer(b, s, 50, seed=rng(1))
-    assert (first == intervals.bootstrap_eer(b, s, 50, seed=rng(1))).all()
-    assert (first != intervals.bootstrap_eer(b, s, 50, seed=rng(2))).any()
+    x, labels = trials(*SMALL["distinct"])
+    first = intervals.bootstrap_eer(x, labels, (), 50, seed=rng(1))
+    assert (first == intervals.bootstrap_eer(x, labels, (), 50, seed=rng(1))).all()
+    assert (first != intervals.bootstrap_eer(x, labels, (), 50, seed=rng(2))).any()
 
 
 def test_intervals_cover_the_true_rate():
     # Two normal distributions two apart cross at an EER of 15.87 %.
     r, hits = rng(7), 0
     for _ in range(200):
-        b, s = r.normal(1, 1, 300), r.normal(-1, 1, 300)
-        low, high = intervals.interval(intervals.bootstrap_eer(b, s, 300, seed=r))
+        x, labels = trials(r.normal(1, 1, 300), r.normal(-1, 1, 300))
+        low, high = intervals.interval(intervals.bootstrap_eer(x, labels, (), 300, seed=r))
         hits += low <= 0.158655 <= high
     assert 180 <= hits <= 199
 
 
 def test_bad_requests_are_refused():
-    b, s = SMALL["distinct"]
-    labels = [1, 1, 0, 0, 0]
-    with pytest.raises(ConfigError, match="at least one"):
-        intervals.bootstrap_eer(b, s, 0, seed=rng())
-    with pytest.raises(ScoreError, match="no spoof"):
-        intervals.bootstrap_eer(b, [], seed=rng())
-    with pytest.raises(ScoreError, match="two or more"):
-        intervals.cluster_bootstrap_eer(b + s, labels, [["x"] * 5], seed=rng())
-    with pytest.raises(ScoreError, match="does not tell"):
-        intervals.cluster_bootstrap_eer(b + s, labels, [["-"] * 5], seed=rng())
-    with pytest.raises(ConfigError, match="one or two"):
-        intervals.cluster_bootstrap_eer(b + s, labels, [["x", "y", "x", "y", "x"]] * 3, seed=rng())
-    with pytest.raises(ScoreError, match="5 trials"):
-        intervals.cluster_bootstrap_eer(b + s, labels, [list("xyz")], seed=rng())
+    x, labels = trials(*SMALL["distinct"])
+    with pytest.raises(ConfigError, match="replicates"):
+        intervals.bootstrap_eer(x, labels, (), 0, seed=0)
+    for kinds, clusters, message in (
+        ([1] * 5, [], "no spoof"),
+        ([1, 1, 0, 0, -1], [list("xyxyx")], "label"),
+        (labels, [["x"] * 5], "two or more"),
+        (labels, [["-"] * 5], "0 clusters"),
+        (labels, [list("xyz")], "5 trials"),
+    ):
+        with pytest.raises(ScoreError, match=message):
+            intervals.bootstrap_eer(x, kinds, clusters, seed=0)
     with pytest.raises(ScoreError, match="label"):
-        intervals.paired_bootstrap(b, s, labels, seed=rng())
-    with pytest.raises(ScoreError, match="label"):
-        intervals.cluster_bootstrap_eer(b + s, [1, 1, 0, 0, -1], [list("xyxyx")], seed=rng())
-    with pytest.raises(ConfigError, match="level"):
-        intervals.interval([0.1], 1.0)
+        intervals.bootstrap_eer(x, labels, seed=0, other=x[:-1])

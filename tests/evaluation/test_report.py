@@ -50,7 +50,7 @@ def files(tmp_path):
 
 def test_every_number_figure_and_hash_is_there(files):
     systems = [files["good"], files["bad_<b>|x"]]
-    options = {"bootstrap": 50, "by": ("attack", "attack:codec"), "c012": (0.06, 0.88, 0.44)}
+    options = {"bootstrap": 50, "by": ("attack", "attack:codec"), "c012": "0.06,0.88,0.44"}
     text = to_markdown([*systems, files["run"]], key=files["key"], **options)
     for path in systems:
         result = evaluate(path, files["key"], **options)

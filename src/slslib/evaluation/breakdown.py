@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slslib.errors import ConfigError, ScoreError
+from slslib.errors import ScoreError
 from slslib.evaluation import metrics
 
 if TYPE_CHECKING:
@@ -36,20 +36,17 @@ traditional_vocoder waveform_concatenation neural_vocoder_autoregressive
 neural_vocoder_nonautoregressive unknown
 """.split()
 
-# The t-DCF's weights and the ASV system's EER, if known; what tells them of a condition.
-Weights = tuple[tuple[float, float, float], float | None]
-Weigh = Callable[[dict[str, str]], Weights | None]
+Weigh = Callable[[dict[str, str]], dict[str, Any]]
+"""What tells the t-DCF's weights (and the ASV system's EER) of a condition, as far as known."""
 
 
-def rates(
-    bonafide: metrics.Floats, spoof: metrics.Floats, weights: Weights | None
-) -> dict[str, Any]:
+def rates(bonafide: metrics.Floats, spoof: metrics.Floats, costs: dict[str, Any]) -> dict[str, Any]:
     """Compute error rates and costs of one condition from one curve.
 
     Args:
         bonafide: Scores of bona fide trials.
         spoof: Scores of spoofed trials.
-        weights: Of the t-DCF, where they can be had.
+        costs: What :func:`weigher`'s function tells of the condition.
 
     Returns:
         The quantities that :func:`slslib.evaluation.evaluate.evaluate` has for every condition.
@@ -59,21 +56,18 @@ def rates(
     result: dict[str, Any] = {
         "eer_percent": 100 * official.value,
         "eer_threshold": official.threshold,
-        "eer_rule": official.rule,
-        "min_dcf": curve.min_cost(metrics.dcf_weights()),
+        "eer_rule": "official",
+        "min_dcf": curve.min_cost(metrics.DCF),
     }
     if abs(official.value - ties.value) * 100 > _TIES:
         result["eer_tie_aware_percent"] = 100 * ties.value
-    if weights is not None:
-        (c0, c1, c2), asv_eer = weights
-        result["tdcf_weights"] = [float(c0), float(c1), float(c2)]
+    if costs:
+        c0, c1, c2 = costs["tdcf_weights"]
         for year, first in (("2019", 0.0), ("2021", c0)):
             # Attacks that the verification system never accepts cost nothing: 0 / 0 in 2019.
-            if asv_eer is None or first + min(c1, c2) > 0:
+            if first or min(c1, c2):
                 result[f"min_tdcf_{year}"] = curve.min_cost((first, c1, c2))
-        if asv_eer is not None:
-            result["asv_eer_percent"] = 100 * asv_eer
-    return result
+    return result | costs
 
 
 def breakdown(trials: pd.DataFrame, factors: Sequence[str], weigh: Weigh) -> dict[str, Any]:
@@ -94,91 +88,74 @@ def breakdown(trials: pd.DataFrame, factors: Sequence[str], weigh: Weigh) -> dic
     scores, is_bonafide = trials["score"].to_numpy(), trials["label"].to_numpy() == 1
     masks: list[dict[str, np.ndarray]] = []
     for factor in factors:
-        column = trials[factor]
-        values = set(column.unique()) - {"-"}
-        if not values:
+        names = sorted(set(trials[factor]) - {"-"})
+        if not names:
             raise ScoreError(f"the key has no {factor} to break down by. Use the full key.")
-        known = [value for value in _ORDER if value in values]
-        ordered = known + sorted(values.difference(known))
-        masks.append({value: (column == value).to_numpy() for value in ordered})
+        names.sort(key=[*_ORDER, *names].index)
+        masks.append({name: (trials[factor] == name).to_numpy() for name in names})
         masks[-1][_POOLED] = np.ones(len(trials), bool)
     groups: dict[str, Any] = {}
     for cell in product(*masks):
-        condition = dict(zip(factors, cell, strict=True))
-        is_spoof, is_compared = ~is_bonafide, is_bonafide
-        for (factor, value), mask in zip(condition.items(), masks, strict=True):
-            is_spoof = is_spoof & mask[value]
+        bonafide, spoof = is_bonafide, ~is_bonafide
+        for factor, name, mask in zip(factors, cell, masks, strict=True):
+            spoof = spoof & mask[name]
             if factor not in _OF_SPOOF:
-                is_compared = is_compared & mask[value]
-        bonafide, spoof = scores[is_compared], scores[is_spoof]
-        row: dict[str, Any] = {"n_bonafide": bonafide.size, "n_spoof": spoof.size}
-        if bonafide.size and spoof.size:
-            row |= rates(bonafide, spoof, weigh(condition))
-        table = groups
-        for value in cell[:-1]:
-            table = table.setdefault(value, {})
-        table[cell[-1]] = row
+                bonafide = bonafide & mask[name]
+        row: dict[str, Any] = {"n_bonafide": int(bonafide.sum()), "n_spoof": int(spoof.sum())}
+        if all(row.values()):
+            told = {f: name for f, name in zip(factors, cell, strict=True) if name != _POOLED}
+            row |= rates(scores[bonafide], scores[spoof], weigh(told))
+        *rows, name = cell
+        table = groups.setdefault(rows[0], {}) if rows else groups
+        table[name] = row
     return groups
 
 
 def weigher(
-    asv_scores: Path | None,
-    asv_key: Path | None,
-    c012: str | Path | tuple[float, float, float] | None,
-    phase: str,
+    asv_scores: Path | None, asv_key: Path | None, c012: str | Path | None, phase: str
 ) -> Weigh:
-    """Return the function that knows the t-DCF's weights of a condition, or None.
+    """Return the function that tells what is known of the costs of a condition.
 
     Args:
         asv_scores: Scores of a speaker verification system.
         asv_key: Their key, in the 2021 form.
-        c012: The weights instead: numbers, also as ``"C0,C1,C2"``, or a table's file.
+        c012: The weights of the t-DCF instead, as ``"C0,C1,C2"``, or a table's file.
         phase: Whose weights.
 
+    Returns:
+        From a condition, as ``{"attack": "A07"}``, to ``tdcf_weights`` and ``asv_eer_percent``.
+
     Raises:
-        ConfigError: The weights are not three numbers.
         ScoreError: A file is malformed.
     """
     from slslib.data.scorefiles import ASV_KINDS, read_asv_scores, read_c012
 
-    table: dict[tuple[str, str], tuple[float, float, float]] = {}
+    if c012 is not None:
+        try:
+            c0, c1, c2 = map(float, str(c012).split(","))
+            table = {(_POOLED, _POOLED): (c0, c1, c2)}
+        except ValueError:
+            table = read_c012(c012, phase)
     if asv_scores is not None:
         asv = read_asv_scores(asv_scores, asv_key)
-        if phase != "all" and (asv["phase"] != "-").any():
-            asv = asv[asv["phase"] == phase]
-    elif (numbers := three_numbers(c012)) is not None:
-        table = {(_POOLED, _POOLED): numbers}
-    elif c012 is not None:
-        table = read_c012(str(c012), phase)
+        if phase != "all":
+            asv = asv[asv["phase"].isin([phase, "-"])]
 
-    def weigh(condition: dict[str, str]) -> Weights | None:
-        told = {factor: value for factor, value in condition.items() if value != _POOLED}
-        if not set(told) <= {"attack", "codec"}:
-            return None
-        if asv_scores is None:
-            weights = table.get((told.get("attack", _POOLED), told.get("codec", _POOLED)))
-            return weights and (weights, None)
+    def weigh(condition: dict[str, str]) -> dict[str, Any]:
+        is_told = condition.keys() <= {"attack", "codec"}
+        if not is_told or (c012 is None and asv_scores is None):
+            return {}
+        if c012 is not None:
+            place = condition.get("attack", _POOLED), condition.get("codec", _POOLED)
+            return {"tdcf_weights": list(table[place])} if place in table else {}
         chosen = np.ones(len(asv), bool)
-        for factor, value in told.items():
-            chosen &= (asv[factor] == value) | ((factor == "attack") & (asv["kind"] != "spoof"))
+        for factor, name in condition.items():
+            chosen &= (asv[factor] == name) | ((factor == "attack") & (asv["kind"] != "spoof"))
         kinds = [asv.loc[chosen & (asv["kind"] == kind), "score"] for kind in ASV_KINDS]
-        if told and not all(scores.size for scores in kinds):
-            return None
-        target, nontarget, spoof = kinds
-        asv_rates = metrics.asv_rates(target, nontarget, spoof)
-        return metrics.tdcf_weights(asv_rates), asv_rates.eer
+        if condition and not all(scores.size for scores in kinds):
+            return {}
+        asv_eer, *errors = metrics.asv_rates(*kinds)
+        weights = metrics.tdcf_weights(*errors)
+        return {"tdcf_weights": list(weights), "asv_eer_percent": 100 * asv_eer}
 
     return weigh
-
-
-def three_numbers(
-    c012: str | Path | tuple[float, float, float] | None,
-) -> tuple[float, float, float] | None:
-    """Parse the weights ``"C0,C1,C2"``; None for the name of a file, which has no comma."""
-    if isinstance(c012, str) and "," in c012:
-        try:
-            c0, c1, c2 = map(float, c012.split(","))
-        except ValueError as error:
-            raise ConfigError(f"c012 {c012!r} is not three numbers C0,C1,C2.") from error
-        return c0, c1, c2
-    return c012 if isinstance(c012, tuple) else None

@@ -9,33 +9,31 @@ on another set; a trial is accepted above it.
 
 .. math:: \ell = \sum_i w_i x_i + b
 
-by logistic regression: it minimises
-
-.. math:: \pi \, \overline{\log(1 + e^{-\ell_b - \lambda})}
-          + (1 - \pi) \, \overline{\log(1 + e^{\ell_s + \lambda})},
-          \qquad \lambda = \log \frac{\pi}{1 - \pi},
-
-where :math:`\ell_b, \ell_s` are those of bona fide and spoofed trials, so that the classes weigh
-as the prior :math:`\pi` says and not as their counts. With one system this leaves the order of the
-scores and so the EER as they are; with several it is their linear fusion.
+by logistic regression: it minimises the Cllr of :mod:`slslib.evaluation.metrics`, in which bona
+fide and spoofed trials weigh the same, whatever their counts. With one system this leaves the order
+of the scores and so the EER as they are; with several it is their linear fusion.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from slslib.errors import ConfigError, ScoreError
-from slslib.evaluation.metrics import Floats, det_curve, split, validate
+from slslib.errors import ConfigError
+from slslib.evaluation.metrics import Floats, act_dcf, cllr, det_curve, eer, split, validate
+
+Classes = tuple[ArrayLike, ArrayLike]
+"""Scores of bona fide and of spoofed trials."""
+
+Trials = tuple[Floats, NDArray[np.int8]]
+"""Scores, shape (trials, systems), and labels."""
 
 # So weak that it shows only where the classes are separable, and then keeps the slope finite.
 _RIDGE = 1e-6
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -56,71 +54,37 @@ class Calibration:
         >>> Calibration((2.0,), -1.0)([0.0, 1.0]).tolist()
         [-1.0, 1.0]
         """
-        return _matrix(scores, len(self.weights)) @ np.array(self.weights) + self.offset
+        columns = np.c_[np.asarray(scores, dtype=np.float64)]  # np.c_ makes vectors columns
+        return columns @ np.array(self.weights) + self.offset
 
 
-def fit(scores: ArrayLike, labels: ArrayLike, prior: float = 0.5) -> Calibration:
+def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     """Fit a calibration, or a fusion of several systems.
 
     Args:
         scores: Shape (trials,) or (trials, systems).
         labels: 1 for bona fide, 0 for spoof.
-        prior: Prior probability of bona fide speech to be good at.
 
     Raises:
-        ScoreError: One class is missing, or a score is not finite.
-        ConfigError: The prior is not between 0 and 1.
+        ScoreError: Scores and labels do not fit, one class is missing, or a score is not finite.
     """
     from sklearn.linear_model import LogisticRegression
 
-    if not 0 < prior < 1:
-        raise ConfigError(f"prior {prior} must lie between 0 and 1.")
-    x, is_bonafide = _trials(scores, labels)
+    x, is_bonafide = np.c_[np.asarray(scores, dtype=np.float64)], np.asarray(labels) == 1
+    for system in x.T:
+        split(system, labels)
     # Standardised, so that the ridge means the same whatever the scale of the scores.
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
-    share = np.where(is_bonafide, prior / is_bonafide.sum(), (1 - prior) / (~is_bonafide).sum())
+    share = np.where(is_bonafide, 0.5 / is_bonafide.sum(), 0.5 / (~is_bonafide).sum())
     model = LogisticRegression(C=1 / _RIDGE, max_iter=1000, tol=1e-8)
     model.fit((x - mean) / scale, is_bonafide, sample_weight=share)
     weights = model.coef_[0] / scale
-    offset = float(model.intercept_[0] - weights @ mean - math.log(prior / (1 - prior)))
-    return Calibration(tuple(weights.tolist()), offset)
-
-
-def cross_fit(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Floats:
-    """Calibrate each trial by a fit on the other four of five folds.
-
-    Args:
-        scores: Shape (trials,) or (trials, systems).
-        labels: 1 for bona fide, 0 for spoof.
-        seed: Of the shuffle that makes the folds, each with its share of both classes.
-
-    Returns:
-        One log-likelihood ratio per trial.
-
-    Raises:
-        ScoreError: A class has fewer trials than there are folds.
-    """
-    from sklearn.model_selection import StratifiedKFold
-
-    x, is_bonafide = _trials(scores, labels)
-    smaller = int(min(is_bonafide.sum(), (~is_bonafide).sum()))
-    if smaller < _FOLDS:
-        raise ScoreError(
-            f"{_FOLDS} folds for a class of {smaller} trials: calibrate on another set instead "
-            "(--dev-scores, --dev-key)."
-        )
-    llrs = np.empty(len(x))
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    for others, own in folds.split(x, is_bonafide):
-        llrs[own] = fit(x[others], is_bonafide[others])(x[own])
-    return llrs
+    return Calibration(tuple(weights.tolist()), float(model.intercept_[0] - weights @ mean))
 
 
 def transfer(
-    dev: tuple[ArrayLike, ArrayLike],
-    test: tuple[ArrayLike, ArrayLike],
-    frr: Sequence[float] = (0.01, 0.05),
+    dev: Classes, test: Classes, frr: Sequence[float] = (0.01, 0.05)
 ) -> list[dict[str, Any]]:
     """Choose thresholds on one set and apply them to another.
 
@@ -138,43 +102,51 @@ def transfer(
     >>> [(row["rule"], row["threshold"], row["frr"], row["far"]) for row in rows]
     [('EER', 0.5, 50.0, 50.0), ('FRR 25 %', 1.0, 50.0, 0.0)]
     """
-    curve = det_curve(*dev, "tie_aware")
-    bonafide, spoof = validate(*test)
+    curve = det_curve(*dev).tie_aware()
     chosen = {"EER": curve.eer().threshold}
     for rate in frr:
         if not 0 <= rate < 1:
             raise ConfigError(f"false rejection rate {rate} must lie between 0 and 1.")
         k = int(np.searchsorted(curve.frr, rate + 1e-12, side="right")) - 1
         chosen[f"FRR {100 * rate:g} %"] = float(curve.thresholds[k])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for rule, threshold in chosen.items():
-        k = int(np.searchsorted(curve.thresholds, threshold, side="right")) - 1
-        rates = {
-            "dev_frr": curve.frr[k],
-            "dev_far": curve.far[k],
-            "frr": np.mean(bonafide <= threshold),
-            "far": np.mean(spoof > threshold),
-        }
-        rows.append(
-            {"rule": rule, "threshold": threshold}
-            | {name: 100 * float(rate) for name, rate in rates.items()}
-        )
+        rows.append({"rule": rule, "threshold": threshold})
+        for prefix, classes in (("dev_", dev), ("", test)):
+            bonafide, spoof = validate(*classes)
+            rows[-1][f"{prefix}frr"] = 100 * float(np.mean(bonafide <= threshold))
+            rows[-1][f"{prefix}far"] = 100 * float(np.mean(spoof > threshold))
     return rows
 
 
-def _matrix(scores: ArrayLike, n_systems: int | None = None) -> Floats:
-    x = np.asarray(scores, dtype=np.float64)
-    x = x[:, None] if x.ndim == 1 else x
-    if x.ndim != 2 or (n_systems and x.shape[1] != n_systems):
-        raise ScoreError(
-            f"scores have shape {np.shape(scores)}; (trials, {n_systems or 'systems'}) is needed."
-        )
-    return x
+def use_dev_set(dev: Trials, test: Trials, calibrate: bool) -> tuple[Floats, dict[str, Any]]:
+    """Choose thresholds, and fuse several systems or calibrate one, on a development set.
 
+    Args:
+        dev: Scores, shape (trials, systems), and labels to choose and fit on.
+        test: Those of the trials to evaluate.
+        calibrate: Tell the costs of a single system's scores as log-likelihood ratios.
 
-def _trials(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, np.ndarray]:
-    """Check scores and labels, and return scores x systems and which trials are bona fide."""
-    x = _matrix(scores)
-    for system in x.T:
-        split(system, labels)
-    return x, np.asarray(labels) == 1
+    Returns:
+        The scores to evaluate: fused ones, or those of a single system as they are. With them
+        ``transfer`` and, of a fit, ``calibration``.
+    """
+    (dev_systems, dev_labels), (systems, labels) = dev, test
+    dev_scores, scores = dev_systems[:, 0], systems[:, 0]
+    told: dict[str, Any] = {}
+    is_fusion = systems.shape[1] > 1
+    if is_fusion or calibrate:
+        to_llr = fit(*dev)
+        llrs = to_llr(systems)
+        made: dict[str, Any] = {"prior": 0.5, "fitted_on": "the development set"}
+        made |= {"weights": list(to_llr.weights), "offset": to_llr.offset}
+        if is_fusion:
+            dev_scores, scores = to_llr(dev_systems), llrs
+            each = [eer(*split(system, labels)).value for system in systems.T]
+            made["eer_percent_of_each"] = [100 * value for value in each]
+        else:
+            classes = split(llrs, labels)
+            made |= {"cllr": cllr(*classes), "act_dcf": act_dcf(*classes)}
+        told["calibration"] = made
+    told["transfer"] = transfer(split(dev_scores, dev_labels), split(scores, labels))
+    return scores, told

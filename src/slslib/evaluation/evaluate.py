@@ -5,9 +5,9 @@ returns one plain dictionary: what ``slslib evaluate --json`` prints. What can b
 result without being an error is said in ``warnings``: labels or sign that look swapped, constant
 scores, ties that move the EER, pooled phases, trials left out.
 
-Several score files are fused, and scores are calibrated, by :mod:`slslib.evaluation.calibration`:
-on a development set where one is given, else by cross-validation on the evaluated trials
-themselves. :mod:`slslib.evaluation.breakdown` has the rates of single conditions.
+Several score files are fused, and scores are calibrated, on a development set by
+:mod:`slslib.evaluation.calibration`. :mod:`slslib.evaluation.breakdown` has the rates of single
+conditions.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import numpy as np
 
 from slslib.errors import ConfigError, ScoreError
 from slslib.evaluation import calibration, intervals, metrics
-from slslib.evaluation.breakdown import breakdown, rates, three_numbers, weigher
+from slslib.evaluation.breakdown import breakdown, rates, weigher
 from slslib.files import sha256
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from slslib.data.scorefiles import ScoreFormat
 
 FACTORS = ("attack", "codec", "transmission", "source", "vocoder", "speaker")
 """The columns of a key that results can be broken down or resampled by."""
@@ -38,7 +40,7 @@ def evaluate(
     phase: str | None = None,
     asv_scores: Path | None = None,
     asv_key: Path | None = None,
-    c012: str | tuple[float, float, float] | None = None,
+    c012: str | None = None,
     bootstrap: int = 0,
     cluster: tuple[str, ...] = (),
     by: tuple[str, ...] = (),
@@ -55,7 +57,8 @@ def evaluate(
     --bootstrap 1000
 
     Args:
-        scores: Lines `utterance score`, or `utterance attack key score`. Several files are fused.
+        scores: Lines `utterance score`, or `utterance attack key score`. Several files are fused
+            on the development set.
         key: The official 2019, 2021 or In-the-Wild key.
         format: Columns of the score file; auto tells by looking.
         phase: progress, eval, hidden or all; default eval, or the only phase of the key.
@@ -70,9 +73,10 @@ def evaluate(
         dev_scores: Score file of a development set, to choose thresholds and calibration on; as
             many as --scores.
         dev_key: Its key.
-        calibrate: Turn the scores into log-likelihood ratios: Cllr before and after.
+        calibrate: Turn the scores into log-likelihood ratios on the development set: Cllr before
+            and after.
         allow_missing: Evaluate although trials of the key have no score; coverage is printed.
-        seed: Seed of the bootstrap and of cross-validation.
+        seed: Seed of the bootstrap.
 
     Returns:
         ``n_bonafide``, ``n_spoof``, ``n_missing`` (of the phase), ``n_extra`` (scored, not
@@ -93,36 +97,37 @@ def evaluate(
     from slslib.data.protocols import read_protocol
     from slslib.data.scorefiles import select_phase
 
-    files, dev_files, cluster, by = _paths(scores), _paths(dev_scores), _words(cluster), _words(by)
-    for is_wrong, why in (
-        (not files, "there is no score file to evaluate (--scores)."),
-        (asv_scores and c012, "the t-DCF's weights come from ASV scores or C0,C1,C2: give one."),
-        (asv_key and not asv_scores, "an ASV key without ASV scores: give --asv-scores too."),
-        (bootstrap < 0, "the number of replicates (--bootstrap) is negative."),
-        (cluster and not bootstrap, "clusters need a number of replicates, as --bootstrap 1000."),
-        (
-            len(dev_files) != (len(files) if dev_key else 0),
-            f"{len(files)} score files need as many --dev-scores and a --dev-key, or none.",
-        ),
-    ):
-        if is_wrong:
-            raise ConfigError(why)
-    for factors in (cluster, *(word.split(":") for word in by)):
-        _check_factors(factors)
-    three_numbers(c012)  # before anything is read
+    files, dev_files = _paths(scores), _paths(dev_scores)
+    cluster, by = _words(cluster), _words(by)
+    for factors in (cluster, *(tuple(word.split(":")) for word in by)):
+        if not set(factors) <= set(FACTORS) or len(factors) > min(2, len(set(factors))):
+            raise ConfigError(f"{':'.join(factors)}: choose one or two of {', '.join(FACTORS)}.")
+    n_dev = len(files) if dev_key else 0
+    is_fitted = calibrate or len(files) > 1
+    contradictions = {
+        "there is no score file to evaluate (--scores).": not files,
+        "the t-DCF's weights come from ASV scores or C0,C1,C2: give one.": asv_scores and c012,
+        f"--c012 {c012} is not three numbers, nor a file.": str(c012).count(",") not in (0, 2),
+        "an ASV key without ASV scores: give --asv-scores too.": asv_key and not asv_scores,
+        "clusters need a number of replicates, as --bootstrap 1000.": cluster and not bootstrap,
+        "give as many --dev-scores as --scores, with --dev-key, or none.": len(dev_files) != n_dev,
+        "calibration and fusion need --dev-scores and --dev-key.": is_fitted and not dev_key,
+    }
+    if held := [text for text, holds in contradictions.items() if holds]:
+        raise ConfigError(held[0])
     trials = read_protocol(key)
     chosen, phase = select_phase(trials, phase)
     weigh = weigher(asv_scores, asv_key, c012, phase)
-    others = _paths(against or ())
+    others = _paths(against)
     matched, systems, n_scored = _join([*files, *others], trials, phase, format, allow_missing)
     systems, compared = systems[:, : len(files)], systems[:, len(files) :]
-    labels, dev = matched["label"].to_numpy(), None
+    labels, values = matched["label"].to_numpy(), systems[:, 0]
+    told: dict[str, Any] = {}
     if dev_key:
-        dev_set, dev_scores_of, _ = _join(
-            dev_files, read_protocol(dev_key), None, format, allow_missing
-        )
-        dev = dev_scores_of, dev_set["label"].to_numpy()
-    values, dev_values, calibrated = _calibrate(systems, labels, dev, calibrate, seed)
+        key_of_dev = read_protocol(dev_key)
+        dev, dev_systems, _ = _join(dev_files, key_of_dev, None, format, allow_missing)
+        of_dev = dev_systems, dev["label"].to_numpy()
+        values, told = calibration.use_dev_set(of_dev, (systems, labels), calibrate)
     matched = matched.assign(score=values)
     bonafide, spoof = metrics.split(values, labels)
     result: dict[str, Any] = {
@@ -136,68 +141,48 @@ def evaluate(
         "cllr": metrics.cllr(bonafide, spoof),
         "min_cllr": metrics.min_cllr(bonafide, spoof),
         "llr_note": "act_dcf and cllr read the scores as log-likelihood ratios",
-    }
-    clusters = [matched[name] for name in cluster]
+    } | told
+
+    def interval(other: metrics.Floats | None = None) -> list[float]:
+        clusters = [matched[name] for name in cluster]
+        drawn = intervals.bootstrap_eer(values, labels, clusters, bootstrap, seed=seed, other=other)
+        return [100 * end for end in intervals.interval(drawn)]
+
     if bootstrap:
-        drawn = intervals.cluster_bootstrap_eer(values, labels, clusters, bootstrap, seed=seed)
-        result["eer_interval_percent"] = [100 * end for end in intervals.interval(drawn)]
+        result["eer_interval_percent"] = interval()
         settings = {"replicates": bootstrap, "cluster": list(cluster), "level": 0.95, "seed": seed}
         result["bootstrap"] = settings
     if by:
         result["groups"] = {word: breakdown(matched, word.split(":"), weigh) for word in by}
     for other in compared.T:
         eer = 100 * metrics.eer(*metrics.split(other, labels)).value
-        difference = result["eer_percent"] - eer
-        result["against"] = {"eer_percent": eer, "difference_percent": difference}
+        result["against"] = {"eer_percent": eer, "difference_percent": result["eer_percent"] - eer}
         if bootstrap:
-            drawn = intervals.paired_bootstrap(
-                values, other, labels, bootstrap, seed=seed, clusters=clusters
-            )
-            ends = [100 * end for end in intervals.interval(drawn)]
-            result["against"]["difference_interval_percent"] = ends
-    if dev and dev_values is not None:
-        dev_classes = metrics.split(dev_values, dev[1])
-        result["transfer"] = calibration.transfer(dev_classes, (bonafide, spoof))
-    if calibrated:
-        result["calibration"] = calibrated
-    inputs: dict[str, Any] = {
-        "key": key,
-        "asv_scores": asv_scores,
-        "asv_key": asv_key,
-        "against": against,
+            result["against"]["difference_interval_percent"] = interval(other)
+    inputs: dict[str, Any] = {"scores": files, "key": key, "against": against, "c012": c012}
+    inputs |= {"asv_scores": asv_scores, "asv_key": asv_key}
+    inputs |= {"dev_scores": dev_files, "dev_key": dev_key}
+    result["sha256"] = {
+        f"{name}_{k}" if k > 1 else name: sha256(path)
+        for name, given in inputs.items()
+        for k, path in enumerate(_paths(given), 1)
+        if path.is_file()  # c012 may be numbers
     }
-    inputs |= {"dev_key": dev_key, "c012": None if three_numbers(c012) else c012}
-    for name, paths in (("scores", files), ("dev_scores", dev_files)):
-        inputs |= {f"{name}_{k}" if k > 1 else name: path for k, path in enumerate(paths, 1)}
-    result["sha256"] = {name: sha256(path) for name, path in inputs.items() if path is not None}
     result["warnings"] = _warnings(result, matched)
     return result
 
 
-def _paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+def _paths(given: str | Path | Sequence[str | Path] | None) -> list[Path]:
+    return [Path(path) for path in ([given] if isinstance(given, str | Path) else given or ())]
 
 
-def _words(words: str | Sequence[str]) -> tuple[str, ...]:
+def _words(words: Sequence[str]) -> tuple[str, ...]:
     """Split words at commas, so that the command line may hold either commas or spaces."""
-    text = words if isinstance(words, str) else ",".join(words)
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _check_factors(factors: Sequence[str]) -> None:
-    for name in factors:
-        if name not in FACTORS:
-            raise ConfigError(f"{name!r} is not a column of keys. Known are {', '.join(FACTORS)}.")
-    if len(factors) > 2 or len(set(factors)) != len(factors):
-        raise ConfigError("at most two different factors can be resampled or crossed.")
+    return tuple(word.strip() for word in ",".join(words).split(",") if word.strip())
 
 
 def _join(
-    files: Sequence[Path],
-    key: pd.DataFrame,
-    phase: str | None,
-    format: Literal["auto", "two", "four"],
-    allow_missing: bool,
+    files: Sequence[Path], key: pd.DataFrame, phase: str | None, format: ScoreFormat, partly: bool
 ) -> tuple[pd.DataFrame, metrics.Floats, int]:
     """Match one or several systems' scores with a key.
 
@@ -207,7 +192,7 @@ def _join(
     from slslib.data.scorefiles import match, read_scores
 
     tables = [read_scores(file, format) for file in files]
-    matched = [match(table, key, phase, allow_missing) for table in tables]
+    matched = [match(table, key, phase, partly) for table in tables]
     for file, other in zip(files, matched, strict=True):
         if not other["utterance"].equals(matched[0]["utterance"]):
             raise ScoreError(
@@ -217,81 +202,27 @@ def _join(
     return matched[0], np.column_stack([one["score"] for one in matched]), len(tables[0])
 
 
-def _calibrate(
-    systems: metrics.Floats,
-    labels: np.ndarray,
-    dev: tuple[metrics.Floats, np.ndarray] | None,
-    calibrate: bool,
-    seed: int,
-) -> tuple[metrics.Floats, metrics.Floats | None, dict[str, Any]]:
-    """Calibrate or fuse where asked.
-
-    Returns:
-        The scores to evaluate, those of the development set, and what the result says of it.
-    """
-    values, dev_values = systems[:, 0], dev and dev[0][:, 0]
-    is_fusion = systems.shape[1] > 1
-    if not (is_fusion or calibrate):
-        return values, dev_values, {}
-    made: dict[str, Any] = {"prior": 0.5, "fitted_on": "the development set" if dev else "5 folds"}
-    if dev:
-        fitted = calibration.fit(*dev)
-        llrs, dev_llrs = fitted(systems), fitted(dev[0])
-        made |= {"weights": list(fitted.weights), "offset": fitted.offset}
-    else:
-        llrs, dev_llrs = calibration.cross_fit(systems, labels, seed=seed), None
-    if is_fusion:
-        each = [metrics.eer(*metrics.split(system, labels)).value for system in systems.T]
-        return llrs, dev_llrs, made | {"eer_percent_of_each": [100 * value for value in each]}
-    classes = metrics.split(llrs, labels)
-    made |= {"cllr": metrics.cllr(*classes), "act_dcf": metrics.act_dcf(*classes)}
-    return values, dev_values, made
-
-
 def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
     """Say what is odd about a result that is no error."""
-    warnings = []
-    if matched["score"].nunique() == 1:
-        warnings.append(
-            f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
-            "The official EER of a constant is 100 %."
-        )
-    elif result["eer_percent"] > 50:
-        warnings.append(
-            f"EER {result['eer_percent']:.2f} % is above 50 %: labels or sign look swapped. "
-            "A higher score must mean more bona fide. Nothing was flipped."
-        )
-    if "eer_tie_aware_percent" in result:
-        n_tied = len(matched) - matched["score"].nunique()
-        warnings.append(
-            f"{n_tied} scores repeat another one; with ties grouped the EER is "
-            f"{result['eer_tie_aware_percent']:.4f} %, officially {result['eer_percent']:.4f} %."
-        )
-    phases = sorted(set(matched["phase"].unique()) - {"-"})
-    if result["phase"] == "all" and len(phases) > 1:
-        warnings.append(
-            f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
-            "mostly eval, and are not comparable with this one."
-        )
-    if "asv_eer_percent" in result and "min_tdcf_2019" not in result:
-        warnings.append(
-            "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
-            "2019 form is not defined."
-        )
-    if result.get("calibration", {}).get("fitted_on") == "5 folds":
-        warnings.append(
-            "calibrated or fused by cross-validation on the evaluated trials themselves: an "
-            "optimistic number. A development set (--dev-scores, --dev-key) gives the honest one."
-        )
-    if result["n_missing"]:
-        n = len(matched) + result["n_missing"]
-        warnings.append(
-            f"{result['n_missing']} of {n} trials have no score: coverage "
-            f"{100 * len(matched) / n:.3f} %. The result is not that of the whole set."
-        )
-    if result["n_extra"]:
-        warnings.append(
-            f"{result['n_extra']} scored trials are outside phase {result['phase']} of the key "
-            "and were not evaluated."
-        )
-    return warnings
+    n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
+    n_values, eer = matched["score"].nunique(), result["eer_percent"]
+    has_ties = "eer_tie_aware_percent" in result
+    phases = sorted(set(matched["phase"]) - {"-"})
+    is_pooled = result["phase"] == "all" and len(phases) > 1
+    odd = {
+        f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
+        "The official EER of a constant is 100 %.": n_values == 1,
+        f"EER {eer:.2f} % is above 50 %: labels or sign look swapped. "
+        "A higher score must mean more bona fide. Nothing was flipped.": eer > 50 and n_values > 1,
+        f"{n - n_values} scores repeat another one; with ties grouped the EER is "
+        f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": has_ties,
+        f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
+        "mostly eval, and are not comparable with this one.": is_pooled,
+        "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
+        "2019 form is not defined.": "tdcf_weights" in result and "min_tdcf_2019" not in result,
+        f"{n_missing} of {n + n_missing} trials have no score: coverage "
+        f"{100 * n / (n + n_missing):.3f} %. The result is not that of the whole set.": n_missing,
+        f"{n_extra} scored trials are outside phase {result['phase']} of the key "
+        "and were not evaluated.": n_extra,
+    }
+    return [text for text, holds in odd.items() if holds]

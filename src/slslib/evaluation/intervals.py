@@ -4,11 +4,13 @@ How far would an EER move, had other trials of the same kind been drawn? A repli
 trials again, with replacement, and computes the official EER of :mod:`slslib.evaluation.metrics`; a
 thousand replicates give an interval. It says nothing about other corpora, attacks or trainings.
 
-* :func:`bootstrap_eer` draws trials, independently in each class (Efron 1979). Trials of one
-  speaker or attack resemble each other, so this interval is too narrow for new speakers.
-* :func:`cluster_bootstrap_eer` draws whole speakers and/or attacks; with two factors a trial's
-  weight is the product of its clusters' weights (two-way or *pigeonhole* bootstrap, Owen 2007).
-* :func:`paired_bootstrap` draws the same trials for two systems and looks at the difference.
+:func:`bootstrap_eer` draws
+
+* single trials, independently in each class (Efron 1979). Trials of one speaker or attack resemble
+  each other, so this interval is too narrow for new speakers;
+* or whole speakers and/or attacks; with two factors a trial's weight is the product of its
+  clusters' weights (two-way or *pigeonhole* bootstrap, Owen 2007);
+* for one system, or the same trials for two, and then looks at the difference of their EERs.
 
 :func:`eer_estimate` puts the EER and its interval together.
 
@@ -26,48 +28,43 @@ Clusters are drawn as a weight for each *cell* of trials that share class and cl
 of all replicates are summed at some edges of the sorted trials, by one matrix product, and then
 trial by trial only in the stretch where :math:`FRR - FAR` changes sign. A pair of systems on single
 trials is the same problem with every trial a cell of its own. Of the many trials that lie far below
-or above both changes of sign it only matters how many are drawn; should a change of sign fall
-among them after all, that replicate's trials are all drawn.
+or above both changes of sign it only matters how many are drawn. Far means six standard errors: in
+fewer than one of a hundred million replicates a change of sign falls among them and gives a wrong
+EER.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.evaluation.metrics import Floats, eer, split, validate
+from slslib.evaluation.metrics import Floats, det_curve, eer, split
 
 Ints = NDArray[np.int64]
-Weights = NDArray[np.int32]  # cells x replicates; a stretch's sum stays far below 2^31
+Draw = Callable[[int], Ints]  # from a number of replicates to weights, cells x replicates
 
 _NEAR = 6.0  # standard errors of FRR - FAR within which pairs are resampled trial by trial
 
 
-def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Cut equal tails off the replicates (percentile interval).
+def interval(replicates: ArrayLike) -> tuple[float, float]:
+    """Cut 2.5 % off each end of the replicates (percentile interval).
 
-    >>> interval([0.1, 0.2, 0.3, 0.4, 0.5], 0.5)
-    (0.2, 0.4)
+    >>> [round(end) for end in interval(range(1001))]
+    [25, 975]
     """
-    if not 0 < level < 1:
-        raise ConfigError(f"level {level} must lie between 0 and 1.")
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.asarray(replicates, dtype=np.float64), [tail, 1 - tail])
+    tail = (1 - 0.95) / 2
+    low, high = np.quantile(np.asarray(replicates), [tail, 1 - tail])
     return float(low), float(high)
 
 
 def eer_estimate(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    clusters: Sequence[ArrayLike] = (),
-    n_replicates: int = 1000,
-    *,
-    seed: Any = 0,
+    scores: ArrayLike, labels: ArrayLike, clusters: Sequence[ArrayLike] = (), seed: Any = 0
 ) -> dict[str, float]:
     """Compute an EER with its 95 % interval, as a row of
     :func:`slslib.evaluation.plots.plot_estimates`.
@@ -75,8 +72,7 @@ def eer_estimate(
     Args:
         scores: One score per trial.
         labels: 1 for bona fide, 0 for spoof.
-        clusters: As for :func:`cluster_bootstrap_eer`.
-        n_replicates: How many.
+        clusters: As for :func:`bootstrap_eer`.
         seed: What :func:`numpy.random.default_rng` takes.
 
     Returns:
@@ -89,28 +85,69 @@ def eer_estimate(
     >>> eer_estimate([1.0, 2.0, 3.0, 0.5], [1, 1, 0, 0])["value"]
     50.0
     """
-    drawn = cluster_bootstrap_eer(scores, labels, clusters, n_replicates, seed=seed)
-    low, high = interval(drawn)
+    low, high = interval(bootstrap_eer(scores, labels, clusters, seed=seed))
     value = eer(*split(scores, labels)).value
     return {"value": 100 * value, "low": 100 * low, "high": 100 * high}
 
 
 def bootstrap_eer(
-    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, n_replicates: int = 1000, *, seed: Any
+    scores: ArrayLike,
+    labels: ArrayLike,
+    clusters: Sequence[ArrayLike] = (),
+    n_replicates: int = 1000,
+    *,
+    seed: Any,
+    other: ArrayLike | None = None,
 ) -> Floats:
-    """Draw the EERs of resampled trials, each class by itself.
+    """Draw the EERs of resampled trials or clusters.
 
     Args:
-        bonafide_scores: Scores of bona fide trials.
-        spoof_scores: Scores of spoofed trials.
+        scores: One score per trial.
+        labels: 1 for bona fide, 0 for spoof.
+        clusters: Names per trial, such as its speaker and its attack. ``"-"`` means
+            that the factor does not apply: the attack of bona fide speech is not resampled.
+            Without any, single trials are drawn, each class by itself.
         n_replicates: How many.
         seed: What :func:`numpy.random.default_rng` takes.
+        other: Scores of a second system, for the same trials in the same order.
 
     Returns:
-        The EERs (fractions) of the replicates under the official rule.
+        The EERs (fractions) of the replicates under the official rule; with a second system, EER
+        of the first minus EER of the second on the same resampled trials. Where clusters are
+        drawn, a replicate without trials of one class is drawn again.
+
+    Raises:
+        ScoreError: Scores and labels do not fit, a class is empty, or a factor has fewer than two
+            clusters.
     """
-    bonafide, spoof = validate(bonafide_scores, spoof_scores)
-    rng = _generator(seed, n_replicates)
+    if n_replicates < 1:
+        raise ConfigError(f"{n_replicates} replicates: at least one is needed.")
+    systems = [scores] if other is None else [scores, other]
+    (bonafide, spoof), *_ = [split(system, labels) for system in systems]
+    rng = np.random.default_rng(seed)
+    if other is None and not clusters:
+        return _bisect(bonafide, spoof, n_replicates, rng)
+    values, known = np.array(systems, np.float64), np.asarray(labels, np.int64)
+    if clusters:
+        cells, draw = _clusters(known, clusters, rng)
+    else:
+        values, known, draw = _single_trials(values, known, rng)
+        cells = np.arange(known.size)
+    eers, width = [], max(1, 2**24 // (1 + int(cells.max())))  # weights stay below 128 MiB
+    for start in range(0, n_replicates, width):
+        weights = draw(min(width, n_replicates - start))
+        eers.append([_weighted_eers(system, known, cells, weights) for system in values])
+    first, *second = np.concatenate(eers, axis=1)
+    return first - second[0] if second else first
+
+
+def _difference(rejected: Ints, totals: Ints) -> Ints:
+    """Return FRR - FAR as an integer multiple of 1 / (all bona fide * all spoofed)."""
+    return rejected[0] * totals[1] + rejected[1] * totals[0] - totals[0] * totals[1]
+
+
+def _bisect(bonafide: Floats, spoof: Floats, n_replicates: int, rng: Generator) -> Floats:
+    """Draw EERs of single trials by bisection."""
     order = np.argsort(np.concatenate([bonafide, spoof]), kind="stable")
     is_bonafide = order < bonafide.size
     # How many original trials of each class lie below each place, and how many the replicate has
@@ -129,115 +166,18 @@ def bootstrap_eer(
         crossed = _difference(at_middle, totals) >= 0
         high[crossed], at_high[:, crossed] = middle[crossed], at_middle[:, crossed]
         low[~crossed], at_low[:, ~crossed] = middle[~crossed], at_middle[:, ~crossed]
-    return _eer_at(at_low, is_bonafide[low], totals)
+    # The trial may be repeated, and the official curve has a point after each repetition: take the
+    # nearer of the two around zero, in the official routine's own arithmetic.
+    is_repeated = np.stack([is_bonafide[low], ~is_bonafide[low]])
+    step = np.where(is_repeated[0], totals[1], totals[0])
+    repeats = -(_difference(at_low, totals) // step) - np.array([[1], [0]])
+    frr = (at_low[0] + repeats * is_repeated[0]) / totals[0]
+    far = (totals[1] - at_low[1] - repeats * is_repeated[1]) / totals[1]
+    nearer = np.argmin(np.abs(frr - far), axis=0)
+    return ((frr + far) / 2)[nearer, np.arange(n_replicates)]
 
 
-def cluster_bootstrap_eer(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    clusters: Sequence[ArrayLike],
-    n_replicates: int = 1000,
-    *,
-    seed: Any,
-) -> Floats:
-    """Draw the EERs of resampled clusters.
-
-    Args:
-        scores: One score per trial.
-        labels: 1 for bona fide, 0 for spoof.
-        clusters: One or two names per trial, such as its speaker and its attack. ``"-"`` means
-            that the factor does not apply: the attack of bona fide speech is not resampled.
-            Without any, single trials are drawn as :func:`bootstrap_eer` does.
-        n_replicates: How many.
-        seed: What :func:`numpy.random.default_rng` takes.
-
-    Returns:
-        The EERs (fractions). A replicate without trials of one class is drawn again.
-
-    Raises:
-        ScoreError: A factor has fewer than two clusters.
-    """
-    classes = split(scores, labels)
-    if not clusters:
-        return bootstrap_eer(*classes, n_replicates, seed=seed)
-    rng = _generator(seed, n_replicates)
-    values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    cells, blocks = _cluster_weights(known, clusters, n_replicates, rng)
-    return np.concatenate([_weighted_eers(values, known, cells, w)[0] for w in blocks])
-
-
-def paired_bootstrap(
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    labels: ArrayLike,
-    n_replicates: int = 1000,
-    *,
-    seed: Any,
-    clusters: Sequence[ArrayLike] = (),
-) -> Floats:
-    """Draw differences of two systems' EERs on the same resampled trials.
-
-    Args:
-        scores_a: Scores of the first system, one per trial.
-        scores_b: Scores of the second system, for the same trials in the same order.
-        labels: 1 for bona fide, 0 for spoof.
-        n_replicates: How many.
-        seed: What :func:`numpy.random.default_rng` takes.
-        clusters: As for :func:`cluster_bootstrap_eer`.
-
-    Returns:
-        EER of the first minus EER of the second (fractions).
-    """
-    for scores in (scores_a, scores_b):
-        split(scores, labels)
-    rng = _generator(seed, n_replicates)
-    pair, known = np.array([scores_a, scores_b], dtype=np.float64), np.asarray(labels, np.int64)
-    if not clusters:
-        return _paired_trials(pair, known, n_replicates, rng)
-    cells, blocks = _cluster_weights(known, clusters, n_replicates, rng)
-    drawn = [[_weighted_eers(x, known, cells, w)[0] for x in pair] for w in blocks]
-    return np.concatenate([a - b for a, b in drawn])
-
-
-def _generator(seed: Any, n_replicates: int) -> np.random.Generator:
-    if n_replicates < 1:
-        raise ConfigError(f"{n_replicates} replicates: at least one is needed.")
-    return np.random.default_rng(seed)
-
-
-def _difference(rejected: Ints, totals: Ints) -> Ints:
-    """Return FRR - FAR as an integer multiple of 1 / (all bona fide * all spoofed)."""
-    return rejected[0] * totals[1] + rejected[1] * totals[0] - totals[0] * totals[1]
-
-
-def _eer_at(rejected: Ints, is_bonafide: NDArray[np.bool_], totals: Ints) -> Floats:
-    """Compute EERs from the counts below the trials at which FRR - FAR changes sign.
-
-    Such a trial may be repeated; the official curve has a point after each repetition.
-
-    Args:
-        rejected: Bona fide and spoofed trials of each replicate below its deciding trial.
-        is_bonafide: The class of that trial.
-        totals: All bona fide and spoofed trials of each replicate.
-    """
-    difference = _difference(rejected, totals)
-    step = np.where(is_bonafide, totals[1], totals[0])
-    repeats = -(difference // step)  # to the first point at or beyond zero
-
-    def rates(repeats: Ints) -> tuple[Floats, Floats]:
-        frr = (rejected[0] + repeats * is_bonafide) / totals[0]
-        far = (totals[1] - rejected[1] - repeats * ~is_bonafide) / totals[1]
-        return frr, far
-
-    (frr, far), (frr_before, far_before) = rates(repeats), rates(repeats - 1)
-    # Parity: the nearer of the points around zero, in the official routine's own arithmetic.
-    before = np.abs(frr_before - far_before) <= np.abs(frr - far)
-    return np.where(before, frr_before + far_before, frr + far) / 2
-
-
-def _weighted_eers(
-    scores: Floats, labels: Ints, cells: Ints, weights: Weights
-) -> tuple[Floats, Ints]:
+def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> Floats:
     """Compute one EER for each column of weights.
 
     Args:
@@ -245,9 +185,6 @@ def _weighted_eers(
         labels: 1 for bona fide, 0 for spoof.
         cells: The cell of each trial; all trials of a cell have the same weight.
         weights: How often each cell (row) is repeated in each replicate (column).
-
-    Returns:
-        The EERs, and of each replicate the trial at which FRR - FAR changes sign.
     """
     order = np.lexsort((-labels, scores))  # bona fide first within ties
     cell, is_bonafide = cells[order], labels[order] == 1
@@ -260,130 +197,85 @@ def _weighted_eers(
     real = weights.astype(np.float64)
     inside = np.stack([table.reshape(n, n_cells) @ real for table in tables]).astype(np.int64)
     through = inside.cumsum(axis=1)
-    totals = through[:, -1]
+    before, totals = through - inside, through[:, -1]
     crossing = np.argmax(_difference(through, totals[:, None]) >= 0, axis=0)
-    # Step 2: trial by trial in the stretch of the change of sign.
-    rejected, deciding = np.empty_like(totals), np.empty(n_replicates, np.int64)
-    for k in np.unique(crossing):
-        own, trials = np.flatnonzero(crossing == k), slice(edges[k], edges[k + 1])
-        weight = weights[cell[trials, None], own].astype(np.int64)
-        is_first = is_bonafide[trials, None]
-        each = np.stack([weight * is_first, weight * ~is_first])
-        after = (through - inside)[:, k, own][:, None] + each.cumsum(axis=1)
-        place = np.argmax(_difference(after, totals[:, None, own]) >= 0, axis=0)
-        columns = np.arange(own.size)
-        rejected[:, own] = (after - each)[:, place, columns]
-        deciding[own] = edges[k] + place
-    return _eer_at(rejected, is_bonafide[deciding], totals), order[deciding]
+    # Step 2: the official rule, trial by trial, in the stretch of the change of sign.
+    eers = np.empty(n_replicates)
+    for k, stretch in enumerate(crossing):
+        trials = slice(edges[stretch], edges[stretch + 1])
+        drawn = np.repeat(is_bonafide[trials], weights[cell[trials], k])
+        rejected = np.cumsum(np.c_[before[:, stretch, k], [drawn, ~drawn]], axis=1)
+        frr = rejected[0] / totals[0, k]
+        far = (totals[1, k] - rejected[1]) / totals[1, k]
+        point = np.argmin(np.abs(frr - far))
+        eers[k] = (frr[point] + far[point]) / 2
+    return eers
 
 
 def _sides(scores: Floats, labels: Ints) -> Ints:
     """Tell for each trial if it lies below (-1), in (0) or above (1) the part of the sorted trials
     that nearly every resample changes sign in.
     """
-    order = np.lexsort((-labels, scores))
-    n_bonafide, n_spoof = labels.sum(), (1 - labels).sum()
-    frr = np.cumsum(labels[order]) / n_bonafide
-    far = 1 - np.cumsum(1 - labels[order]) / n_spoof
-    error = np.sqrt(frr * (1 - frr) / n_bonafide + far * (1 - far) / n_spoof)
-    near = np.flatnonzero(np.abs(frr - far) <= _NEAR * (error + 1 / n_bonafide + 1 / n_spoof))
-    side = np.zeros(labels.size, np.int64)
-    side[order[: near[0]]], side[order[near[-1] + 1 :]] = -1, 1
-    return side
+    bonafide, spoof = split(scores, labels)
+    frr, far, thresholds = det_curve(bonafide, spoof)
+    error = np.sqrt(frr * (1 - frr) / bonafide.size + far * (1 - far) / spoof.size)
+    limit = _NEAR * (error + 1 / bonafide.size + 1 / spoof.size)
+    near = thresholds[np.abs(frr - far) <= limit]
+    return (scores > near.max()).astype(np.int64) - (scores < near.min())
 
 
-def _paired_trials(
-    pair: Floats, labels: Ints, n_replicates: int, rng: np.random.Generator
-) -> Floats:
-    """Draw differences of EERs on single trials, each class by itself."""
+def _single_trials(pair: Floats, labels: Ints, rng: Generator) -> tuple[Floats, Ints, Draw]:
+    """Return trials of two systems, with one in place of many far ones, and what draws them.
+
+    The trials of a class that lie far from both changes of sign, on the same sides, become one
+    that is drawn many times. In each class the near trials come first, then these four.
+    """
     sides = np.stack([_sides(scores, labels) for scores in pair])
-    # The trials of a class that lie far from both changes of sign, on the same sides, become one
-    # that is drawn many times. In each class the near trials come first, then these four.
-    signs = np.array([(u, v) for u in (-1, 1) for v in (-1, 1)]).T
-    is_far = [(sides == sign[:, None]).all(axis=0) for sign in signs.T]
-    members = [
-        [np.flatnonzero(own & (labels == k)) for own in (~np.any(is_far, axis=0), *is_far)]
-        for k in (1, 0)
-    ]
-    sizes = np.array([[trials.size for trials in groups] for groups in members])
-    short_labels = np.repeat([1, 0], sizes[:, 0] + 4)
-    short_pair = np.hstack([np.c_[pair[:, near], signs * np.inf] for near, *_ in members])
-    short_sides = np.hstack([np.c_[sides[:, near], signs] for near, *_ in members])
-    near_rows, far_rows = (np.flatnonzero((short_sides == 0).any(axis=0) == x) for x in (1, 0))
+    is_near = (sides == 0).any(axis=0)
+    kind = np.where(is_near, 0, 1 + 2 * (sides[0] > 0) + (sides[1] > 0))
+    sizes = np.array([np.bincount(kind[labels == k], minlength=5) for k in (1, 0)])
+    far = np.array([[-np.inf, -np.inf, np.inf, np.inf], [-np.inf, np.inf, -np.inf, np.inf]])
+    parts = [pair[:, is_near & (labels == 1)], far, pair[:, is_near & (labels == 0)], far]
 
-    def repeats(n_trials: int, n_drawn: int) -> Ints:
-        return np.bincount(rng.integers(max(n_trials, 1), size=n_drawn), minlength=n_trials)
+    def draw(n: int) -> Ints:
+        drawn = [rng.multinomial(size.sum(), size / size.sum(), n).T for size in sizes]
+        weights = []
+        for (n_near, *_), (of_near, *of_far) in zip(sizes, drawn, strict=True):
+            picks = [rng.integers(max(n_near, 1), size=count) for count in of_near]
+            near = [np.bincount(pick, minlength=n_near) for pick in picks]
+            weights += [np.stack(near, axis=1), np.stack(of_far)]
+        return np.vstack(weights)
 
-    def draw(n: int) -> Floats:
-        drawn = np.stack([rng.multinomial(s.sum(), s / s.sum(), n).T for s in sizes])
-        weights = np.empty((short_labels.size, n), np.int32)
-        weights[far_rows] = drawn[:, 1:].reshape(-1, n)
-        for rows, counts in zip(np.split(near_rows, sizes[:1, 0]), drawn[:, 0], strict=True):
-            for column, count in enumerate(counts):
-                weights[rows, column] = repeats(rows.size, count)
-        eers, is_sound = np.empty((2, n)), np.ones(n, bool)
-        for i in (0, 1):
-            cells = np.arange(short_labels.size)
-            eers[i], deciding = _weighted_eers(short_pair[i], short_labels, cells, weights)
-            is_sound &= short_sides[i, deciding] == 0
-        for column in np.flatnonzero(~is_sound).tolist():  # draw the trials of the groups too
-            full = np.empty((labels.size, 1), np.int32)
-            full[np.r_[members[0][0], members[1][0]], 0] = weights[near_rows, column]
-            for groups, counts in zip(members, drawn[:, :, column], strict=True):
-                for trials, count in zip(groups[1:], counts[1:], strict=True):
-                    full[trials, 0] = repeats(trials.size, count)
-            cells = np.arange(labels.size)
-            eers[:, column] = [_weighted_eers(x, labels, cells, full)[0][0] for x in pair]
-        return eers[0] - eers[1]
-
-    return np.concatenate([draw(n) for n in _blocks(near_rows.size, n_replicates)])
+    return np.hstack(parts), np.repeat([1, 0], sizes[:, 0] + 4), draw
 
 
-def _cluster_weights(
-    labels: Ints, clusters: Sequence[ArrayLike], n_replicates: int, rng: np.random.Generator
-) -> tuple[Ints, Iterator[Weights]]:
-    """Group trials into cells (class x clusters) and draw how often each cell is repeated."""
-    if not 1 <= len(clusters) <= 2:
-        raise ConfigError(f"{len(clusters)} cluster factors given; one or two are possible.")
-    codes, sizes = [labels], [2]  # of labels and factors
+def _clusters(labels: Ints, clusters: Sequence[ArrayLike], rng: Generator) -> tuple[Ints, Draw]:
+    """Group trials into cells (class x clusters); return the cell of each, and what draws them."""
+    import pandas as pd
+
+    mixed, codes = labels, []
     for factor in clusters:
-        names = np.asarray(factor).tolist()
-        known = sorted(set(names) - {"-"})
-        if len(names) != labels.size or len(known) < 2:
+        names = pd.Series(np.asarray(factor))
+        code, known = pd.factorize(names.mask(names == "-"), sort=True)  # -1 for "-"
+        if code.size != labels.size or len(known) < 2:
             raise ScoreError(
-                f"resampling clusters needs a name for each of {labels.size} trials and two or "
-                f"more clusters: there are {len(names)} names of {len(known)} clusters "
-                f"({', '.join(map(str, known[:3])) or 'the key does not tell them'}). Leave this "
-                "factor out, or use a key that has it."
+                f"{len(known)} clusters, {code.size} names for {labels.size} trials: resampling "
+                "needs two or more clusters and a name for each trial. Use a key that tells them."
             )
-        code = {name: k for k, name in enumerate(known, 1)}
-        codes.append(np.array([code.get(name, 0) for name in names]))  # 0 for "-"
-        sizes.append(len(known) + 1)
-    kinds, cells = np.unique(np.ravel_multi_index(codes, sizes), return_inverse=True)
-    is_bonafide, *codes_of_cells = np.unravel_index(kinds, sizes)
+        codes.append(code)
+        mixed = mixed * (len(known) + 1) + code
+    _, first, cells = np.unique(mixed, return_index=True, return_inverse=True)
+    is_bonafide = labels[first] == 1
 
-    def draw(n: int) -> Weights:
-        weights = np.ones((kinds.size, n), np.int32)
-        for code, size in zip(codes_of_cells, sizes[1:], strict=True):
-            repeats = rng.multinomial(size - 1, np.full(size - 1, 1 / (size - 1)), n).T
-            weights *= np.pad(repeats.astype(np.int32), ((1, 0), (0, 0)), constant_values=1)[code]
+    def draw(n: int) -> Ints:
+        weights = np.ones((is_bonafide.size, n), np.int64)
+        for code in codes:
+            n_known = 1 + code.max()
+            repeats = rng.multinomial(n_known, np.full(n_known, 1 / n_known), n).T
+            weights *= np.vstack([repeats, np.ones((1, n), np.int64)])[code[first]]
+        empty = ~(weights[is_bonafide].any(axis=0) & weights[~is_bonafide].any(axis=0))
+        if empty.any():
+            weights[:, empty] = draw(int(empty.sum()))
         return weights
 
-    def lacks_class(weights: Weights) -> NDArray[np.bool_]:
-        return ~np.all([weights[is_bonafide == k].any(axis=0) for k in (0, 1)], axis=0)
-
-    def blocks() -> Iterator[Weights]:
-        for n in _blocks(kinds.size, n_replicates):
-            weights = draw(n)
-            while (empty := lacks_class(weights)).any():
-                weights[:, empty] = draw(int(empty.sum()))
-            yield weights
-
-    return cells, blocks()
-
-
-def _blocks(n_rows: int, n_columns: int) -> Iterator[int]:
-    """Cut columns so that a block of weights stays below 128 MiB."""
-    width = max(1, 2**24 // n_rows)
-    for start in range(0, n_columns, width):
-        yield min(width, n_columns - start)
+    return cells, draw

@@ -46,7 +46,7 @@ log-likelihood ratios (LLR).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -56,6 +56,8 @@ from slslib.errors import ConfigError, ScoreError
 
 Floats = NDArray[np.float64]
 EERRule = Literal["official", "tie_aware"]
+Weights = tuple[float, float, float]
+"""The weights :math:`C_0, C_1, C_2` of a cost."""
 
 
 class EER(NamedTuple):
@@ -66,14 +68,12 @@ class EER(NamedTuple):
         threshold: Accept above it.
         frr: False rejection rate of this point of the curve.
         far: False acceptance rate of this point.
-        rule: ``official`` or ``tie_aware``.
     """
 
     value: float
     threshold: float
     frr: float
     far: float
-    rule: EERRule
 
 
 class DET(NamedTuple):
@@ -98,87 +98,48 @@ class DET(NamedTuple):
         curve = self if rule == "official" else self.tie_aware()
         k = int(np.argmin(np.abs(curve.frr - curve.far)))
         frr, far = float(curve.frr[k]), float(curve.far[k])
-        return EER((frr + far) / 2, float(curve.thresholds[k]), frr, far, rule)
+        return EER((frr + far) / 2, float(curve.thresholds[k]), frr, far)
 
-    def min_cost(self, weights: tuple[float, float, float]) -> float:
+    def min_cost(self, weights: Weights) -> float:
         """Compute the minimum of :math:`C_0 + C_1 FRR + C_2 FAR`; 1 is a useless detector.
 
-        Args:
-            weights: :math:`C_0, C_1, C_2`. The cost is divided by that of the better of the two
-                useless detectors, which accept or reject all.
+        The cost is divided by that of the better of the two useless detectors, which accept or
+        reject all.
 
         Raises:
             ScoreError: A weight is negative or not finite, or nothing can cost anything.
         """
         c0, c1, c2 = weights
-        useless = c0 + min(c1, c2)
-        if not all(math.isfinite(c) and c >= 0 for c in weights) or useless == 0:
-            raise ScoreError(
-                f"cost weights C0, C1, C2 = {c0}, {c1}, {c2} must be finite and not negative, and "
-                "C0 + min(C1, C2) above zero. Check the speaker verification scores."
-            )
-        return float(np.min(c0 + c1 * self.frr + c2 * self.far) / useless)
+        return float(np.min(c0 + c1 * self.frr + c2 * self.far) / _useless(weights))
 
 
-@dataclass(frozen=True)
-class CostModel:
-    """Priors and costs of the t-DCF; the defaults are those of ASVspoof 2019 and 2021."""
-
-    p_target: float = 0.95 * 0.99
-    p_nontarget: float = 0.95 * 0.01
-    p_spoof: float = 0.05
-    c_miss: float = 1.0
-    c_fa: float = 10.0
-    c_fa_spoof: float = 10.0
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        priors = (self.p_target, self.p_nontarget, self.p_spoof)
-        if min(priors) < 0 or not math.isclose(sum(priors), 1, abs_tol=1e-10):
-            raise ConfigError(f"priors {priors} must be non-negative and sum to one.")
-        if min(self.c_miss, self.c_fa, self.c_fa_spoof) <= 0:
-            raise ConfigError("the costs of the t-DCF must be positive.")
+def _useless(weights: Weights) -> float:
+    """Return the cost of the better useless detector, above zero."""
+    c0, c1, c2 = weights
+    useless = c0 + min(c1, c2)
+    if not (np.isfinite(weights).all() and min(weights) >= 0 and useless > 0):
+        raise ScoreError(
+            f"cost weights C0, C1, C2 = {c0}, {c1}, {c2} must be finite and not negative, and "
+            "C0 + min(C1, C2) above zero. Check priors, costs and speaker verification scores."
+        )
+    return useless
 
 
-class ASVRates(NamedTuple):
-    """Operating point of a speaker verification system; all rates are fractions."""
-
-    eer: float
-    threshold: float
-    miss: float
-    fa: float
-    fa_spoof: float
-
-
-class TDCFWeights(NamedTuple):
-    """The weights :math:`C_0, C_1, C_2` of the t-DCF."""
-
-    c0: float
-    c1: float
-    c2: float
-
-
-def validate(
-    bonafide_scores: ArrayLike,
-    spoof_scores: ArrayLike,
-    names: tuple[str, str] = ("bona fide", "spoof"),
-) -> tuple[Floats, Floats]:
-    """Check the score arrays of two classes and return them as float64.
+def validate(*scores: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")) -> list[Floats]:
+    """Check the score arrays of some classes and return them as float64.
 
     Raises:
         ScoreError: One is empty, not one-dimensional or holds NaN or infinity.
     """
-    checked = []
-    for name, values in zip(names, (bonafide_scores, spoof_scores), strict=True):
-        array = np.asarray(values, dtype=np.float64)
-        if array.ndim != 1:
-            raise ScoreError(f"{name} scores have shape {array.shape}; one dimension is needed.")
-        if array.size == 0:
-            raise ScoreError(f"there are no {name} scores. An error rate needs both classes.")
-        if n := int(array.size - np.isfinite(array).sum()):
-            raise ScoreError(f"{n} of {array.size} {name} scores are NaN or infinite.")
-        checked.append(array)
-    return checked[0], checked[1]
+    arrays = [np.asarray(values, dtype=np.float64) for values in scores]
+    for name, array in zip(names, arrays, strict=True):
+        n_bad = array.size - int(np.isfinite(array).sum())
+        if array.ndim != 1 or array.size == 0 or n_bad:
+            raise ScoreError(
+                f"{array.size or 'no'} {name} scores of shape {array.shape}, {n_bad} of them NaN "
+                "or infinite: an error rate needs a list of finite scores of each class."
+            )
+    return arrays
 
 
 def split(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
@@ -200,12 +161,11 @@ def split(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
             f"{values.size} scores and {known.size} labels: every score needs a label 1 (bona "
             "fide) or 0 (spoof), and paired or fused systems the same trials."
         )
-    return validate(values[known == 1], values[known == 0])
+    bonafide, spoof = validate(values[known == 1], values[known == 0])
+    return bonafide, spoof
 
 
-def det_curve(
-    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "official"
-) -> DET:
+def det_curve(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> DET:
     """Compute false rejection and false acceptance rates over all thresholds.
 
     >>> frr, far, thresholds = det_curve([1.0, 2.0], [0.0, 1.5])
@@ -216,13 +176,11 @@ def det_curve(
     scores = np.concatenate([bonafide, spoof])
     # Parity: a stable sort of bona fide before spoof, as the ASVspoof evaluation packages do.
     order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    rejected_bonafide = np.cumsum(order < bonafide.size)
-    rejected_spoof = np.arange(1, scores.size + 1) - rejected_bonafide
-    frr = np.concatenate([[0.0], rejected_bonafide / bonafide.size])
-    far = np.concatenate([[1.0], (spoof.size - rejected_spoof) / spoof.size])
-    curve = DET(frr, far, np.concatenate([[ordered[0] - 0.001], ordered]))
-    return curve.tie_aware() if rule == "tie_aware" else curve
+    rejected_bonafide = np.append(0, np.cumsum(order < bonafide.size))
+    rejected_spoof = np.arange(scores.size + 1) - rejected_bonafide
+    frr = rejected_bonafide / bonafide.size
+    far = (spoof.size - rejected_spoof) / spoof.size
+    return DET(frr, far, np.append(scores.min() - 0.001, scores[order]))
 
 
 def eer(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "official") -> EER:
@@ -236,87 +194,61 @@ def eer(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "of
 
 def asv_rates(
     target_scores: ArrayLike, nontarget_scores: ArrayLike, spoof_scores: ArrayLike
-) -> ASVRates:
+) -> tuple[float, float, float, float]:
     """Compute a speaker verification system's error rates at the threshold of its EER.
 
     Parity: the official packages choose the threshold on the curve above, where the score at the
     threshold is rejected, and then accept scores at or above it.
+
+    Returns:
+        Its EER, and the rates :math:`m, f, f_s` that :func:`tdcf_weights` takes (fractions).
     """
-    target, nontarget = validate(target_scores, nontarget_scores, ("target", "nontarget"))
-    _, spoof = validate(target_scores, spoof_scores, ("target", "spoof"))
-    point = eer(target, nontarget)
-    miss = np.mean(target < point.threshold)
-    fa, fa_spoof = (np.mean(scores >= point.threshold) for scores in (nontarget, spoof))
-    return ASVRates(point.value, point.threshold, float(miss), float(fa), float(fa_spoof))
+    names = ("target", "nontarget", "spoof")
+    target, *others = validate(target_scores, nontarget_scores, spoof_scores, names=names)
+    point = eer(target, others[0])
+    fa, fa_spoof = (float(np.mean(scores >= point.threshold)) for scores in others)
+    return point.value, float(np.mean(target < point.threshold)), fa, fa_spoof
 
 
-def tdcf_weights(rates: ASVRates, model: CostModel | None = None) -> TDCFWeights:
+def tdcf_weights(miss: float, fa: float, fa_spoof: float) -> Weights:
     """Compute the weights of the t-DCF from a speaker verification system's error rates."""
-    model = model or CostModel()
-    c0 = model.p_target * model.c_miss * rates.miss + model.p_nontarget * model.c_fa * rates.fa
-    c1 = model.p_target * model.c_miss - c0
-    return TDCFWeights(c0, c1, model.p_spoof * model.c_fa_spoof * rates.fa_spoof)
+    p_target, p_nontarget, p_spoof = 0.95 * 0.99, 0.95 * 0.01, 0.05
+    c_miss, c_fa, c_fa_spoof = 1, 10, 10
+    c0 = p_target * c_miss * miss + p_nontarget * c_fa * fa
+    return c0, p_target * c_miss - c0, p_spoof * c_fa_spoof * fa_spoof
 
 
-def min_tdcf_2019(
-    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: tuple[float, float, float]
-) -> float:
-    """Compute the minimum normalised t-DCF in the form of ASVspoof 2019; 1 is a useless detector.
-
-    Args:
-        bonafide_scores: Scores of bona fide trials.
-        spoof_scores: Scores of spoofed trials.
-        weights: :math:`C_0, C_1, C_2`; the first is not used.
-    """
+def min_tdcf_2019(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: Weights) -> float:
+    """Compute the minimum normalised t-DCF in the form of ASVspoof 2019, which leaves out C0."""
     return det_curve(bonafide_scores, spoof_scores).min_cost((0.0, *weights[1:]))
 
 
-def min_tdcf_2021(
-    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: tuple[float, float, float]
-) -> float:
-    """Compute the minimum normalised t-DCF in the form of ASVspoof 2021; 1 is a useless detector.
-
-    Args:
-        bonafide_scores: Scores of bona fide trials.
-        spoof_scores: Scores of spoofed trials.
-        weights: :math:`C_0, C_1, C_2`.
-    """
+def min_tdcf_2021(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: Weights) -> float:
+    """Compute the minimum normalised t-DCF in the form of ASVspoof 2021."""
     return det_curve(bonafide_scores, spoof_scores).min_cost(weights)
 
 
-def dcf_weights(
-    p_spoof: float = 0.05, c_miss: float = 1.0, c_fa: float = 10.0
-) -> tuple[float, float, float]:
+def dcf_weights(p_spoof: float = 0.05, c_miss: float = 1, c_fa: float = 10) -> Weights:
     """Compute the weights :math:`C_0 = 0, C_1, C_2` of the detection cost of ASVspoof 5."""
-    if not 0 < p_spoof < 1 or c_miss <= 0 or c_fa <= 0:
-        raise ConfigError(f"p_spoof {p_spoof} must lie between 0 and 1; costs must be positive.")
     return 0.0, (1 - p_spoof) * c_miss, p_spoof * c_fa
 
 
-def min_dcf(
-    bonafide_scores: ArrayLike,
-    spoof_scores: ArrayLike,
-    p_spoof: float = 0.05,
-    c_miss: float = 1.0,
-    c_fa: float = 10.0,
-) -> float:
-    """Compute the minimum normalised detection cost of ASVspoof 5."""
-    return det_curve(bonafide_scores, spoof_scores).min_cost(dcf_weights(p_spoof, c_miss, c_fa))
+DCF = dcf_weights()
+"""The weights of ASVspoof 5."""
 
 
-def act_dcf(
-    bonafide_llrs: ArrayLike,
-    spoof_llrs: ArrayLike,
-    p_spoof: float = 0.05,
-    c_miss: float = 1.0,
-    c_fa: float = 10.0,
-) -> float:
-    """Compute the normalised detection cost of ASVspoof 5 at the threshold that suits LLRs."""
-    _, miss, fa = dcf_weights(p_spoof, c_miss, c_fa)
+def min_dcf(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: Weights = DCF) -> float:
+    """Compute the minimum normalised detection cost, by default with the weights of ASVspoof 5."""
+    return det_curve(bonafide_scores, spoof_scores).min_cost(weights)
+
+
+def act_dcf(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike, weights: Weights = DCF) -> float:
+    """Compute the normalised detection cost at the threshold that suits LLRs."""
+    useless, (_, miss, fa) = _useless(weights), weights
     bonafide, spoof = validate(bonafide_llrs, spoof_llrs)
     threshold = -math.log(miss / fa)
-    frr, far = np.mean(bonafide < threshold), np.mean(spoof >= threshold)
-    return float((miss * frr + fa * far) / min(miss, fa))
+    cost = miss * np.mean(bonafide < threshold) + fa * np.mean(spoof >= threshold)
+    return float(cost / useless)
 
 
 def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
@@ -334,14 +266,16 @@ def min_cllr(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
     """Compute the Cllr after the best monotone calibration: what discrimination alone costs."""
     from scipy.optimize import isotonic_regression
 
-    bonafide, spoof = validate(bonafide_scores, spoof_scores)
-    values, place = np.unique(np.concatenate([bonafide, spoof]), return_inverse=True)
+    classes = validate(bonafide_scores, spoof_scores)
+    values, place = np.unique(np.concatenate(classes), return_inverse=True)
     # Shares of each class: these weigh the same, so the posterior's odds are the likelihood ratio.
-    of_bonafide = np.bincount(place[: bonafide.size], minlength=values.size) / bonafide.size
-    of_spoof = np.bincount(place[bonafide.size :], minlength=values.size) / spoof.size
-    weights = of_bonafide + of_spoof
-    posterior = isotonic_regression(of_bonafide / weights, weights=weights).x
+    bonafide, spoof = (
+        np.bincount(own, minlength=values.size) / own.size
+        for own in np.split(place, [classes[0].size])
+    )
+    weights = bonafide + spoof
+    posterior = isotonic_regression(bonafide / weights, weights=weights).x
     cost = 0.0
-    for share, p in ((of_bonafide, posterior), (of_spoof, 1 - posterior)):
+    for share, p in ((bonafide, posterior), (spoof, 1 - posterior)):
         cost -= float(share[share > 0] @ np.log2(p[share > 0]))
     return cost / 2
