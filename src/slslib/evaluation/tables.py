@@ -12,23 +12,6 @@ from typing import Any
 Titled = tuple[str, Sequence[Mapping[str, Any]]]  # a title and the rows below it
 
 _SHOWN = 5  # items shown of a long list
-# What an audit found, by the key of its result.
-_AUDIT = {
-    "trials": "n_trials",
-    "sound files": "n_sound",
-    "missing": "missing",
-    "unusable": "unusable",
-    "format": "formats",
-    "decoder": "decoders",
-    "FLAC MD5": "md5",
-    "rate (Hz)": "rates",
-    "channels": "channels",
-    "resampled to 16 kHz": "other_rate",
-    "mixed down": "multichannel",
-    "over-range": "over_range",
-    "same audio": "duplicates",
-    "not in the protocol": "extra",
-}
 # Lines of an evaluation; one whose quantities a result lacks is left out.
 _SUMMARY = {
     "trials": "{n_bonafide:,} bona fide, {n_spoof:,} spoof",
@@ -74,13 +57,26 @@ def table(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
 
 def verify(result: Mapping[str, Any]) -> str:
     """Summarize an audit of a corpus; long lists show their beginning."""
-    found = {title: result[key] for title, key in _AUDIT.items()}
-    found["unusable"] = list(result["unusable"].values())
-    found["same audio"] = [" = ".join(same) for same in result["duplicates"]]
-    found["over-range"] = [
+    over_range = [
         name if x["peak"] is None else f"{name} (peak {x['peak']:.2f})"
         for name, x in result["over_range"].items()
     ]
+    found = {
+        "trials": result["n_trials"],
+        "sound files": result["n_sound"],
+        "missing": result["missing"],
+        "unusable": list(result["unusable"].values()),
+        "format": result["formats"],
+        "decoder": result["decoders"],
+        "FLAC MD5": result["md5"],
+        "rate (Hz)": result["rates"],
+        "channels": result["channels"],
+        "resampled to 16 kHz": result["other_rate"],
+        "mixed down": result["multichannel"],
+        "over-range": over_range,
+        "same audio": [" = ".join(same) for same in result["duplicates"]],
+        "not in the protocol": result["extra"],
+    }
     if seconds := result["seconds"]:
         text = "min {min:.2f}, median {median:.2f}, max {max:.2f}; ".format(**seconds)
         found["seconds"] = text + f"{seconds['total'] / 3600:.2f} h in all"
@@ -99,8 +95,8 @@ def summarize(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the quantities of an evaluation as texts, by title."""
     values = dict(result) | {"interval": "", "difference": ""}
     if ends := result.get("eer_interval_percent"):
-        resampled = " and ".join(result["bootstrap"]["cluster"]) or "trials"
-        values["interval"] = "  (95 % over {}: {:.3f} to {:.3f})".format(resampled, *ends)
+        over = " and ".join(result["bootstrap"]["cluster"]) or "trials"
+        values["interval"] = "  (95 % over {}: {:.3f} to {:.3f})".format(over, *ends)
     if ends := result.get("against", {}).get("difference_interval_percent"):
         values["difference"] = " (95 %: {:+.3f} to {:+.3f})".format(*ends)
     if eers := result.get("calibration", {}).get("eer_percent_of_each"):
@@ -158,12 +154,10 @@ def detect(result: Mapping[str, Any]) -> str:
     rows = []
     for one in result["files"]:
         row = {"file": one["file"], "LLR": "", "lowest window": "", "windows": ""}
-        row["verdict"] = one["verdict"] or "not scored"
-        if one["windows"]:
-            row["LLR"] = f"{one['llr']:.3f}"
-            row["lowest window"] = f"{min(window['llr'] for window in one['windows']):.3f}"
-            row["windows"] = len(one["windows"])
-        rows.append(row)
+        if scores := [window["llr"] for window in one["windows"]]:
+            row |= {"LLR": f"{one['llr']:.3f}", "lowest window": f"{min(scores):.3f}"}
+            row["windows"] = len(scores)
+        rows.append(row | {"verdict": one["verdict"] or "not scored"})
     return _page(result, (title, rows))
 
 
@@ -192,11 +186,9 @@ def bench(result: Mapping[str, Any]) -> str:
 
 def score(result: Mapping[str, Any]) -> str:
     """Say in one line how many trials were scored, and how they were read."""
-    decoders = ", ".join(f"{n:,} by {name}" for name, n in result["decoders"].items())
-    return (
-        f"{result['n_scores']:,} of {result['n_trials']:,} trials scored ({decoders}; "
-        f"{result['n_over_range']:,} over-range, {result['n_converted']:,} converted)"
-    )
+    by = ", ".join(f"{n:,} by {name}" for name, n in result["decoders"].items())
+    text = "{n_scores:,} of {n_trials:,} trials scored ({by}; {n_over_range:,} over-range, "
+    return (text + "{n_converted:,} converted)").format(**result, by=by)
 
 
 def convert(result: Mapping[str, Any]) -> str:
