@@ -29,7 +29,7 @@ _PAGE = """<!doctype html>
 <style>
 body {{ max-width: 62rem; margin: auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }}
 table {{ display: block; overflow-x: auto; border-collapse: collapse; font-size: .9rem; }}
-th, td {{ padding: .3rem .5rem; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }}
+th, td {{ padding: .3rem .5rem; border-bottom: 1px solid #ddd; }}
 img {{ max-width: 100%; }}
 .warning {{ padding: .5rem 1rem; border-left: 4px solid #b35900; background: #fff4e8; }}
 </style>
@@ -101,6 +101,8 @@ def report(
 
 def _systems(files: list[Path], key: Path, options: dict[str, Any]) -> Iterator[str]:
     """Compare the systems, then describe each."""
+    import pandas as pd
+
     from slslib.data.protocols import read_protocol
     from slslib.data.scorefiles import match, read_scores
     from slslib.evaluation import plots
@@ -116,8 +118,9 @@ def _systems(files: list[Path], key: Path, options: dict[str, Any]) -> Iterator[
     (first, *_) = results.values()
     yield f"<p>Phase {first['phase']}. A higher score means more bona fide. Differences are to the"
     yield "first system, on the same resampled trials.</p>"
-    summaries = [{"system": name} | tables.summarize(result) for name, result in results.items()]
-    yield tables.table(summaries, "html")
+    summaries = {name: tables.summarize(result) for name, result in results.items()}
+    comparison = pd.DataFrame(summaries).rename_axis("quantity").reset_index()
+    yield tables.table(comparison.to_dict("records"), "html")
     shown = dict(list(classes.items())[: len(plots.OTHER)])
     yield "<h2>Error rates at every threshold</h2>"
     if len(shown) < len(classes):
@@ -157,8 +160,7 @@ def _run(run: Path) -> Iterator[str]:
         except (ValueError, KeyError) as error:
             raise ConfigError(f"{log} is not the log of a training run: {error}") from error
         yield _picture(figure, f"Loss and error rate of {run.name} by epoch")
-        rows: list[dict[Any, str]] = epochs.map(_text).to_dict("records")
-        yield tables.table(rows, "html")
+        yield tables.table(epochs.map(_text).to_dict("records"), "html")
     else:
         yield "<p>No epoch is finished yet.</p>"
     yield _facts(({"best": _read(best)} if best.is_file() else {}) | facts)

@@ -36,7 +36,7 @@ _BY_CONDITION = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "m
 _RATES = {"dev FRR %": "dev_frr", "dev FAR %": "dev_far", "FRR %": "frr", "FAR %": "far"}
 
 
-def table(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
+def table(rows: Sequence[Mapping[Any, Any]], form: str = "simple") -> str:
     """Lay out rows of cells, with numbers to the right and a dash for a cell that a row lacks.
 
     Args:
