@@ -73,7 +73,7 @@ def report(
         ScoreError: The scores are malformed, or do not fit the key.
         FileError: The page cannot be written.
     """
-    paths = [Path(item) for item in items]
+    paths = list(dict.fromkeys(Path(item) for item in items))
     files = [path for path in paths if path.is_file()]
     runs = [path for path in paths if (path / "config.json").is_file()]
     if wrong := set(paths).difference(files, runs):
@@ -90,7 +90,7 @@ def report(
         options |= {"by": by, "asv_scores": asv_scores, "asv_key": asv_key, "c012": c012}
         blocks += _systems(files, key, options)
         made_with |= {"key": Path(key).name, "SHA-256 of the key": sha256(key)}
-        made_with["replicates of the bootstrap"] = str(bootstrap)
+        made_with["bootstrap"] = f"{bootstrap} replicates, seed 0"
     for run in runs:
         blocks += _run(run)
     blocks += ["<h2>Made with</h2>", _facts(made_with)]
