@@ -325,7 +325,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             f"`{name}`: {reason}" for name, reason in result["unreachable"].items()
         ],
     }
-    parts = [tables.table(rows, "markdown")]
+    parts = [tables.table(rows, "pipe")]
     for title, lines in lists.items():
         if lines:
             parts += [title] * bool(title) + ["\n".join(f"- {line}" for line in lines)]

@@ -94,9 +94,9 @@ def detect(
         "errors": [result["error"] for result in results if result["error"]],
     }
     if plot and len(made["errors"]) < len(results):
-        from slslib.evaluation.plots import plot_windows, save
+        from slslib.evaluation.plots import plot_windows
 
-        save(plot_windows(made), plot)
+        plot_windows(made)[0].savefig(plot)
     return made
 
 
