@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from provenance import provenance
+from provenance import provenance, write
 
 from slslib.data.corpora import Corpus, open_corpus
 from slslib.evaluation import metrics
@@ -133,19 +133,19 @@ def main() -> None:
     models = {name: [model for model, _ in own[chosen]] for name, own in fitted.items()}
     print(json.dumps(on_dev), chosen, flush=True)
     compared = Parallel(2)(delayed(compare)(*own, models[name]) for name, own in data.items())
-    report = {
-        "what": "equal error rates (%) of LFCC-GMM and of LFCC + logistic regression, on MiniSpoof "
-        "(a simulation) and on real speech; measured here",
+    what = (
+        "equal error rates (%) of LFCC-GMM and of LFCC + logistic regression, on MiniSpoof "
+        "(a simulation) and on real speech"
+    )
+    results = {
         "seeds": SEEDS,
         "frames_per_class": N_FRAMES,
         "variance_floor": VARIANCE_FLOOR,
         "dev_eer_percent_by_size_and_seed": on_dev,
         "n_components": chosen,
         **dict(zip(data, compared, strict=True)),
-        **where,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(args.out, what, where, results)
 
 
 if __name__ == "__main__":

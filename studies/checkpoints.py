@@ -14,15 +14,15 @@ cache. The naive way is `torch.load` of the whole file, a model built with rando
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import provenance
 import torch
-from provenance import ROOT, provenance
+from provenance import ROOT
 
 from slslib.model.detector import Detector
 from slslib.model.foreign import authors_name, pretraining_parts
@@ -71,10 +71,15 @@ def write(folder: Path) -> tuple[Path, Path]:
         for i, t in enumerate(model.values())
     }
     content = {
-        "args": None, "cfg": {"model": {"encoder_attention_heads": 16}}, "model": model,
-        "criterion": None, "optimizer_history": [], "task_state": {}, "extra_state": {},
+        "args": None,
+        "cfg": {"model": {"encoder_attention_heads": 16}},
+        "model": model,
+        "criterion": None,
+        "optimizer_history": [],
+        "task_state": {},
+        "extra_state": {},
         "last_optimizer_state": {"state": moments, "param_groups": []},
-    }  # fmt: skip
+    }
     fairseq = folder / "xlsr2_300m.pt"
     torch.save(content, fairseq)
     return fairseq, authors
@@ -106,8 +111,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    about = provenance("torch", "transformers", "safetensors")
-    about["command"] = about["command"].replace(str(args.folder), "DIR")
+    where = provenance.provenance("torch", "transformers", "safetensors")
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
         folder = Path(temporary)
         fairseq, authors = write(folder)
@@ -126,9 +130,9 @@ def main() -> None:
             rows[name] = measure(call, args.repeats, after)
             print(name, rows[name], flush=True)
         sizes = {p.name: round(p.stat().st_size / 1e9, 3) for p in (fairseq, authors, ours, back)}
-    report = about | {"repeats": args.repeats, "sizes_gb": sizes, "results": rows}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    what = "seconds and memory of reading and rewriting full-size checkpoints"
+    results = {"repeats": args.repeats, "sizes_gb": sizes, "calls": rows}
+    provenance.write(args.out, what, where, results)
 
 
 if __name__ == "__main__":

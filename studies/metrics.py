@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from provenance import provenance
+from provenance import provenance, write
 
 from slslib.data.protocols import read_protocol
 from slslib.data.scorefiles import format_score, match, read_scores
@@ -49,14 +49,16 @@ def trials() -> pd.DataFrame:
     shift += np.where(label == 1, 4.0, rng.normal(0, 0.6, N_ATTACKS)[attack])
     a = shift + rng.normal(size=n)
     names = np.char.add("A", attack.astype(str))
-    return pd.DataFrame({
-        "utterance": [f"DF_E_{2_000_000 + k}" for k in range(n)],
-        "label": label,
-        "speaker": np.char.add("S", speaker.astype(str)),
-        "attack": np.where(label == 1, "-", names),
-        "a": a,
-        "b": a + 0.5 * rng.normal(size=n),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "utterance": [f"DF_E_{2_000_000 + k}" for k in range(n)],
+            "label": label,
+            "speaker": np.char.add("S", speaker.astype(str)),
+            "attack": np.where(label == 1, "-", names),
+            "a": a,
+            "b": a + 0.5 * rng.normal(size=n),
+        }
+    )
 
 
 def naive(table: pd.DataFrame, part: str) -> float:
@@ -132,15 +134,21 @@ def measure(part: str) -> dict[str, Any]:
         return result
     with tempfile.TemporaryDirectory() as name:
         key, scores = Path(name, "trial_metadata.txt"), Path(name, "scores.txt")
-        key.write_text("".join(
-            f"{s} {u} nocodec asvspoof {a} {'bonafide' if y else 'spoof'} notrim eval "
-            "neural_vocoder_autoregressive Task1 team01 FF E\n"
-            for s, u, a, y in zip(*(table[c] for c in ("speaker", "utterance", "attack", "label")),
-                                  strict=True)
-        ))  # fmt: skip
-        scores.write_text("".join(
-            f"{u} {format_score(s)}\n" for u, s in zip(table["utterance"], table["a"], strict=True)
-        ))  # fmt: skip
+        key.write_text(
+            "".join(
+                f"{s} {u} nocodec asvspoof {a} {'bonafide' if y else 'spoof'} notrim eval "
+                "neural_vocoder_autoregressive Task1 team01 FF E\n"
+                for s, u, a, y in zip(
+                    *(table[c] for c in ("speaker", "utterance", "attack", "label")), strict=True
+                )
+            )
+        )
+        scores.write_text(
+            "".join(
+                f"{u} {format_score(s)}\n"
+                for u, s in zip(table["utterance"], table["a"], strict=True)
+            )
+        )
         read_key, read = read_protocol(key), read_scores(scores)
         return {
             "read_key_seconds": best_of(lambda: read_protocol(key)),
@@ -173,12 +181,17 @@ def main() -> None:
         results[part] = {k: float(f"{v:.4g}") for k, v in json.loads(done.stdout).items()}
         print(part, results[part])
     settings = {
-        "n_bonafide": N_BONAFIDE, "n_spoof": N_SPOOF, "speakers": N_SPEAKERS, "attacks": N_ATTACKS,
-        "replicates": REPLICATES, "naive_replicates_timed": NAIVE, "threads": 1,
-    }  # fmt: skip
+        "n_bonafide": N_BONAFIDE,
+        "n_spoof": N_SPOOF,
+        "speakers": N_SPEAKERS,
+        "attacks": N_ATTACKS,
+        "replicates": REPLICATES,
+        "naive_replicates_timed": NAIVE,
+        "threads": 1,
+    }
     if args.out:
-        result = {"settings": settings, "results": results, "provenance": where}
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        what = "seconds and memory of the metrics and intervals at the size of 2021 DF"
+        write(args.out, what, where, {"settings": settings, "parts": results})
 
 
 if __name__ == "__main__":

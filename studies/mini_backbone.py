@@ -11,14 +11,13 @@ channels than it has seen. The curves of fine-tuning from both starts come from
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from minispoof_tracks import TRACKS
-from provenance import provenance
+from provenance import provenance, write
 from torch import Tensor
 
 from slslib.data.corpora import open_corpus
@@ -67,18 +66,16 @@ def main() -> None:
     train = read("asvspoof2019-la:train", args.data)
     tests = {name: read(spec, args.data) for name, spec in TRACKS.items()}
     pretrained = load_backbone(args.backbone)
-    report: dict[str, Any] = {
-        "what": "EER (%) of logistic regression on the mean over time of each layer of the mini "
-        "backbone, pre-trained and with random weights, on MiniSpoof, a simulation; measured here",
-        "pretrained": eers(pretrained, train, tests),
-        "random": [],
-    }
+    what = (
+        "EER (%) of logistic regression on the mean over time of each layer of the mini "
+        "backbone, pre-trained and with random weights, on MiniSpoof, a simulation"
+    )
+    report: dict[str, Any] = {"pretrained": eers(pretrained, train, tests), "random": []}
     for seed in args.seeds:
         torch.manual_seed(seed)
         random = XLSR(pretrained.config, attention="sdpa").eval()
         report["random"].append(eers(random, train, tests))
-    report |= where
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(args.out, what, where, report)
     for name in tests:
         best = min(report["pretrained"][name])
         print(name, "pre-trained", best, "random", [min(run[name]) for run in report["random"]])

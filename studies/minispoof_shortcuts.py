@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 from joblib import Parallel, delayed
-from provenance import provenance
+from provenance import provenance, write
 from scipy import stats
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -36,10 +36,13 @@ from slslib.evaluation import metrics
 from slslib.model import baseline as lfcc
 
 SETS = {
-    "LA/ASVspoof2019_LA_train": "train", "LA/ASVspoof2019_LA_dev": "dev",
-    "LA/ASVspoof2019_LA_eval": "eval", "ASVspoof2021_LA_eval": "LA",
-    "ASVspoof2021_DF_eval": "DF", "release_in_the_wild": "In-the-Wild",
-}  # fmt: skip
+    "LA/ASVspoof2019_LA_train": "train",
+    "LA/ASVspoof2019_LA_dev": "dev",
+    "LA/ASVspoof2019_LA_eval": "eval",
+    "ASVspoof2021_LA_eval": "LA",
+    "ASVspoof2021_DF_eval": "DF",
+    "release_in_the_wild": "In-the-Wild",
+}
 
 
 def channel_cues(samples: np.ndarray, n_bytes: int) -> list[float]:
@@ -51,19 +54,30 @@ def channel_cues(samples: np.ndarray, n_bytes: int) -> list[float]:
     bandwidth = [np.searchsorted(power, q * power[-1]) / len(power) for q in (0.5, 0.95, 0.995)]
     quiet = np.sort(level)[: max(1, len(level) // 10)]
     return [
-        loud[0], len(level) - loud[-1], (level < level.max() - 25).mean(), len(samples),
-        level.mean(), level.max(), np.log(np.abs(samples).max()), quiet.mean(),
-        *bandwidth, n_bytes / len(samples),
-    ]  # fmt: skip
+        loud[0],
+        len(level) - loud[-1],
+        (level < level.max() - 25).mean(),
+        len(samples),
+        level.mean(),
+        level.max(),
+        np.log(np.abs(samples).max()),
+        quiet.mean(),
+        *bandwidth,
+        n_bytes / len(samples),
+    ]
 
 
 def asymmetry_cues(samples: np.ndarray) -> list[float]:
     """How lopsided and how peaked the waveform is: 6 numbers."""
     skewness = stats.skew(samples)
     return [
-        skewness, abs(skewness), np.log(stats.kurtosis(samples) + 3), (samples > 0).mean(),
-        samples.mean(), np.log(np.abs(samples).max() / samples.std()),
-    ]  # fmt: skip
+        skewness,
+        abs(skewness),
+        np.log(stats.kurtosis(samples) + 3),
+        (samples > 0).mean(),
+        samples.mean(),
+        np.log(np.abs(samples).max() / samples.std()),
+    ]
 
 
 def describe(path: str, clip: Trial) -> dict[str, Any]:
@@ -140,19 +154,20 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    record = provenance("numpy", "scipy", "soundfile", "praat-parselmouth", "scikit-learn")
+    where = provenance("numpy", "scipy", "soundfile", "praat-parselmouth", "scikit-learn")
     start = time.perf_counter()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     results = [measure(seed, options.scale, options.jobs) for seed in seeds]
     report = {
-        "what": "EER in percent on MiniSpoof, a simulation; mean over the corpus seeds",
-        "seeds": seeds, "scale": options.scale, "mean": mean(results),
+        "seeds": seeds,
+        "scale": options.scale,
+        "mean": mean(results),
         "by_seed": {str(seed): mean([one]) for seed, one in zip(seeds, results, strict=True)},
-        "seconds": round(time.perf_counter() - start), "provenance": record,
-    }  # fmt: skip
-    text = json.dumps(report, indent=1) + "\n"
+        "seconds": round(time.perf_counter() - start),
+    }
     if options.out:
-        options.out.write_text(text)
+        what = "EER (%) of descriptions that should tell nothing, on MiniSpoof, a simulation"
+        write(options.out, what, where, report)
     print(json.dumps(report["mean"], indent=1))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from provenance import provenance
+from provenance import provenance, write
 
 from slslib.data.corpora import Corpus, open_corpus
 from slslib.data.scorefiles import match, read_scores
@@ -145,9 +145,16 @@ def main() -> None:
                     out = folder / f"{seed}_{epoch}_{track}.txt"
                     if not out.exists():
                         result["seconds"][track] = slslib(
-                            "score", "--checkpoint", run / f"epoch_{epoch}.safetensors",
-                            "--corpus", spec, "--data", data, "--out", out,
-                        )  # fmt: skip
+                            "score",
+                            "--checkpoint",
+                            run / f"epoch_{epoch}.safetensors",
+                            "--corpus",
+                            spec,
+                            "--data",
+                            data,
+                            "--out",
+                            out,
+                        )
                     by_epoch[epoch][track] = eers(read_scores(out), corpora[track], known)
             result["best_epoch"], result["eer_percent"] = best, by_epoch[best]
             result["selection"] = {
@@ -156,9 +163,8 @@ def main() -> None:
             }
             runs.append(result)
             print(json.dumps(result), flush=True)
-    report = {
-        "what": "equal error rates (%) on MiniSpoof, a simulation, of a recipe with options over "
-        "seeds; measured here",
+    what = "equal error rates (%) on MiniSpoof, a simulation, of a recipe over seeds"
+    results = {
         "recipe": args.recipe,
         "options": args.options,
         "rules": {rule: {"quantity": q, "patience": p} for rule, (q, p) in RULES.items()},
@@ -166,11 +172,9 @@ def main() -> None:
         "seconds": seconds,
         "summary": mean(runs),
         "runs": runs,
-        **where,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report["summary"], indent=1))
+    write(args.out, what, where, results)
+    print(json.dumps(results["summary"], indent=1))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from provenance import ROOT, provenance
+from provenance import ROOT, provenance, write
 from scipy.stats import spearmanr
 
 from slslib.data.audio import fix_length, load
@@ -55,18 +55,40 @@ def trained(data: Path, corpus: str, epochs: int, folder: Path) -> dict[str, Any
     """Train a small model on real speech and score its test partition with every setting."""
     run = folder / "run"
     slslib(
-        "train", "mini", "--train", f"{corpus}:train", "--dev", f"{corpus}:dev",
-        "--max-epochs", epochs, "--data", data, "--out", run,
-    )  # fmt: skip
+        "train",
+        "mini",
+        "--train",
+        f"{corpus}:train",
+        "--dev",
+        f"{corpus}:dev",
+        "--max-epochs",
+        epochs,
+        "--data",
+        data,
+        "--out",
+        run,
+    )
     key = open_corpus(f"{corpus}:test", data).protocol
     rows: dict[str, Any] = {}
     reference: np.ndarray | None = None
     for attention, precision in SETTINGS:
         out = folder / f"{attention}-{precision}.txt"
         slslib(
-            "score", "--checkpoint", run, "--corpus", f"{corpus}:test", "--data", data,
-            "--out", out, "--attention", attention, "--precision", precision, "--cpu",
-        )  # fmt: skip
+            "score",
+            "--checkpoint",
+            run,
+            "--corpus",
+            f"{corpus}:test",
+            "--data",
+            data,
+            "--out",
+            out,
+            "--attention",
+            attention,
+            "--precision",
+            precision,
+            "--cpu",
+        )
         result = json.loads(slslib("evaluate", "--scores", out, "--key", key, "--json"))
         llr = read_scores(out)["score"].to_numpy(float)
         reference = llr if reference is None else reference
@@ -108,16 +130,16 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    report: dict[str, Any] = provenance("torch", "transformers", "accelerate")
-    report["command"] = report["command"].replace(str(args.data), "DATA")
+    where = provenance("torch", "transformers", "accelerate")
+    report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         report["mini_trained_on_real_speech"] = trained(
             args.data, args.corpus, args.epochs, Path(folder)
         )
     print(json.dumps(report["mini_trained_on_real_speech"], indent=1), flush=True)
     report["full_size_random_weights"] = full_size(args.data, args.corpus, args.clips)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    what = "what bfloat16 and the attention kernel do to scores on a CPU"
+    write(args.out, what, where, report)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from provenance import provenance, write
 from scipy import signal
 from scipy.fft import dct
 from torch import Tensor, nn
@@ -286,6 +287,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    where = provenance("torch", "transformers", "numpy", "praat-parselmouth")
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(args.seed)
@@ -357,7 +359,7 @@ def main() -> None:
             }
             args.out.parent.mkdir(parents=True, exist_ok=True)
             save_backbone(args.out, backbone, card)
-            args.out.with_suffix(".log.json").write_text(json.dumps(log, indent=1) + "\n")
+            write(args.out.with_suffix(".log.json"), "pre-training of a mini backbone", where, log)
         bar.update(1 if args.steps else elapsed - bar.n)
     bar.close()
 

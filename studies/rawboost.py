@@ -12,22 +12,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from provenance import ROOT, provenance, write
 
 from slslib.data.rawboost import ALGORITHMS, rawboost
 
-ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "studies" / "results" / "rawboost.json"
 
 
@@ -69,16 +63,6 @@ def clip(n_samples: int) -> np.ndarray:
     return (0.25 * tone * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t))).astype(np.float32)
 
 
-def machine() -> dict[str, object]:
-    """Return the CPU model and the number of cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return {"cpu": model, "cores": os.cpu_count()}
-
-
 def main() -> None:
     """Measure, print a table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -87,6 +71,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
+    where = provenance("numpy", "scipy")
     original = load_original(args.original) if args.original else None
     samples = clip(int(args.seconds * 16_000))
 
@@ -112,24 +97,15 @@ def main() -> None:
         rows.append(row)
         print("  ".join(f"{key} {value}" for key, value in row.items()))
 
-    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    command = ["python", "studies/rawboost.py", *sys.argv[1:]]
-    if args.original:
-        command = [part.replace(str(args.original), args.original.name) for part in command]
-    report = {
-        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip() or None,
-        "command": " ".join(command),
-        "machine": machine(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("numpy", "scipy")},
+    what = "milliseconds of one draw and apply of RawBoost, and the published code beside it"
+    results = {
         "original_sha256": sha256(args.original.read_bytes()).hexdigest() if original else None,
         "clip_seconds": args.seconds,
         "repeats": args.repeats,
         "statistic": "median wall-clock time of one draw and apply",
-        "results": rows,
+        "algorithms": rows,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(args.out, what, where, results)
 
 
 if __name__ == "__main__":

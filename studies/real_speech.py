@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from provenance import provenance
+from provenance import provenance, write
 
 from slslib.data.corpora import open_corpus
 
@@ -83,9 +83,11 @@ def main() -> None:
             runs.append(result)
             config = json.loads((run / "config.json").read_text())["config"]
     eers = [run["test"]["eer_percent"] for run in runs]
-    report = {
-        "what": "equal error rate on real human and real synthetic speech, from other "
-        "repositories in test than in train; measured here",
+    what = (
+        "equal error rate on real human and real synthetic speech, from other repositories in "
+        "test than in train"
+    )
+    results = {
         "sls": {
             "recipe": args.recipe,
             "config": config,
@@ -94,10 +96,8 @@ def main() -> None:
             "test_eer_percent_std": float(np.std(eers, ddof=1)) if len(eers) > 1 else None,
         },
         "protocol_sha256": {p: c.protocol_sha256 for p, c in partitions.items()},
-        **where,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(args.out, what, where, results)
     print(json.dumps([run["test"] for run in runs], indent=1))
 
 

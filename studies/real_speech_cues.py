@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from provenance import provenance
+from provenance import provenance, write
 from scipy import fft, ndimage, signal
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
@@ -138,9 +138,11 @@ def main() -> None:
             eers[name][part]["less_than_outline_percent"] = [100 * x for x in interval(gain)]
     all_clips = {k: np.concatenate([part[k] for part in parts.values()]) for k in parts["train"]}
     target, speaker = all_clips["fine structure"], all_clips["speaker"]
+    what = (
+        "real speech: EER of a logistic regression on three descriptions of a clip, and R2 of the "
+        "fine structure guessed from the outline and from each layer"
+    )
     report = {
-        "what": "real speech: EER of a logistic regression on three descriptions of a clip, and R2 "
-        "of the fine structure guessed from the outline and from each layer; measured here",
         "backbone": args.backbone,
         "eer": eers,
         "r2": {
@@ -151,9 +153,8 @@ def main() -> None:
                 if name in backbones
             },
         },
-        **where,
     }
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(args.out, what, where, report)
     print(json.dumps({"eer": eers, "outline": report["r2"]["outline"]}, indent=1))
 
 

@@ -18,10 +18,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from provenance import write
+from provenance import provenance, write
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
-COMMANDS = "verify train score evaluate reproduce report detect convert bench minispoof".split()
+COMMANDS = "verify train score evaluate report detect convert bench minispoof".split()
 
 
 def cpu_seconds(source: Path, arguments: list[str]) -> float:
@@ -58,6 +58,7 @@ def main() -> None:
         "slslib train v1 --help": ["-m", "slslib", "train", "v1", "--help"],
         "slslib evaluate": ["-m", "slslib", *evaluate],
     }
+    where = provenance("numpy", "torch", "tyro", "pandas")
     rows = []
     for name, arguments in calls.items():
         seconds: dict[str, list[float]] = {"before": [], "after": []}
@@ -74,7 +75,7 @@ def main() -> None:
         rows.append(row)
         print(row)
     what = "CPU seconds (user and system) of starting, median of repeats, before and after"
-    write(args.out, what, rows, "numpy", "torch", "tyro", "pandas")
+    write(args.out, what, where, rows)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from slslib.evaluation.reproduce import to_markdown
+sys.path.append(str(Path(__file__).resolve().parents[2] / "studies"))
+
+from reproduction import to_markdown
 
 
 def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
@@ -62,14 +65,14 @@ def count_from_zero(app: Any, env: Any) -> list[str]:
 
 
 class ReproductionTable(SphinxDirective):
-    """The rows of a file that `slslib reproduce --out` wrote, named relative to the page."""
+    """The rows of a file that `studies/reproduction.py` wrote, named relative to the page."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         _, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
-        text = to_markdown(json.loads(Path(path).read_text(encoding="utf-8")))
+        text = to_markdown(json.loads(Path(path).read_text(encoding="utf-8"))["results"])
         parent = nodes.container()
         self.state.nested_parse(StringList(text.splitlines(), path), 0, parent)
         return parent.children

@@ -6,9 +6,7 @@ tests/test_layering.py allows.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from system import THEMES, text
+from system import text, write
 
 WIDTH, HEIGHT = 720, 560
 
@@ -35,9 +33,9 @@ def arrow(x1: int, y1: int, x2: int, y2: int) -> str:
     )
 
 
-def picture() -> str:
-    """Return the SVG with the colours left as names in braces."""
-    parts = [
+def picture() -> list[str]:
+    """Return the parts of the picture."""
+    return [
         '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="6" '
         'markerHeight="6" orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" '
         'fill="{soft}"/></marker></defs>',
@@ -57,22 +55,7 @@ def picture() -> str:
         text(620, 60, "an arrow means", size=18, fill="soft"),
         text(620, 83, "“imports”", size=18, fill="soft"),
     ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT - 30}" '
-        f"font-family=\"'Source Sans 3','Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif\">\n"
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
-
-
-def main() -> None:
-    """Write one file per theme."""
-    for theme, colours in THEMES.items():
-        svg = picture()
-        for name, colour in colours.items():
-            svg = svg.replace(f"{{{name}}}", colour)
-        Path(__file__).with_name(f"house-{theme}.svg").write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write("house", picture(), WIDTH, HEIGHT - 30)

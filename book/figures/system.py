@@ -99,8 +99,8 @@ def curve(centre: float, spread: float, y: float, colour: str) -> str:
     )
 
 
-def picture() -> str:
-    """Return the SVG with the colours left as names in braces."""
+def picture() -> list[str]:
+    """Return the parts of the picture."""
     parts = [
         text(30, 30, "speech, 16 kHz mono, 64,600 samples (4 s)", anchor="start", weight="600"),
         waveform(82),
@@ -128,22 +128,23 @@ def picture() -> str:
         text(550, 694, "bona fide", fill="bonafide", anchor="start", weight="600"),
         text(360, 786, "threshold: both error rates equal (EER)", fill="soft"),
     ]
-    body = "\n".join(parts).replace(" - ", " \u2212 ").replace("3 x 3", "3 \u00d7 3")
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+    return [part.replace(" - ", " \u2212 ").replace("3 x 3", "3 \u00d7 3") for part in parts]
+
+
+def write(name: str, parts: list[str], width: int, height: int) -> None:
+    """Write one file per theme beside this one; a part has the names of colours in braces."""
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f"font-family=\"'Source Sans 3','Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif\">\n"
-        f"{body}\n</svg>\n"
+        + "\n".join(parts)
+        + "\n</svg>\n"
     )
-
-
-def main() -> None:
-    """Write one file per theme."""
     for theme, colours in THEMES.items():
-        svg = picture()
-        for name, colour in colours.items():
-            svg = svg.replace(f"{{{name}}}", colour)
-        Path(__file__).with_name(f"system-{theme}.svg").write_text(svg, encoding="utf-8")
+        painted = svg
+        for colour, value in colours.items():
+            painted = painted.replace(f"{{{colour}}}", value)
+        Path(__file__).with_name(f"{name}-{theme}.svg").write_text(painted, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write("system", picture(), WIDTH, HEIGHT)

@@ -39,9 +39,6 @@ COMMANDS = {
     "train": Command("slslib.runs.train:train", "Train a detector by a recipe."),
     "score": Command("slslib.runs.score:score", "Score every trial of a corpus, resumably."),
     "evaluate": Command("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
-    "reproduce": Command(
-        "slslib.evaluation.reproduce:reproduce", "Recompute published results from score files."
-    ),
     "report": Command(
         "slslib.evaluation.report:report", "Write a page about score files and runs.", ("items",)
     ),

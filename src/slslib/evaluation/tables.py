@@ -182,13 +182,6 @@ def convert(result: Mapping[str, Any]) -> str:
     return "\n".join([result["out"], *(f"WARNING: {text}" for text in result["warnings"])])
 
 
-def reproduce(result: Mapping[str, Any], form: Form = "text") -> str:
-    """Show the rows of the reproduction table, and what is missing; always in Markdown."""
-    from slslib.evaluation.reproduce import to_markdown
-
-    return to_markdown(dict(result))
-
-
 def _summary(result: Mapping[str, Any]) -> dict[str, str]:
     trials = f"{result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof"
     eer = f"{result['eer_percent']:.4f} %"

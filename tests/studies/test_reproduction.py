@@ -12,19 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reproduction as module
+from provenance import read
+from reproduction import FILES, ROWS, File, errors, reproduce, to_markdown
 
 from slslib.errors import ScoreError
-from slslib.evaluation import reproduce as module
-from slslib.evaluation.reproduce import (
-    FILES,
-    ROWS,
-    File,
-    notes,
-    reproduce,
-    to_markdown,
-)
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY, SCORES = ROWS[0].key, ROWS[0].scores
 
 
@@ -72,10 +65,10 @@ def test_files_are_downloaded_once_and_evaluated(web, tmp_path):
     assert first(result)["status"] == "recomputed from published scores"
     assert (first(result)["n_bonafide"], first(result)["n_spoof"]) == (200, 200)
     assert first(result)["missing"] == ["release_in_the_wild/meta.csv"]
-    assert result["provenance"]["files"][SCORES]["sha256"] in module.FILES[SCORES].hash
+    assert result["files"][SCORES]["sha256"] in module.FILES[SCORES].hash
     assert all(row["status"] == "published" for row in result["rows"][1:])
     assert not first(result)["agrees"]  # these are not the published scores
-    assert result["errors"]
+    assert errors(result)
     assert "published scores, **DIFFERS**" in to_markdown(result)
     for path in web.iterdir():
         path.unlink()
@@ -88,7 +81,7 @@ def test_wrong_bytes_are_refused_and_leave_nothing(web, tmp_path):
     result = reproduce(tmp_path, bootstrap=20)
     assert first(result)["status"] == "published"
     assert "hash" in result["unreachable"][SCORES]
-    assert result["errors"]
+    assert errors(result)
     assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [Path(KEY).name]
 
 
@@ -96,10 +89,12 @@ def test_a_broken_download_is_told(web, tmp_path):
     (web / Path(SCORES).name).unlink()
     result = reproduce(tmp_path, bootstrap=20)
     assert "404" in result["unreachable"][SCORES]
-    assert f"Could not be downloaded:\n\n- `{SCORES}`: HTTPError" in notes(result)
-    assert f"- `{SCORES}`: http://127.0.0.1" in notes(result)
+    assert f"Could not be downloaded:\n\n- `{SCORES}`: HTTPError" in to_markdown(result)
+    assert f"- `{SCORES}`: http://127.0.0.1" in to_markdown(result)
     command = next(row["command"] for row in result["rows"] if "hub:sukh" in row.get("command", ""))
-    assert command in [line.strip() for line in notes(result).splitlines()]  # to be copied whole
+    assert command in [
+        line.strip() for line in to_markdown(result).splitlines()
+    ]  # to be copied whole
     assert SCORES in [one["file"] for one in result["missing"]]
 
 
@@ -109,7 +104,7 @@ def test_offline_makes_no_connection(web, tmp_path, monkeypatch, variable):
     result = reproduce(tmp_path, bootstrap=20, offline=not variable)
     assert first(result)["missing"] == [KEY, SCORES]
     assert result["unreachable"] == {}
-    assert result["errors"] == []
+    assert errors(result) == []
     assert not (tmp_path / "cache").exists()
 
 
@@ -166,7 +161,7 @@ def test_every_download_is_pinned():
 
 
 def test_the_committed_table_holds_every_published_value():
-    result = json.loads((ROOT / "studies" / "results" / "reproduction.json").read_text())
+    result = read("reproduction")
     assert [row["name"] for row in result["rows"]] == [row.name for row in ROWS]
     assert all(row.get("agrees", True) for row in result["rows"])
     assert not re.search(r'"/|[A-Z]:\\\\', json.dumps(result)), "a path of a machine"
@@ -197,8 +192,8 @@ def test_real_score_files(shared, monkeypatch):
     tdcf = by_name["la2021_progress_lfcc_gmm"]["min_tdcf_2021"]
     assert tdcf == pytest.approx(0.583554, abs=1e-6)
     assert len(result["differences"]) == 3
-    assert result["errors"] == []
-    committed = json.loads((ROOT / "studies" / "results" / "reproduction.json").read_text())
+    assert errors(result) == []
+    committed = read("reproduction")
     for row, before in zip(result["rows"], committed["rows"], strict=True):
         if "eer_percent" in row:
             assert row["eer_percent"] == pytest.approx(before["eer_percent"], abs=1e-9)

@@ -1,5 +1,7 @@
 """The reproduction table: published results, computed again from published score files.
 
+    python studies/reproduction.py --data ROOT [--out studies/results/reproduction.json]
+
 Each row is one system on one corpus, with one of three labels. *Recomputed from published scores*:
 the authors' score file and the key were evaluated here. *Measured here*: the trials were scored on
 this machine, with the row's command. *Published*: a number of a paper or a model card; the files
@@ -13,22 +15,23 @@ their repository).
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import json
 import os
-import platform
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slslib import __version__
+import tyro
+from provenance import ROOT, provenance, write
+
 from slslib.errors import ScoreError
+from slslib.evaluation import tables
 from slslib.evaluation.evaluate import evaluate
-from slslib.files import cache_root, corpora_root, git_sha1, sha256, write_text
+from slslib.files import cache_root, corpora_root, sha256
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,7 @@ class Row:
     cluster_key: str = ""
 
 
-_PUBLISHED = tomllib.loads(
-    resources.files("slslib.evaluation").joinpath("published.toml").read_text(encoding="utf-8")
-)
+_PUBLISHED = tomllib.loads((ROOT / "studies" / "published.toml").read_text(encoding="utf-8"))
 
 FILES = {name: File(**entry) for name, entry in _PUBLISHED["files"].items()}
 """The published files by their names below the data folder."""
@@ -94,8 +95,14 @@ ROWS = [Row(**entry) for entry in _PUBLISHED["rows"]]
 
 _COSTS = ("min_tdcf_2019", "min_tdcf_2021")
 _QUANTITIES = (
-    "phase", "n_bonafide", "n_spoof", "eer_threshold", "eer_percent", *_COSTS, "asv_eer_percent",
-)  # fmt: skip
+    "phase",
+    "n_bonafide",
+    "n_spoof",
+    "eer_threshold",
+    "eer_percent",
+    *_COSTS,
+    "asv_eer_percent",
+)
 
 
 class _Store:
@@ -130,9 +137,12 @@ class _Store:
         try:
             # Pooch writes under a temporary name, compares the hash, and only then renames.
             got = pooch.retrieve(
-                file.source, file.hash, fname=Path(name).name,
-                path=cache_root() / Path(name).parent, downloader=pooch.HTTPDownloader(timeout=30),
-            )  # fmt: skip
+                file.source,
+                file.hash,
+                fname=Path(name).name,
+                path=cache_root() / Path(name).parent,
+                downloader=pooch.HTTPDownloader(timeout=30),
+            )
         except (OSError, ValueError) as error:  # those of requests are OSErrors
             self.unreachable[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             return None
@@ -141,38 +151,32 @@ class _Store:
 
 def _has_hash(path: Path, expected: str) -> bool:
     kind, _, value = expected.partition(":")
-    return (sha256(path) if kind == "sha256" else git_sha1(path)) == value
+    if kind == "sha256":
+        return sha256(path) == value
+    content = path.read_bytes()
+    header = b"blob %d\0" % len(content)
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest() == value
 
 
 def reproduce(
-    data: str | Path | None = None,
-    *,
-    out: Path | None = None,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    offline: bool = False,
+    data: str | Path | None = None, *, bootstrap: int = 1000, seed: int = 0, offline: bool = False
 ) -> dict[str, Any]:
     """Recompute published results from published score files.
 
-    Files that are not below --data are downloaded from pinned commits and checked. Rows that need
-    files nobody can download name them, and the command that measures the row.
-
-    Example: slslib reproduce --data ~/corpora --out reproduction.json
+    Files that are not below ``data`` are downloaded from pinned commits and checked.
 
     Args:
         data: Folder that may hold the files under their published names, and own measurements as
-            scores/measured/ROW.txt; default SLSLIB_DATA.
-        out: Write the result as JSON to this file too.
+            ``scores/measured/ROW.txt``; default ``$SLSLIB_DATA``.
         bootstrap: Replicates of each interval.
         seed: Seed of the bootstrap.
-        offline: Make no connection; so does HF_HUB_OFFLINE=1.
+        offline: Make no connection; so does ``HF_HUB_OFFLINE=1``.
 
     Returns:
         ``rows`` with ``status``, the values and ``published`` ones, whether they ``agree`` to the
         published digits, intervals, and for rows that could not be computed ``missing`` and
         ``command``; ``differences`` between systems; ``missing`` files with where to get them;
-        ``unreachable`` downloads with the reason; ``provenance``; ``errors``, which say that a
-        row differs or a download failed.
+        ``unreachable`` downloads with the reason; ``files`` with their SHA-256.
 
     Raises:
         ScoreError: A file under a published name is not that file.
@@ -186,13 +190,7 @@ def reproduce(
     for row in rows:
         for name in row.get("missing", ()):
             needed.setdefault(name, []).append(row["name"])
-    files = {
-        name: {"sha256": sha256(path), "source": FILES[name].source}
-        for name, path in sorted(store.found.items())
-    }
-    packages = {name: version(name) for name in ("numpy", "scipy", "pandas")}
-    result: dict[str, Any] = {
-        "what": "published results, recomputed from published score files where these are at hand",
+    return {
         "bootstrap": {"replicates": bootstrap, "level": 0.95, "seed": seed},
         "rows": rows,
         "differences": differences,
@@ -201,29 +199,36 @@ def reproduce(
             for name, names in sorted(needed.items())
         ],
         "unreachable": store.unreachable,
-        "provenance": {
-            "command": "slslib reproduce",
-            "files": files,
-            "versions": {"slslib": __version__, "python": platform.python_version()} | packages,
+        "files": {
+            name: {"sha256": sha256(path), "source": FILES[name].source}
+            for name, path in sorted(store.found.items())
         },
     }
-    if out:
-        write_text(out, json.dumps(result, indent=1) + "\n")
-    differ = [row["name"] for row in rows if not row.get("agrees", True)]
-    errors = [f"{name} differs from the published value" for name in differ]
-    errors += [f"{name} could not be downloaded: {why}" for name, why in store.unreachable.items()]
-    return result | {"errors": errors}
+
+
+def errors(result: Mapping[str, Any]) -> list[str]:
+    """Say which rows differ from the published value, and which downloads failed."""
+    return [
+        f"{row['name']} differs from the published value"
+        for row in result["rows"]
+        if not row.get("agrees", True)
+    ] + [f"{name} could not be downloaded: {why}" for name, why in result["unreachable"].items()]
 
 
 def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, Any]:
     about: dict[str, Any] = {
-        "name": row.name, "corpus": row.corpus, "system": row.system, "status": "published",
-        "published": row.published, "published_by": row.published_by,
-    }  # fmt: skip
+        "name": row.name,
+        "corpus": row.corpus,
+        "system": row.system,
+        "status": "published",
+        "published": row.published,
+        "published_by": row.published_by,
+    }
     if row.checkpoint:
         about["command"] = (
             f"slslib score --checkpoint {row.checkpoint} --corpus {row.spec} --data ROOT "
-            f"--out ROOT/scores/measured/{row.name}.txt && slslib reproduce --data ROOT"
+            f"--out ROOT/scores/measured/{row.name}.txt "
+            "&& python studies/reproduction.py --data ROOT"
         )
     measured = store.data / "scores" / "measured" / f"{row.name}.txt"
     inputs = {"key": row.key} | dict(zip(("asv_scores", "asv_key"), row.asv, strict=False))
@@ -276,67 +281,100 @@ def _differences(store: _Store, bootstrap: int, seed: int) -> list[dict[str, Any
         if speakers:
             again = evaluate((first,), speakers, **options, cluster=("speaker",))["against"]
             intervals["speaker"] = again["difference_interval_percent"]
-        differences.append({
-            "corpus": a.corpus, "first": a.system, "second": b.system,
-            "difference_percent": result["difference_percent"], "intervals_percent": intervals,
-        })  # fmt: skip
+        differences.append(
+            {
+                "corpus": a.corpus,
+                "first": a.system,
+                "second": b.system,
+                "difference_percent": result["difference_percent"],
+                "intervals_percent": intervals,
+            }
+        )
     return differences
 
 
-def table(result: dict[str, Any]) -> str:
-    """Lay rows and differences of a result of :func:`reproduce` out as Markdown."""
-    header = ["corpus", "system", "EER %", "95 % interval", "min t-DCF", "published", "label"]
-    lines = [header, ["---"] * len(header)]
-    for row in result["rows"]:
-        intervals = row.get("eer_intervals_percent", {}).items()
-        lines.append([
-            row["corpus"],
-            row["system"],
-            f"{row['eer_percent']:.4f}" if "eer_percent" in row else "-",
-            "; ".join(f"{low:.2f} to {high:.2f} ({name})" for name, (low, high) in intervals)
-            or "-",
-            _values({name: row[name] for name in _COSTS if name in row}),
-            _values(row["published"]),
-            row["status"] + ("" if row.get("agrees", True) else ", **DIFFERS**"),
-        ])  # fmt: skip
-    text = ["| " + " | ".join(line) + " |" for line in lines] + [""]
-    for one in result["differences"]:
-        ends = "; ".join(
-            f"95 % over {name}: {low:+.2f} to {high:+.2f}"
-            for name, (low, high) in one["intervals_percent"].items()
-        )
-        pair = f"{one['first']} minus {one['second']}"
-        text.append(f"- {one['corpus']}, {pair}: {one['difference_percent']:+.4f} points ({ends})")
-    return "\n".join(text) + "\n"
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Lay rows, differences and what is missing out as Markdown, with commands to be copied."""
+    rows = [
+        {
+            "corpus": row["corpus"],
+            "system": row["system"],
+            "EER %": f"{row['eer_percent']:.4f}" if "eer_percent" in row else None,
+            "95 % interval": "; ".join(
+                f"{low:.2f} to {high:.2f} ({name})"
+                for name, (low, high) in row.get("eer_intervals_percent", {}).items()
+            )
+            or None,
+            "min t-DCF": _values({name: row[name] for name in _COSTS if name in row}) or None,
+            "published": _values(row["published"]) or None,
+            "label": row["status"] + ("" if row.get("agrees", True) else ", **DIFFERS**"),
+        }
+        for row in result["rows"]
+    ]
+    lists = {
+        "": [_difference(one) for one in result["differences"]],
+        "Not at hand, by the name below `ROOT`, and where to get it:": [
+            f"`{one['file']}`: {one['where']}" for one in result["missing"]
+        ],
+        "To measure a row, with its corpus and the files above in `ROOT`:": [
+            f"{row['corpus']}, {row['system']}:\n\n      {row['command']}\n"
+            for row in result["rows"]
+            if "command" in row
+        ],
+        "Could not be downloaded:": [
+            f"`{name}`: {reason}" for name, reason in result["unreachable"].items()
+        ],
+    }
+    parts = [tables.table(rows, "markdown")]
+    for title, lines in lists.items():
+        if lines:
+            parts += [title] * bool(title) + ["\n".join(f"- {line}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _difference(one: Mapping[str, Any]) -> str:
+    ends = "; ".join(
+        f"95 % over {name}: {low:+.2f} to {high:+.2f}"
+        for name, (low, high) in one["intervals_percent"].items()
+    )
+    pair = f"{one['first']} minus {one['second']}"
+    return f"{one['corpus']}, {pair}: {one['difference_percent']:+.4f} points ({ends})"
 
 
 def _values(values: Mapping[str, float]) -> str:
     return ", ".join(
         f"{value:.2f} %" if name == "eer_percent" else f"{value:.4f} ({name[-4:]})"
         for name, value in values.items()
-    ) or "-"  # fmt: skip
+    )
 
 
-def notes(result: dict[str, Any]) -> str:
-    """Say in Markdown what is missing, and in lines that can be copied how to measure a row."""
-    sections = {
-        "Not at hand, by the name below `ROOT`, and where to get it:": [
-            f"`{one['file']}`: {one['where']}" for one in result["missing"]
-        ],
-        "To measure a row, with its corpus and the files above in `ROOT`:": [
-            f"{row['corpus']}, {row['system']}:\n\n      {row['command']}\n"
-            for row in result["rows"] if "command" in row
-        ],
-        "Could not be downloaded:": [
-            f"`{name}`: {reason}" for name, reason in result["unreachable"].items()
-        ],
-    }  # fmt: skip
-    return "\n".join(
-        "\n".join([title, "", *(f"- {line}" for line in lines), ""])
-        for title, lines in sections.items() if lines
-    )  # fmt: skip
+def main(
+    data: Path | None = None,
+    out: Path | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    offline: bool = False,
+) -> None:
+    """Recompute published results from published score files, and print the table.
+
+    Files that are not below --data are downloaded from pinned commits and checked. Rows that need
+    files nobody can download name them, and the command that measures the row.
+
+    Args:
+        data: Folder that may hold the files under their published names, and own measurements as
+            scores/measured/ROW.txt; default SLSLIB_DATA.
+        out: Write the result as JSON to this file too.
+        bootstrap: Replicates of each interval.
+        seed: Seed of the bootstrap.
+        offline: Make no connection; so does HF_HUB_OFFLINE=1.
+    """
+    where = provenance("numpy", "scipy", "pandas")
+    result = reproduce(data, bootstrap=bootstrap, seed=seed, offline=offline)
+    print(to_markdown(result))
+    if out:
+        write(out, "published results, recomputed from published score files", where, result)
+    sys.exit("\n".join(errors(result)) or None)
 
 
-def to_markdown(result: dict[str, Any]) -> str:
-    """Write a result of :func:`reproduce` as Markdown."""
-    return f"{table(result)}\n{notes(result)}"
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -14,7 +14,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from slslib.model.detector import load_backbone
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_pretraining_writes_a_backbone_that_loads(tmp_path: Path, objective: str
     subprocess.run([*map(str, command)], check=True, capture_output=True)
     backbone = load_backbone(out)
     assert (backbone.config.width, backbone.config.n_layers, backbone.config.heads) == (64, 24, 4)
-    log = json.loads(out.with_suffix(".log.json").read_text())
+    log = json.loads(out.with_suffix(".log.json").read_text())["results"]
     assert [row["step"] for row in log] == [2]
     assert log[0]["held_out_loss"] > 0
 
