@@ -55,7 +55,7 @@ def writing(path: str | Path) -> Iterator[Path]:
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter is PyTorch's for a full disk
         raise FileError(
             f"cannot write {path}: {error}; free some space or choose another folder"
         ) from error

@@ -92,7 +92,7 @@ def test_the_first_step_is_adam_on_the_weighted_loss(corpora, tmp_path):
     from slslib.runs.clips import TrialDataset, epoch_batches, load_batches, stack
 
     config = recipe(rawboost=3, lr=1e-3, weight_decay=0.5)
-    with pytest.raises(TrainingError, match="stopped by 1 steps in epoch 0, step 1"):
+    with pytest.raises(TrainingError, match="stopped after 1 steps in epoch 0, step 1"):
         train(config, tmp_path / "r", data=corpora, progress=False, max_steps=1)
     model = build_detector(config, initial_weights(config)).train()
     corpus = open_corpus("asvspoof2019-la:train", corpora)
@@ -140,10 +140,8 @@ def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers):
             seen.add(state.stat().st_mtime_ns)
         time.sleep(0.002)
     process.send_signal(kind)
-    _, stderr = process.communicate()
+    process.communicate()
     assert process.returncode != 0, "finished before it was killed"
-    if kind == signal.SIGTERM:
-        assert b"the state is saved, go on with --resume" in stderr
     train(config, run, data=corpora, resume=True, progress=False)
     assert_same_run(tmp_path / "whole", run)
 
@@ -165,16 +163,16 @@ def test_v1_stops_when_the_training_loss_rises():
     position, config = Position(), recipes.v1()
     losses = iter([0.070653, 0.004578, 0.000661, 0.001521, 0.0001])
     while not position.finished(config):
-        position.advance({"train_loss": next(losses)}, config)
-    assert (position.best_epoch, len(position.history)) == (2, 4)
+        position.advance({"train_loss": next(losses)})
+    assert (position.best_epoch("train_loss"), len(position.history)) == (2, 4)
 
 
 def test_v2_waits_ten_epochs_for_the_development_loss():
     position, config = Position(), recipes.v2()
     losses = iter([0.002 - 1e-4 * i for i in range(16)] + [0.000468] + [0.001] * 20)
     while not position.finished(config):
-        position.advance({"dev_loss": next(losses)}, config)
-    assert (position.best_epoch, len(position.history)) == (16, 27)
+        position.advance({"dev_loss": next(losses)})
+    assert (position.best_epoch("dev_loss"), len(position.history)) == (16, 27)
 
 
 def test_the_loss_is_pytorchs_weighted_cross_entropy():
@@ -224,7 +222,7 @@ def test_a_resume_wants_the_same_initial_weights(finished, corpora, tmp_path, pa
     config = recipe(max_epochs=1, freeze="conv", **{part: str(initial)})
     whole, run = tmp_path / "whole", tmp_path / "run"
     train(config, whole, data=corpora, progress=False)
-    with pytest.raises(TrainingError, match="stopped by 2 steps"):
+    with pytest.raises(TrainingError, match="stopped after 2 steps"):
         train(config, run, data=corpora, progress=False, max_steps=2)
     about = json.loads((run / "config.json").read_text())
     assert about["initial_sha256"] == sha256(initial)
@@ -286,7 +284,7 @@ def test_what_would_not_be_used_is_refused(tmp_path, changes):
 
 
 def test_no_step_is_taken_beyond_those_allowed(finished, corpora, tmp_path):
-    with pytest.raises(TrainingError, match="stopped by 3 steps in epoch 1, step 0"):
+    with pytest.raises(TrainingError, match="stopped after 3 steps in epoch 1, step 0"):
         train(recipe(), tmp_path, data=corpora, progress=False, keep="all", max_steps=3)
     assert len(log(tmp_path)) == 1
     train(recipe(), tmp_path, data=corpora, progress=False, keep="all", resume=True)

@@ -98,14 +98,12 @@ class TrialDataset(Dataset[Clip]):
             )
         except AudioError as error:
             return Clip(utterance, label, error=error)
-        samples = recording.samples
-        if whole:
-            rng = keyed_rng(self.seed, self.epoch, utterance)
-            if self.algo != "none":
-                samples = rawboost(samples, self.algo, seed=rng)
-            if self.crop == "random" and len(samples) > self.n_samples:
-                start = int(rng.integers(len(samples) - self.n_samples + 1))
-                samples = samples[start : start + self.n_samples]
+        samples, rng = recording.samples, keyed_rng(self.seed, self.epoch, utterance)
+        if self.algo != "none":
+            samples = rawboost(samples, self.algo, seed=rng)
+        if self.crop == "random" and len(samples) > self.n_samples:
+            start = int(rng.integers(len(samples) - self.n_samples + 1))
+            samples = samples[start : start + self.n_samples]
         return Clip(
             utterance,
             label,

@@ -11,12 +11,10 @@ the loss, so the step is that of one process; on CUDA the BatchNorm statistics a
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +43,21 @@ class Position:
     epoch: int = 0
     step: int = 0  # optimizer steps done in this epoch
     loss_sum: float = 0.0  # over the clips of this epoch so far
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = -1
-    best_value: float = math.inf
-    waited: int = 0  # epochs since the best one
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row for each finished epoch
+
+    def best_epoch(self, monitor: str) -> int:
+        """Return the first epoch with the least value of ``monitor``; -1 where none is finished."""
+        values = [row[monitor] for row in self.history]
+        return values.index(min(values)) if values else -1
 
     def finished(self, config: TrainConfig) -> bool:
         """Tell whether the recipe says to stop."""
-        return self.epoch >= config.max_epochs or self.waited >= config.patience
+        waited = self.epoch - 1 - self.best_epoch(config.monitor)
+        return self.epoch >= config.max_epochs or waited >= config.patience
 
-    def advance(self, row: dict[str, Any], config: TrainConfig) -> None:
+    def advance(self, row: dict[str, Any]) -> None:
         """Go on to the next epoch, after one whose results are ``row``."""
         self.history.append(row)
-        self.waited += 1
-        if row[config.monitor] < self.best_value:
-            self.best_epoch, self.best_value, self.waited = self.epoch, row[config.monitor], 0
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
 
 
@@ -79,18 +77,11 @@ class Run:
 
     def save(self) -> None:
         """Write ``state.pt``, all or nothing, in the main process."""
-        if not self.accelerator.is_main_process:
-            return
-        state = {
-            "model": self.detector.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "position": asdict(self.position),
-        }
-        with writing(self.out / "state.pt") as temporary:
-            try:
+        if self.accelerator.is_main_process:
+            model, optimizer = self.detector.state_dict(), self.optimizer.state_dict()
+            state = {"model": model, "optimizer": optimizer, "position": asdict(self.position)}
+            with writing(self.out / "state.pt") as temporary:
                 torch.save(state, temporary)
-            except RuntimeError as error:  # PyTorch's own words for a full disk
-                raise OSError(str(error)) from error
 
     def restore(self) -> None:
         """Go to where :meth:`save` was called.
@@ -117,9 +108,9 @@ def initial_weights(config: TrainConfig) -> Path | None:
     Raises:
         CheckpointError: If it cannot be had.
     """
-    if config.init is not None:
-        return locate(config.init)
-    return None if config.backbone == "random" else locate(config.backbone, "backbone")
+    if config.init is None:
+        return None if config.backbone == "random" else locate(config.backbone, "backbone")
+    return locate(config.init)
 
 
 def build_detector(config: TrainConfig, initial: Path | None) -> Detector:
@@ -132,20 +123,18 @@ def build_detector(config: TrainConfig, initial: Path | None) -> Detector:
     Raises:
         CheckpointError: If the initial weights cannot be read.
     """
-    shape = DetectorConfig(config.dimensions, config.hidden_width, config.n_samples)
-    source: nn.Module | None = None
-    if initial and config.init is not None:
-        source = Detector.load(initial)
-        shape = source.config
-    elif initial:
-        source = load_backbone(initial)
-        shape = replace(shape, backbone=source.config)
+    whole = Detector.load(initial) if initial and config.init else None
+    backbone = load_backbone(initial) if initial and not whole else None
+    dimensions = backbone.config if backbone else config.dimensions
+    own = DetectorConfig(dimensions, config.hidden_width, config.n_samples)
+    shape = whole.config if whole else own
     detector = Detector(
         shape, seed=config.seed, attention=config.attention, checkpointing=config.checkpointing
     )
-    if source:
-        part = detector if config.init is not None else detector.backbone
-        part.load_state_dict(source.state_dict())
+    if whole:
+        detector.load_state_dict(whole.state_dict())
+    elif backbone:
+        detector.backbone.load_state_dict(backbone.state_dict())
     detector.backbone.freeze(config.freeze)
     return detector
 
@@ -166,8 +155,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         max_steps: Steps at most.
 
     Raises:
-        TrainingError: If the loss or a weight is not finite, or if a signal or ``max_steps``
-            stops the run; its state is then saved.
+        TrainingError: If the loss or a weight is not finite, or if ``max_steps`` stops the run; its
+            state is then saved.
         AudioError: If a recording cannot be read.
     """
     config, position, accelerator = run.config, run.position, run.accelerator
@@ -178,53 +167,49 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
     model, run.optimizer = accelerator.prepare(model, run.optimizer)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     steps_taken = 0
-    with _signals() as received:
-        while not position.finished(config):
-            epoch = dataset.epoch = position.epoch
-            batches = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=epoch)
-            todo = [batch[mine] for batch in batches[position.step :]]
-            model.train()
-            bar = processes.bar(
-                load_batches(dataset, todo, workers=run.workers),
-                total=len(batches),
-                initial=position.step,
-                desc=f"epoch {epoch}",
-                show=run.progress,
-            )
-            for clips in bar:
-                if received or steps_taken == max_steps:
-                    accelerator.set_trigger()
-                if accelerator.check_trigger():  # of one process or another
-                    run.save()
-                    accelerator.wait_for_everyone()  # a process that exits takes the others along
-                    reason = f"signal {received[0]}" if received else f"{steps_taken} steps"
-                    raise TrainingError(
-                        f"stopped by {reason} in epoch {epoch}, step {position.step}; the state is "
-                        "saved, go on with --resume"
-                    )
-                done = epoch * len(batches) + position.step
-                for group in run.optimizer.param_groups:
-                    group["lr"] = config.lr * min(1.0, (done + 1) / max(1, config.warmup_steps))
-                loss = train_step(model, run.optimizer, clips, config, accelerator)
-                if not math.isfinite(loss):
-                    utterances = ", ".join(clip.utterance for clip in clips)
-                    raise TrainingError(
-                        f"the loss is {loss} in epoch {epoch}, step {position.step} (utterances "
-                        f"{utterances}); nothing was saved of this step, the last good state is in "
-                        f"{run.out}: lower the learning rate or use --precision no"
-                    )
-                position.loss_sum += loss * config.batch_size
-                position.step += 1
-                steps_taken += 1
-                if position.step % save_steps == 0 and position.step < len(batches):
-                    run.save()
-                mean = position.loss_sum / (position.step * config.batch_size)
-                bar.set_postfix(loss=f"{mean:.4g}", refresh=False)
-            results = {"train_loss": mean}
-            if dev:
-                results |= _validate(run, dev[0])
-            results["lr"] = run.optimizer.param_groups[0]["lr"]
-            _finish_epoch(run, results, keep)
+    while not position.finished(config):
+        epoch = dataset.epoch = position.epoch
+        batches = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=epoch)
+        todo = [batch[mine] for batch in batches[position.step :]]
+        model.train()
+        bar = processes.bar(
+            load_batches(dataset, todo, workers=run.workers),
+            total=len(batches),
+            initial=position.step,
+            desc=f"epoch {epoch}",
+            show=run.progress,
+        )
+        for clips in bar:
+            if steps_taken == max_steps:
+                run.save()
+                accelerator.wait_for_everyone()  # a process that exits takes the others along
+                raise TrainingError(
+                    f"stopped after {steps_taken} steps in epoch {epoch}, step {position.step}; "
+                    "the state is saved, go on with --resume"
+                )
+            done = epoch * len(batches) + position.step
+            for group in run.optimizer.param_groups:
+                group["lr"] = config.lr * min(1.0, (done + 1) / max(1, config.warmup_steps))
+            loss = train_step(model, run.optimizer, clips, config, accelerator)
+            if not math.isfinite(loss):
+                utterances = ", ".join(clip.utterance for clip in clips)
+                raise TrainingError(
+                    f"the loss is {loss} in epoch {epoch}, step {position.step} (utterances "
+                    f"{utterances}); nothing was saved of this step, the last good state is in "
+                    f"{run.out}: lower the learning rate or use --precision no"
+                )
+            position.loss_sum += loss * config.batch_size
+            position.step += 1
+            steps_taken += 1
+            if position.step % save_steps == 0 and position.step < len(batches):
+                run.save()
+            mean = position.loss_sum / (position.step * config.batch_size)
+            bar.set_postfix(loss=f"{mean:.4g}", refresh=False)
+        results = {"train_loss": mean}
+        if dev:
+            results |= _validate(run, dev[0])
+        results["lr"] = run.optimizer.param_groups[0]["lr"]
+        _finish_epoch(run, results, keep)
 
 
 def train_step(
@@ -276,23 +261,24 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
                 f"checkpoint is in {run.out}: lower the learning rate or use --precision no"
             )
     row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    best_before = position.best_epoch
-    position.advance(row, config)
-    is_best = position.best_epoch == epoch
+    before = position.best_epoch(config.monitor)
+    position.advance(row)
+    best = position.best_epoch(config.monitor)
     if run.accelerator.is_main_process:
-        if is_best or keep == "all":
+        if best == epoch or keep == "all":
             metadata = {"recipe": config.recipe, "seed": config.seed, **row}
             run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
         log = pd.DataFrame(position.history).to_csv(index=False, lineterminator="\n")
         write_text(run.out / "log.csv", log)
-        best = {"file": f"epoch_{position.best_epoch}.safetensors", "epoch": position.best_epoch}
-        write_json(run.out / "best.json", best | {config.monitor: position.best_value})
+        facts = {"file": f"epoch_{best}.safetensors", "epoch": best}
+        value = {config.monitor: position.history[best][config.monitor]}
+        write_json(run.out / "best.json", facts | value)
         run.save()
-        if keep == "best" and is_best:
-            (run.out / f"epoch_{best_before}.safetensors").unlink(missing_ok=True)
+        if keep == "best" and best == epoch:
+            (run.out / f"epoch_{before}.safetensors").unlink(missing_ok=True)
         if run.progress:
             text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
-            tqdm.write(f"epoch {epoch}: {text}{' (best)' if is_best else ''}", file=sys.stderr)
+            tqdm.write(f"epoch {epoch}: {text}", file=sys.stderr)
     run.accelerator.wait_for_everyone()
 
 
@@ -324,23 +310,3 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
         "dev_eer_percent": 100 * float(result.value),
         "dev_eer_threshold": float(result.threshold),
     }
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM so that the loop can stop at a step; the second one kills."""
-    received: list[int] = []
-
-    def handler(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    try:
-        before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

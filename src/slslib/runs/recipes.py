@@ -22,6 +22,7 @@ Precision = Literal["no", "bf16"]
 
 _LEAST = {"batch_size": 1, "max_epochs": 1, "patience": 1, "n_samples": 1, "hidden_width": 1}
 _LEAST |= {"lr": 0, "weight_decay": 0, "warmup_steps": 0, "seed": 0}
+_OF_INIT = ("backbone", "dimensions", "hidden_width", "n_samples")  # what a whole detector brings
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,11 @@ class TrainConfig:
             ConfigError: If such a value is not the recipe's.
         """
         weights, usual = self.init or self.backbone, RECIPES.get(self.recipe, v1)()
-        own = (
-            ["backbone", "dimensions", "hidden_width", "n_samples"] if self.init else ["dimensions"]
-        )
+        own = _OF_INIT if self.init else ("dimensions",)
         unused = [name for name in own if getattr(self, name) != getattr(usual, name)]
         if unused and weights != "random":
-            raise ConfigError(
-                f"{weights} brings its own {' and '.join(unused)}, so what is given would not be "
-                "used: leave it out"
-            )
+            what = " and ".join(unused)
+            raise ConfigError(f"{weights} brings its own {what}: leave out what would not be used")
 
 
 def v1() -> TrainConfig:

@@ -126,20 +126,16 @@ def score(
             f"{out} exists and was not written by this very run; remove it or choose another --out"
         )
     with _lock(parts) if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process and began.exists():
+        with accelerator.main_process_first():
+            if not began.exists():
+                write_json(began, fingerprint)
             check_same(began, fingerprint)
-        elif accelerator.is_main_process:
-            write_json(began, fingerprint)
-        accelerator.wait_for_everyone()
         chunks = batched(range(len(opened)), config.chunk)
         files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
-        mine = slice(accelerator.process_index, None, accelerator.num_processes)
-        todo = {
-            file: batched(chunk, config.batch_size)
-            for file, chunk in zip(files[mine], chunks[mine], strict=True)
-            if not file.exists()
-        }
-        batches = [batch for chunk in todo.values() for batch in chunk]
+        rank, size = accelerator.process_index, config.batch_size
+        mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
+        todo = [(file, batched(chunk, size)) for file, chunk in mine if not file.exists()]
+        batches = [batch for _, chunk in todo for batch in chunk]
         detector = Detector.load(path, attention=config.attention).to(accelerator.device)
         dataset = TrialDataset(
             opened, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
@@ -148,7 +144,7 @@ def score(
         bar = iter(processes.bar(loaded, total=len(batches), desc="score", show=progress))
         # The same bytes again need the same convolution algorithms again.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-            for file, chunk in todo.items():
+            for file, chunk in todo:
                 rows: list[dict[str, Any]] = []
                 for clips in islice(bar, len(chunk)):
                     scores = score_batch(detector, clips, config, accelerator)

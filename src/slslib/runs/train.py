@@ -39,9 +39,11 @@ def train(
     max_steps: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Train a detector by a recipe.
+    """Train a detector by a recipe: v1, v2, paper or mini.
 
-    Every value of a recipe is an option: `slslib train v1 --help` lists them.
+    v1 is the reproduction's baseline, v2 its second run, with early stopping on a development set;
+    paper is the authors' training; mini takes minutes on a CPU. Every value of a recipe is an
+    option: `slslib train mini --help` lists them.
 
     Example: slslib train v1 --data ~/corpora --out runs/v1
 
@@ -52,7 +54,8 @@ def train(
         resume: Go on where the run in --out stopped, to the same weights bit for bit (same
             machine and settings).
         workers: Processes that decode and augment; no influence on the result.
-        save_steps: Optimizer steps between saves within an epoch; no influence on the result.
+        save_steps: Optimizer steps between saves within an epoch, which is what a kill may cost; no
+            influence on the result.
         keep: Epoch checkpoints to keep.
         cpu: Train on the CPU even where there is a GPU.
         max_steps: Stop, resumable, after this many steps.
@@ -119,4 +122,4 @@ def train(
     # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
-    return out / f"epoch_{run.position.best_epoch}.safetensors"
+    return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"
