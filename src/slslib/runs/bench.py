@@ -1,13 +1,13 @@
 """How fast this machine scores and trains, in what memory, and what that means in hours.
 
 Batches of noise pass through the call that :mod:`slslib.runs.score` makes for each batch, and
-through the step of :mod:`slslib.runs.fit`. A time is the median of several repeats after
-a warm-up. It holds the way to the device, the network and the way back, and no decoding, which
-``--workers`` do beside it, and no work between processes. The *real-time factor* is seconds of
-computing per second of audio.
+through the step of :mod:`slslib.runs.fit`. A time is the median that PyTorch's benchmark timer
+finds, after a warm-up. It holds the way to the device, the network and the way back, and no
+decoding, which ``--workers`` do beside it, and no work between processes. The *real-time factor* is
+seconds of computing per second of audio.
 
 Memory on CUDA is the most that PyTorch had allocated; elsewhere it is the largest resident set of
-the process *so far*, so no row is below those before it.
+the process *so far* (as Linux counts it), so no row is below those before it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from __future__ import annotations
 import resource
 from dataclasses import replace
 from functools import partial
-from statistics import median
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from slslib.data.audio import SAMPLE_RATE
-from slslib.errors import ConfigError
 from slslib.model.geometry import Attention
 from slslib.runs.recipes import RECIPES, Precision, TrainConfig, v1
 from slslib.runs.score import ScoreConfig, score_batch
@@ -43,15 +40,15 @@ def bench(
     batch_size: tuple[int, ...] = (1, 8),
     precision: tuple[Precision, ...] = ("no",),
     attention: Attention = "eager",
-    repeats: int = 5,
     scoring_only: bool = False,
     cpu: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure how fast this machine scores and trains, and in what memory.
 
-    Clips of noise; the median of repeats. Hours for whole corpora are estimated from it. Training
-    steps are those of the recipe that the checkpoint names, else of v1.
+    Clips of noise; the median of repeats, as many as a steady answer needs. Hours for whole corpora
+    are estimated from it. Training steps are those of the recipe that the checkpoint names, else of
+    v1.
 
     Example: slslib bench --checkpoint random --batch-size 8 32 --precision no bf16
 
@@ -61,7 +58,6 @@ def bench(
         batch_size: Clips per forward pass in scoring, each measured; training has its recipe's.
         precision: no, or bf16 for mixed precision; each is measured.
         attention: eager (exact) or sdpa (faster).
-        repeats: Repeats whose median is taken, after one to warm up.
         scoring_only: Leave out training, which needs several times the memory.
         cpu: Use the CPU even where there is a GPU.
         progress: Show a progress bar on standard error.
@@ -72,11 +68,9 @@ def bench(
         or, where the memory was not enough, ``error``, which ``errors`` repeats.
 
     Raises:
-        ConfigError: A number is below 1.
+        ConfigError: A batch size is below 1.
         CheckpointError: The checkpoint cannot be read.
     """
-    if min(batch_size, default=0) < 1 or repeats < 1:
-        raise ConfigError(f"batch_size {batch_size} and repeats {repeats} must be at least 1")
     import torch
 
     from slslib.model.detector import Detector
@@ -96,7 +90,7 @@ def bench(
         for work, size, p in processes.bar(settings, desc="bench", show=progress):
             row = {"work": work, "batch_size": size, "precision": p}
             try:
-                row |= _measure(detector, work, size, replace(recipe, precision=p), repeats, cpu)
+                row |= _measure(detector, work, size, replace(recipe, precision=p), cpu)
             except (MemoryError, torch.OutOfMemoryError) as error:  # earlier rows are worth having
                 row["error"] = (str(error).splitlines() or ["not enough memory"])[0]
                 errors.append(
@@ -110,7 +104,6 @@ def bench(
         "clip_seconds": detector.config.n_samples / SAMPLE_RATE,
         "recipe": recipe.recipe,
         "attention": attention,
-        "repeats": repeats,
         **processes.environment(processes.start(cpu=cpu)),
         "threads": torch.get_num_threads(),
         "rows": rows,
@@ -119,10 +112,11 @@ def bench(
 
 
 def _measure(
-    detector: Detector, work: str, size: int, recipe: TrainConfig, repeats: int, cpu: bool
+    detector: Detector, work: str, size: int, recipe: TrainConfig, cpu: bool
 ) -> dict[str, Any]:
     """Return speed and memory of one setting."""
     import torch
+    from torch.utils.benchmark import Timer
 
     from slslib.runs import fit, processes
     from slslib.runs.clips import Clip
@@ -138,19 +132,15 @@ def _measure(
     if work == "train":
         optimizer = fit.build_optimizer(detector, recipe)
         call = partial(fit.train_step, detector, optimizer, clips, recipe, accelerator)
-    on_cuda, seconds = accelerator.device.type == "cuda", []
+    on_cuda = accelerator.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    for _ in range(1 + repeats):  # kernels are chosen and memory is allocated in the first
-        begin = perf_counter()
-        call()
-        if on_cuda:
-            torch.cuda.synchronize()
-        seconds.append(perf_counter() - begin)
-    per_clip = median(seconds[1:]) / size
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    seconds = timer.adaptive_autorange().median
+    per_clip = seconds / size
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "seconds": median(seconds[1:]),
+        "seconds": seconds,
         "clips_per_second": 1 / per_clip,
         "real_time_factor": per_clip * SAMPLE_RATE / detector.config.n_samples,
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_cuda else peak,
