@@ -137,7 +137,7 @@ def test_overview(slslib):
     ("arguments", "message"),
     [
         (["fly"], "no command 'fly'; the commands are verify,"),
-        (["train", "v9", "--out", "x"], "no recipe 'v9'; the recipes are v1 | v2 | paper | mini"),
+        (["train", "v9", "--out", "x"], "no recipe 'v9'; the recipes are v1, v2, paper, mini"),
         (["verify", "nowhere", "--data", "."], "nowhere"),
         (["evaluate", "--scores", "no.txt", "--key", "no.txt"], "no.txt"),
         (["evaluate", "--scores", "a", "--key", "b", "--c012", "1,2"], "is not three numbers"),

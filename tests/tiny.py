@@ -28,6 +28,8 @@ def recipe(**changes: object) -> TrainConfig:
     )
     if {"backbone", "init"} & changes.keys():  # which bring their dimensions
         changes = {"dimensions": v1().dimensions, "backbone": v1().backbone, **changes}
+    if "init" in changes:
+        changes = {"hidden_width": v1().hidden_width, "n_samples": v1().n_samples, **changes}
     return replace(tiny, **changes)
 
 

@@ -1,15 +1,20 @@
-"""Files: where data and caches lie, hashes, and writing that happens whole or not at all."""
+"""Files: where data and caches lie, hashes, and writing that happens whole or not at all.
+
+A run that can be resumed writes down what it is before it begins; :func:`check_same` compares.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from slslib.errors import FileError
+from slslib.errors import ConfigError, FileError
 
 
 def cache_root() -> Path:
@@ -32,9 +37,9 @@ def sha256(path: str | Path) -> str:
 def writing(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
 
-    A folder of files may be made there instead, for a ``path`` that is new.
-    The bytes are flushed to the disk before the rename; a crash leaves the previous file as it
-    was.
+    A folder of files may be made there instead, for a ``path`` that is new. The folder of ``path``
+    is created where it lacks. The bytes are flushed to the disk before the rename; a crash leaves
+    the previous file as it was.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.
@@ -42,6 +47,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.umask(mask := os.umask(0))
         for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
@@ -49,15 +55,14 @@ def writing(path: str | Path) -> Iterator[Path]:
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter is PyTorch's for a full disk
         raise FileError(
             f"cannot write {path}: {error}; free some space or choose another folder"
         ) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -68,3 +73,44 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: str | Path, facts: Any) -> None:
+    """Write a small JSON file, all or nothing.
+
+    Raises:
+        FileError: If the disk is full, read-only or over quota.
+    """
+    write_text(path, json.dumps(facts, indent=1) + "\n")
+
+
+def check_same(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run wrote into ``path`` when it began, if it says the same as ``facts``.
+
+    Raises:
+        ConfigError: If the file is damaged, or says something else: the message lists what.
+    """
+    try:
+        began: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        now = _flat(json.loads(json.dumps(facts)))
+        then = _flat({key: began.get(key) for key in facts})
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"cannot resume: {path} is missing or damaged ({error}); remove {path.parent} to start "
+            "again"
+        ) from error
+    changed = [f"{k} {then.get(k)!r} -> {v!r}" for k, v in now.items() if then.get(k) != v]
+    if changed:
+        raise ConfigError(
+            f"{path.parent} holds a run with other inputs or settings: {'; '.join(changed)}; "
+            "resume with those, or remove the folder to start again"
+        )
+    return began
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Put the values of inner dictionaries among the others."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat

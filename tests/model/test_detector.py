@@ -17,7 +17,7 @@ from slslib.evaluation import metrics
 from slslib.model.checkpoints import FORMAT, locate, read_checkpoint, save_safetensors
 from slslib.model.detector import Detector, DetectorConfig, load_backbone, save_backbone
 from slslib.model.xlsr import XLSR, XLSRConfig
-from slslib.runs.score import score_corpus
+from slslib.runs.score import score
 
 
 @pytest.fixture
@@ -217,9 +217,10 @@ def test_mini_is_the_packaged_detector_and_backbone(packaged, waveform, monkeypa
 def test_the_packaged_detector_tells_simulated_resynthesis(tmp_path):
     """On the development partition of the embedded corpus, which chose its epoch at 20 %."""
     pytest.importorskip("parselmouth")
-    corpus = open_corpus("asvspoof2019-la:dev", data_root())
-    score_corpus("mini", corpus, tmp_path / "dev.txt", cpu=True, progress=False)
-    trials = match(read_scores(tmp_path / "dev.txt"), corpus.trials)
+    name, out = "asvspoof2019-la:dev", tmp_path / "dev.txt"
+    corpus = open_corpus(name, data_root())
+    score("mini", name, out, data=data_root(), cpu=True, progress=False)
+    trials = match(read_scores(out), corpus.trials)
     bonafide, spoof = (trials.score[trials.label == label].to_numpy() for label in (1, 0))
     assert 0.10 < metrics.eer(bonafide, spoof).value < 0.30
 

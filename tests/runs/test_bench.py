@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from tiny import DETECTOR, recipe
+from torch.utils.benchmark import Timer
 
 from slslib.data.corpora import open_corpus
 from slslib.errors import CheckpointError, ConfigError, TrainingError
@@ -17,7 +17,7 @@ from slslib.model.detector import Detector
 from slslib.runs import bench as module
 from slslib.runs.bench import bench
 from slslib.runs.clips import TrialDataset, epoch_batches
-from slslib.runs.fit import build_detector, weighted_nll
+from slslib.runs.fit import build_detector, build_optimizer, train_step, weighted_nll
 from slslib.runs.processes import start
 from slslib.runs.train import train
 
@@ -29,28 +29,36 @@ def checkpoint(tmp_path):
     return path
 
 
-class Clock:
-    """A clock that stands still until it is told how long something took."""
+class Watch:
+    """In the place of PyTorch's timer: it calls three times and believes that each took 2 s."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr(module, "perf_counter", lambda: self.now)
+    def __init__(self, stmt, globals, num_threads):
+        assert (stmt, num_threads) == ("call()", torch.get_num_threads())
+        self.call = globals["call"]
+
+    def adaptive_autorange(self):
+        for _ in range(3):
+            self.call()
+        return SimpleNamespace(median=2.0)
 
 
-def test_rows_are_made_of_the_median_after_a_warm_up(checkpoint, monkeypatch):
-    clock, seen = Clock(monkeypatch), []
-    durations: Iterator[float] = iter([99.0, 7.0, 2.0, 1.0] * 2)  # the first is the warm-up
+@pytest.fixture(autouse=True)
+def watch(monkeypatch):
+    monkeypatch.setattr("torch.utils.benchmark.Timer", Watch)
+
+
+def test_rows_are_made_of_the_median(checkpoint, monkeypatch):
+    seen = []
 
     def score_batch(detector, clips, config, accelerator):
         assert not detector.training
         assert [len(clip.waveform) for clip in clips] == [4000] * config.batch_size
         seen.append((config.precision, config.batch_size))
-        clock.now += next(durations)
 
     monkeypatch.setattr(module, "score_batch", score_batch)
     options = {"scoring_only": True, "cpu": True, "progress": False}
-    result = bench(checkpoint=checkpoint, batch_size=(4, 1), repeats=3, **options)
-    assert seen == [("no", 1)] * 4 + [("no", 4)] * 4
+    result = bench(checkpoint=checkpoint, batch_size=(4, 1), **options)
+    assert seen == [("no", 1)] * 3 + [("no", 4)] * 3
     one, four = result["rows"]
     assert (one["seconds"], four["seconds"]) == (2, 2)
     assert (one["clips_per_second"], four["clips_per_second"]) == (0.5, 2)
@@ -74,7 +82,7 @@ def test_training_is_the_step_of_the_recipe_that_the_checkpoint_names(checkpoint
         return weighted_nll(log_probs, labels, class_weights, accelerator)
 
     monkeypatch.setattr("slslib.runs.fit.weighted_nll", spy)
-    result = bench(checkpoint=checkpoint, batch_size=(1,), repeats=2, cpu=True, progress=False)
+    result = bench(checkpoint=checkpoint, batch_size=(1,), cpu=True, progress=False)
     row = result["rows"][-1]
     assert (result["recipe"], row["work"], row["batch_size"]) == ("mini", "train", 16)
     assert losses == [(16, 8, [0.5, 0.5])] * 3
@@ -96,21 +104,21 @@ def test_a_step_is_the_first_of_a_training_run(corpora, tmp_path):
     batch = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=0)[0]
     detector = build_detector(config, None)
     clips = [dataset[i] for i in batch]
-    step = module._training(detector, clips, config, start(cpu=True))
-    step()
+    arguments = detector.train(), build_optimizer(detector, config), clips, config, start(cpu=True)
+    train_step(*arguments)
     for name, tensor in detector.state_dict().items():
         assert torch.equal(tensor, state[name]), name
-    step()
+    train_step(*arguments)
     assert not torch.equal(detector.head.output.weight, state["head.output.weight"])
 
 
 def test_other_checkpoints_train_as_v1(checkpoint):
     Detector(DETECTOR, seed=0).save(checkpoint)
-    result = bench(checkpoint=checkpoint, batch_size=(1,), repeats=1, cpu=True, progress=False)
+    result = bench(checkpoint=checkpoint, batch_size=(1,), cpu=True, progress=False)
     assert result["recipe"] == "v1"
     assert [row["batch_size"] for row in result["rows"]] == [1, 5]
     Detector(DETECTOR, seed=0).save(checkpoint, {"recipe": ["mini"]})
-    options = {"scoring_only": True, "repeats": 1, "progress": False}
+    options = {"scoring_only": True, "progress": False}
     assert bench(checkpoint=checkpoint, batch_size=(1,), cpu=True, **options)["recipe"] == "v1"
 
 
@@ -124,10 +132,10 @@ def test_each_precision_reaches_the_network(checkpoint, monkeypatch):
         hook.remove()
 
     monkeypatch.setattr(module, "score_batch", score_batch)
-    options = {"batch_size": (2,), "repeats": 1, "scoring_only": True, "progress": False}
+    options = {"batch_size": (2,), "scoring_only": True, "progress": False}
     result = bench(checkpoint=checkpoint, precision=("no", "bf16"), cpu=True, **options)
     assert [row["precision"] for row in result["rows"]] == ["no", "bf16"]
-    assert dtypes == [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert dtypes == [torch.float32] * 3 + [torch.bfloat16] * 3
 
 
 def test_random_has_the_size_of_xlsr_300m(monkeypatch):
@@ -141,7 +149,7 @@ def test_random_has_the_size_of_xlsr_300m(monkeypatch):
 
 
 def test_memory_of_the_process_is_its_peak(checkpoint):
-    options = {"checkpoint": checkpoint, "batch_size": (1,), "repeats": 1, "scoring_only": True}
+    options = {"checkpoint": checkpoint, "batch_size": (1,), "scoring_only": True}
     before = bench(**options, cpu=True, progress=False)["rows"][0]["peak_memory_bytes"]
     np.ones(before, np.uint8)  # beside what is held now: certainly more than was ever held
     after = bench(**options, cpu=True, progress=False)["rows"][0]["peak_memory_bytes"]
@@ -152,24 +160,21 @@ def test_memory_of_the_process_is_its_peak(checkpoint):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_memory_on_cuda_is_that_of_the_setting(checkpoint):
     torch.empty(2**32, device="cuda", dtype=torch.uint8)  # before: not counted
-    result = bench(checkpoint=checkpoint, batch_size=(1, 64), repeats=1, progress=False)
+    result = bench(checkpoint=checkpoint, batch_size=(1, 64), progress=False)
     few, many, _ = (row["peak_memory_bytes"] for row in result["rows"])
     assert 0 < few < many < 2**32
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"batch_size": (8, 0)}, {"batch_size": ()}, {"precision": ()}, {"repeats": 0}]
-)
-def test_nothing_to_measure_is_an_error(arguments):
-    with pytest.raises(ConfigError, match="at least"):
-        bench(checkpoint="mini", **arguments)
+def test_no_clips_are_an_error():
+    with pytest.raises(ConfigError, match="at least 1"):
+        bench(checkpoint="mini", batch_size=(8, 0), scoring_only=True, cpu=True, progress=False)
 
 
-def test_several_processes_are_refused(monkeypatch):
-    launched = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("slslib.runs.processes.start", lambda *args, **kwargs: launched)
-    with pytest.raises(ConfigError, match="one process, and 2 were launched"):
-        bench(checkpoint="mini")
+def test_seconds_pass(checkpoint, monkeypatch):
+    """With PyTorch's own timer."""
+    monkeypatch.setattr("torch.utils.benchmark.Timer", Timer)
+    result = bench(checkpoint=checkpoint, batch_size=(1,), scoring_only=True, progress=False)
+    assert 0 < result["rows"][0]["seconds"] < 60
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path):
@@ -195,7 +200,7 @@ def test_rows_are_kept_when_the_memory_is_not_enough(checkpoint, monkeypatch, er
 
     monkeypatch.setattr(module, "score_batch", score_batch)
     monkeypatch.setattr("slslib.runs.fit.train_step", fail)
-    options = {"batch_size": (2, 3), "repeats": 1, "cpu": True, "progress": False}
+    options = {"batch_size": (2, 3), "cpu": True, "progress": False}
     result = json.loads(json.dumps(bench(checkpoint=checkpoint, **options)))
     two, three, training = result["rows"]
     assert two["clips_per_second"] > 0

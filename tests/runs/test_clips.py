@@ -106,7 +106,7 @@ def test_a_sample_reads_as_many_of_each_class(corpora):
         samples = load(corpus.audio_path(utterance)).samples
         np.testing.assert_array_equal(waveform, fix_length(samples, 8000))
     assert trials.equals(sample(corpus, 3, n_samples=8000)[0])
-    with pytest.raises(ConfigError, match="fewer than 1000"):
+    with pytest.raises(ConfigError, match="per_class is 1000"):
         sample(corpus, 1000)
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="per_class is 0"):
         sample(corpus, 0)

@@ -20,7 +20,7 @@ from tiny import DETECTOR
 from slslib.data.audio import fix_length, load
 from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import read_scores
-from slslib.errors import AudioError, CheckpointError, ScoreError
+from slslib.errors import AudioError, CheckpointError, ConfigError, ScoreError
 from slslib.model.detector import Detector
 from slslib.runs.score import ScoreConfig, score
 
@@ -183,15 +183,15 @@ def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, m
     with pytest.raises(RuntimeError):
         score_eval(checkpoint, tmp_path / "s.txt")
     monkeypatch.setattr("slslib.runs.score.score_batch", real)
-    with pytest.raises(ScoreError, match="settings: batch_size 2 -> 8; chunk 3 -> 4;"):
+    with pytest.raises(ConfigError, match="settings: batch_size 2 -> 8; chunk 3 -> 4;"):
         score_eval(checkpoint, tmp_path / "s.txt", ScoreConfig(chunk=4))
     other = tmp_path / "other.safetensors"
     Detector(DETECTOR, seed=6).save(other)
-    with pytest.raises(ScoreError, match="checkpoint_sha256"):
+    with pytest.raises(ConfigError, match="checkpoint_sha256"):
         score_eval(other, tmp_path / "s.txt")
     for damage in ("", "[]"):
         (tmp_path / "s.txt.parts" / "fingerprint.json").write_text(damage)
-        with pytest.raises(ScoreError, match=r"fingerprint\.json is damaged"):
+        with pytest.raises(ConfigError, match=r"fingerprint\.json is missing or damaged"):
             score_eval(checkpoint, tmp_path / "s.txt")
 
 

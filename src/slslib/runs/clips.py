@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,49 +49,45 @@ class Clip:
     converted: bool = False
 
 
+@dataclass(eq=False)
 class TrialDataset(Dataset[Clip]):
     """The trials of a corpus as clips of one length.
 
     Audio that cannot be decoded becomes a :class:`Clip` with an error, for the caller to raise or
     record: it is never replaced.
+
+    Attributes:
+        corpus: Its trials, in their order.
+        n_samples: Length of a clip at 16 kHz: longer audio is cut, shorter tiled.
+        algo: RawBoost algorithm, applied to the whole recording before it is cut: number or
+            name; 0 for none.
+        crop: Keep the ``"first"`` samples, as the original does, or a ``"random"`` stretch.
+        seed: Seed of augmentation and crop.
+        epoch: Epoch that keys them.
+        allow_silence: Accept silent and very short audio.
     """
 
-    def __init__(
-        self,
-        corpus: Corpus,
-        *,
-        n_samples: int = N_SAMPLES,
-        algo: int | str = 0,
-        crop: Crop = "first",
-        seed: int = 0,
-        epoch: int = 0,
-        allow_silence: bool = False,
-    ) -> None:
-        """Describe the clips; nothing is read yet.
+    corpus: Corpus
+    _: KW_ONLY
+    n_samples: int = N_SAMPLES
+    algo: int | str = 0
+    crop: Crop = "first"
+    seed: int = 0
+    epoch: int = 0
+    allow_silence: bool = False
 
-        Args:
-            corpus: Its trials, in their order.
-            n_samples: Length of a clip at 16 kHz: longer audio is cut, shorter tiled.
-            algo: RawBoost algorithm, applied to the whole recording before it is cut: number or
-                name; 0 for none.
-            crop: Keep the ``"first"`` samples, as the original does, or a ``"random"`` stretch.
-            seed: Seed of augmentation and crop.
-            epoch: Epoch that keys them.
-            allow_silence: Accept silent and very short audio.
-        """
-        self.corpus = corpus
-        self.utterances = corpus.trials["utterance"].tolist()
-        self.labels = corpus.trials["label"].astype(int).tolist()
-        self.n_samples, self.algo, self.crop = n_samples, algorithm_name(algo), crop
-        self.seed, self.epoch, self.allow_silence = seed, epoch, allow_silence
+    def __post_init__(self) -> None:
+        """Name the algorithm."""
+        self.algo = algorithm_name(self.algo)
 
     def __len__(self) -> int:
         """Count the trials."""
-        return len(self.utterances)
+        return len(self.corpus)
 
     def __getitem__(self, index: int) -> Clip:
         """Decode, augment and crop one trial."""
-        utterance, label = self.utterances[index], self.labels[index]
+        trial = self.corpus.trials.iloc[index]
+        utterance, label = str(trial["utterance"]), int(trial["label"])
         # Augmentation and random crops need the whole recording; scoring only its beginning.
         whole = self.algo != "none" or self.crop == "random"
         try:
@@ -101,14 +98,12 @@ class TrialDataset(Dataset[Clip]):
             )
         except AudioError as error:
             return Clip(utterance, label, error=error)
-        samples = recording.samples
-        if whole:
-            rng = keyed_rng(self.seed, self.epoch, utterance)
-            if self.algo != "none":
-                samples = rawboost(samples, self.algo, seed=rng)
-            if self.crop == "random" and len(samples) > self.n_samples:
-                start = int(rng.integers(len(samples) - self.n_samples + 1))
-                samples = samples[start : start + self.n_samples]
+        samples, rng = recording.samples, keyed_rng(self.seed, self.epoch, utterance)
+        if self.algo != "none":
+            samples = rawboost(samples, self.algo, seed=rng)
+        if self.crop == "random" and len(samples) > self.n_samples:
+            start = int(rng.integers(len(samples) - self.n_samples + 1))
+            samples = samples[start : start + self.n_samples]
         return Clip(
             utterance,
             label,
@@ -117,6 +112,16 @@ class TrialDataset(Dataset[Clip]):
             over_range=recording.over_range != 0,
             converted=recording.source_rate != SAMPLE_RATE or recording.channels != 1,
         )
+
+
+def describe(corpus: Corpus) -> dict[str, Any]:
+    """Return what a run writes down about its trials."""
+    return {
+        "corpus": corpus.name,
+        "partition": corpus.partition,
+        "protocol_sha256": corpus.protocol_sha256,
+        "n_trials": len(corpus),
+    }
 
 
 def keyed_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:
@@ -131,40 +136,30 @@ def epoch_batches(n_trials: int, batch_size: int, *, seed: int, epoch: int) -> l
     >>> epoch_batches(5, 2, seed=0, epoch=0)
     [[2, 4], [3, 0]]
     """
-    order = np.random.default_rng([seed, epoch]).permutation(n_trials).tolist()
-    return [order[i : i + batch_size] for i in range(0, n_trials - batch_size + 1, batch_size)]
+    order = np.random.default_rng([seed, epoch]).permutation(n_trials)
+    return batched(order.tolist(), batch_size)[: n_trials // batch_size]
 
 
-def batched(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+def batched(indices: Sequence[int], size: int) -> list[list[int]]:
     """Divide indices into batches of one size, the last of which may be smaller.
 
     >>> batched(range(5), 2)
-    [range(0, 2), range(2, 4), range(4, 5)]
+    [[0, 1], [2, 3], [4]]
     """
-    return [indices[i : i + size] for i in range(0, len(indices), size)]
+    return [list(indices[i : i + size]) for i in range(0, len(indices), size)]
 
 
 def load_batches(
-    dataset: TrialDataset, batches: Sequence[Sequence[int]], *, workers: int = 0
+    dataset: TrialDataset, batches: Sequence[list[int]], *, workers: int = 0
 ) -> Iterator[list[Clip]]:
-    """Yield lists of clips for lists of indices, decoded by ``workers`` processes (0: this one)."""
-    if not batches:
-        return
+    """Iterate over clips for lists of indices, decoded by ``workers`` processes (0: this one)."""
+    # Its own generator: the loader draws a base seed, which would otherwise move the global
+    # stream and make results depend on how often a loader was started.
+    own = torch.Generator().manual_seed(0)
     loader = DataLoader(
-        dataset,
-        batch_sampler=[list(batch) for batch in batches],
-        num_workers=workers,
-        collate_fn=list,
-        # Its own generator: the loader draws a base seed, which would otherwise move the global
-        # stream and make results depend on how often a loader was started.
-        generator=torch.Generator().manual_seed(0),
-        worker_init_fn=_one_thread if workers else None,
+        dataset, batch_sampler=batches, num_workers=workers, collate_fn=list, generator=own
     )
-    yield from loader
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
+    return iter(loader)
 
 
 def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor]:
@@ -201,11 +196,10 @@ def sample(
         ConfigError: If a class has fewer trials, or none are asked for.
         AudioError: If a recording cannot be read.
     """
-    if per_class < 1:
-        raise ConfigError(f"per_class is {per_class}; it must be at least 1")
     classes = corpus.trials.groupby("label")
-    if (fewest := int(classes.size().min())) < per_class:
-        raise ConfigError(f"{corpus.name} has {fewest} trials of a class, fewer than {per_class}")
+    fewest = int(classes.size().min())
+    if not 1 <= per_class <= fewest:
+        raise ConfigError(f"per_class is {per_class}; {corpus.name} has trials for 1 to {fewest}")
     trials = classes.sample(per_class, random_state=seed).reset_index(drop=True)
     dataset = TrialDataset(replace(corpus, trials=trials), n_samples=n_samples)
     return trials, read_clips(dataset)[0]

@@ -9,7 +9,6 @@ own with limits on memory and time (:mod:`slslib.data.isolate`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,41 +58,39 @@ def detect(
         AudioError: A folder holds no recordings. Errors of single files are in the result.
     """
     from slslib.data.audio import SAMPLE_RATE, list_recordings
-    from slslib.model.checkpoints import locate
     from slslib.model.detector import Detector
     from slslib.runs import processes
 
     recordings: list[Path] = []
     for path in map(Path, files):
         recordings += list_recordings(path) if path.is_dir() else [path]
-    detector = Detector.load(locate(checkpoint)).to(processes.start(cpu=cpu).device)
+    detector = Detector.load(checkpoint).to(processes.start(cpu=cpu).device)
     source = "given"
     if threshold is None:
         threshold = detector.metadata.get("dev_eer_threshold")
         source = "EER threshold on the development set"
     if threshold is None:
         threshold, source = 0.0, "none stored; 0 means equal likelihoods under the training"
-    results: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for recording in recordings:
-        result: dict[str, Any] = dict.fromkeys(("file", "llr", "verdict", "windows", "error"))
-        result |= {"file": str(recording), "windows": []}
+        row: dict[str, Any] = dict.fromkeys(("file", "llr", "verdict", "windows", "error"))
+        row |= {"file": str(recording), "windows": []}
         try:
-            windows = list(_score_windows(detector, recording, allow_silence))
-            llr = float(np.mean([window["llr"] for window in windows]))
-            verdict = "bona fide" if llr > threshold else "spoof"
-            result |= {"llr": llr, "verdict": verdict, "windows": windows}
+            row["windows"] = _score_windows(detector, recording, allow_silence)
+            row["llr"] = float(np.mean([window["llr"] for window in row["windows"]]))
+            row["verdict"] = "bona fide" if row["llr"] > threshold else "spoof"
         except AudioError as error:
-            result["error"] = str(error)
-        results.append(result)
+            row["error"] = str(error)
+        rows.append(row)
     made: dict[str, Any] = {
         "checkpoint": str(checkpoint),
         "threshold": threshold,
         "threshold_source": source,
         "window_s": detector.config.n_samples / SAMPLE_RATE,
-        "files": results,
-        "errors": [result["error"] for result in results if result["error"]],
+        "files": rows,
+        "errors": [row["error"] for row in rows if row["error"]],
     }
-    if plot and len(made["errors"]) < len(results):
+    if plot and len(made["errors"]) < len(rows):
         from slslib.evaluation.plots import plot_windows
 
         plot_windows(made)[0].savefig(plot)
@@ -102,21 +99,19 @@ def detect(
 
 def _score_windows(
     detector: Detector, recording: Path, allow_silence: bool
-) -> Iterator[dict[str, float]]:
+) -> list[dict[str, float]]:
     import torch
 
     from slslib.data.isolate import windows_isolated
 
     n_samples, device = detector.config.n_samples, next(detector.parameters()).device
     windows = windows_isolated(recording, n_samples, n_samples, allow_silence=allow_silence)
+    scored = []
     while batch := list(islice(windows, _BATCH)):
-        waveforms = torch.from_numpy(np.stack([samples for _, samples in batch]))
+        starts, samples = zip(*batch, strict=True)
         with torch.inference_mode():
-            scores = detector.llr(waveforms.to(device)).tolist()
-        if not np.isfinite(scores).all():
-            raise AudioError(
-                f"{recording}: the detector's score is not finite; check that its samples lie in "
-                "-1..1"
-            )
-        for (start, _), llr in zip(batch, scores, strict=True):
-            yield {"start_s": start, "llr": llr}
+            llrs = detector.llr(torch.from_numpy(np.stack(samples)).to(device)).tolist()
+        scored += [{"start_s": s, "llr": llr} for s, llr in zip(starts, llrs, strict=True)]
+    if not np.isfinite([window["llr"] for window in scored]).all():
+        raise AudioError(f"{recording}: its score is not finite; check that samples lie in -1..1")
+    return scored

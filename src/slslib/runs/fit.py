@@ -1,43 +1,64 @@
-"""The training loop, and what it is made of: detector, optimizer, step, validation.
+"""The training loop, and what it is made of: detector, optimizer, position, step, validation.
 
 The loss is the cross entropy weighted by class, on log-softmax outputs. With several processes
 (``accelerate launch``) a batch is split between them and the weights of the whole batch normalise
 the loss, so the step is that of one process; on CUDA the BatchNorm statistics are shared too.
+
+``state.pt`` holds everything needed to go on: weights, the optimizer's state and the position.
+``log.csv`` and ``best.json`` repeat the position's history for people.
 """
 
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slslib.errors import ConfigError, TrainingError
+from slslib.errors import TrainingError
 from slslib.evaluation import metrics
+from slslib.files import write_json, write_text, writing
 from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector, load_backbone
 from slslib.model.geometry import DetectorConfig
-from slslib.runs import processes, state
-from slslib.runs.clips import (
-    Clip,
-    TrialDataset,
-    batched,
-    epoch_batches,
-    load_batches,
-    stack,
-)
+from slslib.runs import processes
+from slslib.runs.clips import Clip, TrialDataset, batched, epoch_batches, load_batches, stack
 from slslib.runs.recipes import TrainConfig
+
+
+@dataclass
+class Position:
+    """Where a run stands, exactly: all of it is restored by a resume."""
+
+    epoch: int = 0
+    step: int = 0  # optimizer steps done in this epoch
+    loss_sum: float = 0.0  # over the clips of this epoch so far
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row for each finished epoch
+
+    def best_epoch(self, monitor: str) -> int:
+        """Return the first epoch with the least value of ``monitor``; -1 where none is finished."""
+        values = [row[monitor] for row in self.history]
+        return values.index(min(values)) if values else -1
+
+    def finished(self, config: TrainConfig) -> bool:
+        """Tell whether the recipe says to stop."""
+        waited = self.epoch - 1 - self.best_epoch(config.monitor)
+        return self.epoch >= config.max_epochs or waited >= config.patience
+
+    def advance(self, row: dict[str, Any]) -> None:
+        """Go on to the next epoch, after one whose results are ``row``."""
+        self.history.append(row)
+        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
 
 
 @dataclass
@@ -49,16 +70,36 @@ class Run:
     accelerator: Accelerator
     detector: Detector
     optimizer: torch.optim.Optimizer
-    position: state.Position
-    train: TrialDataset
-    dev: TrialDataset | None
+    position: Position
+    sets: list[TrialDataset]  # for training and, if there is one, for development
     workers: int = 0
     progress: bool = True
 
     def save(self) -> None:
-        """Write ``state.pt``, in the main process."""
+        """Write ``state.pt``, all or nothing, in the main process."""
         if self.accelerator.is_main_process:
-            state.save(self.out / "state.pt", self.detector, self.optimizer, self.position)
+            model, optimizer = self.detector.state_dict(), self.optimizer.state_dict()
+            state = {"model": model, "optimizer": optimizer, "position": asdict(self.position)}
+            with writing(self.out / "state.pt") as temporary:
+                torch.save(state, temporary)
+
+    def restore(self) -> None:
+        """Go to where :meth:`save` was called.
+
+        Raises:
+            TrainingError: If the file is damaged or does not fit the detector.
+        """
+        path = self.out / "state.pt"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.detector.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.position = Position(**state["position"])
+        except Exception as error:  # whatever PyTorch raises for a damaged file
+            cause = " ".join(str(error).split())
+            raise TrainingError(
+                f"{path} is damaged or does not fit the model: {cause}; remove it to begin again"
+            ) from error
 
 
 def initial_weights(config: TrainConfig) -> Path | None:
@@ -67,9 +108,9 @@ def initial_weights(config: TrainConfig) -> Path | None:
     Raises:
         CheckpointError: If it cannot be had.
     """
-    if config.init is not None:
-        return locate(config.init)
-    return None if config.backbone == "random" else locate(config.backbone, "backbone")
+    if config.init is None:
+        return None if config.backbone == "random" else locate(config.backbone, "backbone")
+    return locate(config.init)
 
 
 def build_detector(config: TrainConfig, initial: Path | None) -> Detector:
@@ -81,18 +122,12 @@ def build_detector(config: TrainConfig, initial: Path | None) -> Detector:
 
     Raises:
         CheckpointError: If the initial weights cannot be read.
-        ConfigError: If the detector to go on from is made for other clips or another head.
     """
     whole = Detector.load(initial) if initial and config.init else None
-    backbone = whole.backbone if whole else load_backbone(initial) if initial else None
+    backbone = load_backbone(initial) if initial and not whole else None
     dimensions = backbone.config if backbone else config.dimensions
-    shape = DetectorConfig(dimensions, config.hidden_width, config.n_samples)
-    if whole and whole.config != shape:
-        raise ConfigError(
-            f"{initial} takes {whole.config.n_samples} samples and has a hidden layer of width "
-            f"{whole.config.hidden_width}: add --n-samples {whole.config.n_samples} "
-            f"--hidden-width {whole.config.hidden_width}"
-        )
+    own = DetectorConfig(dimensions, config.hidden_width, config.n_samples)
+    shape = whole.config if whole else own
     detector = Detector(
         shape, seed=config.seed, attention=config.attention, checkpointing=config.checkpointing
     )
@@ -110,14 +145,7 @@ def build_optimizer(detector: Detector, config: TrainConfig) -> torch.optim.Opti
     return torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def fit(
-    run: Run,
-    *,
-    save_steps: int = 1000,
-    keep: str = "best",
-    max_steps: int | None = None,
-    events: Any = None,
-) -> None:
+def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
     """Train until the recipe says to stop.
 
     Args:
@@ -125,82 +153,78 @@ def fit(
         save_steps: Optimizer steps between saves within an epoch.
         keep: ``"best"`` or ``"all"``.
         max_steps: Steps at most.
-        events: TensorBoard's writer, if any.
 
     Raises:
-        TrainingError: If the loss or a weight is not finite, or if a signal or ``max_steps``
-            stops the run; its state is then saved.
+        TrainingError: If the loss or a weight is not finite, or if ``max_steps`` stops the run; its
+            state is then saved.
         AudioError: If a recording cannot be read.
     """
     config, position, accelerator = run.config, run.position, run.accelerator
+    dataset, *dev = run.sets
     model: nn.Module = run.detector
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model, run.optimizer = accelerator.prepare(model, run.optimizer)
-    class_weights = torch.tensor(config.class_weights, device=accelerator.device)
-    share = config.batch_size // accelerator.num_processes
-    mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
     steps_taken = 0
-    with _signals() as received:
-        while not position.finished(config):
-            epoch, run.train.epoch = position.epoch, position.epoch
-            batches = epoch_batches(
-                len(run.train), config.batch_size, seed=config.seed, epoch=epoch
-            )
-            todo = [batch[mine] for batch in batches[position.step :]]
-            model.train()
-            bar = processes.bar(
-                total=len(batches),
-                initial=position.step,
-                desc=f"epoch {epoch}",
-                unit="batch",
-                leave=False,
-                show=run.progress,
-            )
-            for clips in load_batches(run.train, todo, workers=run.workers):
-                if _any_process(accelerator, bool(received) or steps_taken == max_steps):
-                    run.save()
-                    accelerator.wait_for_everyone()  # a process that exits takes the others along
-                    reason = f"signal {received[0]}" if received else f"{steps_taken} steps"
-                    raise TrainingError(
-                        f"stopped by {reason} in epoch {epoch}, step {position.step}; the state is "
-                        "saved, go on with --resume"
-                    )
-                _set_learning_rate(run, epoch * len(batches) + position.step)
-                loss = train_step(model, run.optimizer, clips, class_weights, accelerator)
-                if not math.isfinite(loss):
-                    utterances = ", ".join(clip.utterance for clip in clips)
-                    raise TrainingError(
-                        f"the loss is {loss} in epoch {epoch}, step {position.step} (utterances "
-                        f"{utterances}); nothing was saved of this step, the last good state is in "
-                        f"{run.out}: lower the learning rate or use --precision no"
-                    )
-                position.loss_sum += loss * config.batch_size
-                position.n_clips += config.batch_size
-                position.step += 1
-                steps_taken += 1
-                if position.step % save_steps == 0 and position.step < len(batches):
-                    run.save()
-                bar.update()
-                bar.set_postfix(loss=f"{position.loss_sum / position.n_clips:.4g}", refresh=False)
-            bar.close()
-            results = {"train_loss": position.loss_sum / position.n_clips}
-            if run.dev is not None:
-                results |= _validate(run, run.dev)
-            results["lr"] = run.optimizer.param_groups[0]["lr"]
-            _finish_epoch(run, results, keep, events)
+    while not position.finished(config):
+        epoch = dataset.epoch = position.epoch
+        batches = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=epoch)
+        todo = [batch[mine] for batch in batches[position.step :]]
+        model.train()
+        bar = processes.bar(
+            load_batches(dataset, todo, workers=run.workers),
+            total=len(batches),
+            initial=position.step,
+            desc=f"epoch {epoch}",
+            show=run.progress,
+        )
+        for clips in bar:
+            if steps_taken == max_steps:
+                run.save()
+                accelerator.wait_for_everyone()  # a process that exits takes the others along
+                raise TrainingError(
+                    f"stopped after {steps_taken} steps in epoch {epoch}, step {position.step}; "
+                    "the state is saved, go on with --resume"
+                )
+            done = epoch * len(batches) + position.step
+            for group in run.optimizer.param_groups:
+                group["lr"] = config.lr * min(1.0, (done + 1) / max(1, config.warmup_steps))
+            loss = train_step(model, run.optimizer, clips, config, accelerator)
+            if not math.isfinite(loss):
+                utterances = ", ".join(clip.utterance for clip in clips)
+                raise TrainingError(
+                    f"the loss is {loss} in epoch {epoch}, step {position.step} (utterances "
+                    f"{utterances}); nothing was saved of this step, the last good state is in "
+                    f"{run.out}: lower the learning rate or use --precision no"
+                )
+            position.loss_sum += loss * config.batch_size
+            position.step += 1
+            steps_taken += 1
+            if position.step % save_steps == 0 and position.step < len(batches):
+                run.save()
+            mean = position.loss_sum / (position.step * config.batch_size)
+            bar.set_postfix(loss=f"{mean:.4g}", refresh=False)
+        results = {"train_loss": mean}
+        if dev:
+            results |= _validate(run, dev[0])
+        results["lr"] = run.optimizer.param_groups[0]["lr"]
+        _finish_epoch(run, results, keep)
 
 
 def train_step(
     model: Callable[[Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     clips: list[Clip],
-    class_weights: Tensor,
+    config: TrainConfig,
     accelerator: Accelerator,
 ) -> float:
     """Take an optimizer step, unless the loss is not finite; return the loss of the whole batch."""
     waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
-    loss, reported = weighted_nll(model(waveforms), labels, class_weights, accelerator)
+    class_weights = torch.tensor(config.class_weights, device=accelerator.device)
+    with accelerator.autocast():
+        log_probs = model(waveforms)
+    loss, reported = weighted_nll(log_probs, labels, class_weights, accelerator)
     if math.isfinite(reported):
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -216,41 +240,45 @@ def weighted_nll(
     Over several processes the sum of weights is that of the whole batch, so that the averaged
     gradient equals that of one process.
     """
-    weights = class_weights[labels]
-    weighted = -(weights * log_probs.float().gather(1, labels[:, None])[:, 0]).sum()
-    total = accelerator.reduce(weights.sum(), "sum")
-    loss = weighted * accelerator.num_processes / total
+    weighted, weights = _sums(log_probs, labels, class_weights)
+    loss = weighted * accelerator.num_processes / accelerator.reduce(weights, "sum")
     return loss, float(accelerator.reduce(loss.detach(), "mean"))
 
 
-def _finish_epoch(run: Run, results: dict[str, float], keep: str, events: Any) -> None:
-    """Decide, and write the epoch's checkpoint, the state and the log."""
-    config, position = run.config, run.position
-    epoch, best_before = position.epoch, position.best_epoch
+def _sums(log_probs: Tensor, labels: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weighted sum of the cross entropies, and that of the weights."""
+    weights = class_weights[labels]
+    return -(weights * log_probs.float().gather(1, labels[:, None])[:, 0]).sum(), weights.sum()
+
+
+def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
+    """Decide, and write the epoch's checkpoint, the log, and last the state that includes them."""
+    config, position, epoch = run.config, run.position, run.position.epoch
     for name, tensor in run.detector.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not bool(tensor.isfinite().all()):
             raise TrainingError(
                 f"{name} holds NaN or infinite values after epoch {epoch}; the last good "
                 f"checkpoint is in {run.out}: lower the learning rate or use --precision no"
             )
     row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    position.advance(row, config)
-    is_best = position.best_epoch == epoch
+    before = position.best_epoch(config.monitor)
+    position.advance(row)
+    best = position.best_epoch(config.monitor)
     if run.accelerator.is_main_process:
-        if is_best or keep == "all":
+        if best == epoch or keep == "all":
             metadata = {"recipe": config.recipe, "seed": config.seed, **row}
             run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
+        log = pd.DataFrame(position.history).to_csv(index=False, lineterminator="\n")
+        write_text(run.out / "log.csv", log)
+        facts = {"file": f"epoch_{best}.safetensors", "epoch": best}
+        value = {config.monitor: position.history[best][config.monitor]}
+        write_json(run.out / "best.json", facts | value)
         run.save()
-        state.write_reports(run.out, position, config.monitor)
-        if keep == "best" and is_best:
-            (run.out / f"epoch_{best_before}.safetensors").unlink(missing_ok=True)
-        if events:
-            for name, value in results.items():
-                events.add_scalar(name, value, epoch)
-            events.flush()
+        if keep == "best" and best == epoch:
+            (run.out / f"epoch_{before}.safetensors").unlink(missing_ok=True)
         if run.progress:
             text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
-            tqdm.write(f"epoch {epoch}: {text}{' (best)' if is_best else ''}", file=sys.stderr)
+            tqdm.write(f"epoch {epoch}: {text}", file=sys.stderr)
     run.accelerator.wait_for_everyone()
 
 
@@ -260,21 +288,18 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
     accelerator, config = run.accelerator, run.config
     dev.epoch = run.position.epoch
     run.detector.eval()
-    batches = batched(range(len(dev)), config.batch_size)
-    mine = batches[accelerator.process_index :: accelerator.num_processes]
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    batches = batched(range(len(dev)), config.batch_size)[mine]
+    loaded = load_batches(dev, batches, workers=run.workers)
     class_weights = torch.tensor(config.class_weights, device=accelerator.device)
     done: list[tuple[Tensor, Tensor, Tensor]] = []  # of each batch: loss, log-probs, labels
-    clips_of_batches = load_batches(dev, mine, workers=run.workers)
-    for clips in processes.bar(
-        iterable=clips_of_batches, total=len(mine), desc="validate", leave=False, show=run.progress
-    ):
+    for clips in processes.bar(loaded, total=len(batches), desc="validate", show=run.progress):
         waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
         # The unwrapped module: processes may hold different numbers of batches.
         with accelerator.autocast():
             log_probs = run.detector(waveforms).float()
-        weights = class_weights[labels]
-        nll = -(weights * log_probs.gather(1, labels[:, None])[:, 0]).sum() / weights.sum()
-        done.append(((nll * len(labels)).cpu(), log_probs.cpu(), labels.cpu()))
+        weighted, weights = _sums(log_probs, labels, class_weights)
+        done.append(((weighted / weights * len(labels)).cpu(), log_probs.cpu(), labels.cpu()))
     losses, *outputs = zip(*gather_object(done), strict=True)
     log_probs, labels = map(torch.cat, outputs)
     llr = run.detector.llr_of(log_probs).numpy()
@@ -285,34 +310,3 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
         "dev_eer_percent": 100 * float(result.value),
         "dev_eer_threshold": float(result.threshold),
     }
-
-
-def _set_learning_rate(run: Run, step: int) -> None:
-    rise = min(1.0, (step + 1) / max(1, run.config.warmup_steps))
-    for group in run.optimizer.param_groups:
-        group["lr"] = run.config.lr * rise
-
-
-def _any_process(accelerator: Accelerator, told: bool) -> bool:
-    """Tell, the same to every process, whether one of them was told to stop."""
-    return bool(accelerator.reduce(torch.tensor(float(told), device=accelerator.device), "sum"))
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM so that the loop can stop at a step; the second one kills."""
-    received: list[int] = []
-
-    def handler(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    try:
-        before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

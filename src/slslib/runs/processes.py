@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +20,6 @@ from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from slslib import __version__
-
-# A process that has nothing left to do waits for the others, however long they take.
-_PATIENCE = timedelta(days=7)
 
 
 def start(precision: str = "no", *, cpu: bool = False) -> Accelerator:
@@ -35,7 +33,8 @@ def start(precision: str = "no", *, cpu: bool = False) -> Accelerator:
     """
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)
-    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    # A process that has nothing left to do waits for the others, however long they take.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
     return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
 
 
@@ -51,12 +50,8 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def is_main() -> bool:
-    """Tell whether this process is the one that reports."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def bar(*, show: bool, **options: Any) -> Any:
-    """Return a tqdm progress bar that the reporting process alone shows; a log file gets little."""
+def bar(iterable: Iterable[Any], *, show: bool, **options: Any) -> Any:
+    """Return a tqdm progress bar that the first process alone shows; a log file gets little."""
+    show = show and os.environ.get("RANK", "0") == "0"
     interval = 0.5 if sys.stderr.isatty() else 30
-    return tqdm(disable=not (show and is_main()), mininterval=interval, **options)
+    return tqdm(iterable, disable=not show, leave=False, mininterval=interval, **options)

@@ -20,10 +20,9 @@ Crop = Literal["first", "random"]
 Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
 Precision = Literal["no", "bf16"]
 
-_AT_LEAST = {
-    1: ("batch_size", "max_epochs", "patience", "n_samples", "hidden_width"),
-    0: ("lr", "weight_decay", "warmup_steps", "seed"),
-}
+_LEAST = {"batch_size": 1, "max_epochs": 1, "patience": 1, "n_samples": 1, "hidden_width": 1}
+_LEAST |= {"lr": 0, "weight_decay": 0, "warmup_steps": 0, "seed": 0}
+_OF_INIT = ("backbone", "dimensions", "hidden_width", "n_samples")  # what a whole detector brings
 
 
 @dataclass(frozen=True)
@@ -80,41 +79,32 @@ class TrainConfig:
     """Seed of head weights, order and augmentation."""
 
     def __post_init__(self) -> None:
-        """Bring values into one form, and refuse those that make no sense."""
-        if isinstance(self.dimensions, dict):  # from JSON
-            object.__setattr__(self, "dimensions", XLSRConfig(**self.dimensions))
-        object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        """Bring RawBoost's algorithm into one form, and refuse values that make no sense."""
         number = ALGORITHMS.index(algorithm_name(self.rawboost))
         object.__setattr__(self, "rawboost", number)
         for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                choices = ", ".join(get_args(kind))
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}")
-        for least, names in _AT_LEAST.items():
-            for name in names:
-                if not least <= getattr(self, name) < math.inf:  # nor is NaN
-                    raise ConfigError(f"{name} is {getattr(self, name)}; the least is {least}")
+            value = getattr(self, name)
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                raise ConfigError(f"{name} is {value!r}; it must be one of {get_args(kind)}")
+            if name in _LEAST and not _LEAST[name] <= value < math.inf:  # nor is NaN
+                raise ConfigError(f"{name} is {value}; the least is {_LEAST[name]}")
         if not all(0 < weight < math.inf for weight in self.class_weights):
             raise ConfigError(f"class_weights {self.class_weights} are not two positive numbers")
         if self.monitor != "train_loss" and self.dev is None:
             raise ConfigError(f"monitor {self.monitor} needs a development corpus (--dev)")
 
     def check_used(self) -> None:
-        """Refuse a backbone or dimensions that were given beside weights that bring their own.
+        """Refuse what was given beside initial weights that bring their own.
 
         Raises:
             ConfigError: If such a value is not the recipe's.
         """
-        weights, idle = self.init, ["backbone", "dimensions"]
-        if self.init is None:
-            weights, idle = self.backbone, ["dimensions"]
-        usual = RECIPES.get(self.recipe, v1)()
-        unused = [name for name in idle if getattr(self, name) != getattr(usual, name)]
+        weights, usual = self.init or self.backbone, RECIPES.get(self.recipe, v1)()
+        own = _OF_INIT if self.init else ("dimensions",)
+        unused = [name for name in own if getattr(self, name) != getattr(usual, name)]
         if unused and weights != "random":
-            raise ConfigError(
-                f"{weights} brings its own {' and '.join(idle)}, so what is given as "
-                f"{' and '.join(unused)} would not be used: leave it out"
-            )
+            what = " and ".join(unused)
+            raise ConfigError(f"{weights} brings its own {what}: leave out what would not be used")
 
 
 def v1() -> TrainConfig:

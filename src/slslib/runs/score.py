@@ -14,29 +14,24 @@ original writes it; ``repr`` makes the reading exact. PyTorch loads when a run s
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import shutil
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.files import corpora_root, sha256, write_text
+from slslib.files import check_same, corpora_root, sha256, write_json, write_text
 from slslib.model.geometry import Attention
 from slslib.runs.recipes import Precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from slslib.data.corpora import Corpus
     from slslib.model.detector import Detector
     from slslib.runs.clips import Clip
 
@@ -62,10 +57,8 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes below one."""
-        if self.batch_size < 1 or self.chunk < 1:
-            raise ConfigError(
-                f"batch_size {self.batch_size} and chunk {self.chunk} must be at least 1"
-            )
+        if min(self.batch_size, self.chunk) < 1:
+            raise ConfigError(f"batch_size {self.batch_size}, chunk {self.chunk}: at least 1, both")
 
 
 def score(
@@ -105,65 +98,64 @@ def score(
         FileError: A file cannot be written.
         ScoreError: ``out`` exists or is being written, or a resume does not match it.
     """
-    from slslib.data.corpora import open_corpus
-
-    opened = open_corpus(corpus, corpora_root(data))
-    return score_corpus(
-        checkpoint, opened, Path(out), config=config, workers=workers, cpu=cpu, progress=progress
-    )
-
-
-def score_corpus(
-    checkpoint: str | Path,
-    corpus: Corpus,
-    out: Path,
-    *,
-    config: ScoreConfig = ScoreConfig(),
-    workers: int = 0,
-    cpu: bool = False,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Score the trials of an opened corpus; all else is as for :func:`score`."""
     import torch
 
+    from slslib.data.corpora import open_corpus
     from slslib.model.checkpoints import locate
+    from slslib.model.detector import Detector
     from slslib.runs import processes
-    from slslib.runs.clips import batched
+    from slslib.runs.clips import TrialDataset, batched, describe, load_batches
 
-    path = locate(checkpoint)
+    opened, path = open_corpus(corpus, corpora_root(data)), locate(checkpoint)
     accelerator = processes.start(config.precision, cpu=cpu)
     fingerprint = {
         "checkpoint": path.name,
         "checkpoint_sha256": sha256(path),
-        "corpus": corpus.name,
-        "partition": corpus.partition,
-        "protocol_sha256": corpus.protocol_sha256,
-        "n_trials": len(corpus),
+        **describe(opened),
         "settings": asdict(config),
         **processes.environment(accelerator),  # each may change the last bit
     }
-    parts = _beside(out, ".parts")
+    out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
     if out.exists():
-        made = _finished(out, fingerprint)
-        shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
-        return made
-    chunks = batched(range(len(corpus)), config.chunk)
-    files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
-    made = {}
+        with suppress(ConfigError):
+            made = check_same(Path(f"{out}.json"), fingerprint)
+            if made.get("scores_sha256") == sha256(out):
+                shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
+                return made
+        raise ScoreError(
+            f"{out} exists and was not written by this very run; remove it or choose another --out"
+        )
     with _lock(parts) if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process:
-            _check_fingerprint(parts / "fingerprint.json", fingerprint)
-        accelerator.wait_for_everyone()
-        mine = slice(accelerator.process_index, None, accelerator.num_processes)
-        todo = {
-            file: batched(chunk, config.batch_size)
-            for file, chunk in zip(files[mine], chunks[mine], strict=True)
-            if not file.exists()
-        }
+        with accelerator.main_process_first():
+            if not began.exists():
+                write_json(began, fingerprint)
+            check_same(began, fingerprint)
+        chunks = batched(range(len(opened)), config.chunk)
+        files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
+        rank, size = accelerator.process_index, config.batch_size
+        mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
+        todo = [(file, batched(chunk, size)) for file, chunk in mine if not file.exists()]
+        batches = [batch for _, chunk in todo for batch in chunk]
+        detector = Detector.load(path, attention=config.attention).to(accelerator.device)
+        dataset = TrialDataset(
+            opened, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
+        )
+        loaded = load_batches(dataset, batches, workers=workers)
+        bar = iter(processes.bar(loaded, total=len(batches), desc="score", show=progress))
         # The same bytes again need the same convolution algorithms again.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-            _score_chunks(path, corpus, config, accelerator, todo, workers, progress)
+            for file, chunk in todo:
+                rows: list[dict[str, Any]] = []
+                for clips in islice(bar, len(chunk)):
+                    scores = score_batch(detector, clips, config, accelerator)
+                    rows += [
+                        {**vars(clip), "error": clip.error and str(clip.error), "waveform": None}
+                        | {"score": scores.get(clip.utterance)}
+                        for clip in clips
+                    ]
+                write_json(file, rows)
         accelerator.wait_for_everyone()
+        made = {}
         if accelerator.is_main_process:
             made = _join(out, files, fingerprint)
             shutil.rmtree(parts)
@@ -171,53 +163,10 @@ def score_corpus(
     return made
 
 
-def _score_chunks(
-    path: Path,
-    corpus: Corpus,
-    config: ScoreConfig,
-    accelerator: Accelerator,
-    todo: dict[Path, list[Sequence[int]]],
-    workers: int,
-    progress: bool,
-) -> None:
-    """Score chunks, given as batches of indices, each into its file."""
-    from slslib.model.detector import Detector
-    from slslib.runs import processes
-    from slslib.runs.clips import TrialDataset, load_batches
-
-    if not todo:
-        return
-    detector = Detector.load(path, attention=config.attention).to(accelerator.device)
-    dataset = TrialDataset(
-        corpus, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
-    )
-    batches = [batch for chunk in todo.values() for batch in chunk]
-    loaded = load_batches(dataset, batches, workers=workers)
-    with processes.bar(
-        total=sum(map(len, batches)), unit="trial", desc="score", show=progress
-    ) as bar:
-        for file, chunk in todo.items():
-            scores: list[tuple[str, str]] = []
-            clips: list[Clip] = []
-            for batch in islice(loaded, len(chunk)):
-                scores += score_batch(detector, batch, config, accelerator)
-                clips += batch
-                bar.update(len(batch))
-            sound = [clip for clip in clips if clip.error is None]
-            part = {
-                "scores": scores,
-                "failures": [(c.utterance, str(c.error)) for c in clips if c.error is not None],
-                "decoders": Counter(clip.decoder for clip in sound),
-                "over_range": sum(clip.over_range for clip in sound),
-                "converted": sum(clip.converted for clip in sound),
-            }
-            write_text(file, json.dumps(part))
-
-
 def score_batch(
     detector: Detector, clips: list[Clip], config: ScoreConfig, accelerator: Accelerator
-) -> list[tuple[str, str]]:
-    """Return ``(utterance, score)`` of each readable clip of one batch.
+) -> dict[str, str]:
+    """Return the score of each readable clip of one batch, by utterance.
 
     Raises:
         AudioError: A clip is unreadable (unless ``on_error="record"``).
@@ -231,103 +180,59 @@ def score_batch(
     if config.on_error == "record":
         clips = [clip for clip in clips if clip.error is None]
     if not clips:
-        return []
+        return {}
     waveforms, _ = stack(clips)
     with torch.inference_mode():
         with accelerator.autocast():
             logits = detector.logits(waveforms.to(accelerator.device))
-        if config.score == "llr":
-            scores = detector.llr_of(logits).tolist()
-        else:
-            scores = logits.float().log_softmax(dim=1)[:, 1].tolist()
+        llr, logp = detector.llr_of(logits), logits.float().log_softmax(dim=1)[:, 1]
+    scores = (llr if config.score == "llr" else logp).tolist()
     utterances = [clip.utterance for clip in clips]
     if not all(map(math.isfinite, scores)):
         raise ScoreError(
             f"the network gives a score that is not finite for one of {', '.join(utterances)}; use "
             "--precision no or another checkpoint"
         )
-    return list(zip(utterances, map(format_score, scores), strict=True))
+    return dict(zip(utterances, map(format_score, scores), strict=True))
 
 
 def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
     """Write failures, provenance and, last, the score file."""
-    parts = [json.loads(file.read_text()) for file in files]
-    text = "".join(f"{utterance} {value}\n" for p in parts for utterance, value in p["scores"])
-    failures = [failure for part in parts for failure in part["failures"]]
-    if failures:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("utterance", "error"), *failures])
-        write_text(_beside(out, ".failures.csv"), table.getvalue())
-    else:
-        _beside(out, ".failures.csv").unlink(missing_ok=True)
+    import pandas as pd
+
+    table = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
+    failed, sound = table[table["score"].isna()], table[table["score"].notna()]
+    text = "".join(sound["utterance"] + " " + sound["score"] + "\n")
     made = {
         **fingerprint,
         "scores_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "n_scores": sum(len(part["scores"]) for part in parts),
-        "n_failures": len(failures),
-        "decoders": dict(sum((Counter(part["decoders"]) for part in parts), Counter())),
-        "n_over_range": sum(part["over_range"] for part in parts),
-        "n_converted": sum(part["converted"] for part in parts),
+        "n_scores": len(sound),
+        "n_failures": len(failed),
+        "decoders": sound["decoder"].value_counts(sort=False).to_dict(),
+        "n_over_range": int(sound["over_range"].sum()),
+        "n_converted": int(sound["converted"].sum()),
     }
-    write_text(_beside(out, ".json"), json.dumps(made, indent=1) + "\n")
-    write_text(out, text)
-    return _with_errors(made, out)
-
-
-def _with_errors(made: dict[str, Any], out: Path) -> dict[str, Any]:
-    if not made["n_failures"]:
-        return made
-    what = f"{made['n_failures']} recordings could not be read and have no score"
-    return made | {"errors": [f"{what}; {_beside(out, '.failures.csv')} names them"]}
-
-
-def _finished(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
-    """Return what a finished, identical run made; refuse to overwrite anything else."""
-    try:
-        made: dict[str, Any] = json.loads(_beside(out, ".json").read_text())
-        if made == made | fingerprint and made["scores_sha256"] == sha256(out):
-            return _with_errors(made, out)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise ScoreError(
-        f"{out} exists and was not written by this very run; remove it or choose another --out"
-    )
-
-
-def _check_fingerprint(file: Path, fingerprint: dict[str, Any]) -> None:
-    """Refuse to go on with parts that were made of other inputs or with other settings."""
-    if not file.exists():
-        write_text(file, json.dumps(fingerprint, indent=1) + "\n")
-        return
-    try:
-        began = json.loads(file.read_text())
-        then, now = ({**f, **f["settings"], "settings": None} for f in (began, fingerprint))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScoreError(
-            f"{file} is damaged: {error}; remove {file.parent} to start again"
-        ) from error
-    changed = [f"{k} {then.get(k)!r} -> {v!r}" for k, v in now.items() if then.get(k) != v]
-    if changed:
-        raise ScoreError(
-            f"{file.parent} holds a run with other inputs or settings: {'; '.join(changed)}; "
-            "resume with those, or remove the folder to start again"
+    failures = Path(f"{out}.failures.csv")
+    failures.unlink(missing_ok=True)
+    if len(failed):
+        write_text(
+            failures, failed[["utterance", "error"]].to_csv(index=False, lineterminator="\n")
         )
+        what = f"{len(failed)} recordings could not be read and have no score"
+        made["errors"] = [f"{what}; {failures} names them"]
+    write_json(f"{out}.json", made)
+    write_text(out, text)
+    return made
 
 
 def _lock(parts: Path) -> AbstractContextManager[Any]:
     """Hold the folder of parts, which only one run may write, until the context is left."""
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     try:
-        parts.mkdir(parents=True, exist_ok=True)
         return FileLock(parts / "lock", timeout=0).acquire()
-    except Timeout as error:
+    except OSError as error:  # filelock's Timeout is one
         raise ScoreError(
-            f"{parts} is being written by another run; wait for it or choose another --out"
+            f"{parts} cannot be written or is being written by another run ({error}); wait for it "
+            "or choose another --out"
         ) from error
-    except OSError as error:
-        raise ScoreError(f"cannot write {parts}: {error}; choose another --out") from error
-
-
-def _beside(out: Path, suffix: str) -> Path:
-    return out.with_name(out.name + suffix)
