@@ -102,9 +102,9 @@ def test_probe_averages_over_the_classes_of_a_fold(rng):
 @pytest.mark.parametrize(
     ("targets", "groups", "says"),
     [
-        ([0] * 18 + [1] * 2, None, "5 folds need"),
-        ([0] * 20, None, "there are 1, and 0 has 20"),
-        ([0, 1] * 10, [0, 1, 2, 3] * 5, "of these groups"),
+        ([0] * 18 + [1] * 2, None, "only 2 members"),
+        ([0] * 20, None, "only one class"),
+        ([0, 1] * 10, [0, 1, 2, 3] * 5, "number of groups"),
         ([0] * 15 + [1] * 5, [*range(15), *[15] * 5], "one fold only"),
     ],
 )

@@ -100,8 +100,6 @@ def from_json(kind: type[Any], facts: Any) -> Any:
     Raises:
         ConfigError: If a field is lacking, unknown or impossible.
     """
-    if not isinstance(facts, dict):
-        raise ConfigError(f"its {kind.__name__} is {facts!r}, not a JSON object")
     differing = {one.name for one in fields(kind)} ^ facts.keys()
     if differing:
         raise ConfigError(f"its {kind.__name__} lacks or does not know {sorted(differing)}")
@@ -116,10 +114,6 @@ def _check_counts(config: XLSRConfig | DetectorConfig) -> None:
             continue
         many = isinstance(one.default, tuple)
         counts = value if isinstance(value, tuple) else (value,)
-        if many != isinstance(value, tuple) or not counts or any(map(_is_no_count, counts)):
+        if many != isinstance(value, tuple) or not all(type(n) is int and n > 0 for n in counts):
             kind = "a list of whole numbers" if many else "a whole number"
             raise ConfigError(f"{one.name} is {value!r}; it must be {kind} of at least 1")
-
-
-def _is_no_count(value: object) -> bool:
-    return type(value) is not int or value < 1
