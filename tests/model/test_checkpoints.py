@@ -266,7 +266,7 @@ def test_a_run_folder_means_its_best_epoch(detector, tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         locate(tmp_path)
     (tmp_path / "best.json").write_text("{")
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="not usable"):
         locate(tmp_path)
 
 

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,6 @@ from torch import Tensor
 from slslib import files
 from slslib.errors import CheckpointError, ConfigError
 from slslib.model.foreign import BACKBONE, dimensions, our_name
-from slslib.model.geometry import XLSRConfig, from_json
 from slslib.model.pickles import read_pickle
 
 FORMAT = "slslib-1"
@@ -69,20 +67,14 @@ def _in_folder(folder: Path) -> Path:
     """Return the best epoch of a run folder, or the weights in a transformers folder."""
     best = folder / "best.json"
     if best.is_file():
-        try:
+        with usable(best):
             return folder / Path(json.loads(best.read_text())["file"]).name
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{best} is damaged: {error}; name the checkpoint") from error
     there = (folder / name for name in _OF_TRANSFORMERS if (folder / name).is_file())
     return next(there, folder)
 
 
 def download(
-    repository: str,
-    filename: str = "model.safetensors",
-    *,
-    revision: str | None = None,
-    sha256: str | None = None,
+    repository: str, filename: str, *, revision: str | None = None, sha256: str | None = None
 ) -> Path:
     """Return a file on the Hugging Face hub from the local cache, downloading it where it is new.
 
@@ -162,55 +154,47 @@ def read_checkpoint(
 
     Returns:
         Tensors under our names (memory-mapped where the format allows) and a description with at
-        least ``config``.
+        least ``config``, which nothing has checked.
 
     Raises:
         CheckpointError: Naming the file, the cause and the remedy.
     """
     path, about, heads = Path(path), dict[str, Any](), None
-    if path.suffix == ".safetensors":
-        try:
+    with usable(path):
+        if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is not a sound safetensors file: {error}; download or copy it again"
-            ) from error
-    else:
-        tensors, heads = read_pickle(path)
-    with usable(path):
+        else:
+            tensors, heads = read_pickle(path)
         if about.get("format") == FORMAT:
-            given = {} if n_heads is None else {"n_heads": n_heads}
-            backbone = from_json(XLSRConfig, about["config"]["backbone"] | given)
-            about["config"]["backbone"] = asdict(backbone)
+            about["config"]["backbone"] |= {} if n_heads is None else {"n_heads": n_heads}
         else:
             tensors = {our_name(name): tensor for name, tensor in tensors.items()}
             if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
                 raise ConfigError(f"no wav2vec 2.0 backbone in its {len(tensors)} tensors")
             told = n_heads if n_heads is not None else heads or _heads_beside(path)
             about = {"config": dimensions(tensors, told)}
-    for name, tensor in tensors.items():
-        _check_plain_and_finite(name, tensor, path)
+        for name, tensor in tensors.items():
+            _check_plain_and_finite(name, tensor, path)
     return tensors, about
 
 
 @contextmanager
 def usable(path: str | Path) -> Iterator[None]:
-    """Work with the description that a file gives of itself, which nothing guarantees.
-
-    What is built inside is built on the ``meta`` device, where size costs nothing.
+    """Work with what a file says, which nothing guarantees.
 
     Raises:
-        CheckpointError: Naming the file, for whatever Python, PyTorch or transformers raise.
+        CheckpointError: Naming the file, for whatever Python or a library raises.
     """
     try:
-        with torch.device("meta"):
-            yield
+        yield
+    except CheckpointError:
+        raise
     except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
         raise CheckpointError(
-            f"{path}: its config is not usable; write or download it again "
-            f"({type(error).__name__}: {error})"
+            f"{path} is not usable ({cause}); write, copy or download it again"
         ) from error
 
 

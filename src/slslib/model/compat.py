@@ -80,11 +80,11 @@ class Model(nn.Module):
 
 def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
     """Rename what is about to be loaded, and build an empty model to its dimensions."""
-    ours: dict[str, Tensor] = {}
-    for name in [name for name in state if name.startswith(prefix)]:
-        ours[our_name(name.removeprefix(prefix).removeprefix("module."))] = state.pop(name)
+    names = [name for name in state if name.startswith(prefix)]
+    bare = [name.removeprefix(prefix).removeprefix("module.") for name in names]
+    ours = {our_name(short): state.pop(name) for short, name in zip(bare, names, strict=True)}
     if model.detector is None:
-        with usable("the state dict of an XLS-R + SLS model"):
+        with usable("the state dict of an XLS-R + SLS model"), torch.device("meta"):
             detector = Detector(from_json(DetectorConfig, dimensions(ours, None)))
         model.detector = detector.to_empty(device=model.device).train(model.training)
     model.pretraining = {name: t.cpu() for name, t in ours.items() if name.startswith(KEPT)}

@@ -127,7 +127,7 @@ class Detector(nn.Module):
             CheckpointError: If the file is missing, damaged, unsafe or not a detector.
         """
         path = locate(path)
-        detector, _, _ = assemble(path, attention=attention, n_heads=n_heads)
+        detector = assemble(path, attention=attention, n_heads=n_heads)[0]
         if not isinstance(detector, Detector):
             raise CheckpointError(
                 f"{path} holds a backbone without an SLS head: it cannot score; train from it "
@@ -137,30 +137,23 @@ class Detector(nn.Module):
 
     @staticmethod
     def from_pretrained(
-        repository: str,
-        filename: str = "model.safetensors",
-        *,
-        revision: str | None = None,
-        sha256: str | None = None,
-        **options: Any,
+        repository: str, filename: str = "model.safetensors", **pins: str | None
     ) -> Detector:
         """Load a detector from the Hugging Face hub; the first time it is downloaded.
 
-        ``Detector.load("hub:owner/name/file@revision")`` is the same.
+        ``Detector.load("hub:owner/name/file@revision")`` is the same, and has further options.
 
         Args:
             repository: ``owner/name``.
             filename: Path of the file in the repository, in any format that :meth:`load` reads.
-            revision: Branch, tag or commit; a commit pins the file.
-            sha256: What the file's SHA-256 must be.
-            options: Those of :meth:`load`.
+            pins: ``revision``, a branch, tag or commit; ``sha256``, what the file's SHA-256 must
+                be.
 
         Raises:
             CheckpointError: If it cannot be downloaded, has other bytes than stated, or is not a
                 detector.
         """
-        path = download(repository, filename, revision=revision, sha256=sha256)
-        return Detector.load(path, **options)
+        return Detector.load(download(repository, filename, **pins))
 
 
 def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
@@ -180,10 +173,7 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
     """
-    model, _, _ = assemble(locate(path, "backbone"), n_heads=n_heads)
-    backbone = model.get_submodule("backbone")
-    assert isinstance(backbone, XLSR)
-    return backbone
+    return assemble(locate(path, "backbone"), n_heads=n_heads)[0].backbone
 
 
 def save_backbone(path: str | Path, backbone: XLSR, card: Mapping[str, Any]) -> None:
@@ -203,7 +193,7 @@ def save_backbone(path: str | Path, backbone: XLSR, card: Mapping[str, Any]) -> 
 
 def assemble(
     path: Path, *, attention: Attention = "eager", n_heads: int | None = None
-) -> tuple[Detector | nn.ModuleDict, dict[str, Tensor], dict[str, Any]]:
+) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
     """Build what a file holds, and refuse any tensor whose name, shape or type does not fit.
 
     16-bit floats become 32-bit ones, in which everything is computed.
@@ -214,23 +204,22 @@ def assemble(
         n_heads: See :meth:`Detector.load`.
 
     Returns:
-        A detector, or a module whose one child is ``backbone`` where the file holds no head; the
-        tensors that only pre-training uses; and the file's description.
+        A :class:`Detector`, or a module whose one child is ``backbone`` where the file holds no
+        head; the tensors that only pre-training uses; and the file's description.
 
     Raises:
         CheckpointError: As :meth:`Detector.load`, naming the first tensor that does not fit.
     """
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
-    model: Detector | nn.ModuleDict
-    with usable(path):
+    with usable(path), torch.device("meta"):  # where size costs nothing
         if any(name.startswith("head.") for name in tensors):
-            model = Detector(from_json(DetectorConfig, about["config"]), attention=attention)
-            model.metadata, backbone = dict(about.get("metadata", {})), model.backbone
+            model: Any = Detector(from_json(DetectorConfig, about["config"]), attention=attention)
+            model.metadata = dict(about.get("metadata", {}))
         else:
-            backbone = XLSR(XLSRConfig(**about["config"]["backbone"]), attention=attention)
-            model = nn.ModuleDict({"backbone": backbone})
-        backbone.card = dict(about.get("card", {}))
+            config = from_json(XLSRConfig, about["config"]["backbone"])
+            model = nn.ModuleDict({"backbone": XLSR(config, attention=attention)})
+        model.backbone.card = dict(about.get("card", {}))
     tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     given, wanted = (
         {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
