@@ -55,17 +55,13 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config or DetectorConfig()
         self.metadata: dict[str, Any] = {}
+        shape = self.config.backbone
+        n_frames = shape.n_frames(self.config.n_samples)
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
-            self.backbone = XLSR(
-                self.config.backbone, attention=attention, checkpointing=checkpointing
-            )
-            self.head = SLSHead(
-                self.config.backbone.width,
-                self.config.backbone.n_frames(self.config.n_samples),
-                hidden_width=self.config.hidden_width,
-            )
+            self.backbone = XLSR(shape, attention=attention, checkpointing=checkpointing)
+            self.head = SLSHead(shape.width, n_frames, hidden_width=self.config.hidden_width)
 
     def logits(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
         """Return the two outputs before the softmax; layers are summed as they are computed."""

@@ -27,13 +27,16 @@ _AUTHORS_BACKBONE = "ssl_model.model."
 _CONVOLUTION, _LAYER = "feature_extractor.conv_layers.{}.", "encoder.layers.{}."
 _PROJECTION, _POSITION = f"{BACKBONE}feature_projection.", f"{BACKBONE}encoder.pos_conv_embed.conv."
 _DIRECTION, _MAGNITUDE = (f"{_POSITION}parametrizations.weight.original{i}" for i in (1, 0))
-# The beginning of a name in fairseq (or the authors' head) and here; the first that fits counts.
-_FAIRSEQ = [
+_PRETRAINING = ("mask_emb", "quantizer.vars", "quantizer.weight_proj.", "project_q.", "final_proj.")
+# The beginning of a name elsewhere and here; the first that fits counts, in both directions.
+_NAMES = [
+    # The authors' head.
     ("fc0.", "head.gate."),
     ("first_bn.", "head.norm."),
     ("fc1.", "head.hidden."),
     ("fc3.", "head.output."),
-    *((part, KEPT + part) for part in ("mask_emb", "quantizer.", "project_q.", "final_proj.")),
+    # fairseq.
+    *((part, KEPT + part) for part in _PRETRAINING),
     (f"{_CONVOLUTION}0.", f"{BACKBONE}{_CONVOLUTION}conv."),
     (f"{_CONVOLUTION}2.1.", f"{BACKBONE}{_CONVOLUTION}layer_norm."),
     ("layer_norm.", f"{_PROJECTION}layer_norm."),
@@ -45,10 +48,7 @@ _FAIRSEQ = [
     (f"{_LAYER}self_attn_layer_norm.", f"{BACKBONE}{_LAYER}layer_norm."),
     (f"{_LAYER}fc1.", f"{BACKBONE}{_LAYER}feed_forward.intermediate_dense."),
     (f"{_LAYER}fc2.", f"{BACKBONE}{_LAYER}feed_forward.output_dense."),
-    ("", BACKBONE),
-]
-# What transformers calls otherwise than fairseq or we do.
-_TRANSFORMERS = [
+    # transformers, where it is neither fairseq's name nor ours.
     ("masked_spec_embed", f"{KEPT}mask_emb"),
     ("quantizer.codevectors", f"{KEPT}quantizer.vars"),
     ("project_hid.", f"{KEPT}final_proj."),
@@ -56,6 +56,7 @@ _TRANSFORMERS = [
     # Before PyTorch's parametrizations; its hub files still have these.
     ("encoder.pos_conv_embed.conv.weight_g", _MAGNITUDE),
     ("encoder.pos_conv_embed.conv.weight_v", _DIRECTION),
+    ("", BACKBONE),
 ]
 
 
@@ -77,7 +78,7 @@ def our_name(name: str) -> str:
     'pretraining.final_proj.bias'
     """
     name = re.sub(r"^(ssl_model\.model\.|wav2vec2\.|wav2vec\.)", "", name)
-    return _translate(name, _TRANSFORMERS + _FAIRSEQ)
+    return _translate(name, _NAMES)
 
 
 def authors_name(name: str) -> str:
@@ -89,7 +90,7 @@ def authors_name(name: str) -> str:
     'ssl_model.model.mask_emb'
     """
     prefix = "" if name.startswith("head.") else _AUTHORS_BACKBONE
-    return prefix + _translate(name, [(ours, theirs) for theirs, ours in _FAIRSEQ])
+    return prefix + _translate(name, [(ours, theirs) for theirs, ours in _NAMES])
 
 
 def _translate(name: str, beginnings: Iterable[tuple[str, str]]) -> str:

@@ -14,8 +14,6 @@ from slslib.errors import ConfigError
 Attention = Literal["eager", "sdpa"]
 Freeze = Literal["none", "conv", "backbone"]
 
-_HEAD_WIDTH = 64
-
 
 @dataclass(frozen=True)
 class XLSRConfig:
@@ -52,7 +50,7 @@ class XLSRConfig:
     @property
     def heads(self) -> int:
         """Number of attention heads."""
-        return self.n_heads or max(1, self.width // _HEAD_WIDTH)
+        return self.n_heads or max(1, self.width // 64)
 
     @property
     def receptive_field(self) -> int:
@@ -114,6 +112,7 @@ def _check_counts(config: XLSRConfig | DetectorConfig) -> None:
             continue
         many = isinstance(one.default, tuple)
         counts = value if isinstance(value, tuple) else (value,)
-        if many != isinstance(value, tuple) or not all(type(n) is int and n > 0 for n in counts):
+        sound = counts and all(type(count) is int and count > 0 for count in counts)
+        if many != isinstance(value, tuple) or not sound:
             kind = "a list of whole numbers" if many else "a whole number"
             raise ConfigError(f"{one.name} is {value!r}; it must be {kind} of at least 1")

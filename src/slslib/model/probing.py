@@ -14,7 +14,6 @@ layer. It shows what a linear map can read, not what a network that uses the lay
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -82,25 +81,18 @@ def probe(
         seed: Of the split, which is the same for all layers.
 
     Raises:
-        ConfigError: If a class has too few trials, or too few groups, to be split so, or the
-            features have another shape.
+        ConfigError: If a class is in one fold only, so that no classifier can learn it.
+        ValueError: scikit-learn's, if the features have another shape, or there are fewer than two
+            classes, or fewer trials or groups than folds.
     """
-    x = np.asarray(features, float)
+    layers = np.moveaxis(np.asarray(features, float), 1, 0)
     # Numbers for names: scikit-learn's scorer takes two classes of strings for an error.
     truth = np.unique(targets, return_inverse=True)[1]
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splits = list(kind(folds, shuffle=True, random_state=seed).split(truth, truth, groups))
+    if any(set(truth[test]) - set(truth[train]) for train, test in splits):
+        raise ConfigError("a class is in one fold only: use fewer folds, or more groups of each")
     # Classes that a fold lacks are left out of its mean, without a warning.
     score = make_scorer(recall_score, average="macro", zero_division=np.nan)
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    try:
-        with warnings.catch_warnings(action="error", category=UserWarning):  # of a class too small
-            splits = list(kind(folds, shuffle=True, random_state=seed).split(x, truth, groups))
-        if any(set(truth[test]) - set(truth[train]) for train, test in splits):
-            raise ValueError("a class is in one fold only")
-        given: Any = {"scoring": score, "cv": splits, "error_score": "raise"}
-        layers = np.moveaxis(x, 1, 0)
-        return np.stack([cross_val_score(classifier(), one, truth, **given) for one in layers])
-    except (ValueError, UserWarning) as error:
-        raise ConfigError(
-            f"features {x.shape} of {len(truth)} trials are not (trials, layers, width) that "
-            f"{folds} folds can test: {error}; use fewer folds, or more trials and groups"
-        ) from error
+    how: Any = {"scoring": score, "cv": splits, "error_score": "raise"}
+    return np.stack([cross_val_score(classifier(), layer, truth, **how) for layer in layers])
