@@ -41,14 +41,25 @@ def build(**changes):
     from fairseq.models.wav2vec import Wav2Vec2Config, Wav2Vec2Model
 
     settings = {
-        "extractor_mode": "layer_norm", "layer_norm_first": True, "conv_bias": True,
+        "extractor_mode": "layer_norm",
+        "layer_norm_first": True,
+        "conv_bias": True,
         "conv_feature_layers": "[(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16,2,2)] * 2",
-        "encoder_layers": LAYERS, "encoder_embed_dim": WIDTH, "encoder_ffn_embed_dim": 64,
-        "encoder_attention_heads": HEADS, "final_dim": 16, "quantize_targets": True,
-        "latent_vars": 4, "latent_groups": 2,
-        "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0,
-        "encoder_layerdrop": 0.0, "dropout_input": 0.0, "dropout_features": 0.0,
-    }  # fmt: skip
+        "encoder_layers": LAYERS,
+        "encoder_embed_dim": WIDTH,
+        "encoder_ffn_embed_dim": 64,
+        "encoder_attention_heads": HEADS,
+        "final_dim": 16,
+        "quantize_targets": True,
+        "latent_vars": 4,
+        "latent_groups": 2,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "encoder_layerdrop": 0.0,
+        "dropout_input": 0.0,
+        "dropout_features": 0.0,
+    }
     torch.manual_seed(7)
     config = Wav2Vec2Config(**(settings | changes))
     model = Wav2Vec2Model(config)
@@ -69,10 +80,15 @@ def saved(tmp_path_factory):
     settings = {"model": OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)}
     optimizer = torch.optim.Adam(model.parameters())
     content = {
-        "args": None, "cfg": settings, "model": model.state_dict(), "criterion": None,
-        "optimizer_history": [], "task_state": {}, "extra_state": {"epoch": 1},
+        "args": None,
+        "cfg": settings,
+        "model": model.state_dict(),
+        "criterion": None,
+        "optimizer_history": [],
+        "task_state": {},
+        "extra_state": {"epoch": 1},
         "last_optimizer_state": optimizer.state_dict(),
-    }  # fmt: skip
+    }
     checkpoint_utils.torch_persistent_save(content, str(path))
     return model, path
 
