@@ -30,9 +30,9 @@ from slslib.model.baseline import (
     N_FRAMES,
     VARIANCE_FLOOR,
     classifier,
-    corpus_features,
+    clip_features,
     fit_gmm,
-    gmm_scores,
+    per_clip,
 )
 
 SIZES = (8, 16, 32, 64, 128)
@@ -79,8 +79,8 @@ def fit_sizes(data: Path, specs: dict[str, str]) -> dict[int, list[tuple[LFCCGMM
     fitted: dict[int, list[tuple[LFCCGMM, float]]] = {size: [] for size in SIZES}
     for size in SIZES:
         for seed in SEEDS:
-            model = fit_gmm(train, size, seed=seed, progress=False)
-            scores = gmm_scores(model, dev, progress=False)
+            model = fit_gmm(train, size, seed=seed)
+            scores = np.array(per_clip(model.score, dev))
             fitted[size].append((model, eer_percent(scores, dev.trials.label.to_numpy())))
     return fitted
 
@@ -91,12 +91,12 @@ def compare(data: Path, specs: dict[str, str], models: list[LFCCGMM]) -> dict[st
     checksums = {name: corpus.protocol_sha256 for name, corpus in corpora.items()}
     train = corpora.pop("train")
     known = set(train.trials.attack) - {"-"}
-    linear = classifier().fit(corpus_features(train, progress=False), train.trials.label)
+    linear = classifier().fit(per_clip(clip_features, train), train.trials.label)
     sets: dict[str, Any] = {}
     for name, corpus in corpora.items():
         labels = corpus.trials.label.to_numpy()
-        logits = linear.decision_function(corpus_features(corpus, progress=False))
-        ratios = [gmm_scores(model, corpus, progress=False) for model in models]
+        logits = linear.decision_function(per_clip(clip_features, corpus))
+        ratios = [np.array(per_clip(model.score, corpus)) for model in models]
         difference = bootstrap_eer(ratios[0], labels, seed=0, other=logits)
         eers = [eer_percent(scores, labels) for scores in ratios]
         sets[name] = {

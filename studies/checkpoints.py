@@ -25,7 +25,7 @@ import torch
 from provenance import ROOT
 
 from slslib.model.detector import Detector
-from slslib.model.foreign import authors_name, pretraining_parts
+from slslib.model.foreign import authors_state
 
 OUT = ROOT / "studies" / "results" / "checkpoints.json"
 
@@ -60,8 +60,7 @@ print(seconds, before, peak())
 def write(folder: Path) -> tuple[Path, Path]:
     """Write fairseq's and the authors' files; return their paths."""
     detector = Detector(seed=0)
-    own = detector.state_dict()
-    state = {authors_name(n): t for n, t in (own | pretraining_parts(own, {})).items()}
+    state = authors_state(detector.state_dict())
     authors = folder / "epoch_2.pth"
     torch.save({f"module.{n}": t for n, t in state.items()}, authors)
     prefix = "ssl_model.model."

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slslib.errors import ConfigError
-from slslib.model.foreign import fairseq_name
+from slslib.model.foreign import authors_name
 from slslib.model.geometry import XLSRConfig
 from slslib.model.xlsr import XLSR
 
@@ -78,8 +78,11 @@ class FairseqXLSR(nn.Module):
             ConfigError: If fairseq is not installed.
         """
         original = cls(backbone.config)
-        tensors = backbone.model.state_dict()
-        original.model.load_state_dict({fairseq_name(name): t for name, t in tensors.items()})
+        tensors = backbone.state_dict()
+        prefix = "ssl_model.model."
+        original.model.load_state_dict(
+            {authors_name(f"backbone.{n}").removeprefix(prefix): t for n, t in tensors.items()}
+        )
         return original.eval()
 
     def layers(self, waveform: Float[Tensor, "batch samples"]) -> Iterator[Tensor]:

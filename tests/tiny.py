@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor, nn
+
+from slslib.model.foreign import authors_name
 from slslib.model.geometry import DetectorConfig, XLSRConfig
 from slslib.runs.recipes import TrainConfig, v1
 
 DIMENSIONS = XLSRConfig(width=16, n_layers=3, n_heads=2, conv_width=8, pos_kernel=8, pos_groups=4)
 DETECTOR = DetectorConfig(DIMENSIONS, hidden_width=8, n_samples=4000)
+
+PRETRAINING = {
+    "mask_emb": (16,),
+    "quantizer.vars": (1, 8, 4),
+    "quantizer.weight_proj.weight": (8, 8),
+    "quantizer.weight_proj.bias": (8,),
+    "project_q.weight": (8, 8),
+    "project_q.bias": (8,),
+    "final_proj.weight": (8, 16),
+    "final_proj.bias": (8,),
+}
+
+
+def authors_file(detector: nn.Module) -> dict[str, Tensor]:
+    """Return what an authors' file holds, with parts for pre-training of sizes of their own."""
+    parts = {f"ssl_model.model.{name}": torch.rand(size) for name, size in PRETRAINING.items()}
+    return {authors_name(name): t for name, t in detector.state_dict().items()} | parts
 
 
 def recipe(**changes: object) -> TrainConfig:

@@ -20,11 +20,10 @@ from slslib.model.baseline import (
     baseline_scores,
     classifier,
     clip_features,
-    corpus_features,
     filterbank,
     fit_gmm,
-    gmm_scores,
     lfcc,
+    per_clip,
 )
 
 
@@ -73,7 +72,7 @@ def test_deltas_are_half_the_difference_of_the_neighbours() -> None:
 def test_silence_is_finite_and_short_clips_are_refused() -> None:
     assert np.isfinite(lfcc(np.zeros(8000))).all()
     for bad in (np.zeros(319), np.zeros((2, 8000))):
-        with pytest.raises(AudioError):
+        with pytest.raises(ValueError, match="window"):
             lfcc(bad)
 
 
@@ -97,20 +96,20 @@ def corpora(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("deltas", [False, True])
 def test_baseline_separates_what_is_separable(corpora: Path, deltas: bool) -> None:
     train, test = open_corpus("set:train", corpora), open_corpus("set:test", corpora)
-    scores = baseline_scores(train, test, deltas=deltas, progress=False)
+    scores = baseline_scores(train, test, deltas=deltas)
     assert list(scores.utterance) == list(test.trials.utterance)
     bonafide = test.trials.label.to_numpy() == 1
     assert scores.score[bonafide].min() > 0 > scores.score[~bonafide].max()
-    again = baseline_scores(train, test, deltas=deltas, jobs=1, progress=False)
+    again = baseline_scores(train, test, deltas=deltas)
     np.testing.assert_array_equal(scores.score, again.score)
-    linear = classifier().fit(corpus_features(train, progress=False), train.trials.label)
-    logits = linear.decision_function(corpus_features(test, progress=False))
+    linear = classifier().fit(per_clip(clip_features, train), train.trials.label)
+    logits = linear.decision_function(per_clip(clip_features, test))
     assert logits[bonafide].min() > 0 > logits[~bonafide].max()
 
 
 def test_score_is_the_mean_log_likelihood_ratio_of_the_frames(corpora: Path) -> None:
     train, test = open_corpus("set:train", corpora), open_corpus("set:test", corpora)
-    model = fit_gmm(train, 4, seed=7, progress=False)
+    model = fit_gmm(train, 4, seed=7)
 
     def log_density(frame: np.ndarray, label: int) -> float:
         mixture = model.bonafide if label else model.spoof
@@ -120,12 +119,12 @@ def test_score_is_the_mean_log_likelihood_ratio_of_the_frames(corpora: Path) -> 
 
     frames = add_deltas(lfcc(audio.load(test.audio_path("test0")).samples))
     ratios = [log_density(frame, 1) - log_density(frame, 0) for frame in frames]
-    scores = gmm_scores(model, test, progress=False)
+    scores = per_clip(model.score, test)
     assert scores[0] == pytest.approx(np.mean(ratios), abs=1e-9)
     assert model.bonafide.means_.shape == model.spoof.covariances_.shape == (4, 60)
-    same, other = (gmm_scores(fit_gmm(train, 4, seed=s, progress=False), test) for s in (7, 8))
-    np.testing.assert_array_equal(scores, same)
-    assert np.abs(scores - other).max() > 1e-3
+    same, other = (per_clip(fit_gmm(train, 4, seed=s).score, test) for s in (7, 8))
+    assert scores == same
+    assert np.abs(np.subtract(scores, other)).max() > 1e-3
 
 
 def test_every_clip_gives_a_mixture_as_many_frames(
@@ -140,10 +139,10 @@ def test_every_clip_gives_a_mixture_as_many_frames(
 
     monkeypatch.setattr(GaussianMixture, "fit", spy)
     train = open_corpus("set:train", corpora)
-    fit_gmm(train, 2, progress=False)
+    fit_gmm(train, 2)
     assert N_FRAMES > 8 * 49
     monkeypatch.setattr(baseline, "N_FRAMES", 80)
-    fit_gmm(train, 2, progress=False)
+    fit_gmm(train, 2)
     assert sizes == [8 * 49, 4 * 49, 80, 80]
 
 
@@ -152,9 +151,9 @@ def test_silence_gives_finite_scores(corpora: Path) -> None:
         samples = sf.read(path)[0]
         sf.write(path, np.concatenate([np.zeros(4000), samples]), 16_000)
     train, test = open_corpus("set:train", corpora), open_corpus("set:test", corpora)
-    model = fit_gmm(train, 4, progress=False)
+    model = fit_gmm(train, 4)
     assert model.bonafide.covariances_.min() >= 1e-3
-    assert np.isfinite(gmm_scores(model, test, progress=False)).all()
+    assert np.isfinite(per_clip(model.score, test)).all()
 
 
 def test_training_needs_both_classes_and_every_file(corpora: Path) -> None:
@@ -162,18 +161,18 @@ def test_training_needs_both_classes_and_every_file(corpora: Path) -> None:
     protocol = corpora / "set" / "protocols" / "x.cm.dev.trl.txt"
     protocol.write_text("S train1 - - bonafide\n")
     with pytest.raises(ProtocolError, match="labels"):
-        baseline_scores(open_corpus("set:dev", corpora), test, progress=False)
+        baseline_scores(open_corpus("set:dev", corpora), test)
     (corpora / "set" / "flac" / "test3.flac").unlink()
     with pytest.raises(AudioError, match="test3"):
-        baseline_scores(train, open_corpus("set:test", corpora), progress=False)
+        baseline_scores(train, open_corpus("set:test", corpora))
 
 
 @pytest.mark.shared
 def test_baselines_on_real_speech(shared: Path) -> None:
     train, dev = open_corpus("speech:train", shared), open_corpus("speech:dev", shared)
     bonafide = dev.trials.label.to_numpy() == 1
-    linear = classifier().fit(corpus_features(train, progress=False), train.trials.label)
-    logits = linear.decision_function(corpus_features(dev, progress=False))
+    linear = classifier().fit(per_clip(clip_features, train), train.trials.label)
+    logits = linear.decision_function(per_clip(clip_features, dev))
     assert 30 < 100 * metrics.eer(logits[bonafide], logits[~bonafide]).value < 40
-    scores = baseline_scores(train, dev, progress=False).score.to_numpy()
+    scores = baseline_scores(train, dev).score.to_numpy()
     assert 15 < 100 * metrics.eer(scores[bonafide], scores[~bonafide]).value < 30

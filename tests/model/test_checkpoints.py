@@ -213,7 +213,7 @@ def _compressed(path: Path, state: dict) -> None:
         (lambda p, s: p.write_bytes(b"RIFF" * 50), "not a checkpoint"),
         (lambda p, s: p.write_bytes(b"\x10" + bytes(7) + b"{" + bytes(60)), "not a checkpoint"),
         (lambda p, s: p.write_bytes(pickle.dumps({"a": 1})), "not a checkpoint|no wav2vec"),
-        (lambda p, s: torch.save([1, 2], p), "holds a list"),
+        (lambda p, s: torch.save([1, 2], p), "is not a checkpoint, .*'list'"),
         (lambda p, s: torch.save({"a": torch.zeros(3)}, p), "no wav2vec 2.0 backbone"),
         (_compressed, "is compressed"),
         (
@@ -263,10 +263,10 @@ def test_a_run_folder_means_its_best_epoch(detector, tmp_path):
     (tmp_path / "best.json").write_text(json.dumps({"file": "epoch_4.safetensors"}))
     assert locate(tmp_path) == tmp_path / "epoch_4.safetensors"
     (tmp_path / "best.json").write_text(json.dumps({"file": "../../epoch_9.safetensors"}))
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
         locate(tmp_path)
     (tmp_path / "best.json").write_text("{")
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="not usable"):
         locate(tmp_path)
 
 
@@ -333,7 +333,9 @@ def test_fairseq_settings_tell_the_heads(shared, name, heads):
     [
         (torch.zeros(1).expand(1 << 44), "not a plain dense tensor"),
         (torch.eye(3).to_sparse(), "not a plain dense tensor|asks for code"),
-        (torch.zeros(1, dtype=torch.int32), r"is \[1\] torch.int32, .* torch.float32"),
+        (torch.zeros(1, dtype=torch.int32), r"not a plain dense tensor: torch.int32"),
+        (torch.zeros(1).to(torch.float8_e5m2), "not a plain dense tensor|asks for code"),
+        (torch.zeros(1, dtype=torch.int64), r"is \[1\] torch.int64, .* torch.float32"),
     ],
 )
 def test_odd_tensors_are_refused_before_they_are_read(authors_state, tmp_path, tensor, message):
@@ -351,8 +353,7 @@ def test_dimensions_in_a_file_are_not_trusted(detector, tmp_path, change):
 
     config = asdict(detector.config)
     config["backbone"] |= change
-    about = {"format": "slslib-1", "config": config, "metadata": {}}
-    save_safetensors(tmp_path / "d.safetensors", detector.state_dict(), about)
+    save_safetensors(tmp_path / "d.safetensors", detector.state_dict(), {"config": config})
     for load in (Detector.load, load_backbone):
         with pytest.raises(CheckpointError, match="not usable"):
             load(tmp_path / "d.safetensors")

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import File, serve
+from tiny import authors_file
 from torch import nn
 
 from slslib.errors import CheckpointError
 from slslib.model.compat import Model
 from slslib.model.detector import Detector, DetectorConfig
-from slslib.model.foreign import PRETRAINING, authors_name
 from slslib.model.xlsr import XLSRConfig
 
 # 64 wide, so that width / 64 is its one head; 64,600 samples, so that a base checkpoint fits.
@@ -57,9 +57,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def original(detector):
-    sizes = [(64,), (1, 8, 4), (8, 8), (8,), (8, 8), (8,), (8, 64), (8,)]
-    parts = {f"ssl_model.model.{n}": torch.rand(s) for n, s in zip(PRETRAINING, sizes, strict=True)}
-    return {authors_name(n): t for n, t in detector.state_dict().items()} | parts
+    return authors_file(detector)
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +161,9 @@ def test_training_starts_from_the_base_checkpoint(detector, original, waveform, 
 
 
 def test_a_model_without_weights_says_so(waveform):
-    with pytest.raises(CheckpointError, match=r"no weights \(there is no xlsr2_300m.pt\): call"):
+    with pytest.raises(CheckpointError, match=r"no weights: call .* not xlsr2_300m.pt"):
         Model(device="cpu", ssl_cpkt_path="xlsr2_300m.pt")(waveform)
-    with pytest.raises(CheckpointError, match=r"no weights \(no ssl_cpkt_path\)"):
+    with pytest.raises(CheckpointError, match="no weights"):
         Model()(waveform)
     with pytest.raises(CheckpointError, match="state dict of an XLS-R"):
         Model().load_state_dict({"fc0.bias": torch.zeros(1)})

@@ -14,9 +14,9 @@ from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import match, read_scores
 from slslib.errors import CheckpointError, ConfigError
 from slslib.evaluation import metrics
-from slslib.model.checkpoints import FORMAT, locate, read_checkpoint, save_safetensors
+from slslib.model.checkpoints import locate, save_safetensors
 from slslib.model.detector import Detector, DetectorConfig, load_backbone, save_backbone
-from slslib.model.xlsr import XLSR, XLSRConfig
+from slslib.model.xlsr import XLSRConfig
 from slslib.runs.score import score
 
 
@@ -55,33 +55,28 @@ def test_a_seed_makes_the_weights_and_leaves_the_global_generator():
     assert not torch.equal(one.head.hidden.weight, other.head.hidden.weight)
 
 
-def test_a_config_that_is_not_one():
-    with pytest.raises(CheckpointError, match="config is not usable"):
-        Detector.from_config({"backbone": {"widht": 3}})
-
-
 @pytest.mark.parametrize("load", [Detector.load, load_backbone])
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"metadata": [1], "card": [1]}, "not a JSON object"),
-        ({"config": {"backbone": {"width": 16.0}}}, "config is not usable"),
-        ({"config": [1]}, "config is not usable"),
+        ({"metadata": [1], "card": [1]}, "is not usable"),
+        ({"config": {"backbone": {"width": 16.0}}}, "is not usable"),
+        ({"config": [1]}, "is not usable"),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(tmp_path, load, changes, says):
-    about = {"format": FORMAT, "config": asdict(DETECTOR)} | changes
+    about = {"config": asdict(DETECTOR)} | changes
     save_safetensors(tmp_path / "d.safetensors", Detector(DETECTOR).state_dict(), about)
     with pytest.raises(CheckpointError, match=rf"d\.safetensors.*{says}"):
         load(tmp_path / "d.safetensors")
 
 
 @pytest.mark.parametrize("n_heads", [None, 2])
-@pytest.mark.parametrize("load", [Detector.load, load_backbone, read_checkpoint])
+@pytest.mark.parametrize("load", [Detector.load, load_backbone])
 @pytest.mark.parametrize(
     ("backbone", "says"),
     [
-        (None, "XLSRConfig is None"),
+        (None, "NoneType"),
         ({}, "'width'"),
         ({"width": 16.0}, r"width is 16\.0; it must be a whole number"),
         ({"n_layers": True}, "n_layers is True"),
@@ -97,8 +92,8 @@ def test_damaged_dimensions_are_named(tmp_path, load, backbone, says, n_heads):
     config = asdict(DETECTOR)
     config["backbone"] = backbone and config["backbone"] | backbone
     path = tmp_path / "d.safetensors"
-    save_safetensors(path, Detector(DETECTOR).state_dict(), {"format": FORMAT, "config": config})
-    with pytest.raises(CheckpointError, match=rf"d\.safetensors: its config is not .*{says}"):
+    save_safetensors(path, Detector(DETECTOR).state_dict(), {"config": config})
+    with pytest.raises(CheckpointError, match=rf"d\.safetensors is not usable .*{says}"):
         load(path, n_heads=n_heads)
 
 
@@ -115,12 +110,11 @@ def test_heads_that_cannot_be_are_named(tmp_path, n_heads, says):
     detector, path = Detector(DETECTOR), tmp_path / "d.safetensors"
     config = asdict(DETECTOR)
     config["backbone"]["n_heads"] = n_heads
-    save_safetensors(path, detector.state_dict(), {"format": FORMAT, "config": config})
+    save_safetensors(path, detector.state_dict(), {"config": config})
     detector.save(tmp_path / "sound.safetensors")
     detector.backbone.model.save_pretrained(tmp_path / "foreign")
-    for wrong, argument in (
-        (path, None), (tmp_path / "sound.safetensors", n_heads), (tmp_path / "foreign", n_heads)
-    ):  # fmt: skip
+    sound, foreign = tmp_path / "sound.safetensors", tmp_path / "foreign"
+    for wrong, argument in ((path, None), (sound, n_heads), (foreign, n_heads)):
         with pytest.raises(CheckpointError, match=says):
             load_backbone(wrong, n_heads=argument)
 
@@ -131,8 +125,7 @@ def test_a_lost_number_is_not_replaced_by_a_default(tmp_path):
     for name in ("n_heads", "strides", "n_samples"):
         config = asdict(DETECTOR)
         del (config if name == "n_samples" else config["backbone"])[name]
-        about = {"format": FORMAT, "config": config}
-        save_safetensors(path, Detector(DETECTOR).state_dict(), about)
+        save_safetensors(path, Detector(DETECTOR).state_dict(), {"config": config})
         with pytest.raises(CheckpointError, match=f"lacks .*'{name}'"):
             Detector.load(path)
 
@@ -209,7 +202,7 @@ def test_mini_is_the_packaged_detector_and_backbone(packaged, waveform, monkeypa
         assert loaded.config.heads == backbone.config.heads == 2
         assert torch.equal(loaded(waveform), backbone(waveform))
     assert locate("mini").name == "mini_detector.safetensors"
-    with pytest.raises(CheckpointError, match="mini holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="mini: no such checkpoint"):
         Detector.load("./mini")
 
 
@@ -238,21 +231,12 @@ def test_mini_without_its_files(tmp_path, monkeypatch):
             load("mini")
 
 
-def test_a_backbone_that_is_not_64_wide_per_head_says_so_in_its_file(tmp_path, waveform):
-    backbone = XLSR(XLSRConfig(width=128, n_layers=2, conv_width=8)).eval()
-    save_backbone(tmp_path / "b.safetensors", backbone, {})
-    assert load_backbone(tmp_path / "b.safetensors").config.n_heads == 2
-
-
 def test_half_precision_is_storage_only(tmp_path, waveform):
-    detector = Detector(DETECTOR, seed=1).eval()
-    detector.save(tmp_path / "half.safetensors", dtype=torch.float16)
-    detector.save(tmp_path / "full.safetensors")
-    save_backbone(tmp_path / "b.safetensors", detector.backbone, {}, dtype=torch.float16)
-    halved, backbone = (
-        Detector.load(tmp_path / "half.safetensors"),
-        load_backbone(tmp_path / "b.safetensors"),
-    )
+    detector, path = Detector(DETECTOR, seed=1).eval(), tmp_path / "half.safetensors"
+    tensors = detector.state_dict()
+    halves = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
+    save_safetensors(path, halves, {"config": asdict(DETECTOR)})
+    halved, backbone = Detector.load(path), load_backbone(path)
     for name, tensor in halved.state_dict().items():
         wanted = detector.state_dict()[name]
         assert tensor.dtype == wanted.dtype
@@ -260,5 +244,3 @@ def test_half_precision_is_storage_only(tmp_path, waveform):
     with torch.no_grad():
         assert torch.equal(backbone(waveform), halved.backbone(waveform))
         torch.testing.assert_close(halved(waveform), detector(waveform), rtol=1e-2, atol=1e-2)
-    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "full")]
-    assert sizes[0] < 0.65 * sizes[1]

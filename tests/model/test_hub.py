@@ -207,8 +207,9 @@ def test_from_pretrained(hub: Hub, tmp_path: Path) -> None:
         "print(d.config.n_samples, d.training)"
     )
     environment = os.environ | {
-        "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path),
-    }  # fmt: skip
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path),
+    }
     done = subprocess.run(
         [sys.executable, "-c", program, OLD, hashlib.sha256(pth(2)).hexdigest()],
         capture_output=True,

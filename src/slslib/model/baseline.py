@@ -28,17 +28,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, ndimage
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 from slslib.data import audio
 from slslib.data.corpora import Corpus
-from slslib.errors import AudioError, ProtocolError
+from slslib.errors import ProtocolError
 
 WINDOW = audio.SAMPLE_RATE // 50  # 20 ms
 HOP = audio.SAMPLE_RATE // 100  # 10 ms
@@ -76,12 +75,8 @@ def lfcc(samples: NDArray[np.floating]) -> NDArray[np.float64]:
         ``[n_frames, 20]``.
 
     Raises:
-        AudioError: the clip is shorter than one window.
+        ValueError: the clip has another form, or is shorter than one window.
     """
-    if samples.ndim != 1 or len(samples) < WINDOW:
-        raise AudioError(
-            f"LFCCs need one channel of at least {WINDOW} samples; got shape {samples.shape}."
-        )
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
     power = np.abs(fft.rfft(frames * np.hamming(WINDOW), N_FFT)) ** 2
     # One step of 16-bit audio has the power of about 1e-7 in a filter: digital silence stays finite
@@ -97,13 +92,10 @@ def add_deltas(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
     >>> add_deltas(np.array([[0.0], [2.0], [4.0]])).tolist()
     [[0.0, 1.0, 0.5], [2.0, 2.0, 0.0], [4.0, 1.0, -0.5]]
     """
-
-    def delta(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        padded = np.pad(x, ((1, 1), (0, 0)), mode="edge")
-        return (padded[2:] - padded[:-2]) / 2
-
-    first = delta(coefficients)
-    return np.concatenate([coefficients, first, delta(first)], axis=1)
+    half = (-0.5, 0, 0.5)
+    first = ndimage.correlate1d(coefficients, half, axis=0, mode="nearest")
+    second = ndimage.correlate1d(first, half, axis=0, mode="nearest")
+    return np.concatenate([coefficients, first, second], axis=1)
 
 
 @dataclass(frozen=True)
@@ -132,8 +124,6 @@ def fit_gmm(
     *,
     deltas: bool = True,
     seed: int | np.random.Generator = 0,
-    jobs: int = 2,
-    progress: bool = True,
 ) -> LFCCGMM:
     """Fit a Gaussian mixture to each class by ten steps of expectation and maximisation.
 
@@ -145,25 +135,23 @@ def fit_gmm(
         n_components: Gaussians of each mixture.
         deltas: use the coefficients' differences too.
         seed: of the first means (k-means++); anything that `numpy.random.default_rng` takes.
-        jobs: threads that read audio.
-        progress: show a progress bar.
 
     Raises:
         AudioError: a recording cannot be read.
         ProtocolError: a training trial has no label, or one class is missing.
     """
-    labels = train.trials.label.to_numpy()
-    if set(np.unique(labels)) != {0, 1}:
+    labels = train.trials.label
+    if set(labels) != {0, 1}:
         raise ProtocolError(
             f"{train.name} {train.partition}: training needs bona fide and spoofed trials, all of "
-            f"them labelled; its labels are {sorted(map(int, np.unique(labels)))}."
+            f"them labelled; its labels are {sorted(set(labels))}"
         )
     rng = np.random.default_rng(seed)
 
     def fit(label: int) -> GaussianMixture:
         corpus = replace(train, trials=train.trials[labels == label])
-        per_clip = -(-N_FRAMES // len(corpus))
-        frames = _map(lambda samples: _frames(samples, deltas, per_clip), corpus, jobs, progress)
+        most = -(-N_FRAMES // len(corpus))
+        frames = per_clip(lambda samples: _frames(samples, deltas, most), corpus)
         mixture = GaussianMixture(
             n_components,
             covariance_type="diag",
@@ -172,35 +160,19 @@ def fit_gmm(
             init_params="k-means++",
             random_state=int(rng.integers(2**31)),
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # ten steps need not converge
-            return mixture.fit(np.concatenate(frames))
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            return mixture.fit(np.concatenate(frames))  # ten steps need not converge
 
     return LFCCGMM(bonafide=fit(1), spoof=fit(0), deltas=deltas)
 
 
-def gmm_scores(
-    model: LFCCGMM, test: Corpus, *, jobs: int = 2, progress: bool = True
-) -> NDArray[np.float64]:
-    """Return the score of every trial of a corpus, in its order: ``[n_trials]``.
-
-    Raises:
-        AudioError: a recording cannot be read.
-    """
-    return np.array(_map(model.score, test, jobs, progress))
-
-
-def baseline_scores(
-    train: Corpus, test: Corpus, *, deltas: bool = True, jobs: int = 2, progress: bool = True
-) -> pd.DataFrame:
+def baseline_scores(train: Corpus, test: Corpus, *, deltas: bool = True) -> pd.DataFrame:
     """Fit LFCC-GMM to one corpus, score another.
 
     Args:
         train: labelled trials of both classes.
         test: trials to score; labels are not looked at.
         deltas: use the coefficients' differences too.
-        jobs: threads that read audio.
-        progress: show a progress bar.
 
     Returns:
         ``utterance`` and ``score``, the mean log-likelihood ratio of a frame, in the order of the
@@ -210,8 +182,7 @@ def baseline_scores(
         AudioError: a recording cannot be read.
         ProtocolError: a training trial has no label, or one class is missing.
     """
-    model = fit_gmm(train, deltas=deltas, jobs=jobs, progress=progress)
-    scores = gmm_scores(model, test, jobs=jobs, progress=progress)
+    scores = per_clip(fit_gmm(train, deltas=deltas).score, test)
     return pd.DataFrame({"utterance": test.trials.utterance.to_numpy(), "score": scores})
 
 
@@ -221,13 +192,25 @@ def clip_features(samples: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate([coefficients.mean(axis=0), coefficients.std(axis=0)])
 
 
-def corpus_features(corpus: Corpus, jobs: int = 2, progress: bool = True) -> NDArray[np.float64]:
-    """Return `clip_features` of every trial of a corpus, in its order: ``[n_trials, 40]``.
+def per_clip(function: Callable[[NDArray[np.float32]], Any], corpus: Corpus) -> list[Any]:
+    """Apply a function to the samples of every trial of a corpus, in its order.
+
+    Args:
+        function: `LFCCGMM.score`, `clip_features` or another function of one clip.
+        corpus: labels are not looked at.
+
+    Returns:
+        What the function returned for each trial.
 
     Raises:
         AudioError: a recording cannot be read.
     """
-    return np.stack(_map(clip_features, corpus, jobs, progress))
+
+    def one(utterance: str) -> Any:
+        return function(audio.load(corpus.audio_path(utterance)).samples)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(one, corpus.trials.utterance))
 
 
 def classifier() -> Pipeline:
@@ -240,20 +223,5 @@ def classifier() -> Pipeline:
 def _frames(samples: NDArray[Any], deltas: bool, most: int | None = None) -> NDArray[np.float64]:
     """Return the frames of a clip, or at most so many of them, evenly spaced."""
     frames = add_deltas(lfcc(samples)) if deltas else lfcc(samples)
-    if most is None or most >= len(frames):
-        return frames
-    return frames[np.linspace(0, len(frames) - 1, most).astype(int)]
-
-
-def _map(
-    function: Callable[[NDArray[np.float32]], Any], corpus: Corpus, jobs: int, progress: bool
-) -> list[Any]:
-    """Apply a function to the samples of every trial, in the corpus's order."""
-
-    def one(utterance: str) -> Any:
-        return function(audio.load(corpus.audio_path(utterance)).samples)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        results = pool.map(one, corpus.trials.utterance)
-        label = f"LFCC {corpus.name} {corpus.partition}"
-        return list(tqdm(results, label, len(corpus), unit="clip", disable=not progress))
+    n = min(most or len(frames), len(frames))
+    return frames[np.linspace(0, len(frames) - 1, n).astype(int)]

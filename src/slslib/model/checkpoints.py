@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +22,13 @@ from torch import Tensor
 
 from slslib import files
 from slslib.errors import CheckpointError, ConfigError
-from slslib.model.foreign import BACKBONE, KEPT, dimensions, our_name
-from slslib.model.geometry import XLSRConfig, from_json
+from slslib.model.foreign import BACKBONE, dimensions, our_name
 from slslib.model.pickles import read_pickle
 
 FORMAT = "slslib-1"
 _KEY = "slslib"
 _WEIGHTS = Path(__file__).parent / "weights"  # the small weights that the package carries
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64)
 _OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -46,48 +45,36 @@ def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector")
     Raises:
         CheckpointError: If there is no such file, it is empty, or it cannot be downloaded.
     """
+    path = Path(name)
     if name == "mini":
         path = _WEIGHTS / f"mini_{part}.safetensors"
     elif str(name).startswith("hub:"):
-        source, _, revision = str(name).removeprefix("hub:").partition("@")
-        parts = source.split("/", 2)
-        if len(parts) < 2 or not all(parts):
+        parts = re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", str(name))
+        if not parts:
             raise CheckpointError(f"{name!r} is not hub:owner/name[/file][@revision]")
-        path = download("/".join(parts[:2]), *parts[2:], revision=revision or None)
-    else:
-        path = Path(name)
-        path = _in_folder(path) if path.is_dir() else path
+        path = download(parts[1], parts[2] or "model.safetensors", revision=parts[3])
+    elif path.is_dir():
+        path = _in_folder(path)
     if not path.is_file() or path.stat().st_size == 0:
         raise CheckpointError(
             f"{path}: no such checkpoint file, or it is empty; give a file, a run folder, "
-            "hub:owner/name[/file][@revision] or mini"
+            "a transformers folder, hub:owner/name[/file][@revision] or mini"
         )
     return path
 
 
 def _in_folder(folder: Path) -> Path:
     """Return the best epoch of a run folder, or the weights in a transformers folder."""
-    best, candidates = folder / "best.json", [*_OF_TRANSFORMERS]
+    best = folder / "best.json"
     if best.is_file():
-        try:
-            candidates = [Path(json.loads(best.read_text())["file"]).name]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{best} is damaged: {error}; name the checkpoint") from error
-    for candidate in candidates:
-        if (folder / candidate).is_file():
-            return folder / candidate
-    raise CheckpointError(
-        f"{folder} holds no checkpoint: neither best.json of a training run with its file "
-        f"nor {' nor '.join(_OF_TRANSFORMERS)}"
-    )
+        with usable(best):
+            return folder / Path(json.loads(best.read_text())["file"]).name
+    there = (folder / name for name in _OF_TRANSFORMERS if (folder / name).is_file())
+    return next(there, folder)
 
 
 def download(
-    repository: str,
-    filename: str = "model.safetensors",
-    *,
-    revision: str | None = None,
-    sha256: str | None = None,
+    repository: str, filename: str, *, revision: str | None = None, sha256: str | None = None
 ) -> Path:
     """Return a file on the Hugging Face hub from the local cache, downloading it where it is new.
 
@@ -101,14 +88,13 @@ def download(
         repository: ``owner/name``.
         filename: Path of the file in the repository.
         revision: Branch, tag or commit; a full commit hash that is cached needs no connection.
-        sha256: What the file's SHA-256 must be, whatever the hub states.
+        sha256: What the file's SHA-256 must be, in place of what the hub states.
 
     Raises:
         CheckpointError: If it cannot be had, or its bytes are not the stated ones, which removes
             it from the cache; no partial file is left.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils.sha import git_hash
 
     try:
         path = Path(hf_hub_download(repository, filename, revision=revision))
@@ -119,17 +105,15 @@ def download(
             "and HF_HUB_OFFLINE, or `hf auth login`; or get the file in another way)"
         ) from error
     blob = path.resolve()
-    digest, stated = files.sha256(blob), blob.name
-    if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stated):
-        sound = stated == (digest if len(stated) == 64 else git_hash(blob.read_bytes()))
-    else:  # a cache without symbolic links has no such names
-        sound = True
-    if not sound or (sha256 or digest).lower() != digest:
+    stated = sha256.lower() if sha256 else blob.name
+    digest = files.git_sha1(blob) if len(stated) == 40 else files.sha256(blob)
+    # A cache without symbolic links has no hashes for names.
+    if stated != digest and (sha256 or re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stated)):
         path.unlink()
         blob.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{filename} of {repository} has the SHA-256 {digest}, not {sha256 or stated} as it "
-            "should: it was removed; try again, and correct the pinned sha256 if there is one"
+            f"{filename} of {repository} has the hash {digest}, not {stated} as it should: it was "
+            "removed; try again, and correct the pinned sha256 if there is one"
         )
     if path.name in _OF_TRANSFORMERS:
         with suppress(CheckpointError):  # tells the number of heads, where there is one
@@ -138,58 +122,28 @@ def download(
 
 
 def save_safetensors(
-    path: str | Path,
-    tensors: Mapping[str, Tensor],
-    about: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
+    path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
 ) -> None:
     """Write tensors and a JSON object to one file, all or nothing.
 
     Args:
         path: File to write, replaced if it exists.
         tensors: Any tensors.
-        about: Facts to keep in the file's metadata.
-        dtype: How floating-point numbers are stored; by default as they are.
+        about: Facts to keep in the file's metadata, beside the format.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.
     """
-    own = {
-        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
-        .detach()
-        .cpu()
-        .contiguous()
-        for name, tensor in tensors.items()
-    }
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.writing(path) as temporary:
         try:
-            save_file(own, temporary, metadata={_KEY: json.dumps(about)})
+            save_file(own, temporary, {_KEY: json.dumps({"format": FORMAT} | dict(about))})
         except SafetensorError as error:  # its own words for a full disk
             raise OSError(str(error)) from error
 
 
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors of a safetensors file and the JSON object in its metadata.
-
-    Raises:
-        CheckpointError: If the file is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if not isinstance(about, dict):
-            raise ValueError(f"its {_KEY!r} metadata is not a JSON object")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a sound safetensors file: {error}; download or copy it again"
-        ) from error
-    return tensors, about
-
-
 def read_checkpoint(
-    path: str | Path, *, n_heads: int | None = None, keep_pretraining: bool = False
+    path: str | Path, *, n_heads: int | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read any supported checkpoint without running code from it.
 
@@ -197,58 +151,50 @@ def read_checkpoint(
         path: ``*.safetensors`` of ours or of transformers; else a pickle: fairseq's ``.pt``, an
             SLS ``.pth`` (with or without ``module.`` before each name) or transformers' ``.bin``.
         n_heads: Attention heads where the file does not tell; by default width / 64.
-        keep_pretraining: Return the parts that only pre-training uses too.
 
     Returns:
         Tensors under our names (memory-mapped where the format allows) and a description with at
-        least ``config``.
+        least ``config``, which nothing has checked.
 
     Raises:
         CheckpointError: Naming the file, the cause and the remedy.
     """
     path, about, heads = Path(path), dict[str, Any](), None
-    if path.suffix == ".safetensors":
-        tensors, about = read_safetensors(path)
-    else:
-        tensors, heads = read_pickle(path)
-    with usable_config(path):
-        if about.get("format") == FORMAT:
-            if not all(isinstance(about.get(key, {}), dict) for key in ("metadata", "card")):
-                raise ConfigError("its metadata or card is not a JSON object")
-            backbone = asdict(from_json(XLSRConfig, about["config"]["backbone"]))
-            if n_heads is not None:
-                backbone = asdict(XLSRConfig(**backbone | {"n_heads": n_heads}))
-            about["config"]["backbone"] = backbone
+    with usable(path):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
-            named = {our_name(name): tensor for name, tensor in tensors.items()}
-            tensors = {name: tensor for name, tensor in named.items() if name is not None}
+            tensors, heads = read_pickle(path)
+        if about.get("format") == FORMAT:
+            about["config"]["backbone"] |= {} if n_heads is None else {"n_heads": n_heads}
+        else:
+            tensors = {our_name(name): tensor for name, tensor in tensors.items()}
             if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
-                raise ConfigError(f"no wav2vec 2.0 backbone in its {len(named)} tensors")
+                raise ConfigError(f"no wav2vec 2.0 backbone in its {len(tensors)} tensors")
             told = n_heads if n_heads is not None else heads or _heads_beside(path)
-            about = {"format": FORMAT, "config": dimensions(tensors, told), "metadata": {}}
-    if not keep_pretraining:
-        tensors = {name: t for name, t in tensors.items() if not name.startswith(KEPT)}
-    for name, tensor in tensors.items():
-        _check_plain_and_finite(name, tensor, path)
+            about = {"config": dimensions(tensors, told)}
+        for name, tensor in tensors.items():
+            _check_plain_and_finite(name, tensor, path)
     return tensors, about
 
 
 @contextmanager
-def usable_config(path: str | Path) -> Iterator[None]:
-    """Work with dimensions that a file states, which nothing guarantees.
-
-    What is built inside is built on the ``meta`` device, where size costs nothing.
+def usable(path: str | Path) -> Iterator[None]:
+    """Work with what a file says, which nothing guarantees.
 
     Raises:
-        CheckpointError: Naming the file, for whatever Python, PyTorch or transformers raise.
+        CheckpointError: Naming the file, for whatever Python or a library raises.
     """
     try:
-        with torch.device("meta"):
-            yield
+        yield
+    except CheckpointError:
+        raise
     except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
         raise CheckpointError(
-            f"{path}: its config is not usable; write or download it again "
-            f"({type(error).__name__}: {error})"
+            f"{path} is not usable ({cause}); write, copy or download it again"
         ) from error
 
 
@@ -264,15 +210,15 @@ def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:
     # Before anything reads its elements: a file of a few bytes can claim terabytes by strides.
     if (
         tensor.layout is not torch.strided
-        or tensor.is_quantized
+        or tensor.dtype not in _DTYPES
         or tensor.device.type != "cpu"
         or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
     ):
-        raise CheckpointError(f"{path}: {name!r} is not a plain dense tensor; refused")
+        kind = f"{tensor.dtype}, {tensor.layout}"
+        raise CheckpointError(f"{path}: {name!r} is not a plain dense tensor: {kind}; refused")
     # NaN is both the least and the greatest; one pass, without a copy.
-    if tensor.is_floating_point() and not all(
-        bool(extreme.isfinite()) for extreme in (tensor.aminmax() if tensor.numel() else ())
-    ):
+    numbers = tensor.is_floating_point() and tensor.numel()
+    if numbers and not torch.stack(tensor.aminmax()).isfinite().all():
         raise CheckpointError(
             f"{path}: {name!r} holds NaN or infinite values; the training run that wrote it "
             "diverged, use an earlier checkpoint"

@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slslib.errors import CheckpointError
-from slslib.model.checkpoints import usable_config
+from slslib.model.checkpoints import usable
 from slslib.model.detector import Detector, load_backbone
-from slslib.model.foreign import KEPT, authors_name, dimensions, our_name, pretraining_parts
-from slslib.model.geometry import DetectorConfig
+from slslib.model.foreign import KEPT, authors_state, dimensions, our_name
+from slslib.model.geometry import DetectorConfig, from_json
 
 
 class Model(nn.Module):
@@ -58,9 +58,9 @@ class Model(nn.Module):
         self.pretraining: dict[str, Tensor] = {}
         if ssl_cpkt_path is not None and Path(ssl_cpkt_path).exists():
             backbone = load_backbone(ssl_cpkt_path)
-            self.detector = Detector(DetectorConfig(backbone.config)).train()
-            self.detector.backbone = backbone.train()
-            self.detector.to(device)
+            self.detector = Detector(DetectorConfig(backbone.config))
+            self.detector.backbone = backbone
+            self.detector.train().to(device)
         self.register_load_state_dict_pre_hook(_to_our_names)  # type: ignore[no-untyped-call]
         self.register_state_dict_post_hook(_to_authors_names)  # type: ignore[no-untyped-call]
 
@@ -71,26 +71,25 @@ class Model(nn.Module):
             CheckpointError: If the model has no weights yet.
         """
         if self.detector is None:
-            base = f"there is no {self.ssl_cpkt_path}" if self.ssl_cpkt_path else "no ssl_cpkt_path"
-            raise CheckpointError(f"the model has no weights ({base}): call load_state_dict first")
+            raise CheckpointError(
+                "the model has no weights: call load_state_dict, or give an ssl_cpkt_path that "
+                f"exists, not {self.ssl_cpkt_path}"
+            )
         return self.detector(x.squeeze(-1))
 
 
 def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
     """Rename what is about to be loaded, and build an empty model to its dimensions."""
-    ours: dict[str, Tensor] = {}
-    for name in [name for name in state if name.startswith(prefix)]:
-        bare = name.removeprefix(prefix).removeprefix("module.")
-        ours[our_name(bare) or bare] = state.pop(name)
+    names = [name for name in state if name.startswith(prefix)]
+    bare = [name.removeprefix(prefix).removeprefix("module.") for name in names]
+    ours = {our_name(short): state.pop(name) for short, name in zip(bare, names, strict=True)}
     if model.detector is None:
-        with usable_config("the state dict of an XLS-R + SLS model"):
-            config = dimensions(ours, None)
-        detector = Detector.from_config(config).to_empty(device=model.device)
-        model.detector = detector.train(model.training)
+        with usable("the state dict of an XLS-R + SLS model"), torch.device("meta"):
+            detector = Detector(from_json(DetectorConfig, dimensions(ours, None)))
+        model.detector = detector.to_empty(device=model.device).train(model.training)
     model.pretraining = {name: t.cpu() for name, t in ours.items() if name.startswith(KEPT)}
-    state.update(
-        {f"{prefix}detector.{k}": t for k, t in ours.items() if k not in model.pretraining}
-    )
+    for name in ours.keys() - model.pretraining.keys():
+        state[f"{prefix}detector.{name}"] = ours[name]
 
 
 def _to_authors_names(
@@ -100,6 +99,5 @@ def _to_authors_names(
     start = f"{prefix}detector."
     own = {n.removeprefix(start): state.pop(n) for n in list(state) if n.startswith(start)}
     if own:
-        made = pretraining_parts(own, model.pretraining)
-        everything = own | model.pretraining | made
-        state.update({prefix + authors_name(name): t for name, t in everything.items()})
+        complete = authors_state(own | model.pretraining)
+        state.update({prefix + name: tensor for name, tensor in complete.items()})

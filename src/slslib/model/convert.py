@@ -1,4 +1,4 @@
-"""Rewrite checkpoints between the formats of slslib, the SLS authors and transformers.
+"""Rewrite checkpoints between the formats of slslib and of the SLS authors.
 
 Numbers are copied, never computed: what goes out and comes in again is the same bit for bit.
 """
@@ -19,7 +19,7 @@ def convert(
     n_heads: int | None = None,
     data_parallel: bool = False,
 ) -> dict[str, Any]:
-    """Rewrite a checkpoint: safetensors, the authors' .pth, or a transformers folder.
+    """Rewrite a checkpoint as safetensors or as the authors' .pth.
 
     safetensors is a format that cannot hold code: keep that.
 
@@ -28,14 +28,13 @@ def convert(
     Args:
         checkpoint: safetensors, .pth, fairseq .pt, transformers or run folder, mini, or
             hub:owner/name[/file][@revision].
-        out: OUT.safetensors (ours: a detector, or a backbone where the source has no head),
-            OUT.pth (what the authors' strict load takes), or a new folder for transformers'
-            Wav2Vec2Model.
+        out: OUT.safetensors (ours: a detector, or a backbone where the source has no head), or
+            OUT.pth (what the authors' strict load takes).
         n_heads: Attention heads, which a .pth does not tell; default width / 64.
         data_parallel: Put module. before each name of a .pth, as nn.DataParallel needs.
 
     Returns:
-        ``out``, and ``warnings``: sentences on what was left out or made anew.
+        ``out``, and ``warnings``: sentences on what was added.
 
     Raises:
         CheckpointError: If the source cannot be read, or has no head where one is needed.
@@ -44,45 +43,24 @@ def convert(
     """
     import torch
 
-    from slslib.model import checkpoints, foreign
-    from slslib.model.detector import Detector, load_state
-    from slslib.model.geometry import XLSRConfig
-    from slslib.model.xlsr import XLSR
+    from slslib.model.checkpoints import locate, save_safetensors
+    from slslib.model.detector import Detector, assemble
+    from slslib.model.foreign import authors_state
 
-    out, path = Path(out), checkpoints.locate(checkpoint)
-    if out.suffix not in (".safetensors", ".pth", ""):
-        raise ConfigError(f"{out}: write *.safetensors, *.pth or a folder without a suffix")
-    if not out.suffix and out.exists():
-        raise ConfigError(f"{out} exists already; choose a new folder")
-    tensors, about = checkpoints.read_checkpoint(path, n_heads=n_heads, keep_pretraining=True)
-    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(foreign.KEPT)}
-    own = {name: tensor for name, tensor in tensors.items() if name not in kept}
-    has_head = any(name.startswith("head.") for name in own)
-    if has_head:
-        model: torch.nn.Module = Detector.from_config(about["config"], where=path)
-    else:
-        with checkpoints.usable_config(path):
-            backbone = XLSR(XLSRConfig(**about["config"]["backbone"]))
-        model = torch.nn.ModuleDict({"backbone": backbone})
-    load_state(model, own, path)
-    own, warnings = model.state_dict(), []
+    out, path = Path(out), locate(checkpoint)
+    if out.suffix not in (".safetensors", ".pth"):
+        raise ConfigError(f"{out}: write *.safetensors or *.pth")
+    model, kept, about = assemble(path, n_heads=n_heads)
+    tensors = model.state_dict() | kept
     if out.suffix == ".safetensors":
-        checkpoints.save_safetensors(out, own | kept, about)
-    elif out.suffix == ".pth":
-        if not has_head:
-            raise CheckpointError(f"{path} holds a backbone without an SLS head, a .pth needs one")
-        made = foreign.pretraining_parts(own, kept)
-        if made:
-            names = ", ".join(name.removeprefix(foreign.KEPT) for name in made)
-            warnings = [f"made anew as fairseq initialises them, {path} lacks them: {names}"]
-        prefix = "module." if data_parallel else ""
-        renamed = {prefix + foreign.authors_name(k): t for k, t in (own | kept | made).items()}
-        with writing(out) as temporary:
-            torch.save({name: t.contiguous() for name, t in renamed.items()}, temporary)
-    else:
-        with writing(out) as temporary:
-            model.get_submodule("backbone.model").save_pretrained(temporary)  # type: ignore[operator]
-        left = ["the SLS head"] * has_head + ["what only pre-training uses"] * bool(kept)
-        if left:
-            warnings = [f"left out of the transformers folder: {' and '.join(left)}"]
-    return {"out": str(out), "warnings": warnings}
+        save_safetensors(out, tensors, about)
+        return {"out": str(out), "warnings": []}
+    if not isinstance(model, Detector):
+        raise CheckpointError(f"{path} holds a backbone without an SLS head, a .pth needs one")
+    prefix = "module." if data_parallel else ""
+    state = {prefix + n: t.contiguous() for n, t in authors_state(tensors).items()}
+    with writing(out) as temporary:
+        torch.save(state, temporary)
+    n_made = len(state) - len(tensors)
+    added = [f"{n_made} tensors that only pre-training uses, which {path} lacks, are zeros"]
+    return {"out": str(out), "warnings": added if n_made else []}

@@ -8,28 +8,22 @@ run wants to say about itself (recipe, epoch, development threshold).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from slslib.errors import CheckpointError
-from slslib.model.checkpoints import (
-    FORMAT,
-    download,
-    locate,
-    read_checkpoint,
-    save_safetensors,
-    usable_config,
-)
+from slslib.model.checkpoints import download, locate, read_checkpoint, save_safetensors, usable
+from slslib.model.foreign import KEPT
 from slslib.model.geometry import Attention, DetectorConfig, XLSRConfig, from_json
 from slslib.model.sls import BONAFIDE, SPOOF, SLSHead
 from slslib.model.xlsr import XLSR
 
-__all__ = ["Detector", "DetectorConfig", "load_backbone", "load_state", "save_backbone"]
+__all__ = ["Detector", "DetectorConfig", "assemble", "load_backbone", "save_backbone"]
 
 
 class Detector(nn.Module):
@@ -61,17 +55,13 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config or DetectorConfig()
         self.metadata: dict[str, Any] = {}
+        shape = self.config.backbone
+        n_frames = shape.n_frames(self.config.n_samples)
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
-            self.backbone = XLSR(
-                self.config.backbone, attention=attention, checkpointing=checkpointing
-            )
-            self.head = SLSHead(
-                self.config.backbone.width,
-                self.config.backbone.n_frames(self.config.n_samples),
-                hidden_width=self.config.hidden_width,
-            )
+            self.backbone = XLSR(shape, attention=attention, checkpointing=checkpointing)
+            self.head = SLSHead(shape.width, n_frames, hidden_width=self.config.hidden_width)
 
     def logits(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
         """Return the two outputs before the softmax; layers are summed as they are computed."""
@@ -99,31 +89,24 @@ class Detector(nn.Module):
         """Return the weight in (0, 1) that SLS gives each layer."""
         return self.head.fuse(self.backbone.layers(waveform))[1]
 
-    def save(
-        self,
-        path: str | Path,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
         """Write a safetensors checkpoint, atomically.
 
         Args:
             path: File to write, replaced if it exists.
             metadata: JSON-serialisable facts to keep beside the weights.
-            dtype: How numbers are stored; they are computed with in float32.
 
         Raises:
             FileError: If the file cannot be written; what was there before stays.
         """
         facts = dict(self.metadata if metadata is None else metadata)
-        about = {"format": FORMAT, "config": asdict(self.config), "metadata": facts}
-        save_safetensors(path, self.state_dict(), about, dtype=dtype)
+        about = {"config": asdict(self.config), "metadata": facts}
+        save_safetensors(path, self.state_dict(), about)
 
-    @classmethod
+    @staticmethod
     def load(
-        cls, path: str | Path, *, attention: Attention = "eager", n_heads: int | None = None
-    ) -> Self:
+        path: str | Path, *, attention: Attention = "eager", n_heads: int | None = None
+    ) -> Detector:
         """Read a checkpoint: our safetensors, or an authors' or reproduction's ``.pth``.
 
         No code in the file is ever run (see :mod:`slslib.model.checkpoints`).
@@ -140,93 +123,33 @@ class Detector(nn.Module):
             CheckpointError: If the file is missing, damaged, unsafe or not a detector.
         """
         path = locate(path)
-        tensors, about = read_checkpoint(path, n_heads=n_heads)
-        if not any(name.startswith("head.") for name in tensors):
+        detector = assemble(path, attention=attention, n_heads=n_heads)[0]
+        if not isinstance(detector, Detector):
             raise CheckpointError(
                 f"{path} holds a backbone without an SLS head: it cannot score; train from it "
                 "with `slslib train RECIPE --backbone FILE`"
             )
-        detector = cls.from_config(about["config"], attention=attention, where=path)
-        load_state(detector, tensors, path)
-        detector.metadata = about.get("metadata", {})
-        return detector.eval()
+        return detector
 
-    @classmethod
+    @staticmethod
     def from_pretrained(
-        cls,
-        repository: str,
-        filename: str = "model.safetensors",
-        *,
-        revision: str | None = None,
-        sha256: str | None = None,
-        attention: Attention = "eager",
-        n_heads: int | None = None,
-    ) -> Self:
+        repository: str, filename: str = "model.safetensors", **pins: str | None
+    ) -> Detector:
         """Load a detector from the Hugging Face hub; the first time it is downloaded.
 
-        ``Detector.load("hub:owner/name/file@revision")`` is the same.
+        ``Detector.load("hub:owner/name/file@revision")`` is the same, and has further options.
 
         Args:
             repository: ``owner/name``.
             filename: Path of the file in the repository, in any format that :meth:`load` reads.
-            revision: Branch, tag or commit; a commit pins the file.
-            sha256: What the file's SHA-256 must be.
-            attention: See :class:`slslib.model.xlsr.XLSR`.
-            n_heads: See :meth:`load`.
+            pins: ``revision``, a branch, tag or commit; ``sha256``, what the file's SHA-256 must
+                be.
 
         Raises:
             CheckpointError: If it cannot be downloaded, has other bytes than stated, or is not a
                 detector.
         """
-        path = download(repository, filename, revision=revision, sha256=sha256)
-        return cls.load(path, attention=attention, n_heads=n_heads)
-
-    @classmethod
-    def from_config(
-        cls,
-        config: Mapping[str, Any],
-        *,
-        attention: Attention = "eager",
-        where: str | Path = "the checkpoint",
-    ) -> Self:
-        """Build a detector on the ``meta`` device from a checkpoint's ``config`` object.
-
-        Args:
-            config: The object.
-            attention: See :class:`slslib.model.xlsr.XLSR`.
-            where: What an error names, as a rule the file.
-
-        Raises:
-            CheckpointError: If no detector can have this configuration.
-        """
-        with usable_config(where):
-            return cls(from_json(DetectorConfig, dict(config)), attention=attention)
-
-
-def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Assign tensors to a module, refusing any name, shape or type that does not fit.
-
-    16-bit floats become 32-bit ones, in which everything is computed.
-
-    Raises:
-        CheckpointError: Naming the first missing, unexpected or misshapen tensor.
-    """
-
-    def describe(tensor: Tensor | None) -> str:
-        return "absent" if tensor is None else f"{list(tensor.shape)} {tensor.dtype}"
-
-    half = (torch.float16, torch.bfloat16)
-    given = {k: t.float() if t.dtype in half else t for k, t in tensors.items()}
-    wanted = module.state_dict()
-    for name in sorted(wanted.keys() | given.keys()):
-        there, should = describe(given.get(name)), describe(wanted.get(name))
-        if there != should:
-            raise CheckpointError(
-                f"{path} does not fit the model: {name!r} is {there}, in the model it is {should}; "
-                "take the file that belongs to these dimensions"
-            )
-    module.load_state_dict(given, assign=True)
-    module.requires_grad_(True)
+        return Detector.load(download(repository, filename, **pins))
 
 
 def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
@@ -246,36 +169,63 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
     """
-    path = locate(path, "backbone")
-    tensors, about = read_checkpoint(path, n_heads=n_heads)
-    with usable_config(path):
-        backbone = XLSR(XLSRConfig(**about["config"]["backbone"]))
-    prefix = "backbone."
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    load_state(backbone, own, path)
-    backbone.card = about.get("card", {})
-    return backbone.eval()
+    return assemble(locate(path, "backbone"), n_heads=n_heads)[0].backbone
 
 
-def save_backbone(
-    path: str | Path,
-    backbone: XLSR,
-    card: Mapping[str, Any],
-    *,
-    dtype: torch.dtype = torch.float32,
-) -> None:
+def save_backbone(path: str | Path, backbone: XLSR, card: Mapping[str, Any]) -> None:
     """Write a backbone without a head to a safetensors file, atomically.
 
     Args:
         path: File to write, replaced if it exists.
         backbone: The backbone.
         card: JSON-serialisable facts: data, objective, steps, licence and the like.
-        dtype: How numbers are stored; they are computed with in float32.
 
     Raises:
         FileError: If the file cannot be written; what was there before stays.
     """
-    config = replace(backbone.config, n_heads=backbone.config.heads)
-    about = {"format": FORMAT, "config": {"backbone": asdict(config)}, "card": dict(card)}
-    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-    save_safetensors(path, tensors, about, dtype=dtype)
+    about = {"config": {"backbone": asdict(backbone.config)}, "card": dict(card)}
+    save_safetensors(path, nn.ModuleDict({"backbone": backbone}).state_dict(), about)
+
+
+def assemble(
+    path: Path, *, attention: Attention = "eager", n_heads: int | None = None
+) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
+    """Build what a file holds, and refuse any tensor whose name, shape or type does not fit.
+
+    16-bit floats become 32-bit ones, in which everything is computed.
+
+    Args:
+        path: The file.
+        attention: See :class:`slslib.model.xlsr.XLSR`.
+        n_heads: See :meth:`Detector.load`.
+
+    Returns:
+        A :class:`Detector`, or a module whose one child is ``backbone`` where the file holds no
+        head; the tensors that only pre-training uses; and the file's description.
+
+    Raises:
+        CheckpointError: As :meth:`Detector.load`, naming the first tensor that does not fit.
+    """
+    tensors, about = read_checkpoint(path, n_heads=n_heads)
+    kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
+    with usable(path), torch.device("meta"):  # where size costs nothing
+        if any(name.startswith("head.") for name in tensors):
+            model: Any = Detector(from_json(DetectorConfig, about["config"]), attention=attention)
+            model.metadata = dict(about.get("metadata", {}))
+        else:
+            config = from_json(XLSRConfig, about["config"]["backbone"])
+            model = nn.ModuleDict({"backbone": XLSR(config, attention=attention)})
+        model.backbone.card = dict(about.get("card", {}))
+    tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    given, wanted = (
+        {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
+        for state in (tensors, model.state_dict())
+    )
+    for name in sorted(given.keys() | wanted.keys()):
+        if given.get(name) != wanted.get(name):
+            raise CheckpointError(
+                f"{path} does not fit the model: {name!r} is {given.get(name, 'absent')}, in the "
+                f"model it is {wanted.get(name, 'absent')}; take the file that belongs to it"
+            )
+    model.load_state_dict(tensors, assign=True)
+    return model.eval(), kept, about

@@ -14,8 +14,6 @@ from slslib.errors import ConfigError
 Attention = Literal["eager", "sdpa"]
 Freeze = Literal["none", "conv", "backbone"]
 
-_HEAD_WIDTH = 64
-
 
 @dataclass(frozen=True)
 class XLSRConfig:
@@ -52,7 +50,7 @@ class XLSRConfig:
     @property
     def heads(self) -> int:
         """Number of attention heads."""
-        return self.n_heads or max(1, self.width // _HEAD_WIDTH)
+        return self.n_heads or max(1, self.width // 64)
 
     @property
     def receptive_field(self) -> int:
@@ -100,8 +98,6 @@ def from_json(kind: type[Any], facts: Any) -> Any:
     Raises:
         ConfigError: If a field is lacking, unknown or impossible.
     """
-    if not isinstance(facts, dict):
-        raise ConfigError(f"its {kind.__name__} is {facts!r}, not a JSON object")
     differing = {one.name for one in fields(kind)} ^ facts.keys()
     if differing:
         raise ConfigError(f"its {kind.__name__} lacks or does not know {sorted(differing)}")
@@ -116,10 +112,7 @@ def _check_counts(config: XLSRConfig | DetectorConfig) -> None:
             continue
         many = isinstance(one.default, tuple)
         counts = value if isinstance(value, tuple) else (value,)
-        if many != isinstance(value, tuple) or not counts or any(map(_is_no_count, counts)):
+        sound = counts and all(type(count) is int and count > 0 for count in counts)
+        if many != isinstance(value, tuple) or not sound:
             kind = "a list of whole numbers" if many else "a whole number"
             raise ConfigError(f"{one.name} is {value!r}; it must be {kind} of at least 1")
-
-
-def _is_no_count(value: object) -> bool:
-    return type(value) is not int or value < 1

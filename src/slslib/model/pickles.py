@@ -25,24 +25,20 @@ from torch import Tensor
 from slslib.errors import CheckpointError
 
 # Globals that fairseq's containers name and that may be replaced by something inert.
-_STAND_INS = re.compile(
-    r"^(argparse\.Namespace|typing\.Any|collections\.defaultdict|omegaconf\..+|fairseq\..+)$"
-)
+_STAND_INS = re.compile(r"^(typing\.Any|collections\.defaultdict|omegaconf\..+|fairseq\..+)$")
 _multiarray = importlib.import_module("numpy._core.multiarray")
 _ALLOWED: list[Any] = [
-    *(dict, list, int, np.dtype, np.ndarray, _multiarray.scalar, _multiarray._reconstruct),
+    *(dict, list, int, argparse.Namespace, np.dtype, np.ndarray),
+    *(_multiarray.scalar, _multiarray._reconstruct),
     *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")},
 ]
 
 
 class _Inert:
-    """Stands in for a class of fairseq or omegaconf: holds what it is given and does nothing."""
+    """Stands in for a class of fairseq or omegaconf: holds its attributes and does nothing."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         pass
-
-    def __setstate__(self, state: Any) -> None:
-        self.__dict__["state"] = state
 
 
 def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
@@ -67,31 +63,20 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
                 if _STAND_INS.match(name):
                     # One class for each name: torch keeps them apart by their identity.
                     allowed.append((type("Inert", (_Inert,), {}), name))
-        else:
-            allowed.append((argparse.Namespace, "argparse.Namespace"))
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except CheckpointError:
-        raise
+        named = content.get("model", content).items()
     except Exception as error:
         # PyTorch's message begins with the advice to load without protection; the cause follows.
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        lines = [line for line in lines if not line.startswith("Weights only load failed")]
-        cause = (lines or [type(error).__name__])[0].rpartition("WeightsUnpickler error: ")[2]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        causes = [line for line in lines if not re.search("weights.only", line, re.I)]
+        cause = causes[0] if causes else type(error).__name__
         raise CheckpointError(
             f"{path} is damaged, is not a checkpoint, or asks for code: {cause}; nothing in it was "
             "run; get the file from its official home"
         ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
-    model = content.get("model", content)
-    tensors = {
-        str(name).removeprefix("module."): value
-        for name, value in (model.items() if isinstance(model, Mapping) else ())
-        if isinstance(value, Tensor)
-    }
-    return tensors, _heads(content.get("cfg")) or _heads(content.get("args"))
+    tensors = {str(n).removeprefix("module."): t for n, t in named if isinstance(t, Tensor)}
+    return tensors, _heads(content)
 
 
 def _heads(settings: Any, depth: int = 8) -> int | None:
@@ -101,13 +86,11 @@ def _heads(settings: Any, depth: int = 8) -> int | None:
     if not isinstance(settings, Mapping) or not depth:
         return None
     heads = settings.get("encoder_attention_heads")
-    if isinstance(heads, _Inert):  # omegaconf wraps a number
-        state = vars(heads).get("state")
-        heads = state.get("_val") if isinstance(state, Mapping) else None
+    heads = getattr(heads, "_val", heads)  # omegaconf wraps a number
     if isinstance(heads, int) and heads > 0:
         return heads
     # Only the model's settings: other parts of fairseq's have attention heads of their own.
-    inner = (settings.get(key) for key in ("model", "state", "_content"))
+    inner = (settings.get(key) for key in ("cfg", "args", "model", "_content"))
     return next((found for value in inner if (found := _heads(value, depth - 1))), None)
 
 
@@ -117,7 +100,4 @@ def _check_zip(path: Path) -> None:
         for member in archive.infolist():
             outside = ".." in Path(member.filename).parts or member.filename.startswith("/")
             if outside or member.compress_type != zipfile.ZIP_STORED:
-                raise CheckpointError(
-                    f"{path}: its member {member.filename!r} is compressed or has an unsafe name, "
-                    "which torch.save never writes; get the file from its official home"
-                )
+                raise ValueError(f"its member {member.filename!r} is compressed or leads elsewhere")

@@ -14,6 +14,8 @@ layer. It shows what a linear map can read, not what a network that uses the lay
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -50,7 +52,7 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
         ConfigError: If the numbers of trials differ, or one side is the same for all trials.
     """
     a, b = np.asarray(x, float), np.asarray(y, float)
-    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b):
+    if not a.ndim == b.ndim == 2 or len(a) != len(b):
         raise ConfigError(f"CKA needs two features of the same trials, not {a.shape} and {b.shape}")
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     scale = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
@@ -79,29 +81,18 @@ def probe(
         seed: Of the split, which is the same for all layers.
 
     Raises:
-        ConfigError: If a class has too few trials, or too few groups, to be split so, or the
-            features have another shape.
+        ConfigError: If a class is in one fold only, so that no classifier can learn it.
+        ValueError: scikit-learn's, if the features have another shape, or there are fewer than two
+            classes, or fewer trials or groups than folds.
     """
-    x = np.asarray(features, float)
+    layers = np.moveaxis(np.asarray(features, float), 1, 0)
     # Numbers for names: scikit-learn's scorer takes two classes of strings for an error.
-    classes, truth, counts = np.unique(targets, return_inverse=True, return_counts=True)
-    if x.ndim != 3 or len(x) != len(truth):
-        raise ConfigError(f"features {x.shape} are not (trials, layers, width) of {len(truth)}")
-    if len(classes) < 2 or counts.min() < folds:
-        raise ConfigError(
-            f"{folds} folds need two classes or more, each of {folds} trials or more; there are "
-            f"{len(classes)}, and {classes[counts.argmin()]} has {counts.min()}"
-        )
+    truth = np.unique(targets, return_inverse=True)[1]
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    try:
-        splits = list(kind(folds, shuffle=True, random_state=seed).split(truth, truth, groups))
-    except ValueError as error:
-        raise ConfigError(f"no {folds} folds of these groups: {error}") from error
+    splits = list(kind(folds, shuffle=True, random_state=seed).split(truth, truth, groups))
     if any(set(truth[test]) - set(truth[train]) for train, test in splits):
         raise ConfigError("a class is in one fold only: use fewer folds, or more groups of each")
     # Classes that a fold lacks are left out of its mean, without a warning.
     score = make_scorer(recall_score, average="macro", zero_division=np.nan)
-    layers = np.moveaxis(x, 1, 0)
-    return np.stack(
-        [cross_val_score(classifier(), layer, truth, scoring=score, cv=splits) for layer in layers]
-    )
+    how: Any = {"scoring": score, "cv": splits, "error_score": "raise"}
+    return np.stack([cross_val_score(classifier(), layer, truth, **how) for layer in layers])
