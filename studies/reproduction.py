@@ -15,7 +15,6 @@ their repository).
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import sys
@@ -31,7 +30,7 @@ from provenance import ROOT, provenance, write
 from slslib.errors import ScoreError
 from slslib.evaluation import tables
 from slslib.evaluation.evaluate import evaluate
-from slslib.files import cache_root, corpora_root, sha256
+from slslib.files import cache_root, corpora_root, git_sha1, sha256
 
 
 @dataclass(frozen=True)
@@ -151,11 +150,7 @@ class _Store:
 
 def _has_hash(path: Path, expected: str) -> bool:
     kind, _, value = expected.partition(":")
-    if kind == "sha256":
-        return sha256(path) == value
-    content = path.read_bytes()
-    header = b"blob %d\0" % len(content)
-    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest() == value
+    return (sha256(path) if kind == "sha256" else git_sha1(path)) == value
 
 
 def reproduce(
