@@ -105,11 +105,12 @@ def _score_windows(
 ) -> Iterator[dict[str, float]]:
     import torch
 
-    from slslib.data.isolate import windows_isolated
+    from slslib.data.audio import windows
+    from slslib.data.isolate import blocks_isolated
 
     n_samples, device = detector.config.n_samples, next(detector.parameters()).device
-    windows = windows_isolated(recording, n_samples, n_samples, allow_silence=allow_silence)
-    while batch := list(islice(windows, _BATCH)):
+    decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples, n_samples)
+    while batch := list(islice(decoded, _BATCH)):
         waveforms = torch.from_numpy(np.stack([samples for _, samples in batch]))
         with torch.inference_mode():
             scores = detector.llr(waveforms.to(device)).tolist()
