@@ -80,7 +80,7 @@ OK = "S LA_E_1 - - bonafide\n"
 MALFORMED = {
     "empty": (b"", "empty"),
     "blank": (b"\n\n", "empty"),
-    "blank line": (OK.encode() + b"\nS b - - spoof\n", "line 2: 1 columns"),
+    "blank line": (OK.encode() + b"\nS b - - spoof\n", "line 2: 0 columns"),
     "nul": (OK.encode() + b"S b\0 - - spoof\n", "line 2: control character"),
     "lone return": (b"S a - - spoof\rS b - - spoof\n", "line 1: control character"),
     "latin-1": (OK.encode() + b"S Andr\xe9 - - spoof\n", "line 2: control character, or not UTF-8"),
@@ -99,7 +99,7 @@ MALFORMED = {
     "csv quote": (b'file,speaker,label\n0.wav,"A,spoof\n', "line 2: 2 columns"),
     "csv header only": (b"file,speaker,label\n", "no trials"),
     "csv label": (b"file,speaker,label\n0.wav,A,real\n", "line 2: unknown label 'real'"),
-    "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 2 columns"),
+    "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 3 columns"),
     "csv long": (b"file,speaker,label\n0.wav,A,spoof\n1.wav," + b"x" * 200_000, "torn"),
     "csv no name": (b"file,speaker,label\n,A,spoof\n", "line 2: utterance name"),
 }

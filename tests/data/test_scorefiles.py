@@ -101,7 +101,7 @@ MALFORMED = {
     "other space": ("a\u2003b 1\n".encode(), "line 1: utterance name"),
     "other space below": ("a 1\nb\u20032 1\n".encode(), "line 2: utterance name"),
     "other space at the first score": ("a\u20031\n".encode(), "line 1: 1 columns"),
-    "blank line": (b"a 1\n\nb 1\n", "line 2: 1 columns"),
+    "blank line": (b"a 1\n\nb 1\n", "line 2: 0 columns"),
     "nul": (b"a 1\nb\0 1\n", "line 2: control character"),
     "not text": (b"a 1\n\xff\xfe 1\n", "line 2: control character, or not UTF-8"),
     "duplicate": (b"a 1\nb 1\na 1\n", "line 3: 'a' stands already in line 1 (1 duplicates"),

@@ -59,7 +59,6 @@ _HEADER = {"file": "utterance", "file_name": "utterance", "speaker": "speaker", 
 
 _MAX_BYTES = 200 * 2**20  # the largest official key has some 60 MB
 _UNREADABLE = re.compile(r"[\0-\x08\x0b-\x1f\x7f\ufffd]")
-_BLANKS = re.compile(r"[ \t]+")
 # Names that are empty or may leave the folder of the corpus.
 _UNSAFE = re.compile(r"[-.]?$|[/~]|[A-Za-z]:|.*(\.\.|\\)")
 
@@ -131,31 +130,32 @@ def read_table(
         SlslibError: Of the type given, for a file that is missing, not regular, empty, too large,
             damaged, not UTF-8, torn, or holds control characters or blank lines.
     """
-    lines = _read_text(Path(path), error, whole_last_line).split("\n")
-    comma = bool(re.match(r"[^ \t,]+,", lines[0]))
+    text = _read_text(Path(path), error, whole_last_line).replace("\t", " ")
+    lines = [line.strip(" ") for line in text.split("\n")]
+    comma = bool(re.match(r"[^ ,]+,", lines[0]))
+    quoting = csv.QUOTE_MINIMAL if comma else csv.QUOTE_NONE
+    reader = csv.reader(
+        lines, delimiter="," if comma else " ", quoting=quoting, skipinitialspace=True
+    )
+    rows: list[list[str]] = []
     try:
-        rows = [_cells(line, comma) for line in lines]
+        for row in reader:
+            number, n = len(rows) + 1, len(rows[0] if rows else row)
+            if len(row) != n or reader.line_num != number:  # a quoted cell of two lines
+                raise error(
+                    f"{path}, line {number}: {len(row)} columns where line 1 has {n}: "
+                    f"{quote(lines[number - 1])}. The file is torn or mixes two forms; use one "
+                    "complete file."
+                )
+            rows.append(row)
     except csv.Error as problem:
         raise error(f"{path}: {problem}. The file is torn; get or write it again.") from problem
-    n = len(rows[0])
     if n_columns and n not in n_columns:
         raise error(
             f"{path}, line 1: {n} columns where {' or '.join(map(str, n_columns))} are expected: "
             f"{quote(lines[0])}. Give a file of the right kind."
         )
-    for number, (line, row) in enumerate(zip(lines, rows, strict=True), 1):
-        if len(row) != n:
-            raise error(
-                f"{path}, line {number}: {len(row)} columns where line 1 has {n}: {quote(line)}. "
-                "The file is torn or mixes two forms; use one complete file."
-            )
     return pd.DataFrame(rows, range(1, len(rows) + 1), dtype=str)
-
-
-def _cells(line: str, comma: bool) -> list[str]:
-    if comma:
-        return next(csv.reader([line], skipinitialspace=True), [])
-    return _BLANKS.split(line.strip(" \t"))
 
 
 def _read_text(path: Path, error: type[SlslibError], whole_last_line: bool) -> str:
