@@ -133,10 +133,8 @@ def read_table(
     text = _read_text(Path(path), error, whole_last_line).replace("\t", " ")
     lines = [line.strip(" ") for line in text.split("\n")]
     comma = bool(re.match(r"[^ ,]+,", lines[0]))
-    quoting = csv.QUOTE_MINIMAL if comma else csv.QUOTE_NONE
-    reader = csv.reader(
-        lines, delimiter="," if comma else " ", quoting=quoting, skipinitialspace=True
-    )
+    form: dict[str, Any] = {} if comma else {"delimiter": " ", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader(lines, skipinitialspace=True, **form)
     rows: list[list[str]] = []
     try:
         for row in reader:
