@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -113,6 +115,15 @@ def test_a_folder_without_a_protocol(planted: Path) -> None:
     assert verify(str(planted / "c" / "flac")) == report
     shutil.rmtree(planted / "c" / "protocols")
     assert "flac/cut.flac" in verify("c", data=planted)["unusable"]
+
+
+def test_a_crash_of_a_decoder_is_our_error(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(path: Path, **options: bool) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    monkeypatch.setattr("slslib.data.audio.audit", crash)
+    with pytest.raises(AudioError, match="SIGSEGV"):
+        verify("c", data=planted, jobs=2)
 
 
 def test_progress_is_shown_on_a_terminal(

@@ -83,15 +83,11 @@ MALFORMED = {
     "blank line": (OK.encode() + b"\nS b - - spoof\n", "line 2: 0 columns"),
     "nul": (OK.encode() + b"S b\0 - - spoof\n", "line 2: control character"),
     "lone return": (b"S a - - spoof\rS b - - spoof\n", "line 1: control character"),
-    "latin-1": (OK.encode() + b"S Andr\xe9 - - spoof\n", "line 2: not UTF-8"),
+    "latin-1": (OK.encode() + b"S Andr\xe9 - - spoof\n", "line 2: control character, or not UTF-8"),
     "bad gzip": (gzip.compress(OK.encode() * 99)[:40], "cannot be read"),
     "torn": (OK.encode() + b"S LA_E_2 - A0", "line 2: 4 columns"),
     "mixed forms": (OK.encode() + b"- 0.wav - - - spoof\n", "line 2: 6 columns"),
     "compensating rows": (b"a b - - spoof\nc d - -\ne f - - spoof x\n", "line 2: 4 columns"),
-    "mixed tracks": (
-        b"- LA_E_1 - - - spoof - eval\n- DF_E_2 - - - spoof - eval\n",
-        "line 2: 'DF_E_2' in a file that begins with 'LA_E_1'",
-    ),
     "unknown label": (OK.encode() + b"S b - - Spoof\n", "line 2: unknown label 'Spoof'"),
     "unknown phase": (b"- LA_E_1 - - - spoof - evla\n", "line 1: unknown phase 'evla'"),
     "asv key": (b"- LA_E_1 - - - nontarget - eval\n", "line 1: unknown label 'nontarget'"),
@@ -103,7 +99,8 @@ MALFORMED = {
     "csv quote": (b'file,speaker,label\n0.wav,"A,spoof\n', "line 2: 2 columns"),
     "csv header only": (b"file,speaker,label\n", "no trials"),
     "csv label": (b"file,speaker,label\n0.wav,A,real\n", "line 2: unknown label 'real'"),
-    "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 2 columns"),
+    "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 3 columns"),
+    "csv long": (b"file,speaker,label\n0.wav,A,spoof\n1.wav," + b"x" * 200_000, "torn"),
     "csv no name": (b"file,speaker,label\n,A,spoof\n", "line 2: utterance name"),
 }
 

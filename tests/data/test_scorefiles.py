@@ -103,7 +103,7 @@ MALFORMED = {
     "other space at the first score": ("a\u20031\n".encode(), "line 1: 1 columns"),
     "blank line": (b"a 1\n\nb 1\n", "line 2: 0 columns"),
     "nul": (b"a 1\nb\0 1\n", "line 2: control character"),
-    "not text": (b"a 1\n\xff\xfe 1\n", "line 2: not UTF-8"),
+    "not text": (b"a 1\n\xff\xfe 1\n", "line 2: control character, or not UTF-8"),
     "duplicate": (b"a 1\nb 1\na 1\n", "line 3: 'a' stands already in line 1 (1 duplicates"),
     "unsafe": (b"../a 1\n", "line 1: utterance name '../a'"),
     "key column": (b"a - real 1\n", "line 1: unknown key 'real'"),

@@ -32,8 +32,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -43,7 +43,7 @@ import soundfile as sf
 import soxr
 from jaxtyping import Float32
 
-from slslib.data.headers import inspect
+from slslib.data.headers import FlacInfo, inspect
 from slslib.errors import AudioError, ConfigError
 
 SAMPLE_RATE = 16_000
@@ -54,6 +54,7 @@ MIN_SAMPLES = 400
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
 """Endings of the files that :func:`list_recordings` lists."""
 RATES = (4_000, 192_000)
+"""Lowest and highest sample rate of a file, in Hz."""
 MAX_CHANNELS = 8
 MAX_SECONDS = 4 * 3600.0
 """Longest recording that :func:`load` returns whole."""
@@ -66,65 +67,41 @@ Mono = Float32[np.ndarray, "samples"]
 MD5 = Literal["ok", "bad", "absent", "over-range", "unchecked"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Recording:
-    """A decoded recording.
+    """A recording, and what its decoding found.
 
     Attributes:
-        samples: float32 mono at 16 kHz, int16 / 32768 units.
-        source_rate: Sample rate of the file in Hz.
+        path: The file.
+        samples: float32 mono at 16 kHz, int16 / 32768 units; none where it was only audited.
+        format: Container (``"WAV"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``), ``subtype`` its coding.
+        source_rate: Sample rate of the file in Hz (0 where it could not be opened).
         channels: Channels of the file, averaged into one.
         n_source_frames: Frames decoded, at the file's rate (all, unless the read was bounded).
         decoder: Name and version of the decoder.
         over_range: Decoded FLAC samples outside the file's integer range; 0 where there are none
             (and for other formats), ``None`` where the decoder wraps them and cannot count them.
         peak: Largest absolute value among the decoded samples, before downmix and resampling.
-    """
-
-    samples: Mono
-    source_rate: int
-    channels: int
-    n_source_frames: int
-    decoder: str
-    over_range: int | None
-    peak: float
-
-
-@dataclass
-class FileAudit:
-    """What the decoding of one file found; it is filled while the file is decoded.
-
-    Attributes:
-        path: The file.
-        format: Container (``"WAV"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``), ``subtype`` its coding.
-        rate, channels: Sample rate in Hz and channels of the file (0 where it could not be opened).
-        frames: Frames decoded, at that rate.
-        decoder: Name and version of the decoder.
-        over_range, peak: As in :class:`Recording`.
         md5: Of a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (does not match, as
-            expected of an over-range file: see above) or ``"unchecked"`` (decoding failed);
+            expected of an over-range file: see above) or ``"unchecked"`` (not decoded to its end);
             ``"absent"`` for other formats.
         content: MD5 of the decoded samples: equal for equal audio in the same sample format.
-        problem: Why the file cannot be used, or ``None`` where it is sound.
+        problem: Why an audited file cannot be used, or ``None`` where it is sound.
     """
 
     path: str
+    samples: Mono = field(default_factory=lambda: np.zeros(0, np.float32), compare=False)
     format: str = ""
     subtype: str = ""
-    rate: int = 0
+    source_rate: int = 0
     channels: int = 0
-    frames: int = 0
+    n_source_frames: int = 0
     decoder: str = f"libsndfile {sf.__libsndfile_version__}"
     over_range: int | None = 0
     peak: float = 0.0
     md5: MD5 = "absent"
     content: str = ""
     problem: str | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Duration of what was decoded."""
-        return self.frames / self.rate if self.rate else 0.0
 
 
 def load(
@@ -151,66 +128,64 @@ def load(
     """
     if max_samples is not None and max_samples < 1:
         raise ConfigError(f"max_samples is {max_samples}; give a positive number of samples")
-    source = _Source(FileAudit(os.fspath(path)))
-    limit = sys.maxsize
-    if max_samples is None:
-        source.refuse_overlong()
-    elif not source.announced or source.announced > _WHOLE_SECONDS * source.rate:
-        # The resampling filter looks less than a tenth of a second ahead.
-        ahead = 0 if source.rate == SAMPLE_RATE else source.rate // 10
-        limit = -(-max_samples * source.rate // SAMPLE_RATE) + ahead
-    blocks = [np.zeros(0, np.float32)]
-    for block in source.resampled(limit):
+    decoder = Decoder(path)
+    recording, blocks = decoder.recording, []
+    for block in decoder.blocks(max_samples, allow_silence=allow_silence):
         blocks.append(block)
-        if max_samples is None:
-            source.refuse_overlong()
-    samples = np.concatenate(blocks)[:max_samples]
-    source.check_audible(len(samples), bool(samples.any()), allow_silence)
-    report = source.found
-    return Recording(
-        samples=samples,
-        source_rate=report.rate,
-        channels=report.channels,
-        n_source_frames=report.frames,
-        decoder=report.decoder,
-        over_range=report.over_range,
-        peak=report.peak,
-    )
+        n_frames = max(decoder.announced or 0, recording.n_source_frames)
+        if max_samples is None and n_frames > MAX_SECONDS * recording.source_rate:
+            decoder.fail(f"it is longer than {MAX_SECONDS:g} s; read a part of it (max_samples)")
+    recording.samples = np.concatenate(blocks)
+    return recording
+
+
+def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recording:
+    """Decode a whole file, in bounded memory, and say what it holds and what is wrong with it.
+
+    Never raises for bad input: see :attr:`Recording.problem`.
+    """
+    decoder = Decoder(path)
+    try:
+        for _ in decoder.blocks(allow_silence=allow_silence):
+            pass
+    except AudioError as error:
+        decoder.recording.problem = str(error)
+    return decoder.recording
 
 
 def windows(
-    path: str | os.PathLike[str],
-    n_samples: int = N_SAMPLES,
-    hop: int = N_SAMPLES,
-    *,
-    allow_silence: bool = False,
+    blocks: Iterable[Mono], n_samples: int = N_SAMPLES, hop: int = N_SAMPLES
 ) -> Iterator[tuple[float, Mono]]:
     """Yield ``(start in seconds, n_samples samples at 16 kHz)`` over a recording of any length.
 
     The last window ends with the recording, so that every sample is covered once ``hop <=
     n_samples``; a recording shorter than one window is tiled as :func:`fix_length` does. Memory
-    does not grow with the recording. Checks that need its end (length, MD5, silence of the whole)
-    fail when that is reached: use no window of a recording whose iteration raised.
+    does not grow with the recording.
+
+    Args:
+        blocks: The recording: :meth:`Decoder.blocks`, or those of
+            :func:`slslib.data.isolate.blocks_isolated`. Their checks that need its end (length,
+            MD5, silence of the whole) fail there: use no window of a recording whose iteration
+            raised.
+        n_samples: Length of a window.
+        hop: Samples from the start of a window to that of the next.
 
     Raises:
         AudioError: As :func:`load`.
     """
     if n_samples < 1 or hop < 1:
         raise ConfigError(f"n_samples is {n_samples} and hop {hop}; both must be positive")
-    source = _Source(FileAudit(os.fspath(path)))
     kept = np.zeros(0, np.float32)  # the end of the `total` samples so far
-    total, start, covered, audible = 0, 0, 0, False
-    for block in source.resampled():
+    total, start, covered = 0, 0, 0
+    for block in blocks:
         kept = np.concatenate([kept, block])
         total += len(block)
-        audible = audible or bool(block.any())
         while start + n_samples <= total:
             yield start / SAMPLE_RATE, kept[start - total :][:n_samples].copy()
             covered = start + n_samples
             start += hop
         kept = kept[-max(total - start, n_samples) :]  # for the window that ends the file
-    source.check_audible(total, audible, allow_silence)
-    if total > covered:
+    if total > covered or total == 0:
         last = fix_length(kept[-n_samples:], n_samples)
         yield max(0, total - n_samples) / SAMPLE_RATE, last.copy()
 
@@ -231,22 +206,6 @@ def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
     if len(samples) >= n_samples:
         return samples[:n_samples]
     return np.tile(samples, -(-n_samples // len(samples)))[:n_samples]
-
-
-def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> FileAudit:
-    """Decode a whole file, in bounded memory, and say what it holds and what is wrong with it.
-
-    Never raises for bad input: see :attr:`FileAudit.problem`.
-    """
-    found = FileAudit(os.fspath(path))
-    try:
-        source = _Source(found, hashing=True)
-        audible = [bool(mono.any()) for mono in source.mono()]
-        n_samples = found.frames * SAMPLE_RATE // found.rate
-        source.check_audible(n_samples, any(audible), allow_silence)
-    except AudioError as error:
-        found.problem = str(error)
-    return found
 
 
 def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
@@ -276,96 +235,119 @@ class _Stream(sf.SoundFile):  # type: ignore[misc]
         return False
 
 
-class _Source:
-    """An open recording; what was decoded so far is noted in ``found``."""
+class Decoder:
+    """A file that is decoded once; ``recording`` tells what was found so far."""
 
-    def __init__(self, found: FileAudit, hashing: bool = False) -> None:
-        self.found = found
-        self.path = Path(found.path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Name the file; nothing is opened yet."""
+        self.recording = Recording(os.fspath(path))
+        self.announced: int | None = None  # frames, according to the header
+        self._flac: FlacInfo | None = None
+        self._file: Any = None  # None where libsndfile refuses the file
         self._refusal = ""
         self._energy = np.zeros(2)  # of the channels, and of their mean
-        found.format, self._flac = inspect(self.path)
-        self._file = self._open()
-        header = self._flac or self._file
-        self.rate, self.announced = header.samplerate, header.frames
-        found.rate, found.channels, found.subtype = self.rate, header.channels, header.subtype
-        self._bits = 16 if found.subtype == "PCM_16" else None
-        if self._flac:
-            self._bits = self._flac.bits
-            found.md5 = "unchecked" if self._flac.md5 else "absent"
-        hashing = hashing or found.md5 == "unchecked"
-        self._digest = hashlib.md5(usedforsecurity=False) if hashing else None
-        if not RATES[0] <= found.rate <= RATES[1]:
-            self.fail(f"its sample rate is {found.rate} Hz; resample it to 4-192 kHz")
-        if not 1 <= found.channels <= MAX_CHANNELS:
-            self.fail(f"it has {found.channels} channels; keep at most {MAX_CHANNELS} of them")
 
     def fail(self, why: str) -> NoReturn:
-        raise AudioError(f"{self.path}: {why}.")
+        """Raise an error that names the file."""
+        raise AudioError(f"{self.recording.path}: {why}.")
 
-    def _open(self) -> Any:
-        """Return the file as libsndfile opens it, or ``None`` for a FLAC file that it refuses."""
+    def blocks(
+        self, max_samples: int | None = None, *, allow_silence: bool = False
+    ) -> Iterator[Mono]:
+        """Yield the first samples, or all of them, as float32 mono at 16 kHz, and check the file.
+
+        Raises:
+            AudioError: As :func:`load`; much is known at the end of the recording only.
+        """
+        self._open()
+        rate, limit = self.recording.source_rate, sys.maxsize
+        if max_samples and not 0 < (self.announced or 0) <= _WHOLE_SECONDS * rate:
+            # The resampling filter looks less than a tenth of a second ahead.
+            ahead = 0 if rate == SAMPLE_RATE else rate // 10
+            limit = -(-max_samples * rate // SAMPLE_RATE) + ahead
+        n_samples, audible = 0, False
+        for decoded in self._resampled(limit):
+            block = decoded[: (max_samples or sys.maxsize) - n_samples]
+            n_samples += len(block)
+            audible = audible or bool(block.any())
+            yield block
+        self._check_audible(n_samples, audible, allow_silence)
+
+    def _open(self) -> None:
+        recording = self.recording
+        recording.format, self._flac = inspect(Path(recording.path))
         try:
-            file = _Stream(os.fsencode(self.path))  # bytes: the name may not be valid UTF-8
+            self._file = _Stream(os.fsencode(recording.path))  # the name may not be valid UTF-8
         except sf.LibsndfileError as error:
             self._give_up_libsndfile(error)
-            return None
-        held = "WAV" if file.format == "WAVEX" else file.format
-        if held != self.found.format:
-            self.fail(f"it looks like {self.found.format} but holds {held}; convert it to FLAC")
-        return file
+        held = self._file.format.replace("WAVEX", "WAV") if self._file else recording.format
+        if held != recording.format:
+            self.fail(f"it looks like {recording.format} but holds {held}; convert it to FLAC")
+        header = self._flac or self._file
+        rate, channels, self.announced = header.samplerate, header.channels, header.frames
+        recording.source_rate, recording.channels = rate, channels
+        recording.subtype = header.subtype
+        if self._flac and self._flac.md5:
+            recording.md5 = "unchecked"
+        if not RATES[0] <= rate <= RATES[1]:
+            self.fail(f"its sample rate is {rate} Hz; resample it to 4-192 kHz")
+        if not 1 <= channels <= MAX_CHANNELS:
+            self.fail(f"it has {channels} channels; keep at most {MAX_CHANNELS} of them")
 
     def _give_up_libsndfile(self, error: sf.LibsndfileError) -> None:
-        self._refusal = error.error_string.strip().rstrip(".")
+        """Leave a FLAC file to FFmpeg; refuse any other."""
+        self._file, self._refusal = None, error.error_string.strip().rstrip(".")
         if not self._flac:
             self.fail(
-                f"decoding stopped at frame {self.found.frames} (libsndfile: {self._refusal}); "
-                "the file is damaged: fetch or make it again"
+                f"decoding stopped at frame {self.recording.n_source_frames} (libsndfile: "
+                f"{self._refusal}); the file is damaged: fetch or make it again"
             )
 
-    def resampled(self, limit: int = sys.maxsize) -> Iterator[Mono]:
+    def _resampled(self, limit: int) -> Iterator[Mono]:
         """Yield the downmix of the first ``limit`` frames at 16 kHz."""
-        if self.rate == SAMPLE_RATE:
-            yield from self.mono(limit)
+        if self.recording.source_rate == SAMPLE_RATE:
+            yield from self._downmixed(limit)
             return
-        stream = soxr.ResampleStream(self.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        stream = soxr.ResampleStream(
+            self.recording.source_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ"
+        )
         end = np.zeros(0, np.float32)
-        for block in chain(self.mono(limit), [end]):
+        for block in chain(self._downmixed(limit), [end]):
             converted = stream.resample_chunk(block, last=block is end)
             if not np.isfinite(converted).all():
                 self.fail("its samples are too large for float32 after resampling; normalise it")
             yield converted
 
-    def mono(self, limit: int = sys.maxsize) -> Iterator[Mono]:
-        """Yield the downmix of the first ``limit`` frames in blocks, noting and checking them."""
-        found = self.found
-        for block in self._blocks(limit):
+    def _downmixed(self, limit: int) -> Iterator[Mono]:
+        """Yield the mean of the channels of the first ``limit`` frames; note and check them."""
+        recording, flac = self.recording, self._flac
+        bits = flac.bits if flac else 16 if recording.subtype == "PCM_16" else None
+        md5 = hashlib.md5(usedforsecurity=False)
+        for block in self._decoded(limit):
             low, high = float(block.min()), float(block.max())
             if not np.isfinite([low, high]).all():
-                self.fail(
-                    f"it has NaN or infinite samples near frame {found.frames}; make it again"
-                )
-            found.frames += len(block)
-            found.peak = max(found.peak, high, -low)
-            if self._flac and found.over_range is not None and (low < -1 or high >= 1):
-                found.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
-            if self._digest is not None:
-                self._digest.update(_pack(block, self._bits))
-            if found.channels == 1:
+                where = recording.n_source_frames
+                self.fail(f"it has NaN or infinite samples near frame {where}; make it again")
+            recording.n_source_frames += len(block)
+            recording.peak = max(recording.peak, high, -low)
+            if flac and recording.over_range is not None and (low < -1 or high >= 1):
+                recording.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
+            md5.update(_pack(block, bits))
+            if recording.channels == 1:
                 yield block[:, 0]
                 continue
             wide = block.astype(np.float64)
             mean = wide.mean(axis=1)
-            self._energy += (np.square(wide).sum() / found.channels, np.square(mean).sum())
+            self._energy += (np.square(wide).sum() / len(wide.T), np.square(mean).sum())
             yield mean.astype(np.float32)
-        self._check_end(limit)
+        self._check_end(limit, md5.hexdigest())
 
-    def _blocks(self, limit: int) -> Iterator[np.ndarray]:
+    def _decoded(self, limit: int) -> Iterator[np.ndarray]:
         """Yield float32 [frames, channels] from libsndfile, or from FFmpeg where that refuses."""
-        if self._file is not None:
+        if self._file:
             try:
                 with self._file as file:
-                    while want := min(_BLOCK, limit - self.found.frames):
+                    while want := min(_BLOCK, limit - self.recording.n_source_frames):
                         block = file.read(want, dtype="float32", always_2d=True)
                         if len(block):
                             yield block
@@ -374,100 +356,87 @@ class _Source:
                 return
             except sf.LibsndfileError as error:
                 self._give_up_libsndfile(error)
-        yield from self._ffmpeg_blocks(limit)
+        yield from self._decoded_by_ffmpeg(limit)
 
-    def _ffmpeg_blocks(self, limit: int) -> Iterator[np.ndarray]:
-        """Decode a FLAC file from its beginning; yield what is not in ``found`` yet."""
+    def _decoded_by_ffmpeg(self, limit: int) -> Iterator[np.ndarray]:
+        """Decode a FLAC file from its beginning; yield what was not decoded yet."""
         import av  # takes 0.1 s, and most corpora never need it
 
-        found, info = self.found, self._flac
-        assert info is not None
-        found.decoder = f"FFmpeg {av.ffmpeg_version_info}"
+        recording, flac = self.recording, self._flac
+        assert flac is not None
+        recording.decoder = f"FFmpeg {av.ffmpeg_version_info}"
         # libsndfile lacks other depths; of these it refuses over-range files, which FFmpeg wraps.
-        found.over_range = None if info.bits in (8, 16, 24) else 0
+        recording.over_range = None if flac.bits in (8, 16, 24) else 0
         strict = {"err_detect": "crccheck+explode"}
+        position = 0
         try:
             # A file object, not a name: FFmpeg takes some names for URLs.
             with (
-                self.path.open("rb") as f,
+                Path(recording.path).open("rb") as f,
                 av.open(f, format="flac", mode="r", options=strict) as container,
             ):
                 stream = container.streams.audio[0]
                 stream.codec_context.options = strict
-                position = 0
                 for frame in container.decode(stream):
                     # FFmpeg's parser skips what it cannot parse; the last frame may lack a time.
-                    if frame.pts is None or frame.time_base is None:
-                        if position + frame.samples != info.frames:
-                            raise ValueError(f"the frame after {position} has no number")
-                    elif frame.pts * frame.time_base * found.rate != position:
-                        raise ValueError(f"frames are missing after {position}")
-                    form = frame.sample_rate, frame.layout.nb_channels
-                    if form != (found.rate, found.channels):
-                        raise ValueError("the stream changes its rate or channels")
-                    pcm = frame.to_ndarray().reshape(-1, found.channels)  # FLAC is not planar
-                    new = pcm[max(0, found.frames - position) : limit - position]
+                    start = frame.time and round(frame.time * recording.source_rate)
+                    if start is None and position + frame.samples == flac.frames:
+                        start = position
+                    form = start, frame.sample_rate, frame.layout.nb_channels
+                    if form != (position, recording.source_rate, recording.channels):
+                        raise ValueError(f"a frame is missing, or of another form, at {position}")
+                    pcm = frame.to_ndarray().reshape(-1, recording.channels)  # FLAC is not planar
+                    new = pcm[max(0, recording.n_source_frames - position) : limit - position]
                     position += frame.samples
                     if len(new):
                         yield (new / (1 << 8 * pcm.itemsize - 1)).astype(np.float32)
-                    if found.frames == limit:
+                    if recording.n_source_frames == limit:
                         return
         except (av.FFmpegError, ValueError, IndexError) as error:
-            reason = error.strerror if isinstance(error, av.FFmpegError) else error
             self.fail(
                 f"truncated or damaged: neither decoder reads it (libsndfile: {self._refusal}; "
-                f"FFmpeg: {reason}); fetch or make it again"
+                f"FFmpeg: {error}); fetch or make it again"
             )
 
-    def _check_end(self, limit: int) -> None:
+    def _check_end(self, limit: int, md5: str) -> None:
         """Check the length, and after a decode of the whole file the MD5."""
-        found = self.found
-        if self.announced is not None and found.frames != min(limit, self.announced):
+        recording, n_frames = self.recording, self.recording.n_source_frames
+        if self.announced is not None and n_frames != min(limit, self.announced):
             self.fail(
                 f"truncated or damaged: its header announces {self.announced} frames, "
-                f"{found.frames} decode; fetch or make it again"
+                f"{n_frames} decode; fetch or make it again"
             )
-        if found.frames == limit or self._digest is None:
+        if n_frames == limit:
             return
-        found.content = self._digest.hexdigest()
-        if found.md5 == "absent":
+        recording.content = md5
+        if self._flac is None or recording.md5 == "absent":
             return
-        assert self._flac is not None
-        if found.content == self._flac.md5:
-            found.md5 = "ok"
-        elif found.over_range or (found.over_range is None and self.announced):
+        if md5 == self._flac.md5:
+            recording.md5 = "ok"
+        elif recording.over_range or (recording.over_range is None and self.announced):
             # No decoder returns what the encoder hashed; see the module's docstring. The CRC of
             # each frame and the length vouch for the data.
-            found.md5 = "over-range"
+            recording.md5 = "over-range"
         else:
-            found.md5 = "bad"
+            recording.md5 = "bad"
             self.fail(
-                f"damaged: its samples have the MD5 {found.content}, its header says "
-                f"{self._flac.md5}; fetch or make it again"
+                f"damaged: its samples have the MD5 {md5}, its header says {self._flac.md5}; "
+                "fetch or make it again"
             )
 
-    def refuse_overlong(self) -> None:
-        if max(self.announced or 0, self.found.frames) > MAX_SECONDS * self.rate:
-            self.fail(
-                f"it is longer than {MAX_SECONDS:g} s; read a part of it (max_samples) or windows "
-                "of it"
-            )
-
-    def check_audible(self, n_samples: int, audible: bool, allow_silence: bool) -> None:
+    def _check_audible(self, n_samples: int, audible: bool, allow_silence: bool) -> None:
         """Refuse what holds nothing to score; ``n_samples`` is the length at 16 kHz."""
         if n_samples == 0:
             self.fail("it holds no samples; fetch or make it again")
-        if allow_silence:
-            return
-        remedy = "leave it out, or pass allow_silence (--allow-silence)"
+        why = ""
         if n_samples < MIN_SAMPLES:
-            self.fail(
-                f"{n_samples} samples at 16 kHz are too few (at least {MIN_SAMPLES}); {remedy}"
-            )
-        if self._energy[0] > 0 and self._energy[1] < _SILENT_MIX * self._energy[0]:
-            self.fail(f"its channels cancel each other in the downmix; keep one channel, {remedy}")
-        if not audible:
-            self.fail(f"the {n_samples} samples read are all zero; {remedy}")
+            why = f"{n_samples} samples at 16 kHz are too few (at least {MIN_SAMPLES})"
+        elif self._energy[0] > 0 and self._energy[1] < _SILENT_MIX * self._energy[0]:
+            why = "its channels cancel each other in the downmix; keep one channel"
+        elif not audible:
+            why = f"the {n_samples} samples read are all zero"
+        if why and not allow_silence:
+            self.fail(f"{why}; leave it out, or pass allow_silence (--allow-silence)")
 
 
 def _pack(block: np.ndarray, bits: int | None) -> bytes:
@@ -475,6 +444,4 @@ def _pack(block: np.ndarray, bits: int | None) -> bytes:
     if bits is None:
         return block.tobytes()
     integers = (block * np.float32(1 << bits - 1)).astype("<i4")  # exact up to 24 bits
-    if bits <= 16:
-        return integers.astype("<i2" if bits > 8 else "i1").tobytes()
     return integers.view(np.uint8).reshape(*block.shape, 4)[..., : -(-bits // 8)].tobytes()

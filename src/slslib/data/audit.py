@@ -14,7 +14,8 @@ import json
 import os
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ from slslib.errors import AudioError, ConfigError
 from slslib.files import corpora_root, write_text
 
 if TYPE_CHECKING:
-    from slslib.data.audio import FileAudit
     from slslib.data.corpora import Corpus
 
 
@@ -103,7 +103,10 @@ def verify_corpus(
         ``missing``: utterances without a file; ``extra``: audio files that no protocol names;
         ``protocol_sha256``, by partition.
 
-    What single files hold is reported, never raised; so is a crash of the decoder.
+    What single files hold is reported, never raised.
+
+    Raises:
+        AudioError: A decoder crashed.
     """
     from slslib.data.audio import list_recordings
 
@@ -121,46 +124,62 @@ def verify_corpus(
         with suppress(AudioError):  # there is no recording at all
             extra += [str(p) for p in list_recordings(folder) if p.absolute() not in named]
     name = ", ".join(f"{corpus.name}:{corpus.partition}" for corpus in corpora)
-    report = _audit(name, recordings, jobs, allow_silence)
-    return report | {
-        "sound": report["sound"] and not missing,
-        "n_trials": len(recordings) + len(missing),
-        "missing": missing,
-        "extra": extra,
-        "protocol_sha256": {corpus.partition: corpus.protocol_sha256 for corpus in corpora},
-    }
+    report = _audit(name, recordings, jobs, allow_silence, missing)
+    protocols = {corpus.partition: corpus.protocol_sha256 for corpus in corpora}
+    return report | {"extra": extra, "protocol_sha256": protocols}
 
 
 def _audit(
-    name: str, recordings: dict[str, Path], jobs: int | None, allow_silence: bool
+    name: str,
+    recordings: dict[str, Path],
+    jobs: int | None,
+    allow_silence: bool,
+    missing: Sequence[str] = (),
 ) -> dict[str, Any]:
+    """Decode the files by several processes, and sum up what they hold."""
+    from joblib import Parallel, delayed
     from tqdm import tqdm
 
-    from slslib.data.audio import SAMPLE_RATE
+    from slslib.data.audio import SAMPLE_RATE, audit
 
-    audits = _audits(list(recordings.values()), jobs, allow_silence)
-    bar = tqdm(audits, total=len(recordings), unit="file", desc="verify", disable=None)
-    audited = dict(zip(recordings, bar, strict=True))
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs is {jobs}; give a positive number of processes")
+    # A process starts in the time that it needs for some 80 files.
+    n_processes = jobs or min(os.cpu_count() or 1, len(recordings) // 100 + 1)
+    one = delayed(audit)
+    files = Parallel(n_processes, return_as="generator")(
+        one(path, allow_silence=allow_silence) for path in recordings.values()
+    )
+    bar = tqdm(files, total=len(recordings), unit="file", desc="verify", disable=None)
+    try:
+        audited = dict(zip(recordings, bar, strict=True))
+    except BrokenProcessPool as error:
+        raise AudioError(f"{name}: a file crashed the decoder ({error}).") from error
     unusable = {u: a.problem for u, a in audited.items() if a.problem is not None}
-    decoded = {u: a for u, a in audited.items() if a.frames}
+    decoded = {u: a for u, a in audited.items() if a.n_source_frames}
     same = defaultdict(list)
     for utterance, a in decoded.items():
         if a.content:  # it was decoded to its end
             same[a.content].append(utterance)
-    files = list(decoded.values())
-    seconds = [a.seconds for a in files]
+    found = list(decoded.values())
+    seconds = [a.n_source_frames / a.source_rate for a in found]
+    statistic: dict[str, Callable[[list[float]], float]]
+    statistic = {"min": min, "median": statistics.median, "max": max, "total": sum}
+    counted = {
+        "rates": [a.source_rate for a in found],
+        "channels": [a.channels for a in found],
+        "formats": [f"{a.format}/{a.subtype}" for a in found],
+        "decoders": [a.decoder for a in found],
+        "md5": [a.md5 for a in found if a.format == "FLAC"],
+    }
     return {
-        "sound": not unusable and bool(recordings),
+        "sound": bool(recordings) and not (unusable or missing),
         "name": name,
-        "n_trials": len(recordings),
+        "n_trials": len(recordings) + len(missing),
         "n_sound": len(recordings) - len(unusable),
         "unusable": unusable,
-        "rates": _tally(a.rate for a in files),
-        "channels": _tally(a.channels for a in files),
-        "formats": _tally(f"{a.format}/{a.subtype}" for a in files),
-        "decoders": _tally(a.decoder for a in files),
-        "md5": _tally(a.md5 for a in files if a.format == "FLAC"),
-        "other_rate": [u for u, a in decoded.items() if a.rate != SAMPLE_RATE],
+        **{what: dict(Counter(values).most_common()) for what, values in counted.items()},
+        "other_rate": [u for u, a in decoded.items() if a.source_rate != SAMPLE_RATE],
         "multichannel": [u for u, a in decoded.items() if a.channels > 1],
         "over_range": {
             u: {"peak": a.peak, "samples": a.over_range}
@@ -168,32 +187,8 @@ def _audit(
             if a.over_range != 0 and a.problem is None
         },
         "duplicates": [utterances for utterances in same.values() if len(utterances) > 1],
-        "seconds": {
-            "min": min(seconds),
-            "median": statistics.median(seconds),
-            "max": max(seconds),
-            "total": sum(seconds),
-        }
-        if seconds
-        else {},
-        "missing": [],
+        "seconds": {what: of(seconds) for what, of in statistic.items()} if seconds else {},
+        "missing": list(missing),
         "extra": [],
         "protocol_sha256": {},
     }
-
-
-def _audits(paths: list[Path], jobs: int | None, allow_silence: bool) -> Iterator[FileAudit]:
-    """Yield the audit of each file, in order; of n processes, each has every n-th file."""
-    from slslib.data.isolate import audit_isolated
-
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"jobs is {jobs}; give a positive number of processes")
-    # A process starts in the time that it needs for some 80 files.
-    n = min(jobs or os.cpu_count() or 1, len(paths) if jobs else -(-len(paths) // 100))
-    shares = [audit_isolated(paths[i::n], allow_silence=allow_silence) for i in range(n)]
-    for i in range(len(paths)):
-        yield next(shares[i % n])
-
-
-def _tally(values: Iterable[Any]) -> dict[Any, int]:
-    return dict(Counter(values).most_common())

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 
 import pandas as pd
@@ -50,7 +48,7 @@ class Corpus:
     audio_dirs: tuple[Path, ...]
     protocol: Path
     protocol_sha256: str
-    _listings: dict[Path, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    _listings: dict[Path, dict[tuple[str, str], str]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """Count the trials."""
@@ -68,34 +66,30 @@ class Corpus:
         if not is_safe(utterance):
             raise AudioError(f"{quote(utterance)}: no name of a recording. Correct the protocol.")
         parent, name = os.path.split(utterance)
-        stem, ending = _stem_and_ending(name)
+        stem, ending = _split_ending(name)
         for folder in self.audio_dirs:
             listing = self._listing(folder / parent)
-            for wanted in (stem + suffix for suffix in (ending, *AUDIO_SUFFIXES)):
-                if wanted in listing:
-                    return folder / parent / listing[wanted]
+            for wanted in filter(None, (ending, *AUDIO_SUFFIXES)):
+                if file := listing.get((stem, wanted)):
+                    return folder / parent / file
         folders = ", ".join(map(str, self.audio_dirs))
         raise AudioError(
             f"{utterance}: no recording of this name ({', '.join(AUDIO_SUFFIXES)}) in {folders}. "
             "Unpack the corpus completely, or check --data."
         )
 
-    def _listing(self, folder: Path) -> dict[str, str]:
-        """List a folder's recordings once, by name with the ending in small letters."""
+    def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
+        """List a folder once, by stem and ending."""
         if folder not in self._listings:
             try:
-                with os.scandir(folder) as entries:
-                    names = [entry.name for entry in entries]
-            except (FileNotFoundError, NotADirectoryError):
-                names = []
+                names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
             except OSError as problem:
                 raise AudioError(f"{folder}: cannot be listed ({problem}).") from problem
-            pairs = ((*_stem_and_ending(name), name) for name in names)
-            self._listings[folder] = {stem + end: name for stem, end, name in pairs if end}
+            self._listings[folder] = {_split_ending(name): name for name in names}
         return self._listings[folder]
 
 
-def _stem_and_ending(name: str) -> tuple[str, str]:
+def _split_ending(name: str) -> tuple[str, str]:
     """Take off the ending of a recording, if there is one; it comes in small letters."""
     stem, dot, ending = name.rpartition(".")
     ending = dot + ending.lower()
@@ -113,15 +107,13 @@ class _Layout:
 
 
 def _layout_2021(track: str, record: int) -> _Layout:
-    top, key = f"ASVspoof2021_{track}_eval", f"keys/{track}/CM/trial_metadata.txt"
-    tops = (top, f"{top}_part[0-9][0-9]/{top}", f"{top}_part[0-9][0-9]")
-    ids = f"ASVspoof2021.{track}.cm.eval.trl.txt"
-    protocols = (key, f"{track}-keys-full/{key}", f"{top}/{key}", ids)
+    top, ids = f"ASVspoof2021_{track}_eval", f"ASVspoof2021.{track}.cm.eval.trl.txt"
+    key = f"keys/{track}/CM/trial_metadata.txt"
     return _Layout(
         f"ASVspoof 2021 {track}, https://zenodo.org/records/{record} (labels and phases stand in "
         "the keys, https://www.asvspoof.org/index2021.html)",
-        (*protocols, *(f"{folder}/{ids}" for folder in tops)),
-        tuple(f"{folder}/flac" for folder in tops),
+        (key, f"*/{key}", ids, f"{top}*/{ids}", f"{top}*/{top}/{ids}"),
+        (f"{top}*/flac", f"{top}*/{top}/flac"),
         by_file=False,
     )
 
@@ -129,19 +121,15 @@ def _layout_2021(track: str, record: int) -> _Layout:
 _LAYOUTS = {
     "asvspoof2019-la": _Layout(
         "LA.zip of ASVspoof 2019, https://datashare.ed.ac.uk/handle/10283/3336",
-        tuple(f"{top}ASVspoof2019_LA_cm_protocols/*.LA.cm.*.tr[nl].txt" for top in ("LA/", "")),
-        ("LA/ASVspoof2019_LA_{part}/flac", "ASVspoof2019_LA_{part}/flac"),
+        ("LA/ASVspoof2019_LA_cm_protocols/*.LA.cm.*.tr[nl].txt",),
+        ("LA/ASVspoof2019_LA_{part}/flac",),
     ),
     "asvspoof2021-la": _layout_2021("LA", 4837263),
     "asvspoof2021-df": _layout_2021("DF", 4835108),
     "in-the-wild": _Layout(
         "In-the-Wild, https://deepfake-total.com/in_the_wild",
-        tuple(
-            f"{top}{name}"
-            for top in ("release_in_the_wild/", "")
-            for name in ("meta.csv", "in_the_wild_key.txt")
-        ),
-        ("release_in_the_wild", "."),
+        ("release_in_the_wild/meta.csv", "release_in_the_wild/in_the_wild_key.txt"),
+        ("release_in_the_wild",),
         by_file=False,
     ),
 }
@@ -177,24 +165,29 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     root, layout = _locate(name, data)
     protocols = _protocols(root, layout)
     if layout.by_file and not partition and len(protocols) == 1:
-        partition = next(iter(protocols))
+        (partition,) = protocols
     protocol = protocols.get(partition if layout.by_file else "")
-    if protocol is None:
+    folders: tuple[Path, ...] = ()
+    for pattern in layout.audio:
+        folders += _glob(root, pattern.format(part=partition))
+    if not protocol or not folders:
         there = ", ".join(f"{name}:{part}" for part in protocols) or "none"
-        raise _absent(spec, f"protocol (partitions: {there})", layout.protocols, root, layout)
-    patterns = [pattern.format(part=partition) for pattern in layout.audio]
-    folders = [folder for folder in _matches(root, patterns) if folder.is_dir()]
-    if not folders:
-        raise _absent(spec, "recordings", patterns, root, layout)
-    if "." in patterns:
-        del folders[1:]  # the root itself only if there is nothing else
+        what = "recordings" if protocol else f"protocol (partitions: {there})"
+        raise ProtocolError(
+            f"{spec}: no {what} found; looked for "
+            f"{' and '.join(layout.audio if protocol else layout.protocols)} in {root}. "
+            f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)."
+        )
     trials = read_protocol(protocol)
     if partition and not layout.by_file:
         known = ", ".join(_phases(trials)) or "none"
         trials = trials[trials["phase"] == partition].reset_index(drop=True)
         if trials.empty:
-            raise _absent(spec, f"trial of this phase (of {known})", [str(protocol)], root, layout)
-    return Corpus(name, partition or "-", trials, tuple(folders), protocol, sha256(protocol))
+            raise ProtocolError(
+                f"{spec}: no trial of this phase in {protocol} (of {known}). Phases stand in the "
+                f"keys. Get {layout.source}."
+            )
+    return Corpus(name, partition or "-", trials, folders, protocol, sha256(protocol))
 
 
 def partitions(spec: str, data: str | Path | None = None) -> list[str]:
@@ -230,30 +223,18 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, _Layout]:
     )
 
 
-def _absent(
-    spec: str, what: str, places: Sequence[str], root: Path, layout: _Layout
-) -> ProtocolError:
-    return ProtocolError(
-        f"{spec}: no {what} found; looked for {' and '.join(places)} in {root}. "
-        f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)."
-    )
-
-
-def _matches(root: Path, patterns: Sequence[str]) -> Iterator[Path]:
-    for pattern in patterns:
-        found = glob(pattern, root_dir=root)  # noqa: PTH207 (takes "." as a pattern too)
-        yield from (root / name for name in sorted(found))
+def _glob(root: Path, pattern: str) -> tuple[Path, ...]:
+    return tuple(sorted(root.glob(pattern)))
 
 
 def _protocols(root: Path, layout: _Layout) -> dict[str, Path]:
     """Map partitions to protocols; a file name without a partition stands for itself."""
-    groups = (list(_matches(root, [pattern])) for pattern in layout.protocols)
-    files = next((group for group in groups if group), [])
+    files = next(filter(None, (_glob(root, pattern) for pattern in layout.protocols)), ())
     if not layout.by_file:
         return {"": files[0]} if files else {}
     protocols: dict[str, Path] = {}
     for file in files:
-        if file.name.lower().startswith(("readme", "license", "licence")):
+        if file.name.lower().startswith(("readme", "licen")):
             continue
         words = re.split(r"[._-]", file.name)
         part = next((word for word in ("train", "dev", "test", "eval") if word in words), file.name)

@@ -28,7 +28,7 @@ _FLAC_HZ = (
     *(0, 0, 0, 0),
 )
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_AGAIN = "the file is damaged or was not written to its end: fetch or make it again"
+_FMT = struct.Struct("<HHIIHH")
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,8 @@ def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise AudioError(f"{path}: not a regular file; give an audio file.")
-        if status.st_size == 0:
-            raise AudioError(f"{path}: the file is empty; fetch or make it again.")
+        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+            raise AudioError(f"{path}: the file is empty, or not a regular file; fetch it again.")
         with path.open("rb") as f:
             container, info, contradiction = _inspect(f, status.st_size)
     except FileNotFoundError:
@@ -67,29 +65,29 @@ def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise AudioError(f"{path}: it cannot be opened ({error}).") from error
     if contradiction:
-        raise AudioError(f"{path}: {contradiction}; {_AGAIN}.")
-    if container is None:
         raise AudioError(
-            f"{path}: neither WAV, FLAC, Ogg nor MP3; convert it, for instance with "
-            "`ffmpeg -i INPUT -ar 16000 -ac 1 OUTPUT.flac`."
+            f"{path}: {contradiction}; the file is damaged or was not written to its end: fetch or "
+            "make it again."
         )
+    if container is None:
+        raise AudioError(f"{path}: neither WAV, FLAC, Ogg nor MP3; convert it (with FFmpeg).")
     return container, info
 
 
-def _inspect(f: BinaryIO, size: int) -> tuple[Format | None, FlacInfo | None, str | None]:
+def _inspect(f: BinaryIO, size: int) -> tuple[Format | None, FlacInfo | None, str]:
     """Return the container, STREAMINFO, and what in the header contradicts the file."""
-    head = f.read(10)
+    head = f.read(10).ljust(10, b"\0")
     if head[:4] == b"RIFF":
         return "WAV", None, _wav_contradiction(f, size)
     if head[:4] == b"OggS":
         return "OGG", None, _ogg_contradiction(f)
     tag = 0
-    if head[:3] == b"ID3" and len(head) == 10:
+    if head[:3] == b"ID3":
         tag = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
     f.seek(tag)
-    start = f.read(42)
+    start = f.read(42).ljust(42, b"\0")
     if start[:4] == b"fLaC":
-        if len(start) < 42 or start[4] & 0x7F or start[5:8] != b"\0\0\x22":
+        if start[4] & 0x7F or start[5:8] != b"\0\0\x22":
             return "FLAC", None, "its FLAC header is damaged"
         packed = int.from_bytes(start[18:26], "big")
         info = FlacInfo(
@@ -97,28 +95,25 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format | None, FlacInfo | None, st
             channels=(packed >> 41 & 7) + 1,
             bits=(packed >> 36 & 31) + 1,
             frames=packed & (1 << 36) - 1 or None,
-            md5=start[26:42].hex() if any(start[26:42]) else "",
+            md5=start[26:].hex() if any(start[26:]) else "",
         )
         return "FLAC", info, _flac_contradiction(f, tag + 4, info)
-    if tag or (len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
-        return "MP3", None, None
-    return None, None, None
+    is_mp3 = tag or (start[0] == 0xFF and start[1] & 0xE0 == 0xE0)
+    return "MP3" if is_mp3 else None, None, ""
 
 
-def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str | None:
-    """Return how the first frame's header contradicts STREAMINFO, or ``None``."""
+def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
+    """Return how the first frame's header contradicts STREAMINFO, or nothing."""
     if info.frames is None and not info.md5:  # a truncated copy would look like a whole one
         return "its FLAC header states neither length nor MD5, as if written to a pipe"
     is_last = False
     while not is_last:
         f.seek(position)
-        if len(block := f.read(4)) < 4:
-            return "its FLAC metadata is cut"
+        block = f.read(4).ljust(4, b"\xff")  # cut metadata is the last, and no frame follows
         position += 4 + int.from_bytes(block[1:], "big")
         is_last = bool(block[0] & 0x80)
     f.seek(position)
-    if not (frame := f.read(4)):
-        return None  # no audio, which is said later
+    frame = f.read(4)
     if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
         return f"no FLAC frame begins at byte {position}, where its metadata ends"
     hz, channels, bits = _FLAC_HZ[frame[2] & 15], frame[3] >> 4, _FLAC_BITS[frame[3] >> 1 & 7]
@@ -126,53 +121,45 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str | Non
     announced = info.samplerate, info.channels, info.bits
     if stated != announced:
         return f"its header announces Hz, channels and bits {announced}, its first frame {stated}"
-    return None
+    return ""
 
 
-def _wav_contradiction(f: BinaryIO, size: int) -> str | None:
-    """Return what in a RIFF header contradicts the file, or ``None``."""
+def _wav_contradiction(f: BinaryIO, size: int) -> str:
+    """Return what in a RIFF header contradicts the file, or nothing."""
     f.seek(4)
-    riff_end, kind = struct.unpack("<I4s", f.read(8).ljust(8))
-    riff_end, position, align, data, data_end = riff_end + 8, 12, 0, -1, 0
-    if kind != b"WAVE":
-        return "its RIFF header is not that of a WAV file"
-    for _ in range(_MAX_CHUNKS):
+    riff_length, kind = struct.unpack("<I4s", f.read(8).ljust(8))
+    align, data_length, data_end, position = 0, 0, 0, 12
+    for _ in range(_MAX_CHUNKS if kind == b"WAVE" else 0):
         f.seek(position)
         if len(chunk := f.read(8)) < 8:
             break
         name, length = struct.unpack("<4sI", chunk)
-        end = position + 8 + length
-        if not all(32 <= byte < 127 for byte in name):
-            return f"its header ends at byte {position}, but {size - position} bytes follow"
-        if end > size:
-            left = size - position - 8
-            return f"its header announces {length} bytes of {name.decode()!r}, {left} are there"
-        if name == b"fmt " and length >= 16:
-            tag, channels, rate, per_second, align, bits = struct.unpack("<HHIIHH", f.read(16))
-            plain = channels * -(-bits // 8), rate * channels * -(-bits // 8)
-            if tag not in _PLAIN_TAGS:
-                align = 1
-            elif (align, per_second) != plain:
+        position += 8 + length
+        if position > size or not name.isascii() or (name == b"data" and data_end):
+            return (
+                f"its header announces {length} bytes of {name!r} up to byte {position} of {size}"
+            )
+        if name == b"fmt ":
+            tag, channels, rate, per_second, align, bits = _FMT.unpack(f.read(16).ljust(16, b"\0"))
+            n_bytes = channels * -(-bits // 8)
+            if tag in _PLAIN_TAGS and (align, per_second) != (n_bytes, rate * n_bytes):
                 return (
                     f"its header announces {rate} Hz, {channels} channels and {bits} bits, but "
                     f"{align} bytes per frame and {per_second} per second"
                 )
-        elif name == b"data" and data >= 0:
-            return "it has two data chunks"
-        elif name == b"data":
-            data, data_end = length, end
-        position = end + (length & 1)
-    else:
-        return f"it has more than {_MAX_CHUNKS} chunks"
-    if data < 0 or not align or data % align:
+            align = align if tag in _PLAIN_TAGS else 1
+        if name == b"data":
+            data_length, data_end = length, position
+        position += length & 1
+    if not align or not data_end or data_length % align:
         return f"it has no format chunk, or no data chunk of whole {align}-byte frames"
-    if not data_end <= riff_end <= size + 1:
-        return f"its header announces {riff_end} bytes in all, the file has {size}"
-    return None
+    if not data_end <= riff_length + 8 <= size + 1:
+        return f"its header announces {riff_length + 8} bytes in all, the file has {size}"
+    return ""
 
 
-def _ogg_contradiction(f: BinaryIO) -> str | None:
-    """Return which page is damaged or missing, or ``None``; decoders leave such pages out."""
+def _ogg_contradiction(f: BinaryIO) -> str:
+    """Return which page is damaged or missing, or nothing; decoders leave such pages out."""
     f.seek(0)
     number, is_last = 0, False
     while header := f.read(27):
@@ -185,4 +172,4 @@ def _ogg_contradiction(f: BinaryIO) -> str | None:
             return f"its Ogg page {number} is damaged, cut or missing, or two streams are mixed"
         is_last = bool(header[5] & 4)
         number = 0 if is_last else number + 1  # another stream may follow
-    return None if is_last else "its last Ogg page is missing"
+    return "" if is_last else "its last Ogg page is missing"

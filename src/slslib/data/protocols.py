@@ -58,10 +58,8 @@ _FORMS |= dict.fromkeys(range(9, 14), _DF | {"vocoder": 8})
 _HEADER = {"file": "utterance", "file_name": "utterance", "speaker": "speaker", "label": "label"}
 
 _MAX_BYTES = 200 * 2**20  # the largest official key has some 60 MB
-_CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f]")
-_END = "|"
-# Names that need no closer look, and names that are empty or may leave the folder of the corpus.
-_PLAIN = re.compile(r"\w[\w-]{0,150}(\.\w{1,9})?", re.ASCII)
+_UNREADABLE = re.compile(r"[\0-\x08\x0b-\x1f\x7f\ufffd]")
+# Names that are empty or may leave the folder of the corpus.
 _UNSAFE = re.compile(r"[-.]?$|[/~]|[A-Za-z]:|.*(\.\.|\\)")
 
 
@@ -86,45 +84,27 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
     if {"utterance", "label"} <= set(header):
         form = {name: place for place, name in enumerate(header) if name}
         cells = cells.iloc[1:].replace("", "-")
+    elif (n_columns := cells.shape[1]) in _FORMS:
+        is_df = n_columns == 8 and cells[1].iloc[0].startswith("DF_")
+        form = _DF if is_df else _FORMS[n_columns]
     else:
-        form = _form(path, cells)
+        raise ProtocolError(
+            f"{path}, line 1: {n_columns} columns fit no known protocol: "
+            f"{quote(' '.join(cells.iloc[0]))}. Known are 1 (ids), 5 (ASVspoof 2019), 6 "
+            "(In-the-Wild), 8 to 13 (ASVspoof 2021) columns and meta.csv; scores have 2 to 4."
+        )
     frame = pd.DataFrame(
         {name: cells[form[name]] if name in form else "-" for name in COLUMNS}, index=cells.index
     )
     if frame.empty:
         raise ProtocolError(f"{path}: a header and no trials. Get the file again.")
     check_utterances(path, frame["utterance"], ProtocolError)
-    if "label" in form:
-        frame["label"] = translate(path, frame["label"], LABELS, ProtocolError)
-    else:
-        frame["label"] = -1
-    frame["label"] = frame["label"].astype(np.int8)
-    if "phase" in form:
-        frame["phase"] = translate(path, frame["phase"], PHASES | {"-": "-"}, ProtocolError)
+    labels = LABELS if "label" in form else {"-": -1}
+    frame["label"] = translate(path, frame["label"], labels, ProtocolError).astype(np.int8)
+    frame["phase"] = translate(path, frame["phase"], PHASES | {"-": "-"}, ProtocolError)
     # The 2021 keys write "bonafide" into the attack and vocoder of bona fide speech.
     frame.loc[frame["label"] == 1, ["attack", "vocoder"]] = "-"
     return frame.reset_index(drop=True)
-
-
-def _form(path: str | Path, cells: pd.DataFrame) -> dict[str, int]:
-    """Tell the form of a protocol without a header by its number of columns."""
-    n_columns = cells.shape[1]
-    if n_columns not in _FORMS:
-        raise ProtocolError(
-            f"{path}, line 1: {n_columns} columns fit no known protocol: "
-            f"{quote(' '.join(cells.iloc[0]))}. Known are 1 (ids), 5 (ASVspoof 2019), 6 "
-            "(In-the-Wild), 8 to 13 (ASVspoof 2021) columns and meta.csv; scores have 2 to 4."
-        )
-    if n_columns != 8:
-        return _FORMS[n_columns]
-    is_df = cells[1].str.startswith("DF_")
-    if (mixed := is_df != is_df.iloc[0]).any():
-        number, name = first_of(cells[1], mixed)
-        raise ProtocolError(
-            f"{path}, line {number}: {name!r} in a file that begins with {cells[1].iloc[0]!r}: "
-            "LA and DF trials in one file. Use one key per track."
-        )
-    return _DF if is_df.iloc[0] else _LA
 
 
 def read_table(
@@ -150,45 +130,30 @@ def read_table(
         SlslibError: Of the type given, for a file that is missing, not regular, empty, too large,
             damaged, not UTF-8, torn, or holds control characters or blank lines.
     """
-    text = _read_text(Path(path), error, whole_last_line)
-    head = text.partition("\n")[0]
-    comma = bool(re.match(r"[^ \t,]+,", head))
-    n = _count(head, comma)
+    text = _read_text(Path(path), error, whole_last_line).replace("\t", " ")
+    lines = [line.strip(" ") for line in text.split("\n")]
+    comma = bool(re.match(r"[^ ,]+,", lines[0]))
+    form: dict[str, Any] = {} if comma else {"delimiter": " ", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader(lines, skipinitialspace=True, **form)
+    rows: list[list[str]] = []
+    try:
+        for row in reader:
+            number, n = len(rows) + 1, len(rows[0] if rows else row)
+            if len(row) != n or reader.line_num != number:  # a quoted cell of two lines
+                raise error(
+                    f"{path}, line {number}: {len(row)} columns where line 1 has {n}: "
+                    f"{quote(lines[number - 1])}. The file is torn or mixes two forms; use one "
+                    "complete file."
+                )
+            rows.append(row)
+    except csv.Error as problem:
+        raise error(f"{path}: {problem}. The file is torn; get or write it again.") from problem
     if n_columns and n not in n_columns:
         raise error(
             f"{path}, line 1: {n} columns where {' or '.join(map(str, n_columns))} are expected: "
-            f"{quote(head)}. Give a file of the right kind."
+            f"{quote(lines[0])}. Give a file of the right kind."
         )
-    # A last cell is added to each line: where it comes too early or late, the line is torn.
-    end = f"{',' if comma else ' '}{_END}\n"
-    try:
-        cells = pd.read_csv(
-            io.StringIO(text.replace("\n", end) + end),
-            sep="," if comma else r"\s+",
-            quoting=csv.QUOTE_MINIMAL if comma else csv.QUOTE_NONE,
-            names=range(n + 1),
-            index_col=False,
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,
-            skipinitialspace=True,
-        )
-        whole = len(cells) == text.count("\n") + 1 and bool((cells[n] == _END).all())
-    except pd.errors.ParserError:
-        whole = False
-    if not whole:
-        lines = enumerate(text.split("\n"), 1)
-        number, line = next((one for one in lines if _count(one[1], comma) != n), (1, head))
-        raise error(
-            f"{path}, line {number}: {_count(line, comma)} columns where line 1 has {n}: "
-            f"{quote(line)}. The file is torn or mixes two forms; use one complete file."
-        )
-    return cells.drop(columns=n).set_axis(range(1, len(cells) + 1))
-
-
-def _count(line: str, comma: bool) -> int:
-    """Count the cells of a line."""
-    return len(next(csv.reader([line]), []) if comma else re.findall(r"[^ \t]+", line))
+    return pd.DataFrame(rows, range(1, len(rows) + 1), dtype=str)
 
 
 def _read_text(path: Path, error: type[SlslibError], whole_last_line: bool) -> str:
@@ -200,22 +165,17 @@ def _read_text(path: Path, error: type[SlslibError], whole_last_line: bool) -> s
             data = file.read(_MAX_BYTES + 1)
         if data.startswith(b"\x1f\x8b"):
             data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise error(f"{path}: {_MAX_BYTES >> 20} MiB of text or more. This is no list.")
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as problem:
-        number = data.count(b"\n", 0, problem.start) + 1
-        raise error(f"{path}, line {number}: not UTF-8 text. Save the file as UTF-8.") from problem
     except (OSError, ValueError, EOFError, zlib.error) as problem:
         raise error(f"{path}: cannot be read ({problem}). Get or write it again.") from problem
-    if control := _CONTROL.search(text):
-        number = text.count("\n", 0, control.start()) + 1
+    text = data.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    if len(data) > _MAX_BYTES or not text.strip():
+        raise error(f"{path}: the file is empty, or has more than {_MAX_BYTES >> 20} MiB.")
+    if unreadable := _UNREADABLE.search(text):
+        number = text.count("\n", 0, unreadable.start()) + 1
         raise error(
-            f"{path}, line {number}: control character {control[0]!r}. The file is damaged or is "
-            "not text; get or write it again."
+            f"{path}, line {number}: control character, or not UTF-8: {unreadable[0]!r}. The file "
+            "is damaged or is not text; get it again, or save it as UTF-8."
         )
-    if not text.strip():
-        raise error(f"{path}: the file is empty. Get or write it again.")
     if whole_last_line and not text.endswith("\n"):
         raise error(
             f"{path}, line {text.count(chr(10)) + 1}: the last line does not end with a newline, "
@@ -253,8 +213,7 @@ def check_utterances(path: str | Path, utterances: pd.Series, error: type[Slslib
         utterances: The names, by line.
         error: The error type to raise.
     """
-    unsafe = [not (_PLAIN.fullmatch(name) or is_safe(name)) for name in utterances.tolist()]
-    if any(unsafe):
+    if any(unsafe := [not is_safe(name) for name in utterances.tolist()]):
         number, name = first_of(utterances, unsafe)
         raise error(
             f"{path}, line {number}: utterance name {quote(name)} is empty or too long, holds "

@@ -29,12 +29,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from itertools import accumulate, pairwise, repeat
+from itertools import accumulate, repeat
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slslib.data.audio import SAMPLE_RATE
 from slslib.errors import AudioError, ConfigError
 
 Samples = NDArray[np.float64]
@@ -51,50 +52,33 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)  # an algorithm's number
 _NOISES = dict(zip(ALGORITHMS, ("", "1", "2", "3", "123", "12", "13", "23", "12"), strict=True))
 
 
+Range = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class RawBoostConfig:
     """Ranges that the parameters are drawn from; the defaults are the published ones.
 
-    The name in brackets is the published code's. Frequencies are in Hz, gains in dB.
+    The names in brackets are the published code's. Frequencies are in Hz, gains in dB.
     """
 
-    sample_rate: int = 16_000
     # Notch filters: the linear part of LnL and the colour of SSI.
     n_bands: int = 5  # [nBands] stop bands in one filter
-    min_frequency: float = 20.0  # [minF] lowest centre of a stop band
-    max_frequency: float = 8000.0  # [maxF] highest centre of a stop band
-    min_bandwidth: float = 100.0  # [minBW]
-    max_bandwidth: float = 1000.0  # [maxBW]
-    min_coefficients: int = 10  # [minCoeff] taps of one band's filter, before being made odd
-    max_coefficients: int = 100  # [maxCoeff] exclusive
-    min_gain: float = 0.0  # [minG] of the filter's largest response
-    max_gain: float = 0.0  # [maxG]
+    frequencies: Range = (20.0, 8000.0)  # [minF, maxF] centre of a stop band
+    bandwidths: Range = (100.0, 1000.0)  # [minBW, maxBW]
+    n_coefficients: Range = (10, 100)  # [minCoeff, maxCoeff] taps of a band, before made odd
+    gains: Range = (0.0, 0.0)  # [minG, maxG] of the filter's largest response
     # LnL: linear and non-linear convolutive noise.
     n_filters: int = 5  # [N_f] powers x, x^2, ..., each with a filter of its own
-    min_bias: float = 5.0  # [minBiasLinNonLin] lowers min_gain for the powers from 2 on
-    max_bias: float = 20.0  # [maxBiasLinNonLin] lowers max_gain for the powers from 2 on
+    biases: Range = (5.0, 20.0)  # [min|maxBiasLinNonLin] lower the gains of the powers from 2 on
     # ISD: impulsive signal-dependent additive noise.
     max_percent: float = 10.0  # [P] most samples that are disturbed, in percent
     impulse_gain: float = 2.0  # [g_sd] largest disturbance relative to the sample
     # SSI: stationary signal-independent additive noise.
-    min_snr: float = 10.0  # [SNRmin] dB
-    max_snr: float = 40.0  # [SNRmax] dB
+    snrs: Range = (10.0, 40.0)  # [SNRmin, SNRmax] dB
 
-    def __post_init__(self) -> None:
-        """Refuse ranges that have no meaning."""
-        half = self.sample_rate / 2
-        for what, values in {
-            "n_bands": (1, self.n_bands),
-            "n_filters": (1, self.n_filters),
-            "frequencies": (0, self.min_frequency, self.max_frequency, half),
-            "bandwidths": (1e-3, self.min_bandwidth, self.max_bandwidth),
-            "numbers of coefficients": (2, self.min_coefficients, self.max_coefficients),
-            "max_percent": (0, self.max_percent, 100),
-            "SNRs": (self.min_snr, self.max_snr),
-        }.items():
-            if not all(low <= high for low, high in pairwise(values)):
-                order = " <= ".join(map(str, values))
-                raise ConfigError(f"RawBoost's {what} are out of range: {order} does not hold.")
+
+PUBLISHED = RawBoostConfig()
 
 
 @dataclass(frozen=True)
@@ -105,7 +89,6 @@ class Notch:
     bandwidths: tuple[float, ...]  # Hz
     n_taps: tuple[int, ...]  # odd
     gain: float  # dB, of the largest response
-    sample_rate: int
 
     def coefficients(self) -> Samples:
         """Return the impulse response, an odd number of taps."""
@@ -116,7 +99,7 @@ class Notch:
 
     def _band(self, centre: float, bandwidth: float, n_taps: int) -> Samples:
         """Return ``firwin(n_taps, [low, high], window="hamming")``, in closed form."""
-        nyquist = self.sample_rate / 2
+        nyquist = SAMPLE_RATE / 2
         low, high = centre - bandwidth / 2, centre + bandwidth / 2
         low = (1e-3 if low <= 0 else low) / nyquist
         high = (nyquist - 1e-3 if high >= nyquist else high) / nyquist
@@ -199,12 +182,7 @@ def algorithm_name(algo: int | str) -> Algorithm:
     )
 
 
-def draw(
-    algo: int | str,
-    n_samples: int,
-    seed: Seed,
-    config: RawBoostConfig | None = None,
-) -> Draw:
+def draw(algo: int | str, n_samples: int, seed: Seed, config: RawBoostConfig = PUBLISHED) -> Draw:
     """Draw the parameters of one augmentation.
 
     Args:
@@ -217,7 +195,7 @@ def draw(
     Raises:
         ConfigError: there is no such algorithm, or the clip is empty.
     """
-    name, config = algorithm_name(algo), config or RawBoostConfig()
+    name = algorithm_name(algo)
     if n_samples < 1:
         raise ConfigError(f"RawBoost needs at least one sample; got n_samples={n_samples}.")
     rng = seed if isinstance(seed, np.random.RandomState) else np.random.default_rng(seed)
@@ -241,13 +219,12 @@ def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
     Raises:
         AudioError: the clip is not one channel of finite floats of the drawn length.
     """
-    if samples.shape != (drawn.n_samples,) or not np.issubdtype(samples.dtype, np.floating):
+    form = samples.shape, samples.dtype.kind
+    if form != ((drawn.n_samples,), "f") or not np.isfinite(samples).all():
         raise AudioError(
-            f"RawBoost was drawn for one channel of {drawn.n_samples} float samples and got an "
+            f"RawBoost was drawn for one channel of {drawn.n_samples} finite floats, and got an "
             f"array of shape {samples.shape} and type {samples.dtype}; draw anew for this clip."
         )
-    if not np.isfinite(samples).all():
-        raise AudioError("RawBoost got samples that are not finite; check the recording.")
     clean = samples.astype(np.float64)
     if drawn.algorithm == "parallel-12":
         assert drawn.lnl and drawn.isd
@@ -260,10 +237,7 @@ def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
 
 
 def rawboost(
-    samples: NDArray[np.floating],
-    algo: int | str,
-    seed: Seed,
-    config: RawBoostConfig | None = None,
+    samples: NDArray[np.floating], algo: int | str, seed: Seed, config: RawBoostConfig = PUBLISHED
 ) -> NDArray[np.float32]:
     """Draw and apply in one call.
 
@@ -274,27 +248,24 @@ def rawboost(
     return apply(samples, draw(algo, len(samples), seed, config))
 
 
-def _draw_notch(rng: Random, config: RawBoostConfig, min_gain: float, max_gain: float) -> Notch:
-    centres, bandwidths, n_taps = [], [], []
+def _draw_notch(rng: Random, config: RawBoostConfig, gains: Range) -> Notch:
+    bands = []
     for _ in range(config.n_bands):
-        centres.append(float(rng.uniform(config.min_frequency, config.max_frequency)))
-        bandwidths.append(float(rng.uniform(config.min_bandwidth, config.max_bandwidth)))
-        taps = int(rng.uniform(config.min_coefficients, config.max_coefficients))
-        n_taps.append(taps + 1 - taps % 2)
+        centre, bandwidth = rng.uniform(*config.frequencies), rng.uniform(*config.bandwidths)
+        taps = int(rng.uniform(*config.n_coefficients))
+        bands.append((centre, bandwidth, taps + 1 - taps % 2))
     # Parity: the biases bring the bounds in falling order (-5, -20), which RandomState.uniform
     # takes and Generator.uniform refuses; this is what the former computes.
-    gain = min_gain + (max_gain - min_gain) * float(rng.uniform())
-    return Notch(tuple(centres), tuple(bandwidths), tuple(n_taps), gain, config.sample_rate)
+    gain = gains[0] + (gains[1] - gains[0]) * float(rng.uniform())
+    centres, bandwidths, n_taps = zip(*bands, strict=True)
+    return Notch(centres, bandwidths, n_taps, gain)
 
 
 def _draw_lnl(rng: Random, config: RawBoostConfig) -> LnL:
-    filters = []
-    for i in range(config.n_filters):
-        # Parity: the biases are subtracted once, for the second filter, and stay for the rest.
-        low = config.min_gain - (config.min_bias if i else 0.0)
-        high = config.max_gain - (config.max_bias if i else 0.0)
-        filters.append(_draw_notch(rng, config, low, high))
-    return LnL(tuple(filters))
+    # Parity: the biases are subtracted once, for the second filter, and stay for the rest.
+    low, high = (gain - bias for gain, bias in zip(config.gains, config.biases, strict=True))
+    gains = [config.gains] + [(low, high)] * (config.n_filters - 1)
+    return LnL(tuple(_draw_notch(rng, config, limits) for limits in gains))
 
 
 def _draw_isd(n_samples: int, rng: Random, config: RawBoostConfig) -> ISD:
@@ -307,8 +278,8 @@ def _draw_isd(n_samples: int, rng: Random, config: RawBoostConfig) -> ISD:
 
 def _draw_ssi(n_samples: int, rng: Random, config: RawBoostConfig) -> SSI:
     noise = rng.normal(0, 1, n_samples)
-    notch = _draw_notch(rng, config, config.min_gain, config.max_gain)
-    return SSI(noise, notch, snr=float(rng.uniform(config.min_snr, config.max_snr)))
+    notch = _draw_notch(rng, config, config.gains)
+    return SSI(noise, notch, snr=float(rng.uniform(*config.snrs)))
 
 
 def _filter(signals: list[Samples], filters: list[Samples]) -> Samples:

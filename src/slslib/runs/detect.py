@@ -102,12 +102,13 @@ def _score_windows(
 ) -> list[dict[str, float]]:
     import torch
 
-    from slslib.data.isolate import windows_isolated
+    from slslib.data.audio import windows
+    from slslib.data.isolate import blocks_isolated
 
     n_samples, device = detector.config.n_samples, next(detector.parameters()).device
-    windows = windows_isolated(recording, n_samples, n_samples, allow_silence=allow_silence)
+    decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples, n_samples)
     scored = []
-    while batch := list(islice(windows, _BATCH)):
+    while batch := list(islice(decoded, _BATCH)):
         starts, samples = zip(*batch, strict=True)
         with torch.inference_mode():
             llrs = detector.llr(torch.from_numpy(np.stack(samples)).to(device)).tolist()
