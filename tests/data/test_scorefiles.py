@@ -243,7 +243,7 @@ def test_asv_scores_of_2021_go_line_by_line_with_their_key(tmp_path):
     [
         ("attack,codec,C0,C1,C2\n", "line 1"),
         ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2\n", "line 2"),
-        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,x\n", "line 2"),
+        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,x\n", "line 2: C2 'x'"),
         ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,3\n", "no pooled weights for phase eval"),
     ],
 )

@@ -73,7 +73,7 @@ def read_scores(path: str | Path, format: ScoreFormat = "auto") -> pd.DataFrame:
         raise ConfigError(f"format {format!r} of a score file: choose auto, two or four (columns).")
     cells = read_table(path, ScoreError, _N_COLUMNS[format], whole_last_line=True)
     check_utterances(path, cells[0], ScoreError)
-    scores = _numbers(path, cells.iloc[:, -1])
+    scores = _numbers(path, cells.iloc[:, -1].rename("score"))
     table = pd.DataFrame({"utterance": cells[0], "score": scores})
     if cells.shape[1] == 4:
         labels = translate(path, cells[2].rename("key"), LABELS, ScoreError)
@@ -97,7 +97,7 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
         ScoreError: A file is malformed, or the two do not fit line by line.
     """
     cells = read_table(path, ScoreError, (3,), whole_last_line=True)
-    scores = _numbers(path, cells[2])
+    scores = _numbers(path, cells[2].rename("score"))
     if cells[1].isin(ASV_KINDS).all() == (key is not None):
         raise ScoreError(
             f"{path}: scores of the 2019 form hold their labels and go without a key; those of "
@@ -107,8 +107,8 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
         table = pd.DataFrame({"kind": cells[1], "attack": cells[0], "codec": "-", "phase": "-"})
         return table.assign(score=scores).reset_index(drop=True)
     trials = read_table(key, ScoreError, (8,))
-    lines = range(1, max(len(trials), len(cells)) + 1)
-    if (differ := trials[1].reindex(lines) != cells[1].reindex(lines)).any():
+    ours, theirs = trials[1].align(cells[1])
+    if (differ := ours != theirs).any():
         raise ScoreError(
             f"{path}, line {differ.idxmax()}: does not fit the key {key} ({len(cells)} scores, "
             f"{len(trials)} trials). The two go line by line; use the files as distributed."
@@ -134,17 +134,15 @@ def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float
         ScoreError: The file is malformed or has no pooled weights for the phase.
     """
     header = ["subset", "attack", "codec", "C0", "C1", "C2"]
-    cells = read_table(path, ScoreError)
+    cells = read_table(path, ScoreError, (6,))
     if list(cells.iloc[0]) != header:
         raise ScoreError(f"{path}, line 1: the header has to be {','.join(header)}.")
-    weights = {}
-    for number, subset, attack, codec, *numbers in cells.iloc[1:].itertuples():
-        try:
-            c0, c1, c2 = map(float, numbers)
-        except ValueError as error:
-            raise ScoreError(f"{path}, line {number}: {numbers} are no weights.") from error
-        if ({"prog": "progress"} | PHASES).get(subset) == phase and math.isfinite(c0):
-            weights[attack, codec] = (c0, c1, c2)
+    cells = cells.iloc[1:].set_axis(header, axis=1)
+    spellings = cells["subset"].replace({"prog": "progress"} | PHASES)
+    cells = cells[(spellings == phase) & (cells["C0"].str.lower() != "nan")]
+    costs = [_numbers(path, cells[name]) for name in header[3:]]
+    rows = zip(cells["attack"], cells["codec"], *costs, strict=True)
+    weights = {(attack, codec): (c0, c1, c2) for attack, codec, c0, c1, c2 in rows}
     if ("Pooled", "Pooled") not in weights:
         raise ScoreError(f"{path}: no pooled weights for phase {phase}. Choose another (--phase).")
     return weights
@@ -164,15 +162,14 @@ def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFr
     Raises:
         ScoreError: The key has no such phase, or several and none is ``eval``.
     """
-    known = set(key["phase"])
-    present = [name for name in dict.fromkeys(PHASES.values()) if name in known]
-    if phase is None and ("eval" in present or len(present) < 2):
-        phase = "eval" if "eval" in present else next(iter(present), "all")
+    present = [name for name in ("progress", "eval", "hidden") if name in set(key["phase"])]
+    if phase is None:
+        phase = "eval" if len(present) > 1 else next(iter(present), "all")
     if phase == "all":
         return key, "all"
     if phase not in present:
         raise ScoreError(
-            f"the key has no phase {phase or 'eval'!r}; it has {', '.join(present) or 'none'}. "
+            f"the key has no phase {phase!r}; it has {', '.join(present) or 'none'}. "
             "Choose one of its phases, or 'all' (--phase)."
         )
     return key[key["phase"] == phase].reset_index(drop=True), phase
@@ -223,37 +220,30 @@ def match(
         )
     matched = chosen[places >= 0].reset_index(drop=True)
     rows = scores.iloc[places[places >= 0]].reset_index(drop=True)
-    for column in ("label", "attack"):
-        if column in rows:
-            _agree(matched, rows, column)
+    for column in {"label", "attack"} & set(rows):
+        ours, theirs = matched[column].astype(str), rows[column].astype(str)
+        wrong = (ours != theirs) & (ours != "-") & (theirs != "-")  # some do not tell the attack
+        if wrong.any():
+            row, value = first_of(theirs, wrong)
+            raise ScoreError(
+                f"{wrong.sum()} trials have another {column} in the score file than in the key: "
+                f"{matched['utterance'][row]} has {value} there and {ours[row]} in the key. "
+                "Use the key the scores were made with."
+            )
     return matched.assign(score=rows["score"].to_numpy())
 
 
-def _agree(key: pd.DataFrame, scores: pd.DataFrame, column: str) -> None:
-    """Refuse score files whose own attacks or labels are not those of the key."""
-    wrong = key[column] != scores[column]
-    if column == "attack":  # some keys do not tell the attack
-        wrong &= (key[column] != "-") & (scores[column] != "-")
-    if wrong.any():
-        row, value = first_of(scores[column], wrong)
-        raise ScoreError(
-            f"{wrong.sum()} trials have another {column} in the score file than in the key: "
-            f"{key['utterance'][row]} has {value} there and {key[column][row]} in the key. "
-            "Use the key the scores were made with."
-        )
-
-
 def _numbers(path: str | Path, cells: pd.Series) -> pd.Series:
-    """Parse scores, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
+    """Parse numbers, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
     values = [float(cell) if _NUMBER.fullmatch(cell) else math.nan for cell in cells.tolist()]
-    scores = pd.Series(values, cells.index)
-    if (wrong := ~scores.abs().lt(math.inf)).any():
-        number, cell = first_of(cells, wrong)
+    numbers = pd.Series(values, cells.index, float)
+    if (wrong := ~numbers.abs().lt(math.inf)).any():
+        line, cell = first_of(cells, wrong)
         raise ScoreError(
-            f"{path}, line {number}: score {quote(cell)} is not a finite number. Find out why the "
-            "system gave it; a missing score is better left out."
+            f"{path}, line {line}: {cells.name} {quote(cell)} is not a finite number. Find out why "
+            "the system gave it; a missing score is better left out."
         )
-    return scores
+    return numbers
 
 
 def _examples(utterances: pd.Series) -> str:
