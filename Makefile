@@ -5,6 +5,10 @@
 #   make lab         JupyterLab on the notebooks
 #   make clean       remove what was built; `make distclean` removes the environment too
 #
+#   make report      a book from your corpora and weights (SLSLIB_DATA, SLSLIB_CHECKPOINT,
+#                    SLSLIB_BACKBONE, SLSLIB_CLIPS)
+#   make rehearsal   every notebook at XLS-R's full size, on stand-ins for corpora and weights
+#
 #   make setup       the environment alone
 #   make notebooks   run every notebook and compare its outputs with the committed ones
 #   make test-slow   the tests that take minutes or gigabytes
@@ -21,12 +25,14 @@
 #   VENV          the folder of the environment (.venv)
 #   JOBS          parallel workers of the tests (2)
 #   LABFLAGS      options of JupyterLab, e.g. --no-browser
+#   CLIPS         clips of each class of a corpus in the rehearsal (4)
 
 PYTHON ?=
 VENV ?= .venv
 TORCH_INDEX ?=
 JOBS ?= 2
 LABFLAGS ?=
+CLIPS ?= 4
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.slslib-installed
@@ -36,7 +42,7 @@ override LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
 CACHE := _build/.jupyter_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book notebooks test test-slow test-fairseq test-site test-all lint lab clean distclean FORCE
+.PHONY: help setup book report rehearsal notebooks test test-slow test-fairseq test-site test-all lint lab clean distclean FORCE
 
 help:
 	@sed -n '/^#   make/,/^$$/s/^# \{0,1\}//p' Makefile
@@ -66,6 +72,16 @@ book: $(STAMP)
 	@echo "slslib: building the book"
 	@$(BIN)/jupyter-book build . -W -n --keep-going --all --quiet >/dev/null
 	@echo "slslib: the book is at $(CURDIR)/_build/html/index.html"
+
+report: $(STAMP)
+	@$(BIN)/python book/make_report.py
+
+REHEARSAL := _build/rehearsal
+rehearsal: $(STAMP)
+	@$(BIN)/python studies/rehearsal.py corpora $(REHEARSAL)/corpora
+	@$(BIN)/python studies/rehearsal.py weights $(REHEARSAL)/weights
+	@$(BIN)/python studies/rehearsal.py run --corpora $(REHEARSAL)/corpora \
+	    --weights $(REHEARSAL)/weights --clips $(CLIPS) --out $(REHEARSAL)/rehearsal.json
 
 test: $(STAMP)
 	@$(PYTEST) -m "not slow and not site"

@@ -15,7 +15,7 @@ ARROWS = {
     "data": set(),
     "model": {"data"},
     "evaluation": {"data"},
-    "runs": {"data", "model", "evaluation"},
+    "runs": {"data", "model", "evaluation", "minispoof"},
     "cli": {"data", "model", "evaluation", "runs", "minispoof"},
     "minispoof": {"data"},
     "errors": set(),

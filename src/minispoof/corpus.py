@@ -66,14 +66,11 @@ code reads it. Numbers obtained on it say nothing about any benchmark.
 """
 
 
-def data_root() -> Path:
-    """Return the folder of all corpora: ``$SLSLIB_DATA``, or MiniSpoof.
+def simulation() -> Path:
+    """Return the folder of MiniSpoof, which is written at first use, in about a minute.
 
-    MiniSpoof is written on first use, in about a minute, into ``$SLSLIB_CACHE`` or
-    ``~/.cache/slslib``.
+    It lies in ``$SLSLIB_CACHE``, or else in ``~/.cache/slslib``.
     """
-    if given := os.environ.get("SLSLIB_DATA"):
-        return Path(given)
     return write(cache_root() / f"minispoof-{VERSION}")
 
 

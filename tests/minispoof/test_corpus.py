@@ -290,17 +290,14 @@ def test_a_second_process_waits_and_uses_what_the_first_wrote(root: Path, tmp_pa
     assert digests(tmp_path / "m") == digests(beside)
 
 
-def test_data_root(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLSLIB_DATA", str(tmp_path / "real"))
-    assert minispoof.data_root() == tmp_path / "real"
-    monkeypatch.delenv("SLSLIB_DATA")
+def test_the_simulation_lies_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLSLIB_CACHE", str(tmp_path / "cache"))
     asked = []
     monkeypatch.setattr(minispoof, "write", lambda path: asked.append(path) or path)
-    assert minispoof.data_root().parent == tmp_path / "cache"
+    assert minispoof.simulation().parent == tmp_path / "cache"
     monkeypatch.delenv("SLSLIB_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert minispoof.data_root().parent == tmp_path / ".cache" / "slslib"
+    assert minispoof.simulation().parent == tmp_path / ".cache" / "slslib"
     assert len(asked) == 2
 
 

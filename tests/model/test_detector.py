@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import DETECTOR
 
-from minispoof.corpus import data_root
+from minispoof.corpus import simulation
 from slslib.data.audio import N_SAMPLES
 from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import match, read_scores
@@ -211,8 +211,8 @@ def test_the_packaged_detector_tells_simulated_resynthesis(tmp_path):
     """On the development partition of the embedded corpus, which chose its epoch at 20 %."""
     pytest.importorskip("parselmouth")
     name, out = "asvspoof2019-la:dev", tmp_path / "dev.txt"
-    corpus = open_corpus(name, data_root())
-    score("mini", name, out, data=data_root(), cpu=True, progress=False)
+    corpus = open_corpus(name, simulation())
+    score("mini", name, out, data=simulation(), cpu=True, progress=False)
     trials = match(read_scores(out), corpus.trials)
     bonafide, spoof = (trials.score[trials.label == label].to_numpy() for label in (1, 0))
     assert 0.10 < metrics.eer(bonafide, spoof).value < 0.30

@@ -1,0 +1,112 @@
+"""Build a book from your corpora, weights and runs: `make report`.
+
+The notebooks are copied into a folder, executed there on what SLSLIB_DATA, SLSLIB_CHECKPOINT,
+SLSLIB_BACKBONE and SLSLIB_CLIPS name, without comparing outputs and without a time limit, and built
+as a book of their own. The copies of this project stay as they are. A notebook that fails is named;
+the others are still executed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from slslib.runs.scale import Scale, scale
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("_config.yml", "_toc.yml", "book", "notebooks", "studies", "CHANGELOG.md")
+
+# Captions are written for the embedded corpus. On other data they must not speak of a simulation.
+CAPTIONS = (
+    (r" ?\((of the |in the )?simulat(ed corpus|ed speech|ion)\)", ""),
+    (r",? (of|in|on) the simulat(ion|ed corpus)", ""),
+    (r" (Small backbone, s|S)imulated speech\.", ""),
+    (r" on simulated speech", ""),
+    (r"\b(a |the |)simulated (?=\w)", r"\1"),
+)
+
+
+def note(here: Scale) -> str:
+    """Return the note that begins each page."""
+    limits = f", at most {here.clips} clips of a class and corpus" if here.clips else ""
+    return (
+        f":::{{note}}\nMade on {datetime.now(UTC):%Y-%m-%d} from the corpora in `{here.data}`"
+        f"{limits}, with the detector `{here.checkpoint}` and the backbone `{here.backbone}`. "
+        "Numbers and figures are yours. The text around them describes the embedded simulation."
+        "\n:::"
+    )
+
+
+def adapt(notebook: Path, here: Scale) -> None:
+    """Put the note below the title, and free captions from words about the simulation."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    head, *cells = content["cells"]
+    new = {"cell_type": "markdown", "id": "report-note", "metadata": {}, "source": note(here)}
+    for cell in cells:
+        figure = cell["metadata"].get("mystnb", {})
+        for part, key in (("figure", "caption"), ("image", "alt")):
+            if key in figure.get(part, {}) and not here.simulated:
+                for pattern, instead in CAPTIONS:
+                    figure[part][key] = re.sub(pattern, instead, figure[part][key])
+    content["cells"] = [head, new, *cells]
+    notebook.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    """Copy, execute, build."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "report", help="folder, made anew")
+    parser.add_argument(
+        "--notebooks", nargs="*", default=[""], help="beginnings of names, as 02 09"
+    )
+    args = parser.parse_args()
+    here = scale()
+    print(here)
+    out = args.out.resolve()
+    if out.exists() and not (out / "_build").is_dir():
+        sys.exit(f"{out} is no report; choose another --out, or remove it.")
+    shutil.rmtree(out, ignore_errors=True)
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        out.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / part, out / part)
+    config = yaml.safe_load((out / "_config.yml").read_text(encoding="utf-8"))
+    config["execute"]["execute_notebooks"] = "off"
+    (out / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    failed = {}
+    chosen = [
+        p
+        for p in sorted((out / "notebooks").glob("*.ipynb"))
+        if p.name.startswith(tuple(args.notebooks))
+    ]
+    bar = tqdm(chosen, unit="notebook")
+    for path in bar:
+        bar.set_description(path.stem)
+        jupyter = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--timeout=-1"]
+        environment = os.environ | {"SLSLIB_RUNS": str(ROOT / "runs")}
+        done = subprocess.run(
+            [*jupyter, path.name], cwd=path.parent, capture_output=True, text=True, env=environment
+        )
+        if done.returncode:
+            failed[path.name] = done.stderr.strip().splitlines()[-1]
+        adapt(path, here)
+    build = [sys.executable, "-m", "jupyter_book", "build", str(out), "--all", "--quiet"]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    print(f"slslib: the report is at {out}/_build/html/index.html")
+    for name, why in failed.items():
+        print(f"slslib: {name} stopped: {why}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What the notebooks work on: corpora, weights and device, chosen once by the environment.
+
+=====================  ==============================================================
+``SLSLIB_DATA``        folder of your corpora; without it MiniSpoof, a simulation
+``SLSLIB_CHECKPOINT``  a detector; without it ``mini``, which comes with slslib
+``SLSLIB_BACKBONE``    a backbone; without it the one inside the checkpoint
+``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus
+=====================  ==============================================================
+
+Weights have any name that :func:`slslib.model.checkpoints.locate` knows. The device is a GPU where
+PyTorch finds one. What a notebook prints and draws follows from what :func:`scale` returns.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from slslib.errors import ConfigError
+from slslib.model.checkpoints import locate
+from slslib.model.detector import Detector, load_backbone
+from slslib.model.xlsr import XLSR
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Corpora, weights and device.
+
+    Attributes:
+        data: Folder of the corpora.
+        simulated: They are MiniSpoof, in which nobody speaks.
+        checkpoint: Name of the detector.
+        backbone: Name of the backbone.
+        clips: Most clips of each class of a corpus, or None for as many as the page asks for.
+        device: Where networks compute.
+    """
+
+    data: Path
+    simulated: bool
+    checkpoint: str
+    backbone: str
+    clips: int | None
+    device: torch.device
+
+    def __str__(self) -> str:
+        """Say in a few lines what is used."""
+        corpora = "MiniSpoof, a simulation" if self.simulated else str(self.data)
+        if self.clips:
+            corpora += f"; at most {self.clips} clips of a class"
+        text = f"corpora   {corpora}\ndetector  {self.checkpoint}\nbackbone  {self.backbone}\n"
+        if not self.simulated and "mini" in (self.checkpoint, self.backbone):
+            text += "note      mini knows simulated speech only: set SLSLIB_CHECKPOINT\n"
+        return f"{text}device    {self.device}"
+
+    def label(self, text: str) -> str:
+        """Return the text, marked as simulated where it is about simulated speech."""
+        return f"{text}, simulated" if self.simulated else text
+
+    def few(self, n_clips: int, *, least: int = 1) -> int:
+        """Return how many clips of a class to take where the page asks for ``n_clips``.
+
+        Args:
+            n_clips: How many there are without ``SLSLIB_CLIPS``.
+            least: What the page cannot do without.
+        """
+        return min(n_clips, max(least, self.clips or n_clips))
+
+    def load_detector(self) -> Detector:
+        """Load the detector in evaluation mode, with the faster attention kernel."""
+        return Detector.load(locate(self.checkpoint), attention="sdpa").to(self.device)
+
+    def load_backbone(self) -> XLSR:
+        """Load the backbone in evaluation mode."""
+        return load_backbone(locate(self.backbone, "backbone")).to(self.device)
+
+
+def scale() -> Scale:
+    """Read the environment; MiniSpoof is written where it is needed and not yet there.
+
+    Raises:
+        ConfigError: ``SLSLIB_CLIPS`` is not a number above 0.
+    """
+    clips = os.environ.get("SLSLIB_CLIPS", "")
+    if clips and not (clips.isdecimal() and int(clips)):
+        raise ConfigError(f"SLSLIB_CLIPS is {clips!r}; set it to a number above 0, or unset it.")
+    if given := os.environ.get("SLSLIB_DATA"):
+        data = Path(given).resolve()
+    else:
+        from minispoof.corpus import simulation
+
+        data = simulation()
+    checkpoint = _absolute(os.environ.get("SLSLIB_CHECKPOINT", "mini"))
+    return Scale(
+        data=data,
+        simulated=(data / "minispoof.json").is_file(),
+        checkpoint=checkpoint,
+        backbone=_absolute(os.environ.get("SLSLIB_BACKBONE", checkpoint)),
+        clips=int(clips) if clips else None,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+
+
+def _absolute(name: str) -> str:
+    """Return a name that means the same in every working directory."""
+    return name if name == "mini" or not Path(name).exists() else str(Path(name).resolve())

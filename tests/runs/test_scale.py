@@ -1,0 +1,82 @@
+"""What the notebooks work on follows from the environment, and from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from slslib.errors import ConfigError
+from slslib.runs.scale import scale
+
+VARIABLES = ("SLSLIB_DATA", "SLSLIB_CHECKPOINT", "SLSLIB_BACKBONE", "SLSLIB_CLIPS")
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """Clear the variables; return a function that sets some and reads the scale."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+    def read(**values):
+        for name, value in ({"data": tmp_path} | values).items():
+            monkeypatch.setenv(f"SLSLIB_{name.upper()}", str(value))
+        return scale()
+
+    return read
+
+
+def test_without_weights_it_is_the_packaged_mini(environment):
+    here = environment()
+    assert (here.checkpoint, here.backbone, here.clips) == ("mini", "mini", None)
+    assert here.load_detector().config.backbone == here.load_backbone().config
+    assert not here.load_detector().training
+
+
+def test_simulated_corpora_are_marked_and_real_ones_are_not(environment, tmp_path):
+    here = environment()
+    assert here.label("EER (%)") == "EER (%)"
+    assert "SLSLIB_CHECKPOINT" in str(here), "mini never heard a human"
+    (tmp_path / "minispoof.json").write_text("{}")
+    here = environment()
+    assert here.label("EER (%)") == "EER (%), simulated"
+    assert "simulation" in str(here)
+    assert str(tmp_path) not in str(here), "the same text on every machine"
+
+
+def test_the_backbone_is_that_of_the_checkpoint_unless_another_is_named(environment):
+    here = environment(checkpoint="hub:owner/name/v1/epoch_2.pth")
+    assert here.backbone == here.checkpoint
+    assert "note" not in str(environment(backbone="hub:facebook/wav2vec2-xls-r-300m"))
+
+
+def test_a_local_file_is_named_for_every_working_directory(environment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.safetensors").write_bytes(b"")
+    assert environment(checkpoint="own.safetensors").checkpoint == f"{tmp_path}/own.safetensors"
+
+
+def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
+    assert environment().few(80) == 80
+    here = environment(clips=10)
+    assert (here.few(80), here.few(5), here.few(80, least=20), here.few(8, least=20)) == (
+        10,
+        5,
+        20,
+        8,
+    )
+    assert "10 clips" in str(here)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_a_limit_that_is_no_number_is_refused(environment, value):
+    with pytest.raises(ConfigError, match="SLSLIB_CLIPS"):
+        environment(clips=value)
+
+
+def test_the_device_is_a_gpu_where_there_is_one(environment, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert environment().device.type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert environment().device.type == "cuda"
