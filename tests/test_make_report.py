@@ -1,0 +1,66 @@
+"""A report about real data says nowhere in a caption that it is simulated."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from slslib.runs.scale import Scale
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+# Figures about the simulation itself, whatever the corpora are.
+ABOUT_THE_SIMULATION = {"fig-06-run", "fig-06-epochs", "fig-09-rules"}
+
+
+@pytest.fixture(scope="module")
+def make_report():
+    spec = importlib.util.spec_from_file_location("make_report", ROOT / "book" / "make_report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def here() -> Scale:
+    return Scale(Path("corpora"), False, "hub:a/b", "hub:c/d", 20, torch.device("cpu"))
+
+
+def figures(path: Path) -> list[dict]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell["metadata"]["mystnb"] for cell in cells if "mystnb" in cell["metadata"]]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+def test_captions_of_real_data_do_not_speak_of_a_simulation(make_report, here, path, tmp_path):
+    copy = shutil.copy(path, tmp_path)
+    make_report.adapt(Path(copy), here)
+    for figure in figures(Path(copy)):
+        if figure.get("figure", {}).get("name") in ABOUT_THE_SIMULATION:
+            continue
+        text = figure.get("figure", {}).get("caption", "") + figure.get("image", {}).get("alt", "")
+        assert "simulat" not in text.lower()
+        assert "  " not in text
+        assert " ." not in text
+
+
+def test_captions_of_the_simulation_stay(make_report, here, tmp_path):
+    path = NOTEBOOKS[2]
+    copy = Path(shutil.copy(path, tmp_path))
+    make_report.adapt(copy, replace(here, simulated=True))
+    assert figures(copy) == figures(path)
+
+
+def test_each_page_says_what_it_was_made_from(make_report, here, tmp_path):
+    copy = Path(shutil.copy(NOTEBOOKS[2], tmp_path))
+    make_report.adapt(copy, here)
+    cells = json.loads(copy.read_text())["cells"]
+    note = "".join(cells[1]["source"])
+    assert all(word in note for word in ("`corpora`", "hub:a/b", "hub:c/d", "at most 20 clips"))
+    assert cells[0] == json.loads(NOTEBOOKS[2].read_text())["cells"][0]
