@@ -74,6 +74,8 @@ class Run:
     sets: list[TrialDataset]  # for training and, if there is one, for development
     workers: int = 0
     progress: bool = True
+    signals: list[int] = field(default_factory=list)  # received so far: the first one stops
+    events: Any = None  # TensorBoard's writer, if any
 
     def save(self) -> None:
         """Write ``state.pt``, all or nothing, in the main process."""
@@ -155,8 +157,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         max_steps: Steps at most.
 
     Raises:
-        TrainingError: If the loss or a weight is not finite, or if ``max_steps`` stops the run; its
-            state is then saved.
+        TrainingError: If the loss or a weight is not finite, or if a signal or ``max_steps`` stops
+            the run; its state is then saved.
         AudioError: If a recording cannot be read.
     """
     config, position, accelerator = run.config, run.position, run.accelerator
@@ -180,7 +182,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
             show=run.progress,
         )
         for clips in bar:
-            if steps_taken == max_steps:
+            told = torch.tensor(float(bool(run.signals) or steps_taken == max_steps))
+            if accelerator.reduce(told.to(accelerator.device), "sum"):  # one process or another
                 run.save()
                 accelerator.wait_for_everyone()  # a process that exits takes the others along
                 raise TrainingError(
@@ -276,6 +279,10 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
         run.save()
         if keep == "best" and best == epoch:
             (run.out / f"epoch_{before}.safetensors").unlink(missing_ok=True)
+        if run.events:
+            for name, number in results.items():
+                run.events.add_scalar(name, number, epoch)
+            run.events.flush()
         if run.progress:
             text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
             tqdm.write(f"epoch {epoch}: {text}", file=sys.stderr)

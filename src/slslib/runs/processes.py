@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -48,6 +51,25 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "slslib": __version__,
         "torch": torch.__version__,
     }
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, for work that ends well by itself; the second of a kind kills."""
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    alone = threading.current_thread() is threading.main_thread()  # others may set no handlers
+    kinds = (signal.SIGINT, signal.SIGTERM) if alone else ()
+    before = {kind: signal.signal(kind, note) for kind in kinds}
+    try:
+        yield received
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def bar(iterable: Iterable[Any], *, show: bool, **options: Any) -> Any:
