@@ -98,7 +98,7 @@ def test_the_first_step_is_adam_on_the_weighted_loss(corpora, tmp_path):
     corpus = open_corpus("asvspoof2019-la:train", corpora)
     dataset = TrialDataset(corpus, n_samples=4000, algo=3, seed=1234, epoch=0)
     batch = epoch_batches(12, 4, seed=1234, epoch=0)[0]
-    x, y = stack(next(load_batches(dataset, [batch])))
+    x, y = stack(next(iter(load_batches(dataset, [batch]))))
     F.cross_entropy(model(x), y, weight=torch.tensor([0.1, 0.9])).backward()
     with torch.no_grad():  # Adam's first step moves by lr * g / (|g| + eps), L2 inside g
         for parameter in model.parameters():

@@ -125,18 +125,16 @@ def build_detector(config: TrainConfig, initial: Path | None) -> Detector:
     Raises:
         CheckpointError: If the initial weights cannot be read.
     """
-    whole = Detector.load(initial) if initial and config.init else None
-    backbone = load_backbone(initial) if initial and not whole else None
-    dimensions = backbone.config if backbone else config.dimensions
-    own = DetectorConfig(dimensions, config.hidden_width, config.n_samples)
-    shape = whole.config if whole else own
+    load: Any = Detector.load if config.init else load_backbone
+    source = load(initial) if initial else None
+    shape: Any = source.config if source else config.dimensions
+    if not config.init:
+        shape = DetectorConfig(shape, config.hidden_width, config.n_samples)
     detector = Detector(
         shape, seed=config.seed, attention=config.attention, checkpointing=config.checkpointing
     )
-    if whole:
-        detector.load_state_dict(whole.state_dict())
-    elif backbone:
-        detector.backbone.load_state_dict(backbone.state_dict())
+    if source:
+        (detector if config.init else detector.backbone).load_state_dict(source.state_dict())
     detector.backbone.freeze(config.freeze)
     return detector
 
@@ -174,13 +172,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         batches = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=epoch)
         todo = [batch[mine] for batch in batches[position.step :]]
         model.train()
-        bar = processes.bar(
-            load_batches(dataset, todo, workers=run.workers),
-            total=len(batches),
-            initial=position.step,
-            desc=f"epoch {epoch}",
-            show=run.progress,
-        )
+        loaded = load_batches(dataset, todo, workers=run.workers)
+        bar = processes.bar(loaded, desc=f"epoch {epoch}", show=run.progress)
         for clips in bar:
             told = torch.tensor(float(bool(run.signals) or steps_taken == max_steps))
             if accelerator.reduce(told.to(accelerator.device), "sum"):  # one process or another
@@ -191,8 +184,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
                     "the state is saved, go on with --resume"
                 )
             done = epoch * len(batches) + position.step
-            for group in run.optimizer.param_groups:
-                group["lr"] = config.lr * min(1.0, (done + 1) / max(1, config.warmup_steps))
+            rise = min(1.0, (done + 1) / max(1, config.warmup_steps))
+            run.optimizer.param_groups[0]["lr"] = config.lr * rise
             loss = train_step(model, run.optimizer, clips, config, accelerator)
             if not math.isfinite(loss):
                 utterances = ", ".join(clip.utterance for clip in clips)
@@ -224,10 +217,9 @@ def train_step(
 ) -> float:
     """Take an optimizer step, unless the loss is not finite; return the loss of the whole batch."""
     waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
-    class_weights = torch.tensor(config.class_weights, device=accelerator.device)
     with accelerator.autocast():
         log_probs = model(waveforms)
-    loss, reported = weighted_nll(log_probs, labels, class_weights, accelerator)
+    loss, reported = weighted_nll(log_probs, labels, config.class_weights, accelerator)
     if math.isfinite(reported):
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -236,7 +228,7 @@ def train_step(
 
 
 def weighted_nll(
-    log_probs: Tensor, labels: Tensor, class_weights: Tensor, accelerator: Accelerator
+    log_probs: Tensor, labels: Tensor, class_weights: Any, accelerator: Accelerator
 ) -> tuple[Tensor, float]:
     """Return the class-weighted cross entropy of the whole batch: to differentiate, to report.
 
@@ -248,15 +240,16 @@ def weighted_nll(
     return loss, float(accelerator.reduce(loss.detach(), "mean"))
 
 
-def _sums(log_probs: Tensor, labels: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor, Tensor]:
     """Return the weighted sum of the cross entropies, and that of the weights."""
-    weights = class_weights[labels]
+    weights = torch.as_tensor(class_weights, device=labels.device)[labels]
     return -(weights * log_probs.float().gather(1, labels[:, None])[:, 0]).sum(), weights.sum()
 
 
 def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     """Decide, and write the epoch's checkpoint, the log, and last the state that includes them."""
     config, position, epoch = run.config, run.position, run.position.epoch
+    monitor = config.monitor
     for name, tensor in run.detector.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise TrainingError(
@@ -264,24 +257,22 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
                 f"checkpoint is in {run.out}: lower the learning rate or use --precision no"
             )
     row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    before = position.best_epoch(config.monitor)
+    before = position.best_epoch(monitor)
     position.advance(row)
-    best = position.best_epoch(config.monitor)
+    best = position.best_epoch(monitor)
     if run.accelerator.is_main_process:
         if best == epoch or keep == "all":
             metadata = {"recipe": config.recipe, "seed": config.seed, **row}
             run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
-        log = pd.DataFrame(position.history).to_csv(index=False, lineterminator="\n")
-        write_text(run.out / "log.csv", log)
-        facts = {"file": f"epoch_{best}.safetensors", "epoch": best}
-        value = {config.monitor: position.history[best][config.monitor]}
-        write_json(run.out / "best.json", facts | value)
+        write_text(run.out / "log.csv", pd.DataFrame(position.history).to_csv(index=False))
+        facts = {"epoch": best, monitor: position.history[best][monitor]}
+        write_json(run.out / "best.json", {"file": f"epoch_{best}.safetensors", **facts})
         run.save()
         if keep == "best" and best == epoch:
             (run.out / f"epoch_{before}.safetensors").unlink(missing_ok=True)
         if run.events:
-            for name, number in results.items():
-                run.events.add_scalar(name, number, epoch)
+            for name, value in results.items():
+                run.events.add_scalar(name, value, epoch)
             run.events.flush()
         if run.progress:
             text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
@@ -298,14 +289,13 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     batches = batched(range(len(dev)), config.batch_size)[mine]
     loaded = load_batches(dev, batches, workers=run.workers)
-    class_weights = torch.tensor(config.class_weights, device=accelerator.device)
     done: list[tuple[Tensor, Tensor, Tensor]] = []  # of each batch: loss, log-probs, labels
-    for clips in processes.bar(loaded, total=len(batches), desc="validate", show=run.progress):
+    for clips in processes.bar(loaded, desc="validate", show=run.progress):
         waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
         # The unwrapped module: processes may hold different numbers of batches.
         with accelerator.autocast():
             log_probs = run.detector(waveforms).float()
-        weighted, weights = _sums(log_probs, labels, class_weights)
+        weighted, weights = _sums(log_probs, labels, config.class_weights)
         done.append(((weighted / weights * len(labels)).cpu(), log_probs.cpu(), labels.cpu()))
     losses, *outputs = zip(*gather_object(done), strict=True)
     log_probs, labels = map(torch.cat, outputs)

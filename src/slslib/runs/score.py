@@ -141,7 +141,7 @@ def score(
             opened, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
         )
         loaded = load_batches(dataset, batches, workers=workers)
-        bar = iter(processes.bar(loaded, total=len(batches), desc="score", show=progress))
+        bar = iter(processes.bar(loaded, desc="score", show=progress))
         # The same bytes again need the same convolution algorithms again.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
             for file, chunk in todo:
