@@ -103,6 +103,13 @@ class Run:
                 f"{path} is damaged or does not fit the model: {cause}; remove it to begin again"
             ) from error
 
+    def diverged(self, what: str, where: str = "") -> TrainingError:
+        """Return the error for a loss or a weight that is not finite."""
+        return TrainingError(
+            f"{what} in epoch {self.position.epoch}, step {self.position.step}{where}; the last "
+            f"good state is in {self.out}: lower the learning rate or use --precision no"
+        )
+
 
 def initial_weights(config: TrainConfig) -> Path | None:
     """Return the local file of a recipe's initial weights; None where they are random.
@@ -188,12 +195,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
             run.optimizer.param_groups[0]["lr"] = config.lr * rise
             loss = train_step(model, run.optimizer, clips, config, accelerator)
             if not math.isfinite(loss):
-                utterances = ", ".join(clip.utterance for clip in clips)
-                raise TrainingError(
-                    f"the loss is {loss} in epoch {epoch}, step {position.step} (utterances "
-                    f"{utterances}); nothing was saved of this step, the last good state is in "
-                    f"{run.out}: lower the learning rate or use --precision no"
-                )
+                names = ", ".join(clip.utterance for clip in clips)
+                raise run.diverged(f"the loss is {loss}", f" (utterances {names})")
             position.loss_sum += loss * config.batch_size
             position.step += 1
             steps_taken += 1
@@ -252,10 +255,7 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     monitor = config.monitor
     for name, tensor in run.detector.state_dict().items():
         if not bool(tensor.isfinite().all()):
-            raise TrainingError(
-                f"{name} holds NaN or infinite values after epoch {epoch}; the last good "
-                f"checkpoint is in {run.out}: lower the learning rate or use --precision no"
-            )
+            raise run.diverged(f"{name} holds NaN or infinite values")
     row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     before = position.best_epoch(monitor)
     position.advance(row)

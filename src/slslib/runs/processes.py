@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -53,6 +53,11 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
+def deterministic() -> AbstractContextManager[None]:
+    """Return a context with deterministic cuDNN and without its benchmark mode."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
+
+
 @contextmanager
 def signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, for work that ends well by itself; the second of a kind kills."""
@@ -64,12 +69,10 @@ def signals() -> Iterator[list[int]]:
 
     alone = threading.current_thread() is threading.main_thread()  # others may set no handlers
     kinds = (signal.SIGINT, signal.SIGTERM) if alone else ()
-    before = {kind: signal.signal(kind, note) for kind in kinds}
-    try:
+    with ExitStack() as after:
+        for kind in kinds:
+            after.callback(signal.signal, kind, signal.signal(kind, note))
         yield received
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def bar(iterable: Iterable[Any], *, show: bool, **options: Any) -> Any:

@@ -79,8 +79,6 @@ def train(
         raise ConfigError(f"save_steps {save_steps} must be at least 1")
     if tensorboard and not find_spec("tensorboard"):
         raise ConfigError("--tensorboard needs `pip install tensorboard`")
-    import torch
-
     from slslib.data.corpora import open_corpus
     from slslib.runs import fit, processes
     from slslib.runs.clips import TrialDataset, describe
@@ -129,7 +127,6 @@ def train(
 
         run.events = SummaryWriter(out / "tensorboard")
     # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
-    deterministic = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
-    with deterministic, processes.signals() as run.signals:
+    with processes.deterministic(), processes.signals() as run.signals:
         fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
     return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"
