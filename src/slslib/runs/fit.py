@@ -70,10 +70,10 @@ class Run:
     accelerator: Accelerator
     detector: Detector
     optimizer: torch.optim.Optimizer
-    position: Position
     sets: list[TrialDataset]  # for training and, if there is one, for development
     workers: int = 0
     progress: bool = True
+    position: Position = field(default_factory=Position)
     signals: list[int] = field(default_factory=list)  # received so far: the first one stops
     events: Any = None  # TensorBoard's writer, if any
 

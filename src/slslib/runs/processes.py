@@ -10,9 +10,8 @@ import os
 import platform
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -67,11 +66,10 @@ def signals() -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    alone = threading.current_thread() is threading.main_thread()  # others may set no handlers
-    kinds = (signal.SIGINT, signal.SIGTERM) if alone else ()
     with ExitStack() as after:
-        for kind in kinds:
-            after.callback(signal.signal, kind, signal.signal(kind, note))
+        with suppress(ValueError):  # in a thread, which may not set handlers
+            for kind in (signal.SIGINT, signal.SIGTERM):
+                after.callback(signal.signal, kind, signal.signal(kind, note))
         yield received
 
 

@@ -113,9 +113,7 @@ def train(
     dev_algo = config.rawboost if config.augment_dev else 0
     sets += [TrialDataset(corpus, algo=dev_algo, **clips) for corpus in corpora[1:]]
     optimizer = fit.build_optimizer(detector, config)
-    run = fit.Run(
-        config, out, accelerator, detector, optimizer, fit.Position(), sets, workers, progress
-    )
+    run = fit.Run(config, out, accelerator, detector, optimizer, sets, workers, progress)
     accelerator.wait_for_everyone()  # every process has looked for config.json by now
     if resume and (out / "state.pt").exists():
         run.restore()
