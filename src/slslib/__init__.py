@@ -17,38 +17,9 @@ The names below are all that most users need. Each is loaded when it is first us
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
-
-if TYPE_CHECKING:
-    from slslib.data.audio import load as load_audio
-    from slslib.data.corpora import open_corpus
-    from slslib.data.rawboost import rawboost
-    from slslib.evaluation.evaluate import evaluate
-    from slslib.evaluation.metrics import eer
-    from slslib.model.detector import Detector, load_backbone
-    from slslib.model.sls import SLSHead
-    from slslib.model.xlsr import XLSR
-    from slslib.runs.detect import detect
-    from slslib.runs.score import score
-    from slslib.runs.train import train
-
-__all__ = [
-    "XLSR",
-    "Detector",
-    "SLSHead",
-    "__version__",
-    "detect",
-    "eer",
-    "evaluate",
-    "load_audio",
-    "load_backbone",
-    "open_corpus",
-    "rawboost",
-    "score",
-    "train",
-]
 
 _PLACES = {
     "Detector": "model.detector:Detector",
@@ -64,6 +35,7 @@ _PLACES = {
     "score": "runs.score:score",
     "train": "runs.train:train",
 }
+__all__ = ["__version__", *_PLACES]
 
 
 def __getattr__(name: str) -> Any:

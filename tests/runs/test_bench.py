@@ -78,7 +78,7 @@ def test_training_is_the_step_of_the_recipe_that_the_checkpoint_names(checkpoint
 
     def spy(log_probs, labels, class_weights, accelerator):
         assert loaded.training
-        losses.append((len(labels), int(labels.sum()), class_weights.tolist()))
+        losses.append((len(labels), int(labels.sum()), list(class_weights)))
         return weighted_nll(log_probs, labels, class_weights, accelerator)
 
     monkeypatch.setattr("slslib.runs.fit.weighted_nll", spy)

@@ -25,7 +25,7 @@ from slslib.errors import ConfigError, ProtocolError, SlslibError, TrainingError
 from slslib.files import sha256
 from slslib.model.detector import Detector
 from slslib.model.geometry import XLSRConfig
-from slslib.runs import recipes
+from slslib.runs import processes, recipes
 from slslib.runs.fit import Position, build_detector, initial_weights, weighted_nll
 from slslib.runs.train import train
 
@@ -98,7 +98,7 @@ def test_the_first_step_is_adam_on_the_weighted_loss(corpora, tmp_path):
     corpus = open_corpus("asvspoof2019-la:train", corpora)
     dataset = TrialDataset(corpus, n_samples=4000, algo=3, seed=1234, epoch=0)
     batch = epoch_batches(12, 4, seed=1234, epoch=0)[0]
-    x, y = stack(next(load_batches(dataset, [batch])))
+    x, y = stack(next(iter(load_batches(dataset, [batch]))))
     F.cross_entropy(model(x), y, weight=torch.tensor([0.1, 0.9])).backward()
     with torch.no_grad():  # Adam's first step moves by lr * g / (|g| + eps), L2 inside g
         for parameter in model.parameters():
@@ -140,8 +140,10 @@ def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers):
             seen.add(state.stat().st_mtime_ns)
         time.sleep(0.002)
     process.send_signal(kind)
-    process.communicate()
+    _, stderr = process.communicate()
     assert process.returncode != 0, "finished before it was killed"
+    if kind == signal.SIGTERM:
+        assert b"the state is saved, go on with --resume" in stderr
     train(config, run, data=corpora, resume=True, progress=False)
     assert_same_run(tmp_path / "whole", run)
 
@@ -380,6 +382,22 @@ def test_training_goes_on_from_a_whole_detector(finished):
     assert (
         detector.config.n_samples == recipe().n_samples
     )  # not that of v1, whose length it was not
+
+
+def test_signals_are_collected_and_then_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with processes.signals() as received:
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # the second one kills
+    assert received == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_tensorboard_files(corpora, tmp_path):
+    pytest.importorskip("tensorboard")
+    config = recipe(max_epochs=1)
+    train(config, tmp_path / "r", data=corpora, progress=False, tensorboard=True)
+    assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ TRIALS = {
     "train": {"2019 LA, epoch": 25_380},
 }
 """What the hours are estimated for."""
+_REMEDY = "use a smaller --batch-size or --scoring-only"
 
 
 def bench(
@@ -86,17 +87,14 @@ def bench(
         settings += [("train", recipe.batch_size, p) for p in precision]
     rows, errors = [], []
     # The algorithms that scoring and training use.
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+    with processes.deterministic():
         for work, size, p in processes.bar(settings, desc="bench", show=progress):
             row = {"work": work, "batch_size": size, "precision": p}
             try:
                 row |= _measure(detector, work, size, replace(recipe, precision=p), cpu)
             except (MemoryError, torch.OutOfMemoryError) as error:  # earlier rows are worth having
-                row["error"] = (str(error).splitlines() or ["not enough memory"])[0]
-                errors.append(
-                    f"{work}, batch {size}, precision {p}: {row['error']}; use a smaller "
-                    "--batch-size or --scoring-only"
-                )
+                row["error"] = why = str(error).partition("\n")[0] or "not enough memory"
+                errors.append(f"{work}, batch {size}, precision {p}: {why}; {_REMEDY}")
             rows.append(row)
     return {
         "checkpoint": str(checkpoint),

@@ -8,7 +8,7 @@ nor a resume in the middle of an epoch can change a result.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
@@ -151,15 +151,14 @@ def batched(indices: Sequence[int], size: int) -> list[list[int]]:
 
 def load_batches(
     dataset: TrialDataset, batches: Sequence[list[int]], *, workers: int = 0
-) -> Iterator[list[Clip]]:
-    """Iterate over clips for lists of indices, decoded by ``workers`` processes (0: this one)."""
+) -> Iterable[list[Clip]]:
+    """Return the clips for lists of indices, decoded by ``workers`` processes (0: this one)."""
     # Its own generator: the loader draws a base seed, which would otherwise move the global
     # stream and make results depend on how often a loader was started.
     own = torch.Generator().manual_seed(0)
-    loader = DataLoader(
+    return DataLoader(
         dataset, batch_sampler=batches, num_workers=workers, collate_fn=list, generator=own
     )
-    return iter(loader)
 
 
 def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor]:

@@ -73,8 +73,8 @@ def detect(
         threshold, source = 0.0, "none stored; 0 means equal likelihoods under the training"
     rows: list[dict[str, Any]] = []
     for recording in recordings:
-        row: dict[str, Any] = dict.fromkeys(("file", "llr", "verdict", "windows", "error"))
-        row |= {"file": str(recording), "windows": []}
+        row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
+        row |= {"windows": [], "error": None}
         try:
             row["windows"] = _score_windows(detector, recording, allow_silence)
             row["llr"] = float(np.mean([window["llr"] for window in row["windows"]]))

@@ -70,10 +70,12 @@ class Run:
     accelerator: Accelerator
     detector: Detector
     optimizer: torch.optim.Optimizer
-    position: Position
     sets: list[TrialDataset]  # for training and, if there is one, for development
     workers: int = 0
     progress: bool = True
+    position: Position = field(default_factory=Position)
+    signals: list[int] = field(default_factory=list)  # received so far: the first one stops
+    events: Any = None  # TensorBoard's writer, if any
 
     def save(self) -> None:
         """Write ``state.pt``, all or nothing, in the main process."""
@@ -101,6 +103,13 @@ class Run:
                 f"{path} is damaged or does not fit the model: {cause}; remove it to begin again"
             ) from error
 
+    def diverged(self, what: str, where: str = "") -> TrainingError:
+        """Return the error for a loss or a weight that is not finite."""
+        return TrainingError(
+            f"{what} in epoch {self.position.epoch}, step {self.position.step}{where}; the last "
+            f"good state is in {self.out}: lower the learning rate or use --precision no"
+        )
+
 
 def initial_weights(config: TrainConfig) -> Path | None:
     """Return the local file of a recipe's initial weights; None where they are random.
@@ -123,18 +132,16 @@ def build_detector(config: TrainConfig, initial: Path | None) -> Detector:
     Raises:
         CheckpointError: If the initial weights cannot be read.
     """
-    whole = Detector.load(initial) if initial and config.init else None
-    backbone = load_backbone(initial) if initial and not whole else None
-    dimensions = backbone.config if backbone else config.dimensions
-    own = DetectorConfig(dimensions, config.hidden_width, config.n_samples)
-    shape = whole.config if whole else own
+    load: Any = Detector.load if config.init else load_backbone
+    source = load(initial) if initial else None
+    shape: Any = source.config if source else config.dimensions
+    if not config.init:
+        shape = DetectorConfig(shape, config.hidden_width, config.n_samples)
     detector = Detector(
         shape, seed=config.seed, attention=config.attention, checkpointing=config.checkpointing
     )
-    if whole:
-        detector.load_state_dict(whole.state_dict())
-    elif backbone:
-        detector.backbone.load_state_dict(backbone.state_dict())
+    if source:
+        (detector if config.init else detector.backbone).load_state_dict(source.state_dict())
     detector.backbone.freeze(config.freeze)
     return detector
 
@@ -155,8 +162,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         max_steps: Steps at most.
 
     Raises:
-        TrainingError: If the loss or a weight is not finite, or if ``max_steps`` stops the run; its
-            state is then saved.
+        TrainingError: If the loss or a weight is not finite, or if a signal or ``max_steps`` stops
+            the run; its state is then saved.
         AudioError: If a recording cannot be read.
     """
     config, position, accelerator = run.config, run.position, run.accelerator
@@ -172,15 +179,11 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         batches = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=epoch)
         todo = [batch[mine] for batch in batches[position.step :]]
         model.train()
-        bar = processes.bar(
-            load_batches(dataset, todo, workers=run.workers),
-            total=len(batches),
-            initial=position.step,
-            desc=f"epoch {epoch}",
-            show=run.progress,
-        )
+        loaded = load_batches(dataset, todo, workers=run.workers)
+        bar = processes.bar(loaded, desc=f"epoch {epoch}", show=run.progress)
         for clips in bar:
-            if steps_taken == max_steps:
+            told = torch.tensor(float(bool(run.signals) or steps_taken == max_steps))
+            if accelerator.reduce(told.to(accelerator.device), "sum"):  # one process or another
                 run.save()
                 accelerator.wait_for_everyone()  # a process that exits takes the others along
                 raise TrainingError(
@@ -188,16 +191,12 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
                     "the state is saved, go on with --resume"
                 )
             done = epoch * len(batches) + position.step
-            for group in run.optimizer.param_groups:
-                group["lr"] = config.lr * min(1.0, (done + 1) / max(1, config.warmup_steps))
+            rise = min(1.0, (done + 1) / max(1, config.warmup_steps))
+            run.optimizer.param_groups[0]["lr"] = config.lr * rise
             loss = train_step(model, run.optimizer, clips, config, accelerator)
             if not math.isfinite(loss):
-                utterances = ", ".join(clip.utterance for clip in clips)
-                raise TrainingError(
-                    f"the loss is {loss} in epoch {epoch}, step {position.step} (utterances "
-                    f"{utterances}); nothing was saved of this step, the last good state is in "
-                    f"{run.out}: lower the learning rate or use --precision no"
-                )
+                names = ", ".join(clip.utterance for clip in clips)
+                raise run.diverged(f"the loss is {loss}", f" (utterances {names})")
             position.loss_sum += loss * config.batch_size
             position.step += 1
             steps_taken += 1
@@ -221,10 +220,9 @@ def train_step(
 ) -> float:
     """Take an optimizer step, unless the loss is not finite; return the loss of the whole batch."""
     waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
-    class_weights = torch.tensor(config.class_weights, device=accelerator.device)
     with accelerator.autocast():
         log_probs = model(waveforms)
-    loss, reported = weighted_nll(log_probs, labels, class_weights, accelerator)
+    loss, reported = weighted_nll(log_probs, labels, config.class_weights, accelerator)
     if math.isfinite(reported):
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -233,7 +231,7 @@ def train_step(
 
 
 def weighted_nll(
-    log_probs: Tensor, labels: Tensor, class_weights: Tensor, accelerator: Accelerator
+    log_probs: Tensor, labels: Tensor, class_weights: Any, accelerator: Accelerator
 ) -> tuple[Tensor, float]:
     """Return the class-weighted cross entropy of the whole batch: to differentiate, to report.
 
@@ -245,37 +243,37 @@ def weighted_nll(
     return loss, float(accelerator.reduce(loss.detach(), "mean"))
 
 
-def _sums(log_probs: Tensor, labels: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor, Tensor]:
     """Return the weighted sum of the cross entropies, and that of the weights."""
-    weights = class_weights[labels]
+    weights = torch.as_tensor(class_weights, device=labels.device)[labels]
     return -(weights * log_probs.float().gather(1, labels[:, None])[:, 0]).sum(), weights.sum()
 
 
 def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     """Decide, and write the epoch's checkpoint, the log, and last the state that includes them."""
     config, position, epoch = run.config, run.position, run.position.epoch
+    monitor = config.monitor
     for name, tensor in run.detector.state_dict().items():
         if not bool(tensor.isfinite().all()):
-            raise TrainingError(
-                f"{name} holds NaN or infinite values after epoch {epoch}; the last good "
-                f"checkpoint is in {run.out}: lower the learning rate or use --precision no"
-            )
+            raise run.diverged(f"{name} holds NaN or infinite values")
     row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    before = position.best_epoch(config.monitor)
+    before = position.best_epoch(monitor)
     position.advance(row)
-    best = position.best_epoch(config.monitor)
+    best = position.best_epoch(monitor)
     if run.accelerator.is_main_process:
         if best == epoch or keep == "all":
             metadata = {"recipe": config.recipe, "seed": config.seed, **row}
             run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
-        log = pd.DataFrame(position.history).to_csv(index=False, lineterminator="\n")
-        write_text(run.out / "log.csv", log)
-        facts = {"file": f"epoch_{best}.safetensors", "epoch": best}
-        value = {config.monitor: position.history[best][config.monitor]}
-        write_json(run.out / "best.json", facts | value)
+        write_text(run.out / "log.csv", pd.DataFrame(position.history).to_csv(index=False))
+        facts = {"epoch": best, monitor: position.history[best][monitor]}
+        write_json(run.out / "best.json", {"file": f"epoch_{best}.safetensors", **facts})
         run.save()
         if keep == "best" and best == epoch:
             (run.out / f"epoch_{before}.safetensors").unlink(missing_ok=True)
+        if run.events:
+            for name, value in results.items():
+                run.events.add_scalar(name, value, epoch)
+            run.events.flush()
         if run.progress:
             text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
             tqdm.write(f"epoch {epoch}: {text}", file=sys.stderr)
@@ -291,14 +289,13 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     batches = batched(range(len(dev)), config.batch_size)[mine]
     loaded = load_batches(dev, batches, workers=run.workers)
-    class_weights = torch.tensor(config.class_weights, device=accelerator.device)
     done: list[tuple[Tensor, Tensor, Tensor]] = []  # of each batch: loss, log-probs, labels
-    for clips in processes.bar(loaded, total=len(batches), desc="validate", show=run.progress):
+    for clips in processes.bar(loaded, desc="validate", show=run.progress):
         waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
         # The unwrapped module: processes may hold different numbers of batches.
         with accelerator.autocast():
             log_probs = run.detector(waveforms).float()
-        weighted, weights = _sums(log_probs, labels, class_weights)
+        weighted, weights = _sums(log_probs, labels, config.class_weights)
         done.append(((weighted / weights * len(labels)).cpu(), log_probs.cpu(), labels.cpu()))
     losses, *outputs = zip(*gather_object(done), strict=True)
     log_probs, labels = map(torch.cat, outputs)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -48,6 +50,27 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "slslib": __version__,
         "torch": torch.__version__,
     }
+
+
+def deterministic() -> AbstractContextManager[None]:
+    """Return a context with deterministic cuDNN and without its benchmark mode."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, for work that ends well by itself; the second of a kind kills."""
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    with ExitStack() as after:
+        with suppress(ValueError):  # in a thread, which may not set handlers
+            for kind in (signal.SIGINT, signal.SIGTERM):
+                after.callback(signal.signal, kind, signal.signal(kind, note))
+        yield received
 
 
 def bar(iterable: Iterable[Any], *, show: bool, **options: Any) -> Any:

@@ -98,8 +98,6 @@ def score(
         FileError: A file cannot be written.
         ScoreError: ``out`` exists or is being written, or a resume does not match it.
     """
-    import torch
-
     from slslib.data.corpora import open_corpus
     from slslib.model.checkpoints import locate
     from slslib.model.detector import Detector
@@ -118,10 +116,9 @@ def score(
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
     if out.exists():
         with suppress(ConfigError):
-            made = check_same(Path(f"{out}.json"), fingerprint)
-            if made.get("scores_sha256") == sha256(out):
-                shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
-                return made
+            made = check_same(Path(f"{out}.json"), fingerprint | {"scores_sha256": sha256(out)})
+            shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
+            return made
         raise ScoreError(
             f"{out} exists and was not written by this very run; remove it or choose another --out"
         )
@@ -141,24 +138,19 @@ def score(
             opened, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
         )
         loaded = load_batches(dataset, batches, workers=workers)
-        bar = iter(processes.bar(loaded, total=len(batches), desc="score", show=progress))
+        bar = iter(processes.bar(loaded, desc="score", show=progress))
         # The same bytes again need the same convolution algorithms again.
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        with processes.deterministic():
             for file, chunk in todo:
                 rows: list[dict[str, Any]] = []
                 for clips in islice(bar, len(chunk)):
                     scores = score_batch(detector, clips, config, accelerator)
-                    rows += [
-                        {**vars(clip), "error": clip.error and str(clip.error), "waveform": None}
-                        | {"score": scores.get(clip.utterance)}
-                        for clip in clips
-                    ]
+                    for clip in clips:
+                        error, own = clip.error and str(clip.error), scores.get(clip.utterance)
+                        rows.append(vars(clip) | {"waveform": None, "error": error, "score": own})
                 write_json(file, rows)
         accelerator.wait_for_everyone()
-        made = {}
-        if accelerator.is_main_process:
-            made = _join(out, files, fingerprint)
-            shutil.rmtree(parts)
+        made = _join(out, files, fingerprint) if accelerator.is_main_process else {}
         accelerator.wait_for_everyone()
     return made
 
@@ -197,7 +189,7 @@ def score_batch(
 
 
 def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
-    """Write failures, provenance and, last, the score file."""
+    """Write failures, provenance and the score file; then remove the parts."""
     import pandas as pd
 
     table = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
@@ -215,13 +207,12 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
     failures = Path(f"{out}.failures.csv")
     failures.unlink(missing_ok=True)
     if len(failed):
-        write_text(
-            failures, failed[["utterance", "error"]].to_csv(index=False, lineterminator="\n")
-        )
+        write_text(failures, failed[["utterance", "error"]].to_csv(index=False))
         what = f"{len(failed)} recordings could not be read and have no score"
         made["errors"] = [f"{what}; {failures} names them"]
     write_json(f"{out}.json", made)
     write_text(out, text)
+    shutil.rmtree(f"{out}.parts")
     return made
 
 

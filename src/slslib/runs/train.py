@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ def train(
     save_steps: int = 1000,
     keep: Literal["best", "all"] = "best",
     cpu: bool = False,
+    tensorboard: bool = False,
     max_steps: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -55,9 +57,10 @@ def train(
             machine and settings).
         workers: Processes that decode and augment; no influence on the result.
         save_steps: Optimizer steps between saves within an epoch, which is what a kill may cost; no
-            influence on the result.
+            influence on the result. SIGINT and SIGTERM save the state and cost nothing.
         keep: Epoch checkpoints to keep.
         cpu: Train on the CPU even where there is a GPU.
+        tensorboard: Write TensorBoard event files beside log.csv.
         max_steps: Stop, resumable, after this many steps.
         progress: Show progress bars and a line per epoch on standard error.
 
@@ -74,8 +77,8 @@ def train(
     config.check_used()
     if save_steps < 1:
         raise ConfigError(f"save_steps {save_steps} must be at least 1")
-    import torch
-
+    if tensorboard and not find_spec("tensorboard"):
+        raise ConfigError("--tensorboard needs `pip install tensorboard`")
     from slslib.data.corpora import open_corpus
     from slslib.runs import fit, processes
     from slslib.runs.clips import TrialDataset, describe
@@ -110,16 +113,18 @@ def train(
     dev_algo = config.rawboost if config.augment_dev else 0
     sets += [TrialDataset(corpus, algo=dev_algo, **clips) for corpus in corpora[1:]]
     optimizer = fit.build_optimizer(detector, config)
-    run = fit.Run(
-        config, out, accelerator, detector, optimizer, fit.Position(), sets, workers, progress
-    )
+    run = fit.Run(config, out, accelerator, detector, optimizer, sets, workers, progress)
     accelerator.wait_for_everyone()  # every process has looked for config.json by now
     if resume and (out / "state.pt").exists():
         run.restore()
     elif accelerator.is_main_process:
         facts |= {"detector": asdict(detector.config), "python": platform.python_version()}
         write_json(out / "config.json", facts | processes.environment(accelerator))
+    if tensorboard and accelerator.is_main_process:
+        from torch.utils.tensorboard import SummaryWriter
+
+        run.events = SummaryWriter(out / "tensorboard")
     # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+    with processes.deterministic(), processes.signals() as run.signals:
         fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
     return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"
