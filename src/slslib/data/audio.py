@@ -153,14 +153,12 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recor
     return decoder.recording
 
 
-def windows(
-    blocks: Iterable[Mono], n_samples: int = N_SAMPLES, hop: int = N_SAMPLES
-) -> Iterator[tuple[float, Mono]]:
+def windows(blocks: Iterable[Mono], n_samples: int = N_SAMPLES) -> Iterator[tuple[float, Mono]]:
     """Yield ``(start in seconds, n_samples samples at 16 kHz)`` over a recording of any length.
 
-    The last window ends with the recording, so that every sample is covered once ``hop <=
-    n_samples``; a recording shorter than one window is tiled as :func:`fix_length` does. Memory
-    does not grow with the recording.
+    Windows follow each other without a gap. The last one ends with the recording, so it may
+    overlap the one before; a recording shorter than one window is tiled as :func:`fix_length`
+    does. Memory does not grow with the recording.
 
     Args:
         blocks: The recording: :meth:`Decoder.blocks`, or those of
@@ -168,26 +166,21 @@ def windows(
             MD5, silence of the whole) fail there: use no window of a recording whose iteration
             raised.
         n_samples: Length of a window.
-        hop: Samples from the start of a window to that of the next.
 
     Raises:
         AudioError: As :func:`load`.
     """
-    if n_samples < 1 or hop < 1:
-        raise ConfigError(f"n_samples is {n_samples} and hop {hop}; both must be positive")
-    kept = np.zeros(0, np.float32)  # the end of the `total` samples so far
-    total, start, covered = 0, 0, 0
+    window = rest = np.zeros(0, np.float32)
+    start = 0  # of the next window
     for block in blocks:
-        kept = np.concatenate([kept, block])
-        total += len(block)
-        while start + n_samples <= total:
-            yield start / SAMPLE_RATE, kept[start - total :][:n_samples].copy()
-            covered = start + n_samples
-            start += hop
-        kept = kept[-max(total - start, n_samples) :]  # for the window that ends the file
-    if total > covered or total == 0:
-        last = fix_length(kept[-n_samples:], n_samples)
-        yield max(0, total - n_samples) / SAMPLE_RATE, last.copy()
+        rest = np.concatenate([rest, block])
+        while len(rest) >= n_samples:
+            window, rest = rest[:n_samples], rest[n_samples:]
+            yield start / SAMPLE_RATE, window.copy()
+            start += n_samples
+    if len(rest) or start == 0:
+        last = fix_length(np.concatenate([window, rest])[-n_samples:], n_samples)
+        yield max(0, start + len(rest) - n_samples) / SAMPLE_RATE, last
 
 
 def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
@@ -214,12 +207,12 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         AudioError: If there is no such folder, or no audio file in it.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise AudioError(f"{root}: no such folder; give a folder of audio files.")
-    recordings = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    files = Path(folder).rglob("*")
+    recordings = sorted(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
     if not recordings:
-        raise AudioError(f"{root}: holds no audio file ({', '.join(AUDIO_SUFFIXES)}).")
+        raise AudioError(
+            f"{folder}: holds no audio file ({', '.join(AUDIO_SUFFIXES)}), or is absent."
+        )
     return recordings
 
 
@@ -244,12 +237,14 @@ class Decoder:
         self.announced: int | None = None  # frames, according to the header
         self._flac: FlacInfo | None = None
         self._file: Any = None  # None where libsndfile refuses the file
-        self._refusal = ""
         self._energy = np.zeros(2)  # of the channels, and of their mean
 
     def fail(self, why: str) -> NoReturn:
         """Raise an error that names the file."""
         raise AudioError(f"{self.recording.path}: {why}.")
+
+    def _fail_damaged(self, why: str) -> NoReturn:
+        self.fail(f"truncated or damaged: {why}; fetch or make it again")
 
     def blocks(
         self, max_samples: int | None = None, *, allow_silence: bool = False
@@ -279,7 +274,7 @@ class Decoder:
         try:
             self._file = _Stream(os.fsencode(recording.path))  # the name may not be valid UTF-8
         except sf.LibsndfileError as error:
-            self._give_up_libsndfile(error)
+            self._leave_to_ffmpeg(error)
         held = self._file.format.replace("WAVEX", "WAV") if self._file else recording.format
         if held != recording.format:
             self.fail(f"it looks like {recording.format} but holds {held}; convert it to FLAC")
@@ -289,19 +284,17 @@ class Decoder:
         recording.subtype = header.subtype
         if self._flac and self._flac.md5:
             recording.md5 = "unchecked"
-        if not RATES[0] <= rate <= RATES[1]:
-            self.fail(f"its sample rate is {rate} Hz; resample it to 4-192 kHz")
-        if not 1 <= channels <= MAX_CHANNELS:
-            self.fail(f"it has {channels} channels; keep at most {MAX_CHANNELS} of them")
-
-    def _give_up_libsndfile(self, error: sf.LibsndfileError) -> None:
-        """Leave a FLAC file to FFmpeg; refuse any other."""
-        self._file, self._refusal = None, error.error_string.strip().rstrip(".")
-        if not self._flac:
+        if not RATES[0] <= rate <= RATES[1] or channels > MAX_CHANNELS:
             self.fail(
-                f"decoding stopped at frame {self.recording.n_source_frames} (libsndfile: "
-                f"{self._refusal}); the file is damaged: fetch or make it again"
+                f"{rate} Hz, {channels} channels; convert it to 4-192 kHz and at most 8 of them"
             )
+
+    def _leave_to_ffmpeg(self, error: sf.LibsndfileError) -> None:
+        """Decode a FLAC file by FFmpeg from here on; refuse any other."""
+        self._file = None
+        if not self._flac:
+            reason, frame = error.error_string.strip().rstrip("."), self.recording.n_source_frames
+            self._fail_damaged(f"libsndfile stopped at frame {frame} ({reason})")
 
     def _resampled(self, limit: int) -> Iterator[Mono]:
         """Yield the downmix of the first ``limit`` frames at 16 kHz."""
@@ -355,7 +348,7 @@ class Decoder:
                             break
                 return
             except sf.LibsndfileError as error:
-                self._give_up_libsndfile(error)
+                self._leave_to_ffmpeg(error)
         yield from self._decoded_by_ffmpeg(limit)
 
     def _decoded_by_ffmpeg(self, limit: int) -> Iterator[np.ndarray]:
@@ -393,19 +386,13 @@ class Decoder:
                     if recording.n_source_frames == limit:
                         return
         except (av.FFmpegError, ValueError, IndexError) as error:
-            self.fail(
-                f"truncated or damaged: neither decoder reads it (libsndfile: {self._refusal}; "
-                f"FFmpeg: {error}); fetch or make it again"
-            )
+            self._fail_damaged(f"neither libsndfile nor FFmpeg reads it ({error})")
 
     def _check_end(self, limit: int, md5: str) -> None:
         """Check the length, and after a decode of the whole file the MD5."""
         recording, n_frames = self.recording, self.recording.n_source_frames
         if self.announced is not None and n_frames != min(limit, self.announced):
-            self.fail(
-                f"truncated or damaged: its header announces {self.announced} frames, "
-                f"{n_frames} decode; fetch or make it again"
-            )
+            self._fail_damaged(f"the header announces {self.announced} frames, {n_frames} decode")
         if n_frames == limit:
             return
         recording.content = md5
@@ -419,10 +406,7 @@ class Decoder:
             recording.md5 = "over-range"
         else:
             recording.md5 = "bad"
-            self.fail(
-                f"damaged: its samples have the MD5 {md5}, its header says {self._flac.md5}; "
-                "fetch or make it again"
-            )
+            self._fail_damaged(f"the MD5 is {md5}, in the header {self._flac.md5}")
 
     def _check_audible(self, n_samples: int, audible: bool, allow_silence: bool) -> None:
         """Refuse what holds nothing to score; ``n_samples`` is the length at 16 kHz."""
