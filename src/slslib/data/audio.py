@@ -210,9 +210,7 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     files = Path(folder).rglob("*")
     recordings = sorted(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
     if not recordings:
-        raise AudioError(
-            f"{folder}: holds no audio file ({', '.join(AUDIO_SUFFIXES)}), or is absent."
-        )
+        raise AudioError(f"{folder}: holds no audio ({' '.join(AUDIO_SUFFIXES)}), or is absent.")
     return recordings
 
 
@@ -266,7 +264,10 @@ class Decoder:
             n_samples += len(block)
             audible = audible or bool(block.any())
             yield block
-        self._check_audible(n_samples, audible, allow_silence)
+        if n_samples == 0:
+            self.fail("it holds no samples; fetch or make it again")
+        if not allow_silence:
+            self._check_audible(n_samples, audible)
 
     def _open(self) -> None:
         recording = self.recording
@@ -275,9 +276,8 @@ class Decoder:
             self._file = _Stream(os.fsencode(recording.path))  # the name may not be valid UTF-8
         except sf.LibsndfileError as error:
             self._leave_to_ffmpeg(error)
-        held = self._file.format.replace("WAVEX", "WAV") if self._file else recording.format
-        if held != recording.format:
-            self.fail(f"it looks like {recording.format} but holds {held}; convert it to FLAC")
+        if self._file and not self._file.format.startswith(recording.format):  # WAVEX is WAV
+            self.fail(f"it looks like {recording.format} but holds {self._file.format}; convert it")
         header = self._flac or self._file
         rate, channels, self.announced = header.samplerate, header.channels, header.frames
         recording.source_rate, recording.channels = rate, channels
@@ -285,9 +285,7 @@ class Decoder:
         if self._flac and self._flac.md5:
             recording.md5 = "unchecked"
         if not RATES[0] <= rate <= RATES[1] or channels > MAX_CHANNELS:
-            self.fail(
-                f"{rate} Hz, {channels} channels; convert it to 4-192 kHz and at most 8 of them"
-            )
+            self.fail(f"{rate} Hz, {channels} channels; convert it to 4-192 kHz and at most 8")
 
     def _leave_to_ffmpeg(self, error: sf.LibsndfileError) -> None:
         """Decode a FLAC file by FFmpeg from here on; refuse any other."""
@@ -408,19 +406,15 @@ class Decoder:
             recording.md5 = "bad"
             self._fail_damaged(f"the MD5 is {md5}, in the header {self._flac.md5}")
 
-    def _check_audible(self, n_samples: int, audible: bool, allow_silence: bool) -> None:
+    def _check_audible(self, n_samples: int, audible: bool) -> None:
         """Refuse what holds nothing to score; ``n_samples`` is the length at 16 kHz."""
-        if n_samples == 0:
-            self.fail("it holds no samples; fetch or make it again")
-        why = ""
+        remedy = "leave it out, or pass allow_silence (--allow-silence)"
         if n_samples < MIN_SAMPLES:
-            why = f"{n_samples} samples at 16 kHz are too few (at least {MIN_SAMPLES})"
-        elif self._energy[0] > 0 and self._energy[1] < _SILENT_MIX * self._energy[0]:
-            why = "its channels cancel each other in the downmix; keep one channel"
-        elif not audible:
-            why = f"the {n_samples} samples read are all zero"
-        if why and not allow_silence:
-            self.fail(f"{why}; leave it out, or pass allow_silence (--allow-silence)")
+            self.fail(f"{n_samples} samples at 16 kHz are too few, under {MIN_SAMPLES}; {remedy}")
+        if self._energy[1] < _SILENT_MIX * self._energy[0]:
+            self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
+        if not audible:
+            self.fail(f"the {n_samples} samples read are all zero; {remedy}")
 
 
 def _pack(block: np.ndarray, bits: int | None) -> bytes:

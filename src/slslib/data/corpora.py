@@ -63,19 +63,17 @@ class Corpus:
         Raises:
             AudioError: No folder holds it, or the name could lead outside.
         """
-        if not is_safe(utterance):
-            raise AudioError(f"{quote(utterance)}: no name of a recording. Correct the protocol.")
         parent, name = os.path.split(utterance)
         stem, ending = _split_ending(name)
-        for folder in self.audio_dirs:
+        for folder in self.audio_dirs if is_safe(utterance) else ():
             listing = self._listing(folder / parent)
             for wanted in filter(None, (ending, *AUDIO_SUFFIXES)):
                 if file := listing.get((stem, wanted)):
                     return folder / parent / file
         folders = ", ".join(map(str, self.audio_dirs))
         raise AudioError(
-            f"{utterance}: no recording of this name ({', '.join(AUDIO_SUFFIXES)}) in {folders}. "
-            "Unpack the corpus completely, or check --data."
+            f"{quote(utterance)}: no recording of this name in {folders}. Unpack the corpus "
+            "completely, or check --data."
         )
 
     def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
