@@ -241,7 +241,7 @@ class Decoder:
         """Raise an error that names the file."""
         raise AudioError(f"{self.recording.path}: {why}.")
 
-    def _fail_damaged(self, why: str) -> NoReturn:
+    def _damaged(self, why: str) -> NoReturn:
         self.fail(f"truncated or damaged: {why}; fetch or make it again")
 
     def blocks(
@@ -292,7 +292,7 @@ class Decoder:
         self._file = None
         if not self._flac:
             reason, frame = error.error_string.strip().rstrip("."), self.recording.n_source_frames
-            self._fail_damaged(f"libsndfile stopped at frame {frame} ({reason})")
+            self._damaged(f"libsndfile stopped at frame {frame} ({reason})")
 
     def _resampled(self, limit: int) -> Iterator[Mono]:
         """Yield the downmix of the first ``limit`` frames at 16 kHz."""
@@ -317,19 +317,16 @@ class Decoder:
         for block in self._decoded(limit):
             low, high = float(block.min()), float(block.max())
             if not np.isfinite([low, high]).all():
-                where = recording.n_source_frames
-                self.fail(f"it has NaN or infinite samples near frame {where}; make it again")
+                self.fail(f"NaN or infinite near frame {recording.n_source_frames}; make it again")
             recording.n_source_frames += len(block)
             recording.peak = max(recording.peak, high, -low)
             if flac and recording.over_range is not None and (low < -1 or high >= 1):
                 recording.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
             md5.update(_pack(block, bits))
-            if recording.channels == 1:
-                yield block[:, 0]
-                continue
-            wide = block.astype(np.float64)
-            mean = wide.mean(axis=1)
-            self._energy += (np.square(wide).sum() / len(wide.T), np.square(mean).sum())
+            mean = block.mean(axis=1, dtype=np.float64)
+            if recording.channels > 1:
+                energies = np.square(block, dtype=np.float64).sum(axis=0)
+                self._energy += energies.mean(), np.square(mean).sum()
             yield mean.astype(np.float32)
         self._check_end(limit, md5.hexdigest())
 
@@ -384,13 +381,13 @@ class Decoder:
                     if recording.n_source_frames == limit:
                         return
         except (av.FFmpegError, ValueError, IndexError) as error:
-            self._fail_damaged(f"neither libsndfile nor FFmpeg reads it ({error})")
+            self._damaged(f"neither libsndfile nor FFmpeg reads it ({error})")
 
     def _check_end(self, limit: int, md5: str) -> None:
         """Check the length, and after a decode of the whole file the MD5."""
         recording, n_frames = self.recording, self.recording.n_source_frames
         if self.announced is not None and n_frames != min(limit, self.announced):
-            self._fail_damaged(f"the header announces {self.announced} frames, {n_frames} decode")
+            self._damaged(f"its header announces {self.announced} frames, {n_frames} decode")
         if n_frames == limit:
             return
         recording.content = md5
@@ -404,7 +401,7 @@ class Decoder:
             recording.md5 = "over-range"
         else:
             recording.md5 = "bad"
-            self._fail_damaged(f"the MD5 is {md5}, in the header {self._flac.md5}")
+            self._damaged(f"the MD5 is {md5}, in the header {self._flac.md5}")
 
     def _check_audible(self, n_samples: int, audible: bool) -> None:
         """Refuse what holds nothing to score; ``n_samples`` is the length at 16 kHz."""
