@@ -59,7 +59,7 @@ def test_every_corpus_is_read_by_its_own_name(root: Path, spec: str) -> None:
     for utterance in corpus.trials.utterance:
         found = audio.audit(corpus.audio_path(utterance))
         assert found.problem is None
-        assert (found.rate, found.channels, found.subtype) == (16_000, 1, "PCM_16")
+        assert (found.source_rate, found.channels, found.subtype) == (16_000, 1, "PCM_16")
         assert found.format == ("WAV" if spec == "in-the-wild" else "FLAC")
         assert 0.8 <= found.seconds <= 5.6
     if spec != "in-the-wild":  # whose meta.csv does not tell the attack

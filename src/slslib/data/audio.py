@@ -196,8 +196,6 @@ def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
     """
     if len(samples) == 0:
         raise AudioError("an empty recording cannot be brought to length; check how it was made")
-    if len(samples) >= n_samples:
-        return samples[:n_samples]
     return np.tile(samples, -(-n_samples // len(samples)))[:n_samples]
 
 
@@ -337,10 +335,9 @@ class Decoder:
                 with self._file as file:
                     while want := min(_BLOCK, limit - self.recording.n_source_frames):
                         block = file.read(want, dtype="float32", always_2d=True)
-                        if len(block):
-                            yield block
-                        if len(block) < want:
+                        if not len(block):
                             break
+                        yield block
                 return
             except sf.LibsndfileError as error:
                 self._leave_to_ffmpeg(error)

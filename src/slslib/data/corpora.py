@@ -165,9 +165,8 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     if layout.by_file and not partition and len(protocols) == 1:
         (partition,) = protocols
     protocol = protocols.get(partition if layout.by_file else "")
-    folders: tuple[Path, ...] = ()
-    for pattern in layout.audio:
-        folders += _glob(root, pattern.format(part=partition))
+    patterns = [pattern.format(part=partition) for pattern in layout.audio]
+    folders = tuple(folder for pattern in patterns for folder in sorted(root.glob(pattern)))
     if not protocol or not folders:
         there = ", ".join(f"{name}:{part}" for part in protocols) or "none"
         what = "recordings" if protocol else f"protocol (partitions: {there})"
@@ -221,13 +220,9 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, _Layout]:
     )
 
 
-def _glob(root: Path, pattern: str) -> tuple[Path, ...]:
-    return tuple(sorted(root.glob(pattern)))
-
-
 def _protocols(root: Path, layout: _Layout) -> dict[str, Path]:
     """Map partitions to protocols; a file name without a partition stands for itself."""
-    files = next(filter(None, (_glob(root, pattern) for pattern in layout.protocols)), ())
+    files = next(filter(None, (sorted(root.glob(p)) for p in layout.protocols)), [])
     if not layout.by_file:
         return {"": files[0]} if files else {}
     protocols: dict[str, Path] = {}
