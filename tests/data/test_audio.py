@@ -142,20 +142,20 @@ def test_fix_length_refuses_nothing() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 6_000), hop=st.integers(1, 6_000), length=st.integers(400, 9_000))
+@given(n=st.integers(1, 6_000), length=st.integers(400, 9_000))
 def test_windows_cover_the_recording(
-    tmp_path_factory: pytest.TempPathFactory, n: int, hop: int, length: int
+    tmp_path_factory: pytest.TempPathFactory, n: int, length: int
 ) -> None:
     x = voice(length).astype(np.float32) / 32_768
     path = wav(tmp_path_factory.getbasetemp() / "windows.wav", x, subtype="FLOAT")
-    hop = max(hop, length // 50 + 1)
-    found = list(windows(Decoder(path).blocks(), n, hop))
+    n = max(n, length // 50 + 1)
+    found = list(windows(Decoder(path).blocks(), n))
     starts = [round(start * SAMPLE_RATE) for start, _ in found]
     if length < n:
         assert starts == [0]
         np.testing.assert_array_equal(found[0][1], fix_length(x, n))
         return
-    full = list(range(0, length - n + 1, hop))
+    full = list(range(0, length - n + 1, n))
     assert starts == full + ([length - n] if full[-1] + n < length else [])
     for start, (_, window) in zip(starts, found, strict=True):
         np.testing.assert_array_equal(window, x[start : start + n])
@@ -164,19 +164,17 @@ def test_windows_cover_the_recording(
 def test_windows_are_those_of_the_whole(tmp_path: Path) -> None:
     path = wav(tmp_path / "x.wav", voice(200_000), 44_100)
     whole = load(path).samples
-    found = list(windows(Decoder(path).blocks(), 5_000, 3_000))
+    found = list(windows(Decoder(path).blocks(), 3_000))
     assert len(found) > 20
     for start, window in found:
         first = round(start * SAMPLE_RATE)
-        np.testing.assert_allclose(window, whole[first : first + 5_000], atol=1e-6)
+        np.testing.assert_allclose(window, whole[first : first + 3_000], atol=1e-6)
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
     path = wav(tmp_path / "x.wav")
     with pytest.raises(ConfigError, match="max_samples"):
         load(path, max_samples=0)
-    with pytest.raises(ConfigError, match="hop"):
-        next(windows(Decoder(path).blocks(), hop=0))
 
 
 def test_an_hour_fits_in_bounded_memory(tmp_path: Path) -> None:
@@ -345,7 +343,7 @@ def test_fault(tmp_path: Path, fault: str) -> None:
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(AudioError):
-        list(windows(Decoder(path).blocks(), 4_000, 4_000))
+        list(windows(Decoder(path).blocks(), 4_000))
     problem = audit(path).problem
     assert problem is not None
     assert str(path) in problem
@@ -507,7 +505,7 @@ class TestFFmpeg:
         assert recording.decoder.startswith("FFmpeg ")
         assert recording.n_source_frames == N
         np.testing.assert_array_equal(load(path, max_samples=11_111).samples, wrapped[:11_111])
-        cut = windows(Decoder(path).blocks(), 2_000, 2_000)
+        cut = windows(Decoder(path).blocks(), 2_000)
         found = np.concatenate([window for _, window in cut])
         np.testing.assert_array_equal(found, wrapped)
 

@@ -153,14 +153,12 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recor
     return decoder.recording
 
 
-def windows(
-    blocks: Iterable[Mono], n_samples: int = N_SAMPLES, hop: int = N_SAMPLES
-) -> Iterator[tuple[float, Mono]]:
+def windows(blocks: Iterable[Mono], n_samples: int = N_SAMPLES) -> Iterator[tuple[float, Mono]]:
     """Yield ``(start in seconds, n_samples samples at 16 kHz)`` over a recording of any length.
 
-    The last window ends with the recording, so that every sample is covered once ``hop <=
-    n_samples``; a recording shorter than one window is tiled as :func:`fix_length` does. Memory
-    does not grow with the recording.
+    Windows follow each other without a gap. The last one ends with the recording, so it may
+    overlap the one before; a recording shorter than one window is tiled as :func:`fix_length`
+    does. Memory does not grow with the recording.
 
     Args:
         blocks: The recording: :meth:`Decoder.blocks`, or those of
@@ -168,26 +166,21 @@ def windows(
             MD5, silence of the whole) fail there: use no window of a recording whose iteration
             raised.
         n_samples: Length of a window.
-        hop: Samples from the start of a window to that of the next.
 
     Raises:
         AudioError: As :func:`load`.
     """
-    if n_samples < 1 or hop < 1:
-        raise ConfigError(f"n_samples is {n_samples} and hop {hop}; both must be positive")
-    kept = np.zeros(0, np.float32)  # the end of the `total` samples so far
-    total, start, covered = 0, 0, 0
+    window = rest = np.zeros(0, np.float32)
+    start = 0  # of the next window
     for block in blocks:
-        kept = np.concatenate([kept, block])
-        total += len(block)
-        while start + n_samples <= total:
-            yield start / SAMPLE_RATE, kept[start - total :][:n_samples].copy()
-            covered = start + n_samples
-            start += hop
-        kept = kept[-max(total - start, n_samples) :]  # for the window that ends the file
-    if total > covered or total == 0:
-        last = fix_length(kept[-n_samples:], n_samples)
-        yield max(0, total - n_samples) / SAMPLE_RATE, last.copy()
+        rest = np.concatenate([rest, block])
+        while len(rest) >= n_samples:
+            window, rest = rest[:n_samples], rest[n_samples:]
+            yield start / SAMPLE_RATE, window.copy()
+            start += n_samples
+    if len(rest) or start == 0:
+        last = fix_length(np.concatenate([window, rest])[-n_samples:], n_samples)
+        yield max(0, start + len(rest) - n_samples) / SAMPLE_RATE, last
 
 
 def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
@@ -203,8 +196,6 @@ def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
     """
     if len(samples) == 0:
         raise AudioError("an empty recording cannot be brought to length; check how it was made")
-    if len(samples) >= n_samples:
-        return samples[:n_samples]
     return np.tile(samples, -(-n_samples // len(samples)))[:n_samples]
 
 
@@ -214,12 +205,10 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         AudioError: If there is no such folder, or no audio file in it.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise AudioError(f"{root}: no such folder; give a folder of audio files.")
-    recordings = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    files = Path(folder).rglob("*")
+    recordings = sorted(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
     if not recordings:
-        raise AudioError(f"{root}: holds no audio file ({', '.join(AUDIO_SUFFIXES)}).")
+        raise AudioError(f"{folder}: holds no audio ({' '.join(AUDIO_SUFFIXES)}), or is absent.")
     return recordings
 
 
@@ -244,12 +233,14 @@ class Decoder:
         self.announced: int | None = None  # frames, according to the header
         self._flac: FlacInfo | None = None
         self._file: Any = None  # None where libsndfile refuses the file
-        self._refusal = ""
         self._energy = np.zeros(2)  # of the channels, and of their mean
 
     def fail(self, why: str) -> NoReturn:
         """Raise an error that names the file."""
         raise AudioError(f"{self.recording.path}: {why}.")
+
+    def _damaged(self, why: str) -> NoReturn:
+        self.fail(f"truncated or damaged: {why}; fetch or make it again")
 
     def blocks(
         self, max_samples: int | None = None, *, allow_silence: bool = False
@@ -271,7 +262,10 @@ class Decoder:
             n_samples += len(block)
             audible = audible or bool(block.any())
             yield block
-        self._check_audible(n_samples, audible, allow_silence)
+        if n_samples == 0:
+            self.fail("it holds no samples; fetch or make it again")
+        if not allow_silence:
+            self._check_audible(n_samples, audible)
 
     def _open(self) -> None:
         recording = self.recording
@@ -279,29 +273,24 @@ class Decoder:
         try:
             self._file = _Stream(os.fsencode(recording.path))  # the name may not be valid UTF-8
         except sf.LibsndfileError as error:
-            self._give_up_libsndfile(error)
-        held = self._file.format.replace("WAVEX", "WAV") if self._file else recording.format
-        if held != recording.format:
-            self.fail(f"it looks like {recording.format} but holds {held}; convert it to FLAC")
+            self._leave_to_ffmpeg(error)
+        if self._file and not self._file.format.startswith(recording.format):  # WAVEX is WAV
+            self.fail(f"it looks like {recording.format} but holds {self._file.format}; convert it")
         header = self._flac or self._file
         rate, channels, self.announced = header.samplerate, header.channels, header.frames
         recording.source_rate, recording.channels = rate, channels
         recording.subtype = header.subtype
         if self._flac and self._flac.md5:
             recording.md5 = "unchecked"
-        if not RATES[0] <= rate <= RATES[1]:
-            self.fail(f"its sample rate is {rate} Hz; resample it to 4-192 kHz")
-        if not 1 <= channels <= MAX_CHANNELS:
-            self.fail(f"it has {channels} channels; keep at most {MAX_CHANNELS} of them")
+        if not RATES[0] <= rate <= RATES[1] or channels > MAX_CHANNELS:
+            self.fail(f"{rate} Hz, {channels} channels; convert it to 4-192 kHz and at most 8")
 
-    def _give_up_libsndfile(self, error: sf.LibsndfileError) -> None:
-        """Leave a FLAC file to FFmpeg; refuse any other."""
-        self._file, self._refusal = None, error.error_string.strip().rstrip(".")
+    def _leave_to_ffmpeg(self, error: sf.LibsndfileError) -> None:
+        """Decode a FLAC file by FFmpeg from here on; refuse any other."""
+        self._file = None
         if not self._flac:
-            self.fail(
-                f"decoding stopped at frame {self.recording.n_source_frames} (libsndfile: "
-                f"{self._refusal}); the file is damaged: fetch or make it again"
-            )
+            reason, frame = error.error_string.strip().rstrip("."), self.recording.n_source_frames
+            self._damaged(f"libsndfile stopped at frame {frame} ({reason})")
 
     def _resampled(self, limit: int) -> Iterator[Mono]:
         """Yield the downmix of the first ``limit`` frames at 16 kHz."""
@@ -326,19 +315,16 @@ class Decoder:
         for block in self._decoded(limit):
             low, high = float(block.min()), float(block.max())
             if not np.isfinite([low, high]).all():
-                where = recording.n_source_frames
-                self.fail(f"it has NaN or infinite samples near frame {where}; make it again")
+                self.fail(f"NaN or infinite near frame {recording.n_source_frames}; make it again")
             recording.n_source_frames += len(block)
             recording.peak = max(recording.peak, high, -low)
             if flac and recording.over_range is not None and (low < -1 or high >= 1):
                 recording.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
             md5.update(_pack(block, bits))
-            if recording.channels == 1:
-                yield block[:, 0]
-                continue
-            wide = block.astype(np.float64)
-            mean = wide.mean(axis=1)
-            self._energy += (np.square(wide).sum() / len(wide.T), np.square(mean).sum())
+            mean = block.mean(axis=1, dtype=np.float64)
+            if recording.channels > 1:
+                energies = np.square(block, dtype=np.float64).sum(axis=0)
+                self._energy += energies.mean(), np.square(mean).sum()
             yield mean.astype(np.float32)
         self._check_end(limit, md5.hexdigest())
 
@@ -349,13 +335,12 @@ class Decoder:
                 with self._file as file:
                     while want := min(_BLOCK, limit - self.recording.n_source_frames):
                         block = file.read(want, dtype="float32", always_2d=True)
-                        if len(block):
-                            yield block
-                        if len(block) < want:
+                        if not len(block):
                             break
+                        yield block
                 return
             except sf.LibsndfileError as error:
-                self._give_up_libsndfile(error)
+                self._leave_to_ffmpeg(error)
         yield from self._decoded_by_ffmpeg(limit)
 
     def _decoded_by_ffmpeg(self, limit: int) -> Iterator[np.ndarray]:
@@ -393,19 +378,13 @@ class Decoder:
                     if recording.n_source_frames == limit:
                         return
         except (av.FFmpegError, ValueError, IndexError) as error:
-            self.fail(
-                f"truncated or damaged: neither decoder reads it (libsndfile: {self._refusal}; "
-                f"FFmpeg: {error}); fetch or make it again"
-            )
+            self._damaged(f"neither libsndfile nor FFmpeg reads it ({error})")
 
     def _check_end(self, limit: int, md5: str) -> None:
         """Check the length, and after a decode of the whole file the MD5."""
         recording, n_frames = self.recording, self.recording.n_source_frames
         if self.announced is not None and n_frames != min(limit, self.announced):
-            self.fail(
-                f"truncated or damaged: its header announces {self.announced} frames, "
-                f"{n_frames} decode; fetch or make it again"
-            )
+            self._damaged(f"its header announces {self.announced} frames, {n_frames} decode")
         if n_frames == limit:
             return
         recording.content = md5
@@ -419,24 +398,17 @@ class Decoder:
             recording.md5 = "over-range"
         else:
             recording.md5 = "bad"
-            self.fail(
-                f"damaged: its samples have the MD5 {md5}, its header says {self._flac.md5}; "
-                "fetch or make it again"
-            )
+            self._damaged(f"the MD5 is {md5}, in the header {self._flac.md5}")
 
-    def _check_audible(self, n_samples: int, audible: bool, allow_silence: bool) -> None:
+    def _check_audible(self, n_samples: int, audible: bool) -> None:
         """Refuse what holds nothing to score; ``n_samples`` is the length at 16 kHz."""
-        if n_samples == 0:
-            self.fail("it holds no samples; fetch or make it again")
-        why = ""
+        remedy = "leave it out, or pass allow_silence (--allow-silence)"
         if n_samples < MIN_SAMPLES:
-            why = f"{n_samples} samples at 16 kHz are too few (at least {MIN_SAMPLES})"
-        elif self._energy[0] > 0 and self._energy[1] < _SILENT_MIX * self._energy[0]:
-            why = "its channels cancel each other in the downmix; keep one channel"
-        elif not audible:
-            why = f"the {n_samples} samples read are all zero"
-        if why and not allow_silence:
-            self.fail(f"{why}; leave it out, or pass allow_silence (--allow-silence)")
+            self.fail(f"{n_samples} samples at 16 kHz are too few, under {MIN_SAMPLES}; {remedy}")
+        if self._energy[1] < _SILENT_MIX * self._energy[0]:
+            self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
+        if not audible:
+            self.fail(f"the {n_samples} samples read are all zero; {remedy}")
 
 
 def _pack(block: np.ndarray, bits: int | None) -> bytes:

@@ -10,18 +10,17 @@ can be used.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slslib.errors import AudioError, ConfigError
-from slslib.files import corpora_root, write_text
+from slslib.files import corpora_root, write_json
 
 if TYPE_CHECKING:
     from slslib.data.corpora import Corpus
@@ -56,28 +55,31 @@ def verify(
         AudioError: A folder holds no audio.
         FileError: The report cannot be written.
     """
+    import pandas as pd
+
     from slslib.data.audio import list_recordings
-    from slslib.data.corpora import open_corpus, partitions
+    from slslib.data.corpora import Corpus, open_corpus, partitions
 
     root = corpora_root(data)
     folder = next((path for path in (root / corpus, Path(corpus)) if path.is_dir()), None)
     is_corpus = not folder or (folder / "flac").is_dir() or (folder / "wav").is_dir()
     parts = partitions(corpus, root) if is_corpus else []
+    # 2021's partitions are phases of one list, which is opened whole.
+    whole = ":" in Path(corpus).name or not parts or corpus.startswith("asvspoof2021")
     if folder and not parts:
-        recordings = {p.relative_to(folder).as_posix(): p for p in list_recordings(folder)}
-        report = _audit(str(folder), recordings, jobs, allow_silence)
+        names = [path.relative_to(folder).as_posix() for path in list_recordings(folder)]
+        trials = pd.DataFrame({"utterance": names})
+        opened = [Corpus(str(folder), "-", trials, (folder,), folder, "")]
     else:
-        # 2021's partitions are phases of one list, which is opened whole.
-        whole = ":" in Path(corpus).name or not parts or corpus.startswith("asvspoof2021")
         specs = [corpus] if whole else [f"{corpus}:{part}" for part in parts]
         opened = [open_corpus(spec, root) for spec in specs]
-        report = verify_corpus(opened, jobs, allow_silence=allow_silence)
+    report = verify_corpus(opened, jobs, allow_silence=allow_silence)
     report["errors"] = []
     if not report["sound"]:
         count = f"{report['n_sound']:,} of {report['n_trials']:,} files can be used"
         report["errors"].append(f"{report['name']} is not sound: {count}; fetch the others again.")
     if out:
-        write_text(out, json.dumps(report, indent=1) + "\n")
+        write_json(out, report)
     return report
 
 
@@ -99,7 +101,7 @@ def verify_corpus(
         files by value; ``other_rate``, ``multichannel``: utterances that are resampled or mixed
         down; ``over_range``: peak and number of samples of each over-range file (``None`` where
         the decoder wraps them); ``duplicates``: groups of utterances with equal samples;
-        ``seconds``: ``min``, ``median``, ``max`` and ``total`` duration (if anything decoded);
+        ``seconds``: ``min``, ``median``, ``max`` and ``total`` duration;
         ``missing``: utterances without a file; ``extra``: audio files that no protocol names;
         ``protocol_sha256``, by partition.
 
@@ -108,8 +110,13 @@ def verify_corpus(
     Raises:
         AudioError: A decoder crashed.
     """
-    from slslib.data.audio import list_recordings
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
 
+    from slslib.data.audio import SAMPLE_RATE, audit, list_recordings
+
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs is {jobs}; give a positive number of processes")
     recordings: dict[str, Path] = {}
     missing: list[str] = []
     for corpus in corpora:
@@ -124,26 +131,6 @@ def verify_corpus(
         with suppress(AudioError):  # there is no recording at all
             extra += [str(p) for p in list_recordings(folder) if p.absolute() not in named]
     name = ", ".join(f"{corpus.name}:{corpus.partition}" for corpus in corpora)
-    report = _audit(name, recordings, jobs, allow_silence, missing)
-    protocols = {corpus.partition: corpus.protocol_sha256 for corpus in corpora}
-    return report | {"extra": extra, "protocol_sha256": protocols}
-
-
-def _audit(
-    name: str,
-    recordings: dict[str, Path],
-    jobs: int | None,
-    allow_silence: bool,
-    missing: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Decode the files by several processes, and sum up what they hold."""
-    from joblib import Parallel, delayed
-    from tqdm import tqdm
-
-    from slslib.data.audio import SAMPLE_RATE, audit
-
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"jobs is {jobs}; give a positive number of processes")
     # A process starts in the time that it needs for some 80 files.
     n_processes = jobs or min(os.cpu_count() or 1, len(recordings) // 100 + 1)
     one = delayed(audit)
@@ -161,10 +148,8 @@ def _audit(
     for utterance, a in decoded.items():
         if a.content:  # it was decoded to its end
             same[a.content].append(utterance)
-    found = list(decoded.values())
-    seconds = [a.n_source_frames / a.source_rate for a in found]
-    statistic: dict[str, Callable[[list[float]], float]]
-    statistic = {"min": min, "median": statistics.median, "max": max, "total": sum}
+    found = decoded.values()
+    seconds = [a.n_source_frames / a.source_rate for a in found] or [0.0]
     counted = {
         "rates": [a.source_rate for a in found],
         "channels": [a.channels for a in found],
@@ -187,8 +172,13 @@ def _audit(
             if a.over_range != 0 and a.problem is None
         },
         "duplicates": [utterances for utterances in same.values() if len(utterances) > 1],
-        "seconds": {what: of(seconds) for what, of in statistic.items()} if seconds else {},
-        "missing": list(missing),
-        "extra": [],
-        "protocol_sha256": {},
+        "seconds": {
+            "min": min(seconds),
+            "median": statistics.median(seconds),
+            "max": max(seconds),
+            "total": sum(seconds),
+        },
+        "missing": missing,
+        "extra": extra,
+        "protocol_sha256": {corpus.partition: corpus.protocol_sha256 for corpus in corpora},
     }

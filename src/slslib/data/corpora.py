@@ -63,19 +63,17 @@ class Corpus:
         Raises:
             AudioError: No folder holds it, or the name could lead outside.
         """
-        if not is_safe(utterance):
-            raise AudioError(f"{quote(utterance)}: no name of a recording. Correct the protocol.")
         parent, name = os.path.split(utterance)
         stem, ending = _split_ending(name)
-        for folder in self.audio_dirs:
+        for folder in self.audio_dirs if is_safe(utterance) else ():
             listing = self._listing(folder / parent)
             for wanted in filter(None, (ending, *AUDIO_SUFFIXES)):
                 if file := listing.get((stem, wanted)):
                     return folder / parent / file
         folders = ", ".join(map(str, self.audio_dirs))
         raise AudioError(
-            f"{utterance}: no recording of this name ({', '.join(AUDIO_SUFFIXES)}) in {folders}. "
-            "Unpack the corpus completely, or check --data."
+            f"{quote(utterance)}: no recording of this name in {folders}. Unpack the corpus "
+            "completely, or check --data."
         )
 
     def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
@@ -167,9 +165,8 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     if layout.by_file and not partition and len(protocols) == 1:
         (partition,) = protocols
     protocol = protocols.get(partition if layout.by_file else "")
-    folders: tuple[Path, ...] = ()
-    for pattern in layout.audio:
-        folders += _glob(root, pattern.format(part=partition))
+    patterns = [pattern.format(part=partition) for pattern in layout.audio]
+    folders = tuple(folder for pattern in patterns for folder in sorted(root.glob(pattern)))
     if not protocol or not folders:
         there = ", ".join(f"{name}:{part}" for part in protocols) or "none"
         what = "recordings" if protocol else f"protocol (partitions: {there})"
@@ -223,13 +220,9 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, _Layout]:
     )
 
 
-def _glob(root: Path, pattern: str) -> tuple[Path, ...]:
-    return tuple(sorted(root.glob(pattern)))
-
-
 def _protocols(root: Path, layout: _Layout) -> dict[str, Path]:
     """Map partitions to protocols; a file name without a partition stands for itself."""
-    files = next(filter(None, (_glob(root, pattern) for pattern in layout.protocols)), ())
+    files = next(filter(None, (sorted(root.glob(p)) for p in layout.protocols)), [])
     if not layout.by_file:
         return {"": files[0]} if files else {}
     protocols: dict[str, Path] = {}

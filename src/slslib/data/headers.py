@@ -40,11 +40,7 @@ class FlacInfo:
     bits: int
     frames: int | None
     md5: str
-
-    @property
-    def subtype(self) -> str:
-        """The coding of its samples."""
-        return "PCM_S8" if self.bits == 8 else f"PCM_{self.bits}"
+    subtype: str
 
 
 def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
@@ -61,20 +57,15 @@ def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
         with path.open("rb") as f:
             container, info, contradiction = _inspect(f, status.st_size)
     except FileNotFoundError:
-        raise AudioError(f"{path}: no such file; check the path or fetch the file.") from None
+        raise AudioError(f"{path}: no such file; check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise AudioError(f"{path}: it cannot be opened ({error}).") from error
     if contradiction:
-        raise AudioError(
-            f"{path}: {contradiction}; the file is damaged or was not written to its end: fetch or "
-            "make it again."
-        )
-    if container is None:
-        raise AudioError(f"{path}: neither WAV, FLAC, Ogg nor MP3; convert it (with FFmpeg).")
+        raise AudioError(f"{path}: {contradiction}; fetch the file, or make or convert it, again.")
     return container, info
 
 
-def _inspect(f: BinaryIO, size: int) -> tuple[Format | None, FlacInfo | None, str]:
+def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, str]:
     """Return the container, STREAMINFO, and what in the header contradicts the file."""
     head = f.read(10).ljust(10, b"\0")
     if head[:4] == b"RIFF":
@@ -96,10 +87,11 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format | None, FlacInfo | None, st
             bits=(packed >> 36 & 31) + 1,
             frames=packed & (1 << 36) - 1 or None,
             md5=start[26:].hex() if any(start[26:]) else "",
+            subtype=f"PCM_{(packed >> 36 & 31) + 1}",
         )
         return "FLAC", info, _flac_contradiction(f, tag + 4, info)
     is_mp3 = tag or (start[0] == 0xFF and start[1] & 0xE0 == 0xE0)
-    return "MP3" if is_mp3 else None, None, ""
+    return "MP3", None, "" if is_mp3 else "neither WAV, FLAC, Ogg nor MP3"
 
 
 def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
@@ -136,16 +128,14 @@ def _wav_contradiction(f: BinaryIO, size: int) -> str:
         name, length = struct.unpack("<4sI", chunk)
         position += 8 + length
         if position > size or not name.isascii() or (name == b"data" and data_end):
-            return (
-                f"its header announces {length} bytes of {name!r} up to byte {position} of {size}"
-            )
+            return f"its header announces {length} bytes of {name!r}, to byte {position} of {size}"
         if name == b"fmt ":
             tag, channels, rate, per_second, align, bits = _FMT.unpack(f.read(16).ljust(16, b"\0"))
             n_bytes = channels * -(-bits // 8)
             if tag in _PLAIN_TAGS and (align, per_second) != (n_bytes, rate * n_bytes):
+                sizes = f"{align} bytes per frame and {per_second} per second"
                 return (
-                    f"its header announces {rate} Hz, {channels} channels and {bits} bits, but "
-                    f"{align} bytes per frame and {per_second} per second"
+                    f"its header announces {rate} Hz, {channels} channels, {bits} bits, but {sizes}"
                 )
             align = align if tag in _PLAIN_TAGS else 1
         if name == b"data":

@@ -89,13 +89,11 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
         form = _DF if is_df else _FORMS[n_columns]
     else:
         raise ProtocolError(
-            f"{path}, line 1: {n_columns} columns fit no known protocol: "
-            f"{quote(' '.join(cells.iloc[0]))}. Known are 1 (ids), 5 (ASVspoof 2019), 6 "
-            "(In-the-Wild), 8 to 13 (ASVspoof 2021) columns and meta.csv; scores have 2 to 4."
+            f"{path}, line 1: {n_columns} columns fit no known protocol. Known are 1 (ids), 5 "
+            "(ASVspoof 2019), 6 (In-the-Wild), 8 to 13 (2021) and meta.csv; scores have 2 to 4."
         )
-    frame = pd.DataFrame(
-        {name: cells[form[name]] if name in form else "-" for name in COLUMNS}, index=cells.index
-    )
+    columns = {name: cells[form[name]] if name in form else "-" for name in COLUMNS}
+    frame = pd.DataFrame(columns, index=cells.index)
     if frame.empty:
         raise ProtocolError(f"{path}: a header and no trials. Get the file again.")
     check_utterances(path, frame["utterance"], ProtocolError)
@@ -141,17 +139,16 @@ def read_table(
             number, n = len(rows) + 1, len(rows[0] if rows else row)
             if len(row) != n or reader.line_num != number:  # a quoted cell of two lines
                 raise error(
-                    f"{path}, line {number}: {len(row)} columns where line 1 has {n}: "
-                    f"{quote(lines[number - 1])}. The file is torn or mixes two forms; use one "
-                    "complete file."
+                    f"{path}, line {number}: {len(row)} columns where line 1 has {n}. The file is "
+                    "torn or mixes two forms; use one complete file."
                 )
             rows.append(row)
     except csv.Error as problem:
         raise error(f"{path}: {problem}. The file is torn; get or write it again.") from problem
     if n_columns and n not in n_columns:
         raise error(
-            f"{path}, line 1: {n} columns where {' or '.join(map(str, n_columns))} are expected: "
-            f"{quote(lines[0])}. Give a file of the right kind."
+            f"{path}, line 1: {n} columns where {' or '.join(map(str, n_columns))} are expected. "
+            "Give a file of the right kind."
         )
     return pd.DataFrame(rows, range(1, len(rows) + 1), dtype=str)
 
@@ -172,10 +169,8 @@ def _read_text(path: Path, error: type[SlslibError], whole_last_line: bool) -> s
         raise error(f"{path}: the file is empty, or has more than {_MAX_BYTES >> 20} MiB.")
     if unreadable := _UNREADABLE.search(text):
         number = text.count("\n", 0, unreadable.start()) + 1
-        raise error(
-            f"{path}, line {number}: control character, or not UTF-8: {unreadable[0]!r}. The file "
-            "is damaged or is not text; get it again, or save it as UTF-8."
-        )
+        why = f"control character, or not UTF-8: {unreadable[0]!r}. Save it as UTF-8"
+        raise error(f"{path}, line {number}: {why}, or get it again.")
     if whole_last_line and not text.endswith("\n"):
         raise error(
             f"{path}, line {text.count(chr(10)) + 1}: the last line does not end with a newline, "
@@ -198,10 +193,8 @@ def translate(
     translated = values.map(known)
     if (unknown := translated.isna()).any():
         number, value = first_of(values, unknown)
-        raise error(
-            f"{path}, line {number}: unknown {values.name} {quote(value)}. "
-            f"Known are {', '.join(known)}."
-        )
+        why = f"unknown {values.name} {quote(value)}. Known are {', '.join(known)}"
+        raise error(f"{path}, line {number}: {why}.")
     return translated
 
 

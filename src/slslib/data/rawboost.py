@@ -22,7 +22,8 @@ An augmentation is two steps. `draw` makes every random number and needs the cli
 `apply` is a pure function of samples and drawn numbers. Numbers are drawn in the order of the
 published algorithm, through methods that `numpy.random.Generator` and the legacy
 `numpy.random.RandomState` share, so ``RandomState(7)`` as seed repeats the draws of a published
-run after ``np.random.seed(7)``. The arithmetic is float64, the result float32.
+run after ``np.random.seed(7)``; the ranges are the published ones too. The arithmetic is float64,
+the result float32.
 """
 
 from __future__ import annotations
@@ -50,35 +51,6 @@ Algorithm = Literal[
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)  # an algorithm's number is its index
 
 _NOISES = dict(zip(ALGORITHMS, ("", "1", "2", "3", "123", "12", "13", "23", "12"), strict=True))
-
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class RawBoostConfig:
-    """Ranges that the parameters are drawn from; the defaults are the published ones.
-
-    The names in brackets are the published code's. Frequencies are in Hz, gains in dB.
-    """
-
-    # Notch filters: the linear part of LnL and the colour of SSI.
-    n_bands: int = 5  # [nBands] stop bands in one filter
-    frequencies: Range = (20.0, 8000.0)  # [minF, maxF] centre of a stop band
-    bandwidths: Range = (100.0, 1000.0)  # [minBW, maxBW]
-    n_coefficients: Range = (10, 100)  # [minCoeff, maxCoeff] taps of a band, before made odd
-    gains: Range = (0.0, 0.0)  # [minG, maxG] of the filter's largest response
-    # LnL: linear and non-linear convolutive noise.
-    n_filters: int = 5  # [N_f] powers x, x^2, ..., each with a filter of its own
-    biases: Range = (5.0, 20.0)  # [min|maxBiasLinNonLin] lower the gains of the powers from 2 on
-    # ISD: impulsive signal-dependent additive noise.
-    max_percent: float = 10.0  # [P] most samples that are disturbed, in percent
-    impulse_gain: float = 2.0  # [g_sd] largest disturbance relative to the sample
-    # SSI: stationary signal-independent additive noise.
-    snrs: Range = (10.0, 40.0)  # [SNRmin, SNRmax] dB
-
-
-PUBLISHED = RawBoostConfig()
 
 
 @dataclass(frozen=True)
@@ -182,7 +154,7 @@ def algorithm_name(algo: int | str) -> Algorithm:
     )
 
 
-def draw(algo: int | str, n_samples: int, seed: Seed, config: RawBoostConfig = PUBLISHED) -> Draw:
+def draw(algo: int | str, n_samples: int, seed: Seed) -> Draw:
     """Draw the parameters of one augmentation.
 
     Args:
@@ -190,7 +162,6 @@ def draw(algo: int | str, n_samples: int, seed: Seed, config: RawBoostConfig = P
         n_samples: length of the whole clip.
         seed: anything `numpy.random.default_rng` takes; a generator is advanced by this call, and
             a legacy `numpy.random.RandomState` draws as in the published code.
-        config: ranges; the published ones if left out.
 
     Raises:
         ConfigError: there is no such algorithm, or the clip is empty.
@@ -199,14 +170,21 @@ def draw(algo: int | str, n_samples: int, seed: Seed, config: RawBoostConfig = P
     if n_samples < 1:
         raise ConfigError(f"RawBoost needs at least one sample; got n_samples={n_samples}.")
     rng = seed if isinstance(seed, np.random.RandomState) else np.random.default_rng(seed)
-    noises = _NOISES[name]
-    return Draw(
-        name,
-        n_samples,
-        lnl=_draw_lnl(rng, config) if "1" in noises else None,
-        isd=_draw_isd(n_samples, rng, config) if "2" in noises else None,
-        ssi=_draw_ssi(n_samples, rng, config) if "3" in noises else None,
-    )
+    lnl = isd = ssi = None
+    if "1" in _NOISES[name]:
+        # Parity: the bias is subtracted once, for the second filter, and stays for the rest.
+        gains = [(0.0, 0.0)] + [(-5.0, -20.0)] * 4
+        lnl = LnL(tuple(_draw_notch(rng, *bounds) for bounds in gains))
+    if "2" in _NOISES[name]:
+        percent = float(rng.uniform(0, 10))
+        n_impulses = int(n_samples * (percent / 100))
+        positions = rng.permutation(n_samples)[:n_impulses]
+        factors = (2 * rng.random(n_impulses) - 1) * (2 * rng.random(n_impulses) - 1)
+        isd = ISD(percent, positions, factors, gain=2.0)
+    if "3" in _NOISES[name]:
+        noise = rng.normal(0, 1, n_samples)
+        ssi = SSI(noise, _draw_notch(rng, 0.0, 0.0), snr=float(rng.uniform(10, 40)))
+    return Draw(name, n_samples, lnl, isd, ssi)
 
 
 def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
@@ -226,60 +204,36 @@ def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
             f"array of shape {samples.shape} and type {samples.dtype}; draw anew for this clip."
         )
     clean = samples.astype(np.float64)
+    steps = [step for step in (drawn.lnl, drawn.isd, drawn.ssi) if step]
     if drawn.algorithm == "parallel-12":
-        assert drawn.lnl and drawn.isd
-        result = _limit(drawn.lnl.apply(clean) + drawn.isd.apply(clean))
+        result = _limit(np.sum([step.apply(clean) for step in steps], axis=0))
     else:
-        result = clean
-        for step in (drawn.lnl, drawn.isd, drawn.ssi):
-            result = step.apply(result) if step else result
+        result = reduce(lambda samples, step: step.apply(samples), steps, clean)
     return result.astype(np.float32)
 
 
-def rawboost(
-    samples: NDArray[np.floating], algo: int | str, seed: Seed, config: RawBoostConfig = PUBLISHED
-) -> NDArray[np.float32]:
+def rawboost(samples: NDArray[np.floating], algo: int | str, seed: Seed) -> NDArray[np.float32]:
     """Draw and apply in one call.
 
     >>> clip = np.sin(np.arange(16_000) / 10).astype(np.float32)
     >>> rawboost(clip, "ssi", seed=0).shape
     (16000,)
     """
-    return apply(samples, draw(algo, len(samples), seed, config))
+    return apply(samples, draw(algo, len(samples), seed))
 
 
-def _draw_notch(rng: Random, config: RawBoostConfig, gains: Range) -> Notch:
+def _draw_notch(rng: Random, first: float, last: float) -> Notch:
+    """Draw five stop bands, and a gain in dB between the bounds given."""
     bands = []
-    for _ in range(config.n_bands):
-        centre, bandwidth = rng.uniform(*config.frequencies), rng.uniform(*config.bandwidths)
-        taps = int(rng.uniform(*config.n_coefficients))
+    for _ in range(5):
+        centre, bandwidth = rng.uniform(20, 8000), rng.uniform(100, 1000)
+        taps = int(rng.uniform(10, 100))
         bands.append((centre, bandwidth, taps + 1 - taps % 2))
-    # Parity: the biases bring the bounds in falling order (-5, -20), which RandomState.uniform
-    # takes and Generator.uniform refuses; this is what the former computes.
-    gain = gains[0] + (gains[1] - gains[0]) * float(rng.uniform())
+    # Parity: the bounds may fall (-5, -20), which RandomState.uniform takes and Generator.uniform
+    # refuses; this is what the former computes.
+    gain = first + (last - first) * float(rng.uniform())
     centres, bandwidths, n_taps = zip(*bands, strict=True)
     return Notch(centres, bandwidths, n_taps, gain)
-
-
-def _draw_lnl(rng: Random, config: RawBoostConfig) -> LnL:
-    # Parity: the biases are subtracted once, for the second filter, and stay for the rest.
-    low, high = (gain - bias for gain, bias in zip(config.gains, config.biases, strict=True))
-    gains = [config.gains] + [(low, high)] * (config.n_filters - 1)
-    return LnL(tuple(_draw_notch(rng, config, limits) for limits in gains))
-
-
-def _draw_isd(n_samples: int, rng: Random, config: RawBoostConfig) -> ISD:
-    percent = float(rng.uniform(0, config.max_percent))
-    n_impulses = int(n_samples * (percent / 100))
-    positions = rng.permutation(n_samples)[:n_impulses]
-    factors = (2 * rng.random(n_impulses) - 1) * (2 * rng.random(n_impulses) - 1)
-    return ISD(percent, positions, factors, config.impulse_gain)
-
-
-def _draw_ssi(n_samples: int, rng: Random, config: RawBoostConfig) -> SSI:
-    noise = rng.normal(0, 1, n_samples)
-    notch = _draw_notch(rng, config, config.gains)
-    return SSI(noise, notch, snr=float(rng.uniform(*config.snrs)))
 
 
 def _filter(signals: list[Samples], filters: list[Samples]) -> Samples:

@@ -106,7 +106,7 @@ def _score_windows(
     from slslib.data.isolate import blocks_isolated
 
     n_samples, device = detector.config.n_samples, next(detector.parameters()).device
-    decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples, n_samples)
+    decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples)
     scored = []
     while batch := list(islice(decoded, _BATCH)):
         starts, samples = zip(*batch, strict=True)
