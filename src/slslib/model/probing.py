@@ -34,11 +34,8 @@ def layer_means(
 ) -> Float[np.ndarray, "trials layers width"]:
     """Describe each trial by the mean over time of every layer's output."""
     with torch.inference_mode():
-        batches = [
-            torch.stack([layer.mean(dim=1) for layer in backbone.layers(batch)], dim=1).cpu()
-            for batch in torch.split(waveforms, batch_size)
-        ]
-    return torch.cat(batches).numpy()
+        means = [backbone(batch).mean(dim=2).cpu() for batch in torch.split(waveforms, batch_size)]
+    return torch.cat(means).numpy()
 
 
 def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
