@@ -15,7 +15,7 @@ from slslib.data.scorefiles import match, read_scores
 from slslib.errors import CheckpointError, ConfigError
 from slslib.evaluation import metrics
 from slslib.model.checkpoints import locate, save_safetensors
-from slslib.model.detector import Detector, DetectorConfig, load_backbone, save_backbone
+from slslib.model.detector import Detector, DetectorConfig, load_backbone
 from slslib.model.xlsr import XLSRConfig
 from slslib.runs.score import score
 
@@ -185,7 +185,9 @@ def packaged(tmp_path, monkeypatch):
     detector.save(tmp_path / "mini_detector.safetensors", {"dev_eer_threshold": 0.5})
     backbone = Detector(DETECTOR, seed=2).eval().backbone
     card = {"data": "simulated voices", "steps": 100}
-    save_backbone(tmp_path / "mini_backbone.safetensors", backbone, card)
+    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    about = {"config": {"backbone": asdict(backbone.config)}, "card": card}
+    save_safetensors(tmp_path / "mini_backbone.safetensors", tensors, about)
     return detector, backbone
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from slslib import files
@@ -48,29 +48,19 @@ def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector")
     path = Path(name)
     if name == "mini":
         path = _WEIGHTS / f"mini_{part}.safetensors"
-    elif str(name).startswith("hub:"):
-        parts = re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", str(name))
-        if not parts:
-            raise CheckpointError(f"{name!r} is not hub:owner/name[/file][@revision]")
-        path = download(parts[1], parts[2] or "model.safetensors", revision=parts[3])
+    elif hub := re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", str(name)):
+        path = download(hub[1], hub[2] or "model.safetensors", revision=hub[3])
+    elif (path / "best.json").is_file():
+        with usable(path / "best.json"):
+            path /= Path(json.loads((path / "best.json").read_text())["file"]).name
     elif path.is_dir():
-        path = _in_folder(path)
+        path = next((path / n for n in _OF_TRANSFORMERS if (path / n).is_file()), path)
     if not path.is_file() or path.stat().st_size == 0:
         raise CheckpointError(
             f"{path}: no such checkpoint file, or it is empty; give a file, a run folder, "
             "a transformers folder, hub:owner/name[/file][@revision] or mini"
         )
     return path
-
-
-def _in_folder(folder: Path) -> Path:
-    """Return the best epoch of a run folder, or the weights in a transformers folder."""
-    best = folder / "best.json"
-    if best.is_file():
-        with usable(best):
-            return folder / Path(json.loads(best.read_text())["file"]).name
-    there = (folder / name for name in _OF_TRANSFORMERS if (folder / name).is_file())
-    return next(there, folder)
 
 
 def download(
@@ -135,11 +125,9 @@ def save_safetensors(
         FileError: If the disk is full, read-only or over quota.
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {_KEY: json.dumps({"format": FORMAT} | dict(about))}
     with files.writing(path) as temporary:
-        try:
-            save_file(own, temporary, {_KEY: json.dumps({"format": FORMAT} | dict(about))})
-        except SafetensorError as error:  # its own words for a full disk
-            raise OSError(str(error)) from error
+        temporary.write_bytes(save(own, metadata))
 
 
 def read_checkpoint(
@@ -192,9 +180,12 @@ def usable(path: str | Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
+        # PyTorch's message begins with the advice to load without protection; the cause follows.
+        lines = [line.strip() for line in str(error).splitlines()]
+        causes = [line for line in lines if line and not re.search("weights.only", line, re.I)]
         raise CheckpointError(
-            f"{path} is not usable ({cause}); write, copy or download it again"
+            f"{path} is not usable ({type(error).__name__}: {' '.join(causes[:1])}); it is "
+            "damaged, no checkpoint, or asks for code, which was not run; write or get it again"
         ) from error
 
 
