@@ -62,9 +62,6 @@ def filterbank(n_filters: int = N_FILTERS, n_fft: int = N_FFT) -> NDArray[np.flo
     return np.maximum(0, 1 - distance / edges[1])
 
 
-_FILTERBANK = filterbank()
-
-
 def lfcc(samples: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the linear frequency cepstral coefficients of a clip.
 
@@ -81,7 +78,7 @@ def lfcc(samples: NDArray[np.floating]) -> NDArray[np.float64]:
     power = np.abs(fft.rfft(frames * np.hamming(WINDOW), N_FFT)) ** 2
     # One step of 16-bit audio has the power of about 1e-7 in a filter: digital silence stays finite
     # and no quieter than a dithered pause.
-    return fft.dct(np.log(power @ _FILTERBANK.T + 1e-7), norm="ortho")
+    return fft.dct(np.log(power @ filterbank().T + 1e-7), norm="ortho")
 
 
 def add_deltas(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:

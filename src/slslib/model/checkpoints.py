@@ -148,6 +148,7 @@ def read_checkpoint(
         CheckpointError: Naming the file, the cause and the remedy.
     """
     path, about, heads = Path(path), dict[str, Any](), None
+    config = path.with_name("config.json")
     with usable(path):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -161,8 +162,9 @@ def read_checkpoint(
             tensors = {our_name(name): tensor for name, tensor in tensors.items()}
             if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
                 raise ConfigError(f"no wav2vec 2.0 backbone in its {len(tensors)} tensors")
-            told = n_heads if n_heads is not None else heads or _heads_beside(path)
-            about = {"config": dimensions(tensors, told)}
+            if path.name in _OF_TRANSFORMERS and config.is_file():
+                heads = json.loads(config.read_text(encoding="utf-8"))["num_attention_heads"]
+            about = {"config": dimensions(tensors, heads if n_heads is None else n_heads)}
         for name, tensor in tensors.items():
             _check_plain_and_finite(name, tensor, path)
     return tensors, about
@@ -181,20 +183,12 @@ def usable(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         # PyTorch's message begins with the advice to load without protection; the cause follows.
-        lines = [line.strip() for line in str(error).splitlines()]
-        causes = [line for line in lines if line and not re.search("weights.only", line, re.I)]
+        advice = re.compile(r"weights.only|^\s*$", re.I)
+        causes = [line.strip() for line in str(error).splitlines() if not advice.search(line)]
         raise CheckpointError(
             f"{path} is not usable ({type(error).__name__}: {' '.join(causes[:1])}); it is "
             "damaged, no checkpoint, or asks for code, which was not run; write or get it again"
         ) from error
-
-
-def _heads_beside(path: Path) -> int | None:
-    """Read the number of heads from a transformers folder's ``config.json``."""
-    config = path.with_name("config.json")
-    if path.name not in _OF_TRANSFORMERS or not config.is_file():
-        return None
-    return int(json.loads(config.read_text(encoding="utf-8"))["num_attention_heads"])
 
 
 def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:

@@ -82,8 +82,7 @@ class Detector(nn.Module):
     @staticmethod
     def llr_of(logits: Float[Tensor, "batch 2"]) -> Float[Tensor, batch]:
         """Return the log-likelihood ratio of logits, as float64."""
-        logits = logits.double()
-        return logits[:, BONAFIDE] - logits[:, SPOOF]
+        return logits[:, BONAFIDE].double() - logits[:, SPOOF].double()
 
     def gates(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch layers"]:
         """Return the weight in (0, 1) that SLS gives each layer."""

@@ -42,7 +42,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
 
     Args:
         path: fairseq's ``.pt`` (its ``model`` is returned), an SLS ``.pth`` or a transformers
-            ``.bin``; ``module.`` before each name is removed.
+            ``.bin``.
 
     Returns:
         The tensors, and the number of attention heads where the file tells it.
@@ -52,18 +52,16 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
             dict; :func:`slslib.model.checkpoints.usable` words it.
     """
     zipped = zipfile.is_zipfile(path)
-    allowed: list[Any] = [*_ALLOWED]
     if zipped:
         _check_zip(path)
-        for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
-            if _STAND_INS.match(name):
-                # One class for each name: torch keeps them apart by their identity.
-                allowed.append((type("Inert", (_Inert,), {}), name))
-    with torch.serialization.safe_globals(allowed), warnings.catch_warnings(action="ignore"):
+    unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
+    # One class for each name: torch keeps them apart by their identity.
+    inert: Any = [(type("Inert", (_Inert,), {}), n) for n in unsafe if _STAND_INS.match(n)]
+    allowed = torch.serialization.safe_globals(_ALLOWED + inert)
+    with allowed, warnings.catch_warnings(action="ignore"):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     named = content.get("model", content).items()
-    tensors = {str(n).removeprefix("module."): t for n, t in named if isinstance(t, Tensor)}
-    return tensors, _heads(content)
+    return {str(n): t for n, t in named if isinstance(t, Tensor)}, _heads(content)
 
 
 def _heads(settings: Any, depth: int = 8) -> int | None:

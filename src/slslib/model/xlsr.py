@@ -15,7 +15,6 @@ configuration that the fairseq checkpoint carries and the SLS authors fine-tune 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,8 +66,6 @@ class XLSR(nn.Module):
         self.config = config or XLSRConfig()
         self.checkpointing = checkpointing
         self.card: dict[str, Any] = {}
-        # No hints about modules that are not used here.
-        logging.getLogger("transformers").setLevel(logging.ERROR)
         self.model = Wav2Vec2Model(hugging_face(self.config, attention))
 
     def layers(self, waveform: Float[Tensor, "batch samples"]) -> Iterator[Tensor]:
