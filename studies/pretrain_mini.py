@@ -47,7 +47,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 from minispoof.voices import LANGUAGES, Voice, speak
 from slslib.data.audio import SAMPLE_RATE
 from slslib.model.baseline import filterbank
-from slslib.model.detector import save_backbone
+from slslib.model.checkpoints import save_safetensors
 from slslib.model.xlsr import XLSR, XLSRConfig, hugging_face
 
 DIMENSIONS = XLSRConfig(width=64, n_heads=4, conv_width=64)
@@ -358,7 +358,9 @@ def main() -> None:
                 "dimensions": asdict(DIMENSIONS),
             }
             args.out.parent.mkdir(parents=True, exist_ok=True)
-            save_backbone(args.out, backbone, card)
+            tensors = {f"backbone.{name}": t for name, t in backbone.state_dict().items()}
+            about = {"config": {"backbone": card["dimensions"]}, "card": card}
+            save_safetensors(args.out, tensors, about)
             write(args.out.with_suffix(".log.json"), "pre-training of a mini backbone", where, log)
         bar.update(1 if args.steps else elapsed - bar.n)
     bar.close()

@@ -210,10 +210,10 @@ def _compressed(path: Path, state: dict) -> None:
     [
         (lambda p, s: None, "no such checkpoint file"),
         (lambda p, s: p.write_bytes(b""), "no such checkpoint file, or it is empty"),
-        (lambda p, s: p.write_bytes(b"RIFF" * 50), "not a checkpoint"),
-        (lambda p, s: p.write_bytes(b"\x10" + bytes(7) + b"{" + bytes(60)), "not a checkpoint"),
-        (lambda p, s: p.write_bytes(pickle.dumps({"a": 1})), "not a checkpoint|no wav2vec"),
-        (lambda p, s: torch.save([1, 2], p), "is not a checkpoint, .*'list'"),
+        (lambda p, s: p.write_bytes(b"RIFF" * 50), "no checkpoint"),
+        (lambda p, s: p.write_bytes(b"\x10" + bytes(7) + b"{" + bytes(60)), "no checkpoint"),
+        (lambda p, s: p.write_bytes(pickle.dumps({"a": 1})), "no checkpoint|no wav2vec"),
+        (lambda p, s: torch.save([1, 2], p), "not usable .*'list'"),
         (lambda p, s: torch.save({"a": torch.zeros(3)}, p), "no wav2vec 2.0 backbone"),
         (_compressed, "is compressed"),
         (
@@ -222,11 +222,11 @@ def _compressed(path: Path, state: dict) -> None:
         ),
         (
             lambda p, s: torch.save({k: v for k, v in s.items() if k != "fc0.bias"}, p),
-            "'head.gate.bias' is absent",
+            r"it has \[\], the model has \['head.gate.bias \[1\]",
         ),
         (
             lambda p, s: torch.save(s | {"fc0.bias": torch.zeros(2)}, p),
-            r"'head.gate.bias' is \[2\] .* it is \[1\]",
+            r"it has \['head.gate.bias \[2\].* has \['head.gate.bias \[1\]",
         ),
     ],
 )
@@ -272,7 +272,7 @@ def test_a_run_folder_means_its_best_epoch(detector, tmp_path):
 
 @pytest.mark.parametrize("name", ["hub:", "hub:owner", "hub:owner/", "hub:/name"])
 def test_malformed_hub_names(name):
-    with pytest.raises(CheckpointError, match="is not hub:owner/name"):
+    with pytest.raises(CheckpointError, match=r"hub:.* no such checkpoint.* hub:owner/name"):
         locate(name)
 
 
@@ -335,7 +335,7 @@ def test_fairseq_settings_tell_the_heads(shared, name, heads):
         (torch.eye(3).to_sparse(), "not a plain dense tensor|asks for code"),
         (torch.zeros(1, dtype=torch.int32), r"not a plain dense tensor: torch.int32"),
         (torch.zeros(1).to(torch.float8_e5m2), "not a plain dense tensor|asks for code"),
-        (torch.zeros(1, dtype=torch.int64), r"is \[1\] torch.int64, .* torch.float32"),
+        (torch.zeros(1, dtype=torch.int64), r"gate.bias \[1\] torch.int64.* torch.float32"),
     ],
 )
 def test_odd_tensors_are_refused_before_they_are_read(authors_state, tmp_path, tensor, message):

@@ -15,7 +15,7 @@ from tiny import DETECTOR, DIMENSIONS, PRETRAINING, authors_file
 from slslib.errors import CheckpointError, ConfigError, FileError
 from slslib.model.checkpoints import read_checkpoint, save_safetensors
 from slslib.model.convert import convert
-from slslib.model.detector import Detector, load_backbone, save_backbone
+from slslib.model.detector import Detector, load_backbone
 from slslib.model.foreign import KEPT, authors_state
 from slslib.model.xlsr import XLSR
 
@@ -94,7 +94,9 @@ def test_metadata_and_card_survive(detector, tmp_path):
     detector.save(tmp_path / "d.safetensors", {"dev_eer_threshold": 0.5})
     convert(tmp_path / "d.safetensors", tmp_path / "e.safetensors")
     assert Detector.load(tmp_path / "e.safetensors").metadata == {"dev_eer_threshold": 0.5}
-    save_backbone(tmp_path / "b.safetensors", XLSR(DIMENSIONS), {"data": "x"})
+    backbone = {f"backbone.{n}": t for n, t in XLSR(DIMENSIONS).state_dict().items()}
+    about = {"config": {"backbone": asdict(DIMENSIONS)}, "card": {"data": "x"}}
+    save_safetensors(tmp_path / "b.safetensors", backbone, about)
     convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors")
     assert load_backbone(tmp_path / "c.safetensors").card == {"data": "x"}
 

@@ -15,7 +15,7 @@ from slslib.data.scorefiles import match, read_scores
 from slslib.errors import CheckpointError, ConfigError
 from slslib.evaluation import metrics
 from slslib.model.checkpoints import locate, save_safetensors
-from slslib.model.detector import Detector, DetectorConfig, load_backbone, save_backbone
+from slslib.model.detector import Detector, DetectorConfig, load_backbone
 from slslib.model.xlsr import XLSRConfig
 from slslib.runs.score import score
 
@@ -78,11 +78,11 @@ def test_a_description_that_makes_no_sense_is_refused(tmp_path, load, changes, s
     [
         (None, "NoneType"),
         ({}, "'width'"),
-        ({"width": 16.0}, r"width is 16\.0; it must be a whole number"),
+        ({"width": 16.0}, r"width is 16\.0; give whole numbers"),
         ({"n_layers": True}, "n_layers is True"),
         ({"ffn_width": "64"}, "ffn_width is '64'"),
         ({"conv_width": None}, "conv_width is None"),
-        ({"kernels": 3}, "kernels is 3; it must be a list"),
+        ({"kernels": 3}, "kernels is 3;"),
         ({"strides": [5, 2, 2, 2, 2, 2, 2.0]}, r"strides is .*2\.0"),
         ({"pos_groups": 3}, "width 16 is not divisible by pos_groups 3"),
         ({"widht": 16}, "'widht'"),
@@ -185,7 +185,9 @@ def packaged(tmp_path, monkeypatch):
     detector.save(tmp_path / "mini_detector.safetensors", {"dev_eer_threshold": 0.5})
     backbone = Detector(DETECTOR, seed=2).eval().backbone
     card = {"data": "simulated voices", "steps": 100}
-    save_backbone(tmp_path / "mini_backbone.safetensors", backbone, card)
+    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    about = {"config": {"backbone": asdict(backbone.config)}, "card": card}
+    save_safetensors(tmp_path / "mini_backbone.safetensors", tensors, about)
     return detector, backbone
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +33,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from slslib.data import audio
 from slslib.data.corpora import Corpus
@@ -57,12 +58,8 @@ def filterbank(n_filters: int = N_FILTERS, n_fft: int = N_FFT) -> NDArray[np.flo
     [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     edges = np.linspace(0, n_fft / 2, n_filters + 2)
-    width = edges[1]
     distance = np.abs(np.arange(n_fft // 2 + 1) - edges[1:-1, None])
-    return np.maximum(0, 1 - distance / width)
-
-
-_FILTERBANK = filterbank()
+    return np.maximum(0, 1 - distance / edges[1])
 
 
 def lfcc(samples: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -81,7 +78,7 @@ def lfcc(samples: NDArray[np.floating]) -> NDArray[np.float64]:
     power = np.abs(fft.rfft(frames * np.hamming(WINDOW), N_FFT)) ** 2
     # One step of 16-bit audio has the power of about 1e-7 in a filter: digital silence stays finite
     # and no quieter than a dithered pause.
-    return fft.dct(np.log(power @ _FILTERBANK.T + 1e-7), norm="ortho")
+    return fft.dct(np.log(power @ filterbank().T + 1e-7), norm="ortho")
 
 
 def add_deltas(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,8 +140,8 @@ def fit_gmm(
     labels = train.trials.label
     if set(labels) != {0, 1}:
         raise ProtocolError(
-            f"{train.name} {train.partition}: training needs bona fide and spoofed trials, all of "
-            f"them labelled; its labels are {sorted(set(labels))}"
+            f"{train.name} {train.partition}: the labels {sorted(set(labels))} are not of both "
+            "classes; train on bona fide and spoofed trials, all labelled"
         )
     rng = np.random.default_rng(seed)
 
@@ -192,12 +189,15 @@ def clip_features(samples: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate([coefficients.mean(axis=0), coefficients.std(axis=0)])
 
 
-def per_clip(function: Callable[[NDArray[np.float32]], Any], corpus: Corpus) -> list[Any]:
+def per_clip(
+    function: Callable[[NDArray[np.float32]], Any], corpus: Corpus, *, progress: bool = True
+) -> list[Any]:
     """Apply a function to the samples of every trial of a corpus, in its order.
 
     Args:
         function: `LFCCGMM.score`, `clip_features` or another function of one clip.
         corpus: labels are not looked at.
+        progress: show a bar where it takes longer than half a minute.
 
     Returns:
         What the function returned for each trial.
@@ -209,8 +209,8 @@ def per_clip(function: Callable[[NDArray[np.float32]], Any], corpus: Corpus) -> 
     def one(utterance: str) -> Any:
         return function(audio.load(corpus.audio_path(utterance)).samples)
 
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(one, corpus.trials.utterance))
+    bar: Any = {"unit": "clip", "leave": False, "delay": 30, "disable": not progress}
+    return thread_map(one, corpus.trials.utterance, tqdm_class=tqdm, **bar)
 
 
 def classifier() -> Pipeline:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from slslib import files
@@ -48,29 +48,19 @@ def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector")
     path = Path(name)
     if name == "mini":
         path = _WEIGHTS / f"mini_{part}.safetensors"
-    elif str(name).startswith("hub:"):
-        parts = re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", str(name))
-        if not parts:
-            raise CheckpointError(f"{name!r} is not hub:owner/name[/file][@revision]")
-        path = download(parts[1], parts[2] or "model.safetensors", revision=parts[3])
+    elif hub := re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", str(name)):
+        path = download(hub[1], hub[2] or "model.safetensors", revision=hub[3])
+    elif (path / "best.json").is_file():
+        with usable(path / "best.json"):
+            path /= Path(json.loads((path / "best.json").read_text())["file"]).name
     elif path.is_dir():
-        path = _in_folder(path)
+        path = next((path / n for n in _OF_TRANSFORMERS if (path / n).is_file()), path)
     if not path.is_file() or path.stat().st_size == 0:
         raise CheckpointError(
             f"{path}: no such checkpoint file, or it is empty; give a file, a run folder, "
             "a transformers folder, hub:owner/name[/file][@revision] or mini"
         )
     return path
-
-
-def _in_folder(folder: Path) -> Path:
-    """Return the best epoch of a run folder, or the weights in a transformers folder."""
-    best = folder / "best.json"
-    if best.is_file():
-        with usable(best):
-            return folder / Path(json.loads(best.read_text())["file"]).name
-    there = (folder / name for name in _OF_TRANSFORMERS if (folder / name).is_file())
-    return next(there, folder)
 
 
 def download(
@@ -135,11 +125,9 @@ def save_safetensors(
         FileError: If the disk is full, read-only or over quota.
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {_KEY: json.dumps({"format": FORMAT} | dict(about))}
     with files.writing(path) as temporary:
-        try:
-            save_file(own, temporary, {_KEY: json.dumps({"format": FORMAT} | dict(about))})
-        except SafetensorError as error:  # its own words for a full disk
-            raise OSError(str(error)) from error
+        temporary.write_bytes(save(own, metadata))
 
 
 def read_checkpoint(
@@ -160,6 +148,7 @@ def read_checkpoint(
         CheckpointError: Naming the file, the cause and the remedy.
     """
     path, about, heads = Path(path), dict[str, Any](), None
+    config = path.with_name("config.json")
     with usable(path):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -173,8 +162,9 @@ def read_checkpoint(
             tensors = {our_name(name): tensor for name, tensor in tensors.items()}
             if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
                 raise ConfigError(f"no wav2vec 2.0 backbone in its {len(tensors)} tensors")
-            told = n_heads if n_heads is not None else heads or _heads_beside(path)
-            about = {"config": dimensions(tensors, told)}
+            if path.name in _OF_TRANSFORMERS and config.is_file():
+                heads = json.loads(config.read_text(encoding="utf-8"))["num_attention_heads"]
+            about = {"config": dimensions(tensors, heads if n_heads is None else n_heads)}
         for name, tensor in tensors.items():
             _check_plain_and_finite(name, tensor, path)
     return tensors, about
@@ -192,18 +182,13 @@ def usable(path: str | Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
+        # PyTorch's message begins with the advice to load without protection; the cause follows.
+        advice = re.compile(r"weights.only|^\s*$", re.I)
+        causes = [line.strip() for line in str(error).splitlines() if not advice.search(line)]
         raise CheckpointError(
-            f"{path} is not usable ({cause}); write, copy or download it again"
+            f"{path} is not usable ({type(error).__name__}: {' '.join(causes[:1])}); it is "
+            "damaged, no checkpoint, or asks for code, which was not run; write or get it again"
         ) from error
-
-
-def _heads_beside(path: Path) -> int | None:
-    """Read the number of heads from a transformers folder's ``config.json``."""
-    config = path.with_name("config.json")
-    if path.name not in _OF_TRANSFORMERS or not config.is_file():
-        return None
-    return int(json.loads(config.read_text(encoding="utf-8"))["num_attention_heads"])
 
 
 def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:

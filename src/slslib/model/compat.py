@@ -81,8 +81,7 @@ class Model(nn.Module):
 def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
     """Rename what is about to be loaded, and build an empty model to its dimensions."""
     names = [name for name in state if name.startswith(prefix)]
-    bare = [name.removeprefix(prefix).removeprefix("module.") for name in names]
-    ours = {our_name(short): state.pop(name) for short, name in zip(bare, names, strict=True)}
+    ours = {our_name(name.removeprefix(prefix)): state.pop(name) for name in names}
     if model.detector is None:
         with usable("the state dict of an XLS-R + SLS model"), torch.device("meta"):
             detector = Detector(from_json(DetectorConfig, dimensions(ours, None)))
@@ -98,6 +97,5 @@ def _to_authors_names(
     """Rename what was collected, and add what only the original's strict load asks for."""
     start = f"{prefix}detector."
     own = {n.removeprefix(start): state.pop(n) for n in list(state) if n.startswith(start)}
-    if own:
-        complete = authors_state(own | model.pretraining)
-        state.update({prefix + name: tensor for name, tensor in complete.items()})
+    complete = authors_state(own | model.pretraining) if own else {}
+    state.update({prefix + name: tensor for name, tensor in complete.items()})

@@ -23,7 +23,7 @@ from slslib.model.geometry import Attention, DetectorConfig, XLSRConfig, from_js
 from slslib.model.sls import BONAFIDE, SPOOF, SLSHead
 from slslib.model.xlsr import XLSR
 
-__all__ = ["Detector", "DetectorConfig", "assemble", "load_backbone", "save_backbone"]
+__all__ = ["Detector", "DetectorConfig", "assemble", "load_backbone"]
 
 
 class Detector(nn.Module):
@@ -82,8 +82,7 @@ class Detector(nn.Module):
     @staticmethod
     def llr_of(logits: Float[Tensor, "batch 2"]) -> Float[Tensor, batch]:
         """Return the log-likelihood ratio of logits, as float64."""
-        logits = logits.double()
-        return logits[:, BONAFIDE] - logits[:, SPOOF]
+        return logits[:, BONAFIDE].double() - logits[:, SPOOF].double()
 
     def gates(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch layers"]:
         """Return the weight in (0, 1) that SLS gives each layer."""
@@ -126,8 +125,7 @@ class Detector(nn.Module):
         detector = assemble(path, attention=attention, n_heads=n_heads)[0]
         if not isinstance(detector, Detector):
             raise CheckpointError(
-                f"{path} holds a backbone without an SLS head: it cannot score; train from it "
-                "with `slslib train RECIPE --backbone FILE`"
+                f"{path} holds a backbone without an SLS head; train one: `slslib train --backbone`"
             )
         return detector
 
@@ -164,27 +162,12 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
     Returns:
         A backbone in evaluation mode on the CPU; its ``card`` says where the weights come from,
-        in a file that :func:`save_backbone` wrote.
+        if the file does.
 
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
     """
     return assemble(locate(path, "backbone"), n_heads=n_heads)[0].backbone
-
-
-def save_backbone(path: str | Path, backbone: XLSR, card: Mapping[str, Any]) -> None:
-    """Write a backbone without a head to a safetensors file, atomically.
-
-    Args:
-        path: File to write, replaced if it exists.
-        backbone: The backbone.
-        card: JSON-serialisable facts: data, objective, steps, licence and the like.
-
-    Raises:
-        FileError: If the file cannot be written; what was there before stays.
-    """
-    about = {"config": {"backbone": asdict(backbone.config)}, "card": dict(card)}
-    save_safetensors(path, nn.ModuleDict({"backbone": backbone}).state_dict(), about)
 
 
 def assemble(
@@ -218,14 +201,13 @@ def assemble(
         model.backbone.card = dict(about.get("card", {}))
     tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     given, wanted = (
-        {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
+        {f"{name} {list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
         for state in (tensors, model.state_dict())
     )
-    for name in sorted(given.keys() | wanted.keys()):
-        if given.get(name) != wanted.get(name):
-            raise CheckpointError(
-                f"{path} does not fit the model: {name!r} is {given.get(name, 'absent')}, in the "
-                f"model it is {wanted.get(name, 'absent')}; take the file that belongs to it"
-            )
+    if given != wanted:
+        raise CheckpointError(
+            f"{path} does not fit the model: it has {sorted(given - wanted)[:1]}, the model has "
+            f"{sorted(wanted - given)[:1]}; take the file that belongs to it"
+        )
     model.load_state_dict(tensors, assign=True)
     return model.eval(), kept, about

@@ -23,7 +23,6 @@ from torch import Tensor
 from slslib.model.geometry import DetectorConfig, XLSRConfig
 
 BACKBONE, KEPT = "backbone.model.", "pretraining."
-_AUTHORS_BACKBONE = "ssl_model.model."
 _CONVOLUTION, _LAYER = "feature_extractor.conv_layers.{}.", "encoder.layers.{}."
 _PROJECTION, _POSITION = f"{BACKBONE}feature_projection.", f"{BACKBONE}encoder.pos_conv_embed.conv."
 _DIRECTION, _MAGNITUDE = (f"{_POSITION}parametrizations.weight.original{i}" for i in (1, 0))
@@ -64,7 +63,7 @@ def our_name(name: str) -> str:
     """Translate a tensor's name in a foreign checkpoint into ours.
 
     Args:
-        name: As fairseq, transformers or the SLS authors call it, without ``module.``.
+        name: As fairseq, transformers or the SLS authors call it.
 
     Returns:
         Our name; for the parts that neither layers nor head use, one that begins with
@@ -77,7 +76,7 @@ def our_name(name: str) -> str:
     >>> our_name("project_hid.bias")
     'pretraining.final_proj.bias'
     """
-    name = re.sub(r"^(ssl_model\.model\.|wav2vec2\.|wav2vec\.)", "", name)
+    name = re.sub(r"^(module\.)?(ssl_model\.model\.|wav2vec2\.|wav2vec\.)?", "", name)
     return _translate(name, _NAMES)
 
 
@@ -89,14 +88,13 @@ def authors_name(name: str) -> str:
     >>> authors_name("pretraining.mask_emb")
     'ssl_model.model.mask_emb'
     """
-    prefix = "" if name.startswith("head.") else _AUTHORS_BACKBONE
+    prefix = "" if name.startswith("head.") else "ssl_model.model."
     return prefix + _translate(name, [(ours, theirs) for theirs, ours in _NAMES])
 
 
 def _translate(name: str, beginnings: Iterable[tuple[str, str]]) -> str:
     for old, new in beginnings:
-        found = re.match(re.escape(old).replace(r"\{\}", r"(\d+)"), name)
-        if found:
+        if found := re.match(re.escape(old).replace(r"\{\}", r"(\d+)"), name):
             return new.format(*found.groups()) + name[found.end() :]
     return name
 
@@ -150,5 +148,4 @@ def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, 
     thirds, n_samples = pooled // (width // 3), DetectorConfig.n_samples
     if backbone.n_frames(n_samples) // 3 != thirds:  # not the authors' length: the least that fits
         n_samples = backbone.receptive_field + (3 * thirds - 1) * math.prod(backbone.strides)
-    config = DetectorConfig(backbone, hidden_width, n_samples)
-    return asdict(config)
+    return asdict(DetectorConfig(backbone, hidden_width, n_samples))

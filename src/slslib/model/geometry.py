@@ -35,9 +35,6 @@ class XLSRConfig:
 
     def __post_init__(self) -> None:
         """Refuse dimensions that no backbone can have."""
-        for name in ("kernels", "strides"):
-            if isinstance(getattr(self, name), list):  # from JSON
-                object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_counts(self)
         if self.n_layers > 1000:
             raise ConfigError(f"n_layers is {self.n_layers}; it must be at most 1000")
@@ -85,8 +82,6 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         """Refuse dimensions that no detector can have."""
-        if isinstance(self.backbone, dict):  # from JSON
-            object.__setattr__(self, "backbone", from_json(XLSRConfig, self.backbone))
         _check_counts(self)
 
 
@@ -101,18 +96,19 @@ def from_json(kind: type[Any], facts: Any) -> Any:
     differing = {one.name for one in fields(kind)} ^ facts.keys()
     if differing:
         raise ConfigError(f"its {kind.__name__} lacks or does not know {sorted(differing)}")
-    return kind(**facts)
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
+    if kind is DetectorConfig:
+        values["backbone"] = from_json(XLSRConfig, facts["backbone"])
+    return kind(**values)
 
 
 def _check_counts(config: XLSRConfig | DetectorConfig) -> None:
     """Refuse what is not a whole number of at least 1, or a tuple of them where that is asked."""
     for one in fields(config):
         value = getattr(config, one.name)
-        if isinstance(value, XLSRConfig) or (value is None and one.default is None):
+        if isinstance(value, XLSRConfig) or value is one.default is None:
             continue
-        many = isinstance(one.default, tuple)
-        counts = value if isinstance(value, tuple) else (value,)
-        sound = counts and all(type(count) is int and count > 0 for count in counts)
-        if many != isinstance(value, tuple) or not sound:
-            kind = "a list of whole numbers" if many else "a whole number"
-            raise ConfigError(f"{one.name} is {value!r}; it must be {kind} of at least 1")
+        counts = value if isinstance(one.default, tuple) else (value,)
+        sound = isinstance(counts, tuple) and {type(count) for count in counts} == {int}
+        if not sound or min(counts) < 1:
+            raise ConfigError(f"{one.name} is {value!r}; give whole numbers of at least 1")

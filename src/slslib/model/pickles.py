@@ -10,7 +10,6 @@ from elsewhere once, with ``slslib convert``, and keep the safetensors.
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 import warnings
 import zipfile
@@ -22,14 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slslib.errors import CheckpointError
-
 # Globals that fairseq's containers name and that may be replaced by something inert.
 _STAND_INS = re.compile(r"^(typing\.Any|collections\.defaultdict|omegaconf\..+|fairseq\..+)$")
-_multiarray = importlib.import_module("numpy._core.multiarray")
 _ALLOWED: list[Any] = [
     *(dict, list, int, argparse.Namespace, np.dtype, np.ndarray),
-    *(_multiarray.scalar, _multiarray._reconstruct),
+    *(value.__reduce__()[0] for value in (np.float64(), np.zeros(0))),
     *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")},
 ]
 
@@ -46,37 +42,26 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
 
     Args:
         path: fairseq's ``.pt`` (its ``model`` is returned), an SLS ``.pth`` or a transformers
-            ``.bin``; ``module.`` before each name is removed.
+            ``.bin``.
 
     Returns:
         The tensors, and the number of attention heads where the file tells it.
 
     Raises:
-        CheckpointError: If the file is damaged, asks for code, or holds no state dict.
+        Exception: PyTorch's or Python's, if the file is damaged, asks for code, or holds no state
+            dict; :func:`slslib.model.checkpoints.usable` words it.
     """
     zipped = zipfile.is_zipfile(path)
-    allowed: list[Any] = [*_ALLOWED]
-    try:
-        if zipped:
-            _check_zip(path)
-            for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
-                if _STAND_INS.match(name):
-                    # One class for each name: torch keeps them apart by their identity.
-                    allowed.append((type("Inert", (_Inert,), {}), name))
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-        named = content.get("model", content).items()
-    except Exception as error:
-        # PyTorch's message begins with the advice to load without protection; the cause follows.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        causes = [line for line in lines if not re.search("weights.only", line, re.I)]
-        cause = causes[0] if causes else type(error).__name__
-        raise CheckpointError(
-            f"{path} is damaged, is not a checkpoint, or asks for code: {cause}; nothing in it was "
-            "run; get the file from its official home"
-        ) from error
-    tensors = {str(n).removeprefix("module."): t for n, t in named if isinstance(t, Tensor)}
-    return tensors, _heads(content)
+    if zipped:
+        _check_zip(path)
+    unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
+    # One class for each name: torch keeps them apart by their identity.
+    inert: Any = [(type("Inert", (_Inert,), {}), n) for n in unsafe if _STAND_INS.match(n)]
+    allowed = torch.serialization.safe_globals(_ALLOWED + inert)
+    with allowed, warnings.catch_warnings(action="ignore"):
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    named = content.get("model", content).items()
+    return {str(n): t for n, t in named if isinstance(t, Tensor)}, _heads(content)
 
 
 def _heads(settings: Any, depth: int = 8) -> int | None:
