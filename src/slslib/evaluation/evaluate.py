@@ -124,10 +124,9 @@ def evaluate(
     labels, values = matched["label"].to_numpy(), systems[:, 0]
     told: dict[str, Any] = {}
     if dev_key:
-        key_of_dev = read_protocol(dev_key)
-        dev, dev_systems, _ = _join(dev_files, key_of_dev, None, format, allow_missing)
-        of_dev = dev_systems, dev["label"].to_numpy()
-        values, told = calibration.use_dev_set(of_dev, (systems, labels), calibrate)
+        dev, of_dev, _ = _join(dev_files, read_protocol(dev_key), None, format, allow_missing)
+        both = (of_dev, dev["label"].to_numpy()), (systems, labels)
+        values, told = calibration.use_dev_set(*both, is_fitted)
     matched = matched.assign(score=values)
     bonafide, spoof = metrics.split(values, labels)
     result: dict[str, Any] = {

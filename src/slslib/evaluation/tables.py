@@ -27,7 +27,6 @@ _SUMMARY = {
     "min Cllr": "{min_cllr:.6f}",
     "Cllr, calibrated on {calibration[fitted_on]}": "{calibration[cllr]:.6f}",
     "act DCF, calibrated": "{calibration[act_dcf]:.6f}",
-    "fused on {calibration[fitted_on]}; EER of each (%)": "{each}",
     "EER of the other system": (
         "{against[eer_percent]:.4f} %, difference {against[difference_percent]:+.4f}{difference}"
     ),
@@ -99,8 +98,6 @@ def summarize(result: Mapping[str, Any]) -> dict[str, str]:
         values["interval"] = "  (95 % over {}: {:.3f} to {:.3f})".format(over, *ends)
     if ends := result.get("against", {}).get("difference_interval_percent"):
         values["difference"] = " (95 %: {:+.3f} to {:+.3f})".format(*ends)
-    if eers := result.get("calibration", {}).get("eer_percent_of_each"):
-        values["each"] = ", ".join(f"{eer:.4f}" for eer in eers)
     lines = {}
     for title, text in _SUMMARY.items():
         with suppress(KeyError):
