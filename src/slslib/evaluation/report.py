@@ -160,7 +160,7 @@ def _run(run: Path) -> Iterator[str]:
         except (ValueError, KeyError) as error:
             raise ConfigError(f"{log} is not the log of a training run: {error}") from error
         yield _picture(figure, f"Loss and error rate of {run.name} by epoch")
-        yield tables.table(epochs.map(_text).to_dict("records"), "html")
+        yield tables.table(epochs.to_dict("records"), "html")
     else:
         yield "<p>No epoch is finished yet.</p>"
     yield _facts(({"best": _read(best)} if best.is_file() else {}) | facts)
@@ -179,12 +179,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
     import pandas as pd
 
     (flat,) = pd.json_normalize(dict(facts)).to_dict("records")
-    rows = [{"what": name, "value": _text(value)} for name, value in flat.items()]
-    return tables.table(rows, "html")
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return tables.table([{"what": name, "value": value} for name, value in flat.items()], "html")
 
 
 def _warning(text: str) -> str:
