@@ -177,7 +177,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
 
 
 def _warning(text: str) -> str:
-    return f'<p class="warning">Warning: {escape(text)}</p>'
+    return f"<p><strong>Warning: {escape(text)}</strong></p>"
 
 
 def _picture(plot: tuple[Any, Any], text: str) -> str:

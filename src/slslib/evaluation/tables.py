@@ -32,7 +32,6 @@ _SUMMARY = {
     ),
 }
 _BY_CONDITION = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}
-_RATES = {"dev FRR %": "dev_frr", "dev FAR %": "dev_far", "FRR %": "frr", "FAR %": "far"}
 
 
 def table(rows: Sequence[Mapping[Any, Any]], form: str = "simple") -> str:
@@ -94,12 +93,7 @@ def details(result: Mapping[str, Any]) -> list[Titled]:
     """Return the tables of an evaluation below its summary: thresholds and breakdowns."""
     parts: list[Titled] = []
     if "transfer" in result:
-        chosen = [
-            {"chosen at": row["rule"], "threshold": f"{row['threshold']:.6g}"}
-            | {title: _number(row, rate) for title, rate in _RATES.items()}
-            for row in result["transfer"]
-        ]
-        parts.append(("Thresholds from the development set", chosen))
+        parts.append(("Thresholds from the development set; rates in %", result["transfer"]))
     for factors, groups in result.get("groups", {}).items():
         parts += _breakdown(factors, groups)
     return parts
@@ -195,5 +189,5 @@ def _cell(value: Any) -> str:
     if value is None or value != value:  # NaN stands for what a row lacks
         return "-"
     if isinstance(value, float) and abs(value) < 1000:
-        return f"{value:.4g}"
+        return f"{value:.5g}"
     return f"{value:,.0f}" if type(value) in (int, float) else str(value)
