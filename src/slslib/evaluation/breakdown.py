@@ -86,24 +86,23 @@ def breakdown(trials: pd.DataFrame, factors: Sequence[str], weigh: Weigh) -> dic
         ScoreError: The key does not tell a factor.
     """
     scores, is_bonafide = trials["score"].to_numpy(), trials["label"].to_numpy() == 1
-    masks: list[dict[str, np.ndarray]] = []
+    columns, values = trials[list(factors)].astype("category"), []
     for factor in factors:
         names = sorted(set(trials[factor]) - {"-"})
         if not names:
             raise ScoreError(f"the key has no {factor} to break down by. Use the full key.")
-        names.sort(key=[*_ORDER, *names].index)
-        masks.append({name: (trials[factor] == name).to_numpy() for name in names})
-        masks[-1][_POOLED] = np.ones(len(trials), bool)
+        values.append([*sorted(names, key=[*_ORDER, *names].index), _POOLED])
     groups: dict[str, Any] = {}
-    for cell in product(*masks):
+    for cell in product(*values):
         bonafide, spoof = is_bonafide, ~is_bonafide
-        for factor, name, mask in zip(factors, cell, masks, strict=True):
-            spoof = spoof & mask[name]
+        told = {f: name for f, name in zip(factors, cell, strict=True) if name != _POOLED}
+        for factor, name in told.items():
+            is_own = (columns[factor] == name).to_numpy()
+            spoof = spoof & is_own
             if factor not in _OF_SPOOF:
-                bonafide = bonafide & mask[name]
+                bonafide = bonafide & is_own
         row: dict[str, Any] = {"n_bonafide": int(bonafide.sum()), "n_spoof": int(spoof.sum())}
         if all(row.values()):
-            told = {f: name for f, name in zip(factors, cell, strict=True) if name != _POOLED}
             row |= rates(scores[bonafide], scores[spoof], weigh(told))
         *rows, name = cell
         table = groups.setdefault(rows[0], {}) if rows else groups
@@ -155,7 +154,7 @@ def weigher(
         if condition and not all(scores.size for scores in kinds):
             return {}
         asv_eer, *errors = metrics.asv_rates(*kinds)
-        weights = metrics.tdcf_weights(*errors)
-        return {"tdcf_weights": list(weights), "asv_eer_percent": 100 * asv_eer}
+        weights = list(metrics.tdcf_weights(*errors))
+        return {"tdcf_weights": weights, "asv_eer_percent": 100 * asv_eer}
 
     return weigh

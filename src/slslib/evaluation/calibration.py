@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slslib.errors import ConfigError
-from slslib.evaluation.metrics import Floats, act_dcf, cllr, det_curve, eer, split, validate
+from slslib.evaluation.metrics import Floats, act_dcf, cllr, det_curve, split, validate
 
 Classes = tuple[ArrayLike, ArrayLike]
 """Scores of bona fide and of spoofed trials."""
@@ -125,7 +125,7 @@ def use_dev_set(dev: Trials, test: Trials, calibrate: bool) -> tuple[Floats, dic
     Args:
         dev: Scores, shape (trials, systems), and labels to choose and fit on.
         test: Those of the trials to evaluate.
-        calibrate: Tell the costs of a single system's scores as log-likelihood ratios.
+        calibrate: Fit, and tell the costs of what the fit makes of the scores.
 
     Returns:
         The scores to evaluate: fused ones, or those of a single system as they are. With them
@@ -134,19 +134,14 @@ def use_dev_set(dev: Trials, test: Trials, calibrate: bool) -> tuple[Floats, dic
     (dev_systems, dev_labels), (systems, labels) = dev, test
     dev_scores, scores = dev_systems[:, 0], systems[:, 0]
     told: dict[str, Any] = {}
-    is_fusion = systems.shape[1] > 1
-    if is_fusion or calibrate:
+    if calibrate:
         to_llr = fit(*dev)
         llrs = to_llr(systems)
+        classes = split(llrs, labels)
         made: dict[str, Any] = {"prior": 0.5, "fitted_on": "the development set"}
         made |= {"weights": list(to_llr.weights), "offset": to_llr.offset}
-        if is_fusion:
+        told["calibration"] = made | {"cllr": cllr(*classes), "act_dcf": act_dcf(*classes)}
+        if systems.shape[1] > 1:
             dev_scores, scores = to_llr(dev_systems), llrs
-            each = [eer(*split(system, labels)).value for system in systems.T]
-            made["eer_percent_of_each"] = [100 * value for value in each]
-        else:
-            classes = split(llrs, labels)
-            made |= {"cllr": cllr(*classes), "act_dcf": act_dcf(*classes)}
-        told["calibration"] = made
     told["transfer"] = transfer(split(dev_scores, dev_labels), split(scores, labels))
     return scores, told

@@ -107,7 +107,6 @@ def evaluate(
     contradictions = {
         "there is no score file to evaluate (--scores).": not files,
         "the t-DCF's weights come from ASV scores or C0,C1,C2: give one.": asv_scores and c012,
-        f"--c012 {c012} is not three numbers, nor a file.": str(c012).count(",") not in (0, 2),
         "an ASV key without ASV scores: give --asv-scores too.": asv_key and not asv_scores,
         "clusters need a number of replicates, as --bootstrap 1000.": cluster and not bootstrap,
         "give as many --dev-scores as --scores, with --dev-key, or none.": len(dev_files) != n_dev,
@@ -124,10 +123,9 @@ def evaluate(
     labels, values = matched["label"].to_numpy(), systems[:, 0]
     told: dict[str, Any] = {}
     if dev_key:
-        key_of_dev = read_protocol(dev_key)
-        dev, dev_systems, _ = _join(dev_files, key_of_dev, None, format, allow_missing)
-        of_dev = dev_systems, dev["label"].to_numpy()
-        values, told = calibration.use_dev_set(of_dev, (systems, labels), calibrate)
+        dev, of_dev, _ = _join(dev_files, read_protocol(dev_key), None, format, allow_missing)
+        both = (of_dev, dev["label"].to_numpy()), (systems, labels)
+        values, told = calibration.use_dev_set(*both, is_fitted)
     matched = matched.assign(score=values)
     bonafide, spoof = metrics.split(values, labels)
     result: dict[str, Any] = {
@@ -208,7 +206,6 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
     n_values, eer = matched["score"].nunique(), result["eer_percent"]
     has_ties = "eer_tie_aware_percent" in result
     phases = sorted(set(matched["phase"]) - {"-"})
-    is_pooled = result["phase"] == "all" and len(phases) > 1
     odd = {
         f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
         "The official EER of a constant is 100 %.": n_values == 1,
@@ -217,7 +214,7 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
         f"{n - n_values} scores repeat another one; with ties grouped the EER is "
         f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": has_ties,
         f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
-        "mostly eval, and are not comparable with this one.": is_pooled,
+        "mostly eval, and are not comparable with this one.": len(phases) > 1,
         "the speaker verification system accepts no spoof (C2 = 0), so the min t-DCF of the "
         "2019 form is not defined.": "tdcf_weights" in result and "min_tdcf_2019" not in result,
         f"{n_missing} of {n + n_missing} trials have no score: coverage "

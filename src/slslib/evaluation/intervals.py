@@ -146,6 +146,14 @@ def _difference(rejected: Ints, totals: Ints) -> Ints:
     return rejected[0] * totals[1] + rejected[1] * totals[0] - totals[0] * totals[1]
 
 
+def _first_nearest(rejected: Ints, totals: Ints) -> Floats:
+    """Return the EER at the first place (second axis) where FRR and FAR are nearest."""
+    frr = rejected[0] / totals[0]
+    far = (totals[1] - rejected[1]) / totals[1]
+    place = np.argmin(np.abs(frr - far), axis=0)
+    return np.take_along_axis((frr + far) / 2, place[None], axis=0)[0]
+
+
 def _bisect(bonafide: Floats, spoof: Floats, n_replicates: int, rng: Generator) -> Floats:
     """Draw EERs of single trials by bisection."""
     order = np.argsort(np.concatenate([bonafide, spoof]), kind="stable")
@@ -171,10 +179,7 @@ def _bisect(bonafide: Floats, spoof: Floats, n_replicates: int, rng: Generator) 
     is_repeated = np.stack([is_bonafide[low], ~is_bonafide[low]])
     step = np.where(is_repeated[0], totals[1], totals[0])
     repeats = -(_difference(at_low, totals) // step) - np.array([[1], [0]])
-    frr = (at_low[0] + repeats * is_repeated[0]) / totals[0]
-    far = (totals[1] - at_low[1] - repeats * is_repeated[1]) / totals[1]
-    nearer = np.argmin(np.abs(frr - far), axis=0)
-    return ((frr + far) / 2)[nearer, np.arange(n_replicates)]
+    return _first_nearest(at_low[:, None] + repeats * is_repeated[:, None], totals)
 
 
 def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> Floats:
@@ -205,10 +210,7 @@ def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> 
         trials = slice(edges[stretch], edges[stretch + 1])
         drawn = np.repeat(is_bonafide[trials], weights[cell[trials], k])
         rejected = np.cumsum(np.c_[before[:, stretch, k], [drawn, ~drawn]], axis=1)
-        frr = rejected[0] / totals[0, k]
-        far = (totals[1, k] - rejected[1]) / totals[1, k]
-        point = np.argmin(np.abs(frr - far))
-        eers[k] = (frr[point] + far[point]) / 2
+        eers[k] = _first_nearest(rejected, totals[:, k])
     return eers
 
 

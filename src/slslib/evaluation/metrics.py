@@ -265,17 +265,14 @@ def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
 def min_cllr(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
     """Compute the Cllr after the best monotone calibration: what discrimination alone costs."""
     from scipy.optimize import isotonic_regression
+    from scipy.special import xlogy
 
     classes = validate(bonafide_scores, spoof_scores)
     values, place = np.unique(np.concatenate(classes), return_inverse=True)
     # Shares of each class: these weigh the same, so the posterior's odds are the likelihood ratio.
-    bonafide, spoof = (
-        np.bincount(own, minlength=values.size) / own.size
-        for own in np.split(place, [classes[0].size])
-    )
+    places = np.split(place, [classes[0].size])
+    bonafide, spoof = (np.bincount(own, minlength=values.size) / own.size for own in places)
     weights = bonafide + spoof
     posterior = isotonic_regression(bonafide / weights, weights=weights).x
-    cost = 0.0
-    for share, p in ((bonafide, posterior), (spoof, 1 - posterior)):
-        cost -= float(share[share > 0] @ np.log2(p[share > 0]))
-    return cost / 2
+    nats = xlogy(bonafide, posterior).sum() + xlogy(spoof, 1 - posterior).sum()
+    return abs(float(nats)) / (2 * math.log(2))

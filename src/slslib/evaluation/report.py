@@ -28,10 +28,8 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 body {{ max-width: 62rem; margin: auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }}
-table {{ display: block; overflow-x: auto; border-collapse: collapse; font-size: .9rem; }}
-th, td {{ padding: .3rem .5rem; border-bottom: 1px solid #ddd; }}
+table {{ display: block; overflow-x: auto; border-spacing: 1rem 0; }}
 img {{ max-width: 100%; }}
-.warning {{ padding: .5rem 1rem; border-left: 4px solid #b35900; background: #fff4e8; }}
 </style>
 <h1>{title}</h1>
 {body}
@@ -132,18 +130,14 @@ def _systems(files: list[Path], key: Path, options: dict[str, Any]) -> Iterator[
         yield _picture(plots.plot_scores(*classes[name]), f"Histogram of the scores of {name}")
         for title, rows in tables.details(result):
             yield f"<h3>{escape(title)}</h3>\n{tables.table(rows, 'html')}"
-        yield from _provenance(file, result)
-
-
-def _provenance(file: Path, result: Mapping[str, Any]) -> Iterator[str]:
-    """Say where a score file comes from, by the file that slslib writes beside it."""
-    beside = file.with_name(file.name + ".json")
-    made = _read(beside) if beside.is_file() else {"made by": f"unknown: there is no {beside.name}"}
-    yield "<h3>Provenance</h3>"
-    if made.get("scores_sha256", result["sha256"]["scores"]) != result["sha256"]["scores"]:
-        yield _warning(f"{file.name} was changed after it was written: {beside.name} has its hash.")
-    facts = {name: result[name] for name in ("eer_rule", "n_missing", "n_extra", "sha256")}
-    yield _facts({"score file": file.name} | made | facts)
+        # Where the scores come from, by the file that slslib writes beside them.
+        beside, found = file.with_name(file.name + ".json"), result["sha256"]["scores"]
+        made = _read(beside) if beside.is_file() else {"made by": f"there is no {beside.name}"}
+        yield "<h3>Provenance</h3>"
+        if made.get("scores_sha256", found) != found:
+            yield _warning(f"{file.name} was changed after it was written, says {beside.name}.")
+        facts = {name: result[name] for name in ("eer_rule", "n_missing", "n_extra", "sha256")}
+        yield _facts({"score file": file.name} | made | facts)
 
 
 def _run(run: Path) -> Iterator[str]:
@@ -160,7 +154,7 @@ def _run(run: Path) -> Iterator[str]:
         except (ValueError, KeyError) as error:
             raise ConfigError(f"{log} is not the log of a training run: {error}") from error
         yield _picture(figure, f"Loss and error rate of {run.name} by epoch")
-        yield tables.table(epochs.map(_text).to_dict("records"), "html")
+        yield tables.table(epochs.to_dict("records"), "html")
     else:
         yield "<p>No epoch is finished yet.</p>"
     yield _facts(({"best": _read(best)} if best.is_file() else {}) | facts)
@@ -179,16 +173,11 @@ def _facts(facts: Mapping[str, Any]) -> str:
     import pandas as pd
 
     (flat,) = pd.json_normalize(dict(facts)).to_dict("records")
-    rows = [{"what": name, "value": _text(value)} for name, value in flat.items()]
-    return tables.table(rows, "html")
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return tables.table([{"what": name, "value": value} for name, value in flat.items()], "html")
 
 
 def _warning(text: str) -> str:
-    return f'<p class="warning">Warning: {escape(text)}</p>'
+    return f"<p><strong>Warning: {escape(text)}</strong></p>"
 
 
 def _picture(plot: tuple[Any, Any], text: str) -> str:

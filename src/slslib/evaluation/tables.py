@@ -27,26 +27,25 @@ _SUMMARY = {
     "min Cllr": "{min_cllr:.6f}",
     "Cllr, calibrated on {calibration[fitted_on]}": "{calibration[cllr]:.6f}",
     "act DCF, calibrated": "{calibration[act_dcf]:.6f}",
-    "fused on {calibration[fitted_on]}; EER of each (%)": "{each}",
     "EER of the other system": (
         "{against[eer_percent]:.4f} %, difference {against[difference_percent]:+.4f}{difference}"
     ),
 }
 _BY_CONDITION = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}
-_RATES = {"dev FRR %": "dev_frr", "dev FAR %": "dev_far", "FRR %": "frr", "FAR %": "far"}
 
 
 def table(rows: Sequence[Mapping[Any, Any]], form: str = "simple") -> str:
     """Lay out rows of cells, with numbers to the right and a dash for a cell that a row lacks.
 
     Args:
-        rows: Cells by column; the columns stand in the order of their first appearance.
+        rows: Cells by column: texts, numbers, lists or dictionaries of them. The columns stand in
+            the order of their first appearance.
         form: How ``tabulate`` writes it: ``simple``, ``pipe`` (Markdown) or ``html``.
     """
     import pandas as pd
     from tabulate import tabulate
 
-    cells = pd.DataFrame(rows, dtype=object).fillna("-").astype(str)
+    cells = pd.DataFrame(rows, dtype=object).map(_cell)
     is_number = [cells[c].str.fullmatch(r"-|[-+]?[\d.,]+(e[-+]?\d+)?").all() for c in cells]
     if form == "pipe":
         cells = cells.replace(r"\|", r"\\|", regex=True)
@@ -56,31 +55,15 @@ def table(rows: Sequence[Mapping[Any, Any]], form: str = "simple") -> str:
 
 
 def verify(result: Mapping[str, Any]) -> str:
-    """Summarize an audit of a corpus; long lists show their beginning."""
-    over_range = [
-        name if x["peak"] is None else f"{name} (peak {x['peak']:.2f})"
-        for name, x in result["over_range"].items()
+    """Lay out an audit of a corpus under the names of its dictionary."""
+    shown = dict(result)
+    shown["duplicates"] = [" = ".join(names) for names in result["duplicates"]]
+    shown["over_range"] = [f"{name} ({_cell(x)})" for name, x in result["over_range"].items()]
+    rows = [
+        {"check": name.removeprefix("n_").replace("_", " "), "result": value}
+        for name, value in shown.items()
+        if name not in ("sound", "name", "errors", "protocol_sha256")
     ]
-    found = {
-        "trials": result["n_trials"],
-        "sound files": result["n_sound"],
-        "missing": result["missing"],
-        "unusable": list(result["unusable"].values()),
-        "format": result["formats"],
-        "decoder": result["decoders"],
-        "FLAC MD5": result["md5"],
-        "rate (Hz)": result["rates"],
-        "channels": result["channels"],
-        "resampled to 16 kHz": result["other_rate"],
-        "mixed down": result["multichannel"],
-        "over-range": over_range,
-        "same audio": [" = ".join(same) for same in result["duplicates"]],
-        "not in the protocol": result["extra"],
-    }
-    if seconds := result["seconds"]:
-        text = "min {min:.2f}, median {median:.2f}, max {max:.2f}; ".format(**seconds)
-        found["seconds"] = text + f"{seconds['total'] / 3600:.2f} h in all"
-    rows = [{"check": title, "result": _cell(value)} for title, value in found.items()]
     verdict = "sound" if result["sound"] else "NOT SOUND"
     return _page(result, (f"{result['name']}: {verdict}", rows))
 
@@ -99,8 +82,6 @@ def summarize(result: Mapping[str, Any]) -> dict[str, str]:
         values["interval"] = "  (95 % over {}: {:.3f} to {:.3f})".format(over, *ends)
     if ends := result.get("against", {}).get("difference_interval_percent"):
         values["difference"] = " (95 %: {:+.3f} to {:+.3f})".format(*ends)
-    if eers := result.get("calibration", {}).get("eer_percent_of_each"):
-        values["each"] = ", ".join(f"{eer:.4f}" for eer in eers)
     lines = {}
     for title, text in _SUMMARY.items():
         with suppress(KeyError):
@@ -112,12 +93,7 @@ def details(result: Mapping[str, Any]) -> list[Titled]:
     """Return the tables of an evaluation below its summary: thresholds and breakdowns."""
     parts: list[Titled] = []
     if "transfer" in result:
-        chosen = [
-            {"chosen at": row["rule"], "threshold": f"{row['threshold']:.6g}"}
-            | {title: _number(row, rate) for title, rate in _RATES.items()}
-            for row in result["transfer"]
-        ]
-        parts.append(("Thresholds from the development set", chosen))
+        parts.append(("Thresholds from the development set; rates in %", result["transfer"]))
     for factors, groups in result.get("groups", {}).items():
         parts += _breakdown(factors, groups)
     return parts
@@ -130,7 +106,7 @@ def _breakdown(factors: str, groups: Mapping[str, Any]) -> list[Titled]:
     shown = {quantity: title for quantity, title in _BY_CONDITION.items() if quantity in pooled}
     if not second:
         rows = [
-            {first: value, "bona fide": f"{row['n_bonafide']:,}", "spoof": f"{row['n_spoof']:,}"}
+            {first: value, "bona fide": row["n_bonafide"], "spoof": row["n_spoof"]}
             | {title: _number(row, quantity) for quantity, title in shown.items()}
             for value, row in groups.items()
         ]
@@ -153,11 +129,9 @@ def detect(result: Mapping[str, Any]) -> str:
     ).format(**result)
     rows = []
     for one in result["files"]:
-        row = {"file": one["file"], "LLR": "", "lowest window": "", "windows": ""}
-        if scores := [window["llr"] for window in one["windows"]]:
-            row |= {"LLR": f"{one['llr']:.3f}", "lowest window": f"{min(scores):.3f}"}
-            row["windows"] = len(scores)
-        rows.append(row | {"verdict": one["verdict"] or "not scored"})
+        scores = [window["llr"] for window in one["windows"]]
+        row = {"file": one["file"], "LLR": one["llr"], "lowest window": min(scores, default=None)}
+        rows.append(row | {"windows": len(scores), "verdict": one["verdict"] or "not scored"})
     return _page(result, (title, rows))
 
 
@@ -173,13 +147,12 @@ def bench(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         work = row["work"] if row["work"] == "score" else f"train {result['recipe']}"
         cells = {"work": work, "batch": row["batch_size"], "precision": row["precision"]}
-        cells["clips/s"] = "failed"
-        if "error" not in row:
-            numbers = {"clips/s": row["clips_per_second"], "RTF": row["real_time_factor"]}
-            numbers["peak GB"] = row["peak_memory_bytes"] / 1e9
-            numbers |= {f"{corpus} h": hours for corpus, hours in row.get("hours", {}).items()}
-            for name, value in numbers.items():
-                cells[name] = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        if "error" in row:
+            cells["clips/s"] = "failed"
+        else:
+            cells |= {"clips/s": row["clips_per_second"], "RTF": row["real_time_factor"]}
+            cells["peak GB"] = row["peak_memory_bytes"] / 1e9
+            cells |= {f"{corpus} h": hours for corpus, hours in row.get("hours", {}).items()}
         rows.append(cells)
     return _page(result, (title, rows))
 
@@ -207,10 +180,14 @@ def _number(row: Mapping[str, Any], quantity: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Write a number, counts, or a list, of which the beginning is shown."""
+    """Write a number, a text, nothing or several of them; long lists show their beginning."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{what}: {n:,}" for what, n in value.items()) or "-"
+        value = [f"{name}: {_cell(one)}" for name, one in value.items()]
     if isinstance(value, list):
-        shown = ", ".join(value[:_SHOWN]) + (", ..." if len(value) > _SHOWN else "")
-        return f"{len(value):,} ({shown})" if value else "0"
-    return value if isinstance(value, str) else f"{value:,}"
+        shown = ", ".join(map(_cell, value[:_SHOWN]))
+        return f"{len(value):,} ({shown}, ...)" if len(value) > _SHOWN else shown or "-"
+    if value is None or value != value:  # NaN stands for what a row lacks
+        return "-"
+    if isinstance(value, float) and abs(value) < 1000:
+        return f"{value:.5g}"
+    return f"{value:,.0f}" if type(value) in (int, float) else str(value)
