@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from inspect import getdoc
 from typing import Any
 
 import tyro
@@ -38,14 +39,15 @@ COMMANDS = {
 """Where the function of each command is, and one line about it."""
 _WITHOUT_NAMES = ("verify", "report", "detect", "convert", "minispoof")
 """Commands whose required options are given by their place."""
+_EVERYWHERE = "--json prints the result as JSON; --debug shows the traceback of an error."
 _USAGE = """usage: slslib COMMAND ... [--json] [--debug]
 
 Audio deepfake detection with XLS-R and SLS.
 
 {}
 
-`slslib COMMAND --help` shows the options and an example. --json prints the result as JSON; --debug
-shows the traceback of an error.
+`slslib COMMAND --help` shows the options and an example.
+{}
 Example: slslib evaluate --scores scores.txt --key key.txt --bootstrap 1000"""
 
 
@@ -54,7 +56,7 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
     name, *words = argv or ["--help"]
     if name in ("-h", "--help"):
         lines = [f"  {command:9}  {summary}" for command, (_, summary) in COMMANDS.items()]
-        print(_USAGE.format("\n".join(lines)))
+        print(_USAGE.format("\n".join(lines), _EVERYWHERE))
         return 0 if argv else 2
     if name == "--version":
         print(f"slslib {__version__}")
@@ -63,6 +65,7 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
         raise ConfigError(f"no command {name!r}; the commands are {', '.join(COMMANDS)}")
     module, _, attribute = COMMANDS[name][0].partition(":")
     function, title = getattr(import_module(module), attribute), f"slslib {name}"
+    about = f"{(getdoc(function) or '').partition('Args:')[0]}Also: {_EVERYWHERE}"
     if name == "train":
         from slslib.runs.recipes import RECIPES
 
@@ -75,7 +78,9 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
     markers = [FlagCreatePairsOff, OmitArgPrefixes]
     if name in _WITHOUT_NAMES:
         markers.append(PositionalRequiredArgs)
-    return _show(name, tyro.cli(function, args=words, prog=title, config=markers), as_json)
+    return _show(
+        name, tyro.cli(function, args=words, prog=title, description=about, config=markers), as_json
+    )
 
 
 def _show(name: str, result: Any, as_json: bool) -> int:
