@@ -140,7 +140,7 @@ def test_overview(slslib):
         (["train", "v9", "--out", "x"], "no recipe 'v9'; the recipes are v1, v2, paper, mini"),
         (["verify", "nowhere", "--data", "."], "nowhere"),
         (["evaluate", "--scores", "no.txt", "--key", "no.txt"], "no.txt"),
-        (["evaluate", "--scores", "a", "--key", "b", "--c012", "1,2"], "is not three numbers"),
+        (["evaluate", "--scores", "a", "--key", "b", "--c012", "1,2"], "no such file"),
         (["score", "--checkpoint", "no", "--corpus", "nowhere", "--out", "o"], "nowhere"),
         (["detect", "a.wav", "--checkpoint", "no.pth"], "no.pth: no such checkpoint file"),
         (

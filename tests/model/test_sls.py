@@ -89,6 +89,8 @@ def test_size_of_the_papers_head():
 def test_layers_that_do_not_fit_are_refused(head):
     with pytest.raises(ValueError, match=r"\(1, 12, 20\) does not fit a head made for 13 frames"):
         head(iter([torch.zeros(1, 12, 20)]))
+    with pytest.raises(ValueError, match="no layers"):
+        head(iter([]))
     with pytest.raises(ValueError, match="cannot pool 2 frames"):
         SLSHead(width=20, n_frames=2)
 

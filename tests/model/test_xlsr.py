@@ -108,12 +108,12 @@ def test_freeze(backbone, what, frozen, trained):
 
 
 def test_too_short_audio_is_refused(backbone):
-    with pytest.raises(ValueError, match=r"shape \(1, 399\) .* at least 400"):
+    with pytest.raises(ValueError, match="399 samples is shorter than one frame"):
         next(backbone.layers(torch.zeros(1, 399)))
 
 
 def test_a_single_waveform_is_told_from_a_batch(backbone):
-    with pytest.raises(ValueError, match=r"shape \(1000,\) is not \(batch"):
+    with pytest.raises(ValueError, match=r"shape \(1000,\) is not \(batch, samples\)"):
         backbone(torch.zeros(1000))
     with pytest.raises(ValueError, match=r"shape \(1, 1, 1000\)"):
         next(backbone.layers(torch.zeros(1, 1, 1000)))

@@ -69,9 +69,10 @@ class SLSHead(nn.Module):
             The fused features and the gates in (0, 1).
 
         Raises:
-            ValueError: If a layer's shape is not (batch, n_frames, width).
+            ValueError: If there is no layer or its shape is not (batch, n_frames, width).
         """
-        fused, gates = torch.zeros(()), []
+        fused: Tensor | None = None
+        gates = []
         for layer in layers:
             if layer.shape[1:] != (self.n_frames, self.width):
                 raise ValueError(
@@ -80,7 +81,10 @@ class SLSHead(nn.Module):
                 )
             gate = torch.sigmoid(self.gate(layer.mean(dim=1)))
             gates.append(gate)
-            fused = fused + gate[:, :, None] * layer
+            weighted = gate[:, :, None] * layer
+            fused = weighted if fused is None else fused + weighted
+        if fused is None:
+            raise ValueError("no layers to fuse")
         return fused, torch.cat(gates, dim=1)
 
     def classify(self, fused: Float[Tensor, "batch frames width"]) -> Float[Tensor, "batch 2"]:

@@ -15,6 +15,7 @@ configuration that the fairseq checkpoint carries and the SLS authors fine-tune 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,12 +28,6 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 from slslib.model.geometry import Attention, Freeze, XLSRConfig
 
 __all__ = ["XLSR", "XLSRConfig", "hugging_face"]
-
-# Parity: XLS-R's own configuration has all of these at 0; transformers' defaults are 0.1 with
-# SpecAugment on.
-_DROPOUTS = ("hidden", "activation", "attention", "feat_proj", "final")
-_OFF: Any = dict.fromkeys([f"{part}_dropout" for part in _DROPOUTS], 0.0)
-_OFF |= {"layerdrop": 0.0, "mask_time_prob": 0.0, "apply_spec_augment": False}
 
 
 class XLSR(nn.Module):
@@ -66,7 +61,10 @@ class XLSR(nn.Module):
         self.config = config or XLSRConfig()
         self.checkpointing = checkpointing
         self.card: dict[str, Any] = {}
+        _quiet_transformers()
         self.model = Wav2Vec2Model(hugging_face(self.config, attention))
+        # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
+        self.model.register_parameter("masked_spec_embed", None)
 
     def layers(self, waveform: Float[Tensor, "batch samples"]) -> Iterator[Tensor]:
         """Yield the residual stream after each transformer layer, first to last.
@@ -82,10 +80,15 @@ class XLSR(nn.Module):
         Raises:
             ValueError: If the waveform is not a batch, or shorter than one frame.
         """
-        if waveform.ndim != 2 or waveform.shape[-1] < self.config.receptive_field:
+        if waveform.ndim != 2:
             raise ValueError(
-                f"a waveform of shape {tuple(waveform.shape)} is not (batch, at least "
-                f"{self.config.receptive_field} samples); give one recording as waveform[None]"
+                f"a waveform of shape {tuple(waveform.shape)} is not (batch, samples); give a "
+                "single recording as waveform[None]"
+            )
+        if waveform.shape[-1] < self.config.receptive_field:
+            raise ValueError(
+                f"waveform of {waveform.shape[-1]} samples is shorter than one frame "
+                f"({self.config.receptive_field} samples)"
             )
         hidden = waveform[:, None]
         for convolution in self.model.feature_extractor.conv_layers:
@@ -93,14 +96,17 @@ class XLSR(nn.Module):
         hidden, _ = self.model.feature_projection(hidden.transpose(1, 2))
         encoder = self.model.encoder
         hidden = hidden + encoder.pos_conv_embed(hidden)
+        count = 0
         for layer in encoder.layers:
             if self.checkpointing and torch.is_grad_enabled():
                 hidden = checkpoint(layer, hidden, use_reentrant=False)
             else:
                 hidden = layer(hidden)
-            # transformers 5.2 returns (hidden,).
-            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+            if isinstance(hidden, tuple):  # transformers 4 returns (hidden, attention)
+                hidden = hidden[0]
+            count += 1
             yield hidden
+        assert count == self.config.n_layers, f"{count} layers, not {self.config.n_layers}"
 
     def forward(
         self, waveform: Float[Tensor, "batch samples"]
@@ -137,6 +143,21 @@ def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Wav2Vec2
         do_stable_layer_norm=True,
         num_conv_pos_embeddings=config.pos_kernel,
         num_conv_pos_embedding_groups=config.pos_groups,
+        # Parity: XLS-R's own configuration has all of these at 0; transformers' defaults
+        # are 0.1 with SpecAugment on.
+        hidden_dropout=0.0,
+        activation_dropout=0.0,
+        attention_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        layerdrop=0.0,
+        mask_time_prob=0.0,
+        mask_feature_prob=0.0,
+        apply_spec_augment=False,
         attn_implementation=attention,  # type: ignore[call-arg]
-        **_OFF,
     )
+
+
+def _quiet_transformers() -> None:
+    """Keep transformers from logging hints about modules that are not used here."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
