@@ -56,7 +56,9 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        os.umask(mask := os.umask(0))
         for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
+            file.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
         temporary.replace(path)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from slslib import files
@@ -127,7 +127,10 @@ def save_safetensors(
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {_KEY: json.dumps({"format": FORMAT} | dict(about))}
     with files.writing(path) as temporary:
-        temporary.write_bytes(save(own, metadata))
+        try:
+            save_file(own, temporary, metadata)  # writes tensor by tensor: no second copy in memory
+        except SafetensorError as error:  # its own words for a full disk
+            raise OSError(str(error)) from error
 
 
 def read_checkpoint(
