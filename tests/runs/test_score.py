@@ -206,6 +206,9 @@ def test_two_writers_are_refused(checkpoint, corpus, tmp_path):
 
 _SCRIPT = """
 import os, sys, threading, time
+# Before the clock starts: a library may swallow an interrupt that comes while it is imported.
+from slslib.model import detector
+from slslib.runs import clips, processes
 from slslib.runs import score as module
 real = module.score_batch
 def slow(*args):
