@@ -580,3 +580,15 @@ def test_asvspoof_sample_through_ffmpeg(shared: Path, monkeypatch: pytest.Monkey
     recording = load(path)
     assert (len(recording.samples), recording.over_range) == (51_211, None)
     assert recording.peak <= 1
+
+
+def test_only_an_audit_hashes_a_file_without_md5(tmp_path):
+    path = tmp_path / "a.wav"
+    sf.write(path, np.full(1000, 0.1), 16_000)
+    assert load(path).content == ""
+    assert len(audit(path).content) == 32
+
+
+def test_a_window_has_a_length():
+    with pytest.raises(ConfigError, match="n_samples"):
+        next(windows([np.ones(10, np.float32)], 0))

@@ -144,7 +144,7 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recor
 
     Never raises for bad input: see :attr:`Recording.problem`.
     """
-    decoder = Decoder(path)
+    decoder = Decoder(path, hashing=True)
     try:
         for _ in decoder.blocks(allow_silence=allow_silence):
             pass
@@ -169,7 +169,10 @@ def windows(blocks: Iterable[Mono], n_samples: int = N_SAMPLES) -> Iterator[tupl
 
     Raises:
         AudioError: As :func:`load`.
+        ConfigError: If the length is below 1.
     """
+    if n_samples < 1:
+        raise ConfigError(f"n_samples is {n_samples}; give a positive number of samples")
     window = rest = np.zeros(0, np.float32)
     start = 0  # of the next window
     for block in blocks:
@@ -227,11 +230,12 @@ class _Stream(sf.SoundFile):  # type: ignore[misc]
 class Decoder:
     """A file that is decoded once; ``recording`` tells what was found so far."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the file; nothing is opened yet."""
+    def __init__(self, path: str | os.PathLike[str], *, hashing: bool = False) -> None:
+        """Name the file; nothing is opened yet. Only ``hashing`` tells the recording's content."""
         self.recording = Recording(os.fspath(path))
         self.announced: int | None = None  # frames, according to the header
         self._flac: FlacInfo | None = None
+        self._hashing = hashing
         self._file: Any = None  # None where libsndfile refuses the file
         self._energy = np.zeros(2)  # of the channels, and of their mean
 
@@ -281,7 +285,7 @@ class Decoder:
         recording.source_rate, recording.channels = rate, channels
         recording.subtype = header.subtype
         if self._flac and self._flac.md5:
-            recording.md5 = "unchecked"
+            recording.md5, self._hashing = "unchecked", True
         if not RATES[0] <= rate <= RATES[1] or channels > MAX_CHANNELS:
             self.fail(f"{rate} Hz, {channels} channels; convert it to 4-192 kHz and at most 8")
 
@@ -320,7 +324,8 @@ class Decoder:
             recording.peak = max(recording.peak, high, -low)
             if flac and recording.over_range is not None and (low < -1 or high >= 1):
                 recording.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
-            md5.update(_pack(block, bits))
+            if self._hashing:
+                md5.update(_pack(block, bits))
             mean = block.mean(axis=1, dtype=np.float64)
             if recording.channels > 1:
                 energies = np.square(block, dtype=np.float64).sum(axis=0)
@@ -387,7 +392,7 @@ class Decoder:
             self._damaged(f"its header announces {self.announced} frames, {n_frames} decode")
         if n_frames == limit:
             return
-        recording.content = md5
+        recording.content = md5 if self._hashing else ""
         if self._flac is None or recording.md5 == "absent":
             return
         if md5 == self._flac.md5:
