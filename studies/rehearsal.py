@@ -34,9 +34,17 @@ from minispoof.corpus import simulation
 # A16 is the algorithm of A04, and A19 that of A06 (Wang et al. 2020, Table 1).
 TRAINING = {"M01": "A04", "M02": "A06", "M03": "A01", "M04": "A02"}
 EVALUATION = {
-    "M01": "A16", "M02": "A19", "M03": "A09", "M04": "A11", "M05": "A07",
-    "M06": "A08", "M07": "A10", "M08": "A12", "M09": "A13", "M10": "A14",
-}  # fmt: skip
+    "M01": "A16",
+    "M02": "A19",
+    "M03": "A09",
+    "M04": "A11",
+    "M05": "A07",
+    "M06": "A08",
+    "M07": "A10",
+    "M08": "A12",
+    "M09": "A13",
+    "M10": "A14",
+}
 OFFICIAL = {"sim_tx": "ita_tx", "shared": "asvspoof", "own": "vcc2018"}
 
 

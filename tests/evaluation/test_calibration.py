@@ -72,8 +72,8 @@ def test_thresholds_hold_on_their_own_set(data):
     dev = data.draw(values), data.draw(values)
     rate = data.draw(st.floats(0, 0.99))
     for row in calibration.transfer(dev, dev, [rate]):
-        assert row["frr"] == pytest.approx(row["dev_frr"])
-        assert row["far"] == pytest.approx(row["dev_far"])
+        assert row["frr_percent"] == pytest.approx(row["dev_frr_percent"])
+        assert row["far_percent"] == pytest.approx(row["dev_far_percent"])
     threshold = row["threshold"]
     assert np.mean(dev[0] <= threshold) <= rate + 1e-9
     higher = np.concatenate(dev)[np.concatenate(dev) > threshold]
@@ -86,9 +86,9 @@ def test_a_threshold_can_fail_on_another_set():
     rows = calibration.transfer(split(x, labels), split(x - 3, labels))
     assert [row["rule"] for row in rows] == ["EER", "FRR 1 %", "FRR 5 %"]
     point = metrics.eer(*split(x, labels))
-    assert rows[0]["dev_frr"] == pytest.approx(100 * point.frr)
-    assert rows[0]["frr"] > 3 * rows[0]["dev_frr"]
-    assert rows[0]["far"] < rows[0]["dev_far"]
+    assert rows[0]["dev_frr_percent"] == pytest.approx(100 * point.frr)
+    assert rows[0]["frr_percent"] > 3 * rows[0]["dev_frr_percent"]
+    assert rows[0]["far_percent"] < rows[0]["dev_far_percent"]
 
 
 @pytest.mark.parametrize(

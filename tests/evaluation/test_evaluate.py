@@ -330,8 +330,8 @@ def test_thresholds_and_calibration_come_from_the_development_set(data, tmp_path
     assert (row["rule"], row["threshold"]) == ("EER", point.threshold)
     mask = data.phases == "eval"
     b, s = (3 * part + 1 for part in data.classes(mask))
-    assert row["frr"] == pytest.approx(100 * np.mean(b <= point.threshold))
-    assert row["far"] == pytest.approx(100 * np.mean(s > point.threshold))
+    assert row["frr_percent"] == pytest.approx(100 * np.mean(b <= point.threshold))
+    assert row["far_percent"] == pytest.approx(100 * np.mean(s > point.threshold))
     about = result["calibration"]
     assert about["fitted_on"] == "the development set"
     assert result["min_cllr"] <= about["cllr"] < result["cllr"]

@@ -95,11 +95,11 @@ def transfer(
             threshold that rejects no more.
 
     Returns:
-        One row per threshold: ``rule``, ``threshold`` (accept above) and, in percent,
-        ``dev_frr``, ``dev_far``, ``frr``, ``far``.
+        One row per threshold: ``rule``, ``threshold`` (accept above), ``dev_frr_percent``,
+        ``dev_far_percent``, ``frr_percent`` and ``far_percent``.
 
     >>> rows = transfer(([1, 2, 3, 4], [0, 0.5]), ([0.4, 2], [-1, 0.6]), frr=[0.25])
-    >>> [(row["rule"], row["threshold"], row["frr"], row["far"]) for row in rows]
+    >>> [(row["rule"], row["threshold"], row["frr_percent"], row["far_percent"]) for row in rows]
     [('EER', 0.5, 50.0, 50.0), ('FRR 25 %', 1.0, 50.0, 0.0)]
     """
     curve = det_curve(*dev).tie_aware()
@@ -114,8 +114,8 @@ def transfer(
         rows.append({"rule": rule, "threshold": threshold})
         for prefix, classes in (("dev_", dev), ("", test)):
             bonafide, spoof = validate(*classes)
-            rows[-1][f"{prefix}frr"] = 100 * float(np.mean(bonafide <= threshold))
-            rows[-1][f"{prefix}far"] = 100 * float(np.mean(spoof > threshold))
+            rows[-1][f"{prefix}frr_percent"] = 100 * float(np.mean(bonafide <= threshold))
+            rows[-1][f"{prefix}far_percent"] = 100 * float(np.mean(spoof > threshold))
     return rows
 
 

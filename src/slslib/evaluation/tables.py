@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from textwrap import fill
 from typing import Any
 
 Titled = tuple[str, Sequence[Mapping[str, Any]]]  # a title and the rows below it
@@ -30,6 +31,15 @@ _SUMMARY = {
     "EER of the other system": (
         "{against[eer_percent]:.4f} %, difference {against[difference_percent]:+.4f}{difference}"
     ),
+}
+# Names of an audit that do not speak for themselves.
+_CHECKS = {
+    "rates": "sample rate (Hz)",
+    "other_rate": "resampled to 16 kHz",
+    "multichannel": "mixed down",
+    "md5": "FLAC MD5",
+    "duplicates": "same audio",
+    "extra": "not in the protocol",
 }
 _BY_CONDITION = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}
 
@@ -55,17 +65,20 @@ def table(rows: Sequence[Mapping[Any, Any]], form: str = "simple") -> str:
 
 
 def verify(result: Mapping[str, Any]) -> str:
-    """Lay out an audit of a corpus under the names of its dictionary."""
+    """Lay out an audit of a corpus; long results take several lines."""
     shown = dict(result)
     shown["duplicates"] = [" = ".join(names) for names in result["duplicates"]]
     shown["over_range"] = [f"{name} ({_cell(x)})" for name, x in result["over_range"].items()]
     rows = [
-        {"check": name.removeprefix("n_").replace("_", " "), "result": value}
+        {
+            "check": _CHECKS.get(name, name.removeprefix("n_").replace("_", " ")),
+            "result": fill(_cell(value), 80),
+        }
         for name, value in shown.items()
         if name not in ("sound", "name", "errors", "protocol_sha256")
     ]
     verdict = "sound" if result["sound"] else "NOT SOUND"
-    return _page(result, (f"{result['name']}: {verdict}", rows))
+    return _page(result, (f"{result['name'].removesuffix(':-')}: {verdict}", rows))
 
 
 def evaluate(result: Mapping[str, Any]) -> str:
@@ -93,7 +106,7 @@ def details(result: Mapping[str, Any]) -> list[Titled]:
     """Return the tables of an evaluation below its summary: thresholds and breakdowns."""
     parts: list[Titled] = []
     if "transfer" in result:
-        parts.append(("Thresholds from the development set; rates in %", result["transfer"]))
+        parts.append(("Thresholds from the development set", result["transfer"]))
     for factors, groups in result.get("groups", {}).items():
         parts += _breakdown(factors, groups)
     return parts
