@@ -1,4 +1,4 @@
-"""Build a book from your corpora, weights and runs: `make report`.
+"""Build a book from your corpora and weights: `make report`.
 
 The notebooks are copied into a folder, executed there on what SLSLIB_DATA, SLSLIB_CHECKPOINT,
 SLSLIB_BACKBONE and SLSLIB_CLIPS name, without comparing outputs and without a time limit, and built
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -66,9 +65,6 @@ def main() -> None:
     """Copy, execute, build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "report", help="folder, made anew")
-    parser.add_argument(
-        "--notebooks", nargs="*", default=[""], help="beginnings of names, as 02 09"
-    )
     args = parser.parse_args()
     here = scale()
     print(here)
@@ -84,23 +80,18 @@ def main() -> None:
     config["execute"]["execute_notebooks"] = "off"
     (out / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     failed = {}
-    chosen = [
-        p
-        for p in sorted((out / "notebooks").glob("*.ipynb"))
-        if p.name.startswith(tuple(args.notebooks))
-    ]
-    bar = tqdm(chosen, unit="notebook")
+    bar = tqdm(sorted((out / "notebooks").glob("[0-9]*.ipynb")), unit="notebook")
     for path in bar:
         bar.set_description(path.stem)
         jupyter = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--timeout=-1"]
-        environment = os.environ | {"SLSLIB_RUNS": str(ROOT / "runs")}
         done = subprocess.run(
-            [*jupyter, path.name], cwd=path.parent, capture_output=True, text=True, env=environment
+            [*jupyter, path.name], cwd=path.parent, capture_output=True, text=True
         )
         if done.returncode:
             failed[path.name] = done.stderr.strip().splitlines()[-1]
         adapt(path, here)
-    build = [sys.executable, "-m", "jupyter_book", "build", str(out), "--all", "--quiet"]
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    build = [jupyter_book, "build", out, "--all", "--quiet"]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     print(f"slslib: the report is at {out}/_build/html/index.html")
     for name, why in failed.items():
