@@ -25,7 +25,10 @@ from slslib.runs.scale import Scale, scale
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("_config.yml", "_toc.yml", "book", "notebooks", "studies", "CHANGELOG.md")
 
-# Captions are written for the embedded corpus. On other data they must not speak of a simulation.
+# The first page and these figures are about the simulation whatever the corpora are.
+SIMULATED_PAGE = "00_two_minute_detector"
+SIMULATED_FIGURES = {"fig-06-run", "fig-06-epochs", "fig-09-rules"}
+# The other captions are written for the embedded corpus. Of other data none may say simulated.
 CAPTIONS = (
     (r" ?\((of the |in the )?simulat(ed corpus|ed speech|ion)\)", ""),
     (r",? (of|in|on) the simulat(ion|ed corpus)", ""),
@@ -47,14 +50,18 @@ def note(here: Scale) -> str:
 
 
 def adapt(notebook: Path, here: Scale) -> None:
-    """Put the note below the title, and free captions from words about the simulation."""
+    """Put the note below the title; captions of real data no longer say simulated."""
+    if notebook.stem == SIMULATED_PAGE:
+        return
     content = json.loads(notebook.read_text(encoding="utf-8"))
     head, *cells = content["cells"]
     new = {"cell_type": "markdown", "id": "report-note", "metadata": {}, "source": note(here)}
     for cell in cells:
         figure = cell["metadata"].get("mystnb", {})
+        if here.simulated or figure.get("figure", {}).get("name") in SIMULATED_FIGURES:
+            continue
         for part, key in (("figure", "caption"), ("image", "alt")):
-            if key in figure.get(part, {}) and not here.simulated:
+            if key in figure.get(part, {}):
                 for pattern, instead in CAPTIONS:
                     figure[part][key] = re.sub(pattern, instead, figure[part][key])
     content["cells"] = [head, new, *cells]
