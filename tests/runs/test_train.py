@@ -393,13 +393,6 @@ def test_signals_are_collected_and_then_as_before():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_tensorboard_files(corpora, tmp_path):
-    pytest.importorskip("tensorboard")
-    config = recipe(max_epochs=1)
-    train(config, tmp_path / "r", data=corpora, progress=False, tensorboard=True)
-    assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
-
-
 @pytest.mark.slow
 def test_two_processes_train_as_one(corpora, tmp_path):
     """Gradients are averaged over the whole batch: weights agree with a single process.

@@ -75,7 +75,6 @@ class Run:
     progress: bool = True
     position: Position = field(default_factory=Position)
     signals: list[int] = field(default_factory=list)  # received so far: the first one stops
-    events: Any = None  # TensorBoard's writer, if any
 
     def save(self) -> None:
         """Write ``state.pt``, all or nothing, in the main process."""
@@ -270,10 +269,6 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
         run.save()
         if keep == "best" and best == epoch:
             (run.out / f"epoch_{before}.safetensors").unlink(missing_ok=True)
-        if run.events:
-            for name, value in results.items():
-                run.events.add_scalar(name, value, epoch)
-            run.events.flush()
         if run.progress:
             text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
             tqdm.write(f"epoch {epoch}: {text}", file=sys.stderr)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +36,6 @@ def train(
     save_steps: int = 1000,
     keep: Literal["best", "all"] = "best",
     cpu: bool = False,
-    tensorboard: bool = False,
     max_steps: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -60,7 +58,6 @@ def train(
             influence on the result. SIGINT and SIGTERM save the state and cost nothing.
         keep: Epoch checkpoints to keep.
         cpu: Train on the CPU even where there is a GPU.
-        tensorboard: Write TensorBoard event files beside log.csv.
         max_steps: Stop, resumable, after this many steps.
         progress: Show progress bars and a line per epoch on standard error.
 
@@ -77,8 +74,6 @@ def train(
     config.check_used()
     if save_steps < 1:
         raise ConfigError(f"save_steps {save_steps} must be at least 1")
-    if tensorboard and not find_spec("tensorboard"):
-        raise ConfigError("--tensorboard needs `pip install tensorboard`")
     from slslib.data.corpora import open_corpus
     from slslib.runs import fit, processes
     from slslib.runs.clips import TrialDataset, describe
@@ -120,10 +115,6 @@ def train(
     elif accelerator.is_main_process:
         facts |= {"detector": asdict(detector.config), "python": platform.python_version()}
         write_json(out / "config.json", facts | processes.environment(accelerator))
-    if tensorboard and accelerator.is_main_process:
-        from torch.utils.tensorboard import SummaryWriter
-
-        run.events = SummaryWriter(out / "tensorboard")
     # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
     with processes.deterministic(), processes.signals() as run.signals:
         fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
