@@ -10,7 +10,7 @@ import torch
 from slslib.errors import ConfigError
 from slslib.runs.scale import scale
 
-VARIABLES = ("SLSLIB_DATA", "SLSLIB_CHECKPOINT", "SLSLIB_BACKBONE", "SLSLIB_CLIPS")
+VARIABLES = ("SLSLIB_DATA", "SLSLIB_CHECKPOINT", "SLSLIB_BACKBONE", "SLSLIB_CLIPS", "SLSLIB_RUNS")
 
 
 @pytest.fixture
@@ -67,6 +67,21 @@ def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
         8,
     )
     assert "10 clips" in str(here)
+
+
+def test_runs_and_their_scores_are_found_but_not_for_the_simulation(environment, tmp_path):
+    runs = tmp_path / "runs"
+    for name in ("v1", "begun"):
+        (runs / name).mkdir(parents=True)
+    (runs / "v1" / "best.json").write_text("{}")
+    (runs / "v1" / "df.txt").write_text("a 1.0\n")
+    (runs / "v1" / "df.txt.json").write_text('{"corpus": "asvspoof2021-df"}')
+    here = environment(runs=runs)
+    assert here.trained() == {"v1": runs / "v1"}, "the other has no finished epoch"
+    assert here.scored() == {("v1", "asvspoof2021-df"): runs / "v1" / "df.txt"}
+    (tmp_path / "minispoof.json").write_text("{}")
+    here = environment(runs=runs)
+    assert here.trained() == here.scored() == {}
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
