@@ -50,8 +50,8 @@ def detect(
 
     Returns:
         ``checkpoint``, ``threshold``, ``threshold_source``, ``window_s``, ``errors`` (texts) and
-        ``files``: for each its ``file``, ``llr`` (mean over windows), ``verdict``, ``windows``
-        (``start_s``, ``llr``) and ``error``.
+        ``files``: for each its ``file``, ``llr`` (mean over windows), ``verdict``, ``lowest_llr``
+        (of a window), ``windows`` (``start_s``, ``llr``) and ``error``.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
@@ -74,10 +74,11 @@ def detect(
     rows: list[dict[str, Any]] = []
     for recording in recordings:
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
-        row |= {"windows": [], "error": None}
+        row |= {"lowest_llr": None, "windows": [], "error": None}
         try:
             row["windows"] = _score_windows(detector, recording, allow_silence)
-            row["llr"] = float(np.mean([window["llr"] for window in row["windows"]]))
+            llrs = [window["llr"] for window in row["windows"]]
+            row |= {"llr": float(np.mean(llrs)), "lowest_llr": min(llrs)}
             row["verdict"] = "bona fide" if row["llr"] > threshold else "spoof"
         except AudioError as error:
             row["error"] = str(error)
