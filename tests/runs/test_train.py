@@ -22,7 +22,7 @@ from tiny import recipe
 from torch.nn import functional as F
 
 from slslib.errors import ConfigError, ProtocolError, SlslibError, TrainingError
-from slslib.files import sha256
+from slslib.files import lock, sha256
 from slslib.model.detector import Detector
 from slslib.model.geometry import XLSRConfig
 from slslib.runs import processes, recipes
@@ -65,7 +65,7 @@ def test_a_run_leaves_whole_readable_files(finished):
     out, best = finished
     names = {p.name for p in out.iterdir()}
     epochs = {f"epoch_{i}.safetensors" for i in range(3)}
-    assert names == {"config.json", "log.csv", "best.json", "state.pt"} | epochs
+    assert names - {".lock"} == {"config.json", "log.csv", "best.json", "state.pt"} | epochs
     rows = log(out)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     losses = [float(row["dev_loss"]) for row in rows]
@@ -202,6 +202,29 @@ def test_a_loss_that_is_not_finite_stops_the_run(corpora, tmp_path, monkeypatch)
         train(recipe(dev=None, monitor="train_loss"), tmp_path, data=corpora, progress=False)
     assert (tmp_path / "best.json").exists()
     assert torch.isfinite(weights(tmp_path)["model.head.gate.weight"]).all()
+
+
+def test_weights_that_are_not_finite_replace_no_good_state(corpora, tmp_path, monkeypatch):
+    real, calls = torch.optim.Adam.step, []
+
+    def breaks(self, *arguments, **options):
+        calls.append(1)
+        real(self, *arguments, **options)
+        if len(calls) == 3:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0][0] = torch.inf
+
+    monkeypatch.setattr(torch.optim.Adam, "step", breaks)
+    with pytest.raises(TrainingError, match="NaN or infinite"):
+        train(recipe(), tmp_path, data=corpora, save_steps=1, progress=False)
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+    monkeypatch.undo()
+    assert train(recipe(), tmp_path, data=corpora, resume=True, progress=False).exists()
+
+
+def test_two_runs_in_one_folder_are_refused(corpora, tmp_path):
+    with lock(tmp_path / "run"), pytest.raises(ConfigError, match="another run"):
+        train(recipe(), tmp_path / "run", data=corpora, progress=False)
 
 
 def test_a_start_over_an_existing_run_is_refused(finished, corpora):

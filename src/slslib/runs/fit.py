@@ -78,11 +78,22 @@ class Run:
 
     def save(self) -> None:
         """Write ``state.pt``, all or nothing, in the main process."""
+        self.check_finite()
         if self.accelerator.is_main_process:
             model, optimizer = self.detector.state_dict(), self.optimizer.state_dict()
             state = {"model": model, "optimizer": optimizer, "position": asdict(self.position)}
             with writing(self.out / "state.pt") as temporary:
                 torch.save(state, temporary)
+
+    def check_finite(self) -> None:
+        """Make sure that what is about to be written is worth going on from.
+
+        Raises:
+            TrainingError: If a weight is not finite.
+        """
+        for name, tensor in self.detector.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise self.diverged(f"{name} holds NaN or infinite values")
 
     def restore(self) -> None:
         """Go to where :meth:`save` was called.
@@ -203,6 +214,7 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
                 run.save()
             mean = position.loss_sum / (position.step * config.batch_size)
             bar.set_postfix(loss=f"{mean:.4g}", refresh=False)
+        run.check_finite()
         results = {"train_loss": mean}
         if dev:
             results |= _validate(run, dev[0])
@@ -252,9 +264,6 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     """Decide, and write the epoch's checkpoint, the log, and last the state that includes them."""
     config, position, epoch = run.config, run.position, run.position.epoch
     monitor = config.monitor
-    for name, tensor in run.detector.state_dict().items():
-        if not bool(tensor.isfinite().all()):
-            raise run.diverged(f"{name} holds NaN or infinite values")
     row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     before = position.best_epoch(monitor)
     position.advance(row)
