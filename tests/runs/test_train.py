@@ -120,8 +120,12 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, corpora, tmp_path, sto
     assert_same_run(finished[0], tmp_path / "r")
 
 
-@pytest.mark.parametrize(("kind", "workers"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
-def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers):
+@pytest.mark.parametrize(
+    ("kind", "workers", "send"),
+    [(signal.SIGKILL, 2, os.kill), (signal.SIGTERM, 1, os.kill), (signal.SIGTERM, 2, os.killpg)],
+    ids=["SIGKILL", "SIGTERM", "SIGTERM to the group"],
+)
+def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers, send):
     """Kill a real process as soon as its second state is on the disk, in the middle of an epoch."""
     config = recipe(max_epochs=6)
     train(config, tmp_path / "whole", data=corpora, progress=False)
@@ -133,13 +137,15 @@ def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers):
     )
     run = tmp_path / "killed"
     arguments = [str(Path(__file__).parents[1]), str(run), str(corpora), str(workers)]
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, start_new_session=True
+    )
     state, seen = run / "state.pt", set()
     while process.poll() is None and len(seen) < 2:
         if state.exists():
             seen.add(state.stat().st_mtime_ns)
         time.sleep(0.002)
-    process.send_signal(kind)
+    send(process.pid, kind)  # a new session: the group has the number of the process
     _, stderr = process.communicate()
     assert process.returncode != 0, "finished before it was killed"
     if kind == signal.SIGTERM:

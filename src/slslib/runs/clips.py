@@ -8,6 +8,7 @@ nor a resume in the middle of an epoch can change a result.
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
@@ -171,8 +172,19 @@ def load_batches(
     # stream and make results depend on how often a loader was started.
     own = torch.Generator().manual_seed(0)
     return DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, collate_fn=list, generator=own
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+        generator=own,
+        worker_init_fn=_leave_signals_to_parent,
     )
+
+
+def _leave_signals_to_parent(_worker: int) -> None:
+    """Let a scheduler stop the whole group: the parent still needs its workers to end well."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
 
 
 def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor]:
