@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,6 +137,24 @@ def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers):
         assert b"the state is saved, go on with --resume" in stderr
     train(config, run, data=corpora, resume=True, progress=False)
     assert_same_run(tmp_path / "whole", run)
+
+
+def test_the_bar_estimates_the_whole_run(corpora, tmp_path, monkeypatch):
+    """Three epochs of three steps, of which each takes an hour."""
+    said, hours = [], iter(range(100))
+    real = processes.bar
+
+    def bar(*args, **options):
+        made = real(*args, **options)
+        monkeypatch.setattr(made, "set_postfix_str", lambda text, refresh: said.append(text))
+        return made
+
+    monkeypatch.setattr(processes, "bar", bar)
+    clock = SimpleNamespace(monotonic=lambda: 3600.0 * next(hours), strftime=time.strftime)
+    monkeypatch.setattr("slslib.runs.fit.time", clock)
+    train(recipe(dev=None, monitor="train_loss"), tmp_path, data=corpora, progress=False)
+    ends = [text.split(", ")[1] for text in said]
+    assert ends == [f"3 epochs in at most {left}.0 h more" for left in range(8, -1, -1)]
 
 
 def test_resuming_a_finished_run_does_nothing(finished, corpora):
