@@ -96,7 +96,7 @@ def _show(name: str, result: Any, as_json: bool) -> int:
         else:
             from slslib.evaluation import tables
 
-            print(tables.evaluate(result) if name == "evaluate" else tables.show(result))
+            print(getattr(tables, name, tables.show)(result))
         for text in errors:
             _say(f"slslib: {text}")
     return 1 if errors else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,15 @@ def test_runs_and_their_scores_are_found_but_not_for_the_simulation(environment,
     for name in ("v1", "begun"):
         (runs / name).mkdir(parents=True)
     (runs / "v1" / "best.json").write_text("{}")
-    (runs / "v1" / "df.txt").write_text("a 1.0\n")
-    (runs / "v1" / "df.txt.json").write_text('{"corpus": "asvspoof2021-df"}')
+    for corpus, part in (("asvspoof2021-df", "-"), ("asvspoof2019-la", "eval")):
+        facts = {"corpus": corpus, "partition": part}
+        (runs / "v1" / f"{corpus}.txt.json").write_text(json.dumps(facts))
     here = environment(runs=runs)
     assert here.trained() == {"v1": runs / "v1"}, "the other has no finished epoch"
-    assert here.scored() == {("v1", "asvspoof2021-df"): runs / "v1" / "df.txt"}
+    assert here.scored() == {
+        ("v1", "asvspoof2019-la:eval"): runs / "v1" / "asvspoof2019-la.txt",
+        ("v1", "asvspoof2021-df"): runs / "v1" / "asvspoof2021-df.txt",
+    }
     (tmp_path / "minispoof.json").write_text("{}")
     here = environment(runs=runs)
     assert here.trained() == here.scored() == {}

@@ -1,7 +1,7 @@
 """Tables for people: what a command returns, and prints as it is with ``--json``, as text.
 
-:func:`evaluate` lays out an evaluation, whose numbers have the digits that are published;
-:func:`show` lays out any other result.
+:func:`show` lays out any result, but for those of the two commands that have a function here:
+:func:`score` needs one line, and an evaluation the digits that are published.
 """
 
 from __future__ import annotations
@@ -78,6 +78,13 @@ def show(result: Mapping[str, Any]) -> str:
         (name, [{_title(k): v for k, v in row.items()} for row in rows[name]]) for name in rows
     ]
     return _page(result, ("", facts), *parts)
+
+
+def score(result: Mapping[str, Any]) -> str:
+    """Say in one line how many trials were scored, and how they were read."""
+    by = ", ".join(f"{n:,} by {name}" for name, n in result["decoders"].items())
+    text = "{n_scores:,} of {n_trials:,} trials scored ({by}; {n_over_range:,} over-range, "
+    return (text + "{n_converted:,} converted)").format(**result, by=by)
 
 
 def evaluate(result: Mapping[str, Any]) -> str:

@@ -78,13 +78,14 @@ class Scale:
         return {file.parent.name: file.parent for file in best}
 
     def scored(self) -> dict[tuple[str, str], Path]:
-        """Return the score files that lie in the folders of runs, by run and corpus."""
-        files = [file for run in self.trained().values() for file in sorted(run.glob("*.txt.json"))]
-        corpora = [json.loads(file.read_text())["corpus"] for file in files]
-        return {
-            (file.parent.name, corpus): file.with_suffix("")
-            for file, corpus in zip(files, corpora, strict=True)
-        }
+        """Return the score files that lie in the folders of runs, by run and ``NAME:PARTITION``."""
+        found = {}
+        for name, run in self.trained().items():
+            for file in sorted(run.glob("*.txt.json")):
+                made = json.loads(file.read_text())
+                corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
+                found[name, corpus] = file.with_suffix("")
+        return found
 
     def load_detector(self) -> Detector:
         """Load the detector in evaluation mode, with the faster attention kernel."""
