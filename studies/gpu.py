@@ -86,7 +86,7 @@ def step(
         if parameter.grad is not None and not name.endswith("k_proj.bias")
     }
     gradients = {name: model.get_parameter(name).grad.cpu() for name in moved}
-    return loss, gradients, {name: moved[name] - before[name].detach() for name in moved}
+    return loss, gradients, {name: moved[name] - before[name].detach().cpu() for name in moved}
 
 
 def step_differences(ours: Any, reference: Any) -> dict[str, float]:
@@ -160,6 +160,7 @@ def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool)
         for rounding in ON_CPU if cpu else ROUNDING:
             llr = scores(detector, clips, rounding, cpu=cpu)
             rows["scores"][f"{attention}, {rounding}"] = drift(llr, reference)
+        detector.cpu()  # the memory that bench measures is its own
         speed = bench(
             checkpoint=checkpoint,
             batch_size=tuple(batch_sizes),

@@ -30,8 +30,8 @@ from slslib.runs.score import ScoreConfig, score
 from slslib.runs.train import train
 
 LIMITS = {"loss": 1e-4, "gradients": 1e-3, "changes_of_weights": 0.05}
-"""Of the differences between two devices' steps, relative to the CPU's. On a CPU the other attention
-kernel, another order of the same sums, gives 6e-7, 7e-5 and 3e-4 at full size."""
+"""Of the differences between two devices' steps, relative to the CPU's. On a CPU, SDPA, which adds
+in another order, gives 6e-7, 7e-5 and 3e-4 at full size."""
 MOVED = {"float32": 1e-4, "TF32": 0.06 / 8, "bfloat16": 0.06}
 """Mean change of the packaged detector's scores, as a share of their spread, at most."""
 MOVED_AT_FULL_SIZE = {"float32": 1e-4, "TF32": 0.3 / 8, "bfloat16": 0.3}
