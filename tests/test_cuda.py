@@ -11,6 +11,7 @@ order: three times as much is allowed. TF32 has three bits more than bfloat16: a
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -167,6 +168,7 @@ def test_a_killed_training_resumes_bit_for_bit(corpora, tmp_path, device, attent
     killed("slslib.runs.fit", "train_step", 5, work, run, corpora, attention)
     position = torch.load(run / "state.pt", weights_only=True)["position"]
     assert (position["epoch"], position["step"]) == (1, 1)
+    assert json.loads((run / "config.json").read_text())["device"].startswith(device)
     train(config, run, resume=True, **options)
     resumed, whole = weights(run), weights(tmp_path / "whole")
     assert resumed.keys() == whole.keys()
