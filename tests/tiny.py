@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +33,23 @@ def authors_file(detector: nn.Module) -> dict[str, Tensor]:
     """Return what an authors' file holds, with parts for pre-training of sizes of their own."""
     parts = {f"ssl_model.model.{name}": torch.rand(size) for name, size in PRETRAINING.items()}
     return {authors_name(name): t for name, t in detector.state_dict().items()} | parts
+
+
+def cuda(*values: Any, count: int = 1) -> Any:
+    """Return the GPU and further values of a test, skipped where there are fewer GPUs."""
+    few = torch.cuda.device_count() < count
+    skip = pytest.mark.skipif(few, reason=f"needs {count} CUDA device(s)")
+    return pytest.param("cuda", *values, marks=(pytest.mark.cuda, skip))
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    """Return the final state of a training run: weights, moments and step counts."""
+    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    tensors = {f"model.{name}": tensor for name, tensor in state["model"].items()}
+    for i, moments in state["optimizer"]["state"].items():
+        tensors |= {f"adam.{key}.{i}": tensor for key, tensor in moments.items()}
+    assert len(tensors) > len(state["model"])
+    return tensors
 
 
 def recipe(**changes: object) -> TrainConfig:

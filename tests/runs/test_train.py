@@ -13,12 +13,13 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import recipe
+from tiny import cuda, recipe, weights
 from torch.nn import functional as F
 
 from slslib.errors import ConfigError, ProtocolError, SlslibError, TrainingError
@@ -28,16 +29,6 @@ from slslib.model.geometry import XLSRConfig
 from slslib.runs import processes, recipes
 from slslib.runs.fit import Position, build_detector, initial_weights, weighted_nll
 from slslib.runs.train import train
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """Return the final training state: weights, moments and step counts."""
-    state = torch.load(run / "state.pt", weights_only=True)
-    tensors = {f"model.{name}": tensor for name, tensor in state["model"].items()}
-    for i, moments in state["optimizer"]["state"].items():
-        tensors |= {f"adam.{key}.{i}": tensor for key, tensor in moments.items()}
-    assert len(tensors) > len(state["model"])
-    return tensors
 
 
 def log(run: Path) -> list[dict[str, str]]:
@@ -152,6 +143,24 @@ def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers, 
         assert b"the state is saved, go on with --resume" in stderr
     train(config, run, data=corpora, resume=True, progress=False)
     assert_same_run(tmp_path / "whole", run)
+
+
+def test_the_bar_estimates_the_whole_run(corpora, tmp_path, monkeypatch):
+    """Three epochs of three steps, of which each takes an hour."""
+    said, hours = [], iter(range(100))
+    real = processes.bar
+
+    def bar(*args, **options):
+        made = real(*args, **options)
+        monkeypatch.setattr(made, "set_postfix_str", lambda text, refresh: said.append(text))
+        return made
+
+    monkeypatch.setattr(processes, "bar", bar)
+    clock = SimpleNamespace(monotonic=lambda: 3600.0 * next(hours), strftime=time.strftime)
+    monkeypatch.setattr("slslib.runs.fit.time", clock)
+    train(recipe(dev=None, monitor="train_loss"), tmp_path, data=corpora, progress=False)
+    ends = [text.split(", ")[1] for text in said]
+    assert ends == [f"3 epochs in at most {left}.0 h more" for left in range(8, -1, -1)]
 
 
 def test_resuming_a_finished_run_does_nothing(finished, corpora):
@@ -423,19 +432,25 @@ def test_signals_are_collected_and_then_as_before():
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(corpora, tmp_path):
+@pytest.mark.parametrize("device", ["cpu", cuda(count=2)])
+def test_two_processes_train_as_one(corpora, tmp_path, device):
     """Gradients are averaged over the whole batch: weights agree with a single process.
 
-    BatchNorm sees half a batch on each process of a CPU run, so its momentum is taken out.
+    BatchNorm sees half a batch on each process of a CPU run, so it is taken out there; GPUs share
+    its statistics. TF32 is off, because it rounds differently for batches of other sizes.
     """
+    on_cpu = device == "cpu"
+    without = "lambda self, x: x * self.weight + self.bias"
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import torch; torch.nn.BatchNorm2d.forward = lambda self, x: x * self.weight + self.bias\n"
+        f"import torch; {f'torch.nn.BatchNorm2d.forward = {without}' if on_cpu else ''}\n"
         "from tiny import recipe; from slslib.runs.train import train\n"
-        "train(recipe(max_epochs=1), sys.argv[2], data=sys.argv[3], progress=False, cpu=True)"
+        f"train(recipe(max_epochs=1), sys.argv[2], data=sys.argv[3], progress=False, cpu={on_cpu})"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NVIDIA_TF32_OVERRIDE": "0"}
+    environment |= {"ACCELERATE_USE_CPU": "true"} if on_cpu else {}
     two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for name, launch in (("one", []), ("two", two)):
         arguments = [
@@ -444,13 +459,13 @@ def test_two_processes_train_as_one(corpora, tmp_path):
             str(tmp_path / name),
             str(corpora),
         ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(
             [sys.executable, *launch, *arguments], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
         config = json.loads((tmp_path / name / "config.json").read_text())
         assert config["processes"] == (2 if launch else 1)
+        assert config["device"].startswith(device)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         if name.startswith("model.") and not name.endswith("k_proj.bias"):

@@ -183,7 +183,7 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model, run.optimizer = accelerator.prepare(model, run.optimizer)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    steps_taken = 0
+    steps_taken, began = 0, time.monotonic()
     while not position.finished(config):
         epoch = dataset.epoch = position.epoch
         batches = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=epoch)
@@ -213,7 +213,10 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
             if position.step % save_steps == 0 and position.step < len(batches):
                 run.save()
             mean = position.loss_sum / (position.step * config.batch_size)
-            bar.set_postfix(loss=f"{mean:.4g}", refresh=False)
+            to_go = (config.max_epochs - epoch) * len(batches) - position.step
+            hours = (time.monotonic() - began) / steps_taken * to_go / 3600
+            text = f"loss {mean:.4g}, {config.max_epochs} epochs in at most {hours:.1f} h more"
+            bar.set_postfix_str(text, refresh=False)
         run.check_finite()
         results = {"train_loss": mean}
         if dev:
