@@ -35,6 +35,7 @@ COMMANDS = {
     "detect": ("slslib.runs.detect:detect", "Score single recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
     "bench": ("slslib.runs.bench:bench", "Measure speed and memory of this machine."),
+    "protocol": ("slslib.data.corpora:protocol", "Write a protocol of a folder tree."),
     "minispoof": ("minispoof.corpus:write", "Write the simulated corpora MiniSpoof."),
 }
 """Where the function of each command is, and one line about it."""

@@ -43,6 +43,38 @@ FORMS = {
         "- DF_E_1 - - - spoof - progress\n- DF_E_2 - - - bonafide - progress\n",
         ("DF_E_2", 1, "-", "-", "-", "-", "-", "-", "-", "progress"),
     ),
+    "2021_df_bonafide_first": (
+        "VCC2TM2 DF_E_1 low_mp3 vcc2018 - bonafide notrim eval bonafide - - - -\n"
+        "LA_0023 DF_E_2 nocodec asvspoof A14 spoof notrim progress traditional_vocoder - - - -\n",
+        (
+            "DF_E_2",
+            0,
+            "LA_0023",
+            "A14",
+            "nocodec",
+            "-",
+            "asvspoof",
+            "traditional_vocoder",
+            "notrim",
+            "progress",
+        ),
+    ),
+    "asvspoof5": (
+        "E_1 E_1 F C01 1 E_7 AC1 A17 spoof -\nE_2 E_2 M - - - bonafide bonafide bonafide -\n",
+        ("E_2", 1, "E_2", *"------", "-"),
+    ),
+    "tabs": (
+        "speaker_id\tfile name\tFlac_File\tkey\n\tx\ttake 1.wav\tspoof\n\t\ttake 2.wav\tbonafide\n",
+        ("take 2.wav", 1, *"--------"),
+    ),
+    "semicolons": (
+        "label;note;utterance\nspoof;;a\nbonafide;;b, c\n",
+        ("b, c", 1, *"--------"),
+    ),
+    "attack tells the label": (
+        "file,attack_label,y\na,A17,1\nb,bonafide,0\n",
+        ("b", 1, *"--------"),
+    ),
     "ids": ("LA_E_1\nLA_E_2\n", ("LA_E_2", -1, *"--------")),
 }
 
@@ -65,9 +97,23 @@ def test_every_form_becomes_the_same_table(tmp_path, form, ending):
     assert len(frame) == 2
     assert tuple(frame.iloc[1]) == row
     assert frame["label"].dtype == "int8"
-    assert frame["label"].tolist() == ([-1, -1] if form == "ids" else [0, 1])
-    spoof = {"2019": "A11", "2021_la": "A07", "2021_df": "A14"}.get(form, "-")
-    assert frame["attack"][0] == spoof
+    labels = {"ids": [-1, -1], "2021_df_bonafide_first": [1, 0]}
+    assert frame["label"].tolist() == labels.get(form, [0, 1])
+    spoof = {"2019": "A11", "2021_la": "A07", "2021_df": "A14", "asvspoof5": "A17"}
+    spoof |= {"attack tells the label": "A17"}
+    assert frame["attack"][0] == spoof.get(form, "-")
+
+
+def test_how_a_file_was_read_is_said(tmp_path):
+    said = {}
+    for form, (text, _) in FORMS.items():
+        (tmp_path / form).write_text(text)
+        (said[form],) = read_protocol(tmp_path / form).attrs["assumed"]
+    assert said["ids"] == "ids: utterance (column 1)"
+    assert "transmission/source (column 4)" in said["2021_la"]
+    assert "attack (column 8), label (column 9)" in said["asvspoof5"]
+    assert said["tabs"] == "tabs: speaker (speaker_id), utterance (Flac_File), label (key)"
+    assert "label (spoof where the attack is not bonafide)" in said["attack tells the label"]
 
 
 def test_vocoder_is_kept_for_spoof(tmp_path):
@@ -93,14 +139,23 @@ MALFORMED = {
     "asv key": (b"- LA_E_1 - - - nontarget - eval\n", "line 1: unknown label 'nontarget'"),
     "score file": (b"LA_E_1 0.25\n", "line 1: 2 columns fit no known"),
     "asv scores": (b"bonafide target 7.9\n", "line 1: 3 columns fit no known"),
-    "seven columns": (b"a b c d e f g\n", "7 columns fit no known protocol"),
+    "seven columns": (b"a b c d e f g\n", "7 columns fit no known form"),
     "duplicate": ((OK + "S b - - spoof\n" + OK).encode(), "line 3: 'LA_E_1' stands"),
     "csv torn": (b"file,speaker,label\n0.wav,A,spoof\n1.wav,B\n", "line 3: 2 columns"),
     "csv quote": (b'file,speaker,label\n0.wav,"A,spoof\n', "line 2: 2 columns"),
     "csv header only": (b"file,speaker,label\n", "no trials"),
     "csv label": (b"file,speaker,label\n0.wav,A,real\n", "line 2: unknown label 'real'"),
-    "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 3 columns"),
+    "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 2 columns"),
     "csv long": (b"file,speaker,label\n0.wav,A,spoof\n1.wav," + b"x" * 200_000, "torn"),
+    "csv other words": (b"name,class\na,spoof\n", "2 columns fit no known form: 'name, class'"),
+    "csv no label": (b"file,speaker\na,A\n", "line 1: 2 columns fit no known form"),
+    "csv one column": (b"file\na\nb\n", "line 1: 1 columns fit no known form"),
+    "csv two files": (b"file,filename,label\na,a,spoof\n", "line 1: 3 columns fit no known form"),
+    "csv unclear attack": (b"file,attack\na,A1\nb,-\n", "line 3: unknown label '-'"),
+    "csv short": (b"file,note,label\na,,spoof\nb,\n", "line 3: 2 columns"),
+    "no form": (b"s u c - A1 B1 C1 D1 - -\n", "10 columns fit no known form"),
+    "tabs torn": (b"file\tlabel\na b\tspoof\nc d spoof\n", "line 3: 1 columns"),
+    "blank at the end of a name": (b"file\tlabel\na \tspoof\n", "line 2: utterance name 'a '"),
     "csv no name": (b"file,speaker,label\n,A,spoof\n", "line 2: utterance name"),
 }
 
@@ -120,7 +175,7 @@ def test_malformed_protocols_are_refused(tmp_path, name):
 @pytest.mark.parametrize(
     "utterance",
     [
-        *("../a", "a/../../b", "/etc/passwd", "..", ".", "-", "~root/x", "a\\..\\b", "C:x"),
+        *("../a", "a/../../b", "a/..", "/etc/passwd", "..", ".", "-", "~root/x", "a\\..\\b", "C:x"),
         *("x" * 201, "a\u202eb", "a\u200bb", "a\x85b", "a\x1bb"),
     ],
 )
@@ -131,7 +186,9 @@ def test_unsafe_names_are_refused(tmp_path, utterance):
         read_protocol(path)
 
 
-@pytest.mark.parametrize("utterance", ["a/b/c", "名前", "a(1)+b", "x.y.z", ".hidden", "é"])
+@pytest.mark.parametrize(
+    "utterance", ["a/b/c", "名前", "a(1)+b", "x.y.z", ".hidden", "é", "so...what", "a..b"]
+)
 def test_unusual_but_safe_names_are_accepted(tmp_path, utterance):
     path = tmp_path / "key"
     path.write_text(f"S {utterance} - - spoof\n", encoding="utf-8")

@@ -17,8 +17,9 @@ from slslib.data.scorefiles import (
     read_c012,
     read_scores,
     select_phase,
+    separator,
 )
-from slslib.errors import ConfigError, ScoreError
+from slslib.errors import ScoreError
 
 
 def write(path, text):
@@ -57,10 +58,46 @@ def test_four_columns(tmp_path):
     frame = read_scores(path)
     assert frame["attack"].tolist() == ["-", "A07", "-"]
     assert frame["label"].tolist() == [1, 0, 1]
-    with pytest.raises(ScoreError, match="4 columns where 2"):
-        read_scores(path, "two")
-    with pytest.raises(ConfigError, match="choose auto, two or four"):
+    with pytest.raises(ScoreError, match="4 columns fit no known form"):
+        read_scores(path, "utterance,score")
+    with pytest.raises(ScoreError, match="--format"):
         read_scores(path, "csv")
+    with pytest.raises(ScoreError, match="names no utterance or no score"):
+        read_scores(path, "utterance,a,b,c")
+
+
+# name: (text, format, scores of a and b)
+FORMS = {
+    "label behind": ("a 1.5 bonafide\nb -2 spoof\n", "auto", [1.5, -2]),
+    "label before": ("a bonafide 1.5\nb spoof -2\n", "auto", [1.5, -2]),
+    "logits": ("a -0.5 1\nb 1 -1\n", "utterance,spoof,bonafide", [1.5, -2]),
+    "logits the other way": ("a -0.5 1\nb 1 -1\n", "utterance,bonafide,spoof", [-1.5, 2]),
+    "named columns": ("x 1.5 a\nx -2 b\n", "-,score,utterance", [1.5, -2]),
+    "csv": ("filename,cm-score\na,1.5\nb,-2\n", "auto", [1.5, -2]),
+    "tsv": ("flac_file\tnote\tLLR\na\t\t1.5\nb\tx y\t-2\n", "auto", [1.5, -2]),
+    "blanks and a header": ("filename cm-score\na 1.5\nb -2\n", "auto", [1.5, -2]),
+    "own name": ("file,score,p_real\na,7,1.5\nb,7,-2\n", "P_real", [1.5, -2]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_score_files(tmp_path, form):
+    text, format, expected = FORMS[form]
+    table = read_scores(write(tmp_path / "s.txt", text), format)
+    assert table["utterance"].tolist() == ["a", "b"]
+    assert table["score"].tolist() == expected
+    if "label" in form:
+        assert table["label"].tolist() == [1, 0]
+    assert table.attrs["assumed"][0].startswith("s.txt: ")
+
+
+def test_names_with_separators_are_read_as_they_are_written(tmp_path):
+    names = ["take 1.wav", "a,b;c|d.wav", "in/so...what.wav", "interview [2].wav"]
+    lines = [f"{name}{separator(names)}{k}.5\n" for k, name in enumerate(names)]
+    table = read_scores(write(tmp_path / "s", "".join(lines)))
+    assert table["utterance"].tolist() == names
+    assert table["score"].tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert separator(["a", "b"]) == " "
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -97,6 +134,10 @@ MALFORMED = {
     "hexadecimal": (b"a 0x1\n", "line 1: score '0x1'"),
     "one column": (b"a\n", "line 1: 1 columns"),
     "three columns": (b"a b 1\n", "line 1: 3 columns"),
+    "two logits": (b"a -0.5 1\n", "--format utterance,score or, of two logits"),
+    "two score columns": (b"file,score,llr\na,1,2\n", "line 1: 3 columns fit no known form"),
+    "no score column": (b"file,p\na,1\n", "of a table with a header, the column of scores"),
+    "empty cell": (b"file,score\na,\n", "line 2: score '-' is not a finite number"),
     "columns change": (b"a 1\nb A07 spoof 1\n", "line 2: 4 columns where line 1 has 2"),
     "other space": ("a\u2003b 1\n".encode(), "line 1: utterance name"),
     "other space below": ("a 1\nb\u20032 1\n".encode(), "line 2: utterance name"),
@@ -105,8 +146,8 @@ MALFORMED = {
     "nul": (b"a 1\nb\0 1\n", "line 2: control character"),
     "not text": (b"a 1\n\xff\xfe 1\n", "line 2: control character, or not UTF-8"),
     "duplicate": (b"a 1\nb 1\na 1\n", "line 3: 'a' stands already in line 1 (1 duplicates"),
-    "unsafe": (b"../a 1\n", "line 1: utterance name '../a'"),
-    "key column": (b"a - real 1\n", "line 1: unknown key 'real'"),
+    "unsafe": (b"../ 1\n", "line 1: utterance name '../'"),
+    "key column": (b"a - real 1\n", "line 1: unknown label 'real'"),
 }
 
 
@@ -143,10 +184,31 @@ def test_missing_and_unknown_trials_are_counted_and_named(key):
     assert "4 of 5 scored trials are not in the key (x, y, z, ...)" in message
 
 
-def test_names_that_differ_by_a_suffix_do_not_match(tmp_path):
+@pytest.mark.parametrize("names", [("0", "1"), ("/x/0.FLAC", "/y/1.wav"), ("..\\0.mp3", "1")])
+def test_names_match_by_their_stems_where_these_are_unique(tmp_path, names):
     key = read_protocol(write(tmp_path / "k", "- 0.wav - - - spoof\n- 1.wav - - - bona-fide\n"))
-    with pytest.raises(ScoreError, match="same endings"):
-        match(read_scores(write(tmp_path / "s", "0 1\n1 2\n")), key)
+    scores = read_scores(write(tmp_path / "s", "{} 1\n{} 2\n".format(*names)))
+    matched = match(scores, key)
+    assert matched["score"].tolist() == [1, 2]
+    assert matched["utterance"].tolist() == ["0.wav", "1.wav"]
+    assert "agree with the key by their stem" in matched.attrs["assumed"][-1]
+
+
+def test_names_whose_stems_are_not_unique_do_not_match(tmp_path):
+    key = read_protocol(write(tmp_path / "k", "- a/0 - - - spoof\n- b/0 - - - bona-fide\n"))
+    with pytest.raises(ScoreError, match="names agree"):
+        match(scores_of(**{"0.wav": 1}), key)
+    key = read_protocol(write(tmp_path / "k", "- 0 - - - spoof\n- 1 - - - bona-fide\n"))
+    with pytest.raises(ScoreError, match="names agree"):
+        match(scores_of(**{"a/0": 1, "b/0": 2, "1": 3}), key)
+    assert match(scores_of(**{"0": 1, "1": 3}), key).attrs["assumed"] == []
+
+
+def test_scores_of_other_trials_may_be_allowed(key):
+    matched = match(scores_of(a=1, b=2, c=3, x=4), key, allow_extra=True)
+    assert matched["score"].tolist() == [1, 2, 3]
+    with pytest.raises(ScoreError, match="1 of 3 trials"):
+        match(scores_of(a=1, b=2, x=4), key, allow_extra=True)
 
 
 def test_missing_trials_may_be_allowed_but_not_all(key):

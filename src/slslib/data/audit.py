@@ -62,7 +62,7 @@ def verify(
 
     root = corpora_root(data)
     folder = next((path for path in (root / corpus, Path(corpus)) if path.is_dir()), None)
-    is_corpus = not folder or (folder / "flac").is_dir() or (folder / "wav").is_dir()
+    is_corpus = not folder or any((folder / d).is_dir() for d in ("flac", "wav", "protocols"))
     parts = partitions(corpus, root) if is_corpus else []
     # 2021's partitions are phases of one list, which is opened whole.
     whole = ":" in Path(corpus).name or not parts or corpus.startswith("asvspoof2021")

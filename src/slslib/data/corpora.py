@@ -7,7 +7,8 @@ name                    layout under the root, ``--data`` or ``$SLSLIB_DATA``
 ``asvspoof2021-la``     ``keys/LA`` or the list of ids, ``ASVspoof2021_LA_eval/flac``
 ``asvspoof2021-df``     the same with ``DF``; its audio in one folder or in ``..._part00`` to 03
 ``in-the-wild``         ``release_in_the_wild`` with ``meta.csv``
-a folder                ``flac/`` or ``wav/``, and protocols in ``protocols/`` or beside them
+a folder                recordings in ``flac/``, ``wav/`` or anywhere, and protocols in
+                        ``protocols/`` or beside them; :func:`protocol` writes one
 ======================  ====================================================================
 
 Names in protocols are checked (:mod:`slslib.data.protocols`). Folders and recordings may be
@@ -19,14 +20,16 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from slslib.data.audio import AUDIO_SUFFIXES
-from slslib.data.protocols import is_safe, quote, read_protocol
+from slslib.data.protocols import check_utterances, is_safe, quote, read_protocol
 from slslib.errors import AudioError, ProtocolError
-from slslib.files import corpora_root, sha256
+from slslib.files import corpora_root, sha256, write_text
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,9 @@ _LAYOUTS = {
     ),
 }
 _FOLDER = _Layout(
-    "one with flac/ or wav/, and in protocols/ one line per recording, 'SPEAKER UTTERANCE - "
-    "ATTACK bonafide|spoof', in files like x.cm.train.trn.txt",
-    ("protocols/*.txt*", "*.txt*"),
+    "one with recordings, and in protocols/ one line per recording, 'SPEAKER UTTERANCE - "
+    "ATTACK bonafide|spoof', in files like x.cm.train.trn.txt (slslib protocol writes one)",
+    ("protocols/*.[ct][sx][tv]*", "*.[ct][sx][tv]*"),  # .txt, .csv and .tsv
     ("flac", "wav"),
 )
 
@@ -145,9 +148,9 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     Args:
         spec: ``NAME[:PARTITION]``. ``asvspoof2019-la`` with ``train``, ``dev`` or ``eval``;
             ``asvspoof2021-la`` and ``asvspoof2021-df``, whole or with a phase (``progress``,
-            ``eval``, ``hidden``), which needs the keys; ``in-the-wild``; or a folder that holds
-            ``flac/`` or ``wav/`` and protocols, in ``protocols/`` or beside it, whose file names
-            contain the partition, as in ``x.cm.train.trn.txt``.
+            ``eval``, ``hidden``), which needs the keys; ``in-the-wild``; or a folder of recordings,
+            in ``flac/`` and ``wav/`` or else anywhere below it, with protocols in ``protocols/`` or
+            beside it, whose file names contain the partition, as in ``x.cm.train.trn.txt``.
         data: The folder that holds the named corpora, as unpacked; by default ``$SLSLIB_DATA``,
             else the working directory. A folder given as ``spec`` may be absolute, relative to
             this one or to the working directory.
@@ -167,6 +170,8 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     protocol = protocols.get(partition if layout.by_file else "")
     patterns = [pattern.format(part=partition) for pattern in layout.audio]
     folders = tuple(folder for pattern in patterns for folder in sorted(root.glob(pattern)))
+    if layout is _FOLDER and not folders:
+        folders = tuple({root for file in root.rglob("*") if _split_ending(file.name)[1]})
     if not protocol or not folders:
         there = ", ".join(f"{name}:{part}" for part in protocols) or "none"
         what = "recordings" if protocol else f"protocol (partitions: {there})"
@@ -185,6 +190,57 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
                 f"keys. Get {layout.source}."
             )
     return Corpus(name, partition or "-", trials, folders, protocol, sha256(protocol))
+
+
+def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[str, Any]:
+    """Write a protocol of the recordings below a folder, labelled by their paths.
+
+    Example: slslib protocol mine --bonafide 'real/*' --spoof 'fake/*' --out mine/protocol.csv
+
+    Args:
+        folder: Folder of recordings, in flac/ and wav/ or else anywhere below it. As a corpus it is
+            read with the protocols in it or in its protocols/.
+        bonafide: Pattern of the bona fide recordings' paths below the folder, as 'real/*' or
+            '*_original.wav'; * stands for anything, folders too.
+        spoof: Pattern of the spoofed ones.
+        out: Table to write, with the columns file and label.
+
+    Returns:
+        ``out``, ``n_bonafide``, ``n_spoof``, ``unmatched``: recordings that match neither pattern,
+        ``unreadable``: files that match one and are no recordings that can be read, ``warnings``.
+
+    Raises:
+        ProtocolError: A class is empty, a file matches both patterns, or a name is unsafe.
+        FileError: The table cannot be written.
+    """
+    patterns = {"bonafide": bonafide, "spoof": spoof}
+    groups: dict[str, list[str]] = {name: [] for name in (*patterns, "unmatched", "unreadable")}
+    for top in [top for top in (folder / "flac", folder / "wav") if top.is_dir()] or [folder]:
+        for file in filter(Path.is_file, sorted(top.rglob("*"))):
+            path = file.relative_to(folder).as_posix()
+            fits = [label for label, pattern in patterns.items() if fnmatchcase(path, pattern)]
+            if len(fits) > 1:
+                raise ProtocolError(f"{folder}: {quote(path)} matches both patterns. Narrow one.")
+            if not _split_ending(path)[1]:
+                fits = ["unreadable"] if fits else []
+            elif not fits:
+                fits = ["unmatched"]
+            for kind in fits:
+                groups[kind].append(file.relative_to(top).as_posix())
+    table = pd.DataFrame([(name, label) for label in patterns for name in groups[label]])
+    if not (groups["bonafide"] and groups["spoof"]):
+        counts = {name: len(names) for name, names in groups.items()}
+        raise ProtocolError(f"{folder}: no recording of one class ({counts}). Correct its pattern.")
+    table = table.set_axis(["file", "label"], axis=1)
+    check_utterances(out, table["file"], ProtocolError)
+    write_text(out, table.to_csv(index=False))
+    counts = {f"n_{label}": len(groups.pop(label)) for label in patterns}
+    warnings = [
+        f"{len(names)} {kind} files are left out: {', '.join(names[:5])}"
+        for kind, names in groups.items()
+        if names
+    ]
+    return {"out": str(out), **counts, **groups, "warnings": warnings}
 
 
 def partitions(spec: str, data: str | Path | None = None) -> list[str]:

@@ -1,22 +1,30 @@
 """Protocols and keys: which utterances there are, and what they are.
 
-A *protocol* (or *key*) lists one utterance per line. Six forms are read, told apart by their
-columns; all of them become the same table:
+A *protocol* (or *key*) lists one utterance per line. Its form is told by the number of columns and,
+where two forms have the same number, by the place of the labels; all become the same table:
 
-======================  ================================================================
+======================  =================================================================
 form                    columns
-======================  ================================================================
+======================  =================================================================
 ids only                utterance
 ASVspoof 2019 CM        speaker utterance - attack label
 In-the-Wild key         - utterance - - - label
 ASVspoof 2021 LA        speaker utterance codec transmission attack label trim phase
 ASVspoof 2021 DF        speaker utterance codec source attack label trim phase [vocoder ...]
-In-the-Wild meta.csv    file,speaker,label (commas and a header; also file_name,label)
-======================  ================================================================
+ASVspoof 5              speaker utterance gender codec quality seed tag attack label [...]
+a table with a header   a file column and a label column, as in In-the-Wild's ``meta.csv``
+======================  =================================================================
 
 The two 2021 forms share eight columns; utterances named ``DF_...`` mean the second. The phase of
 the 2021 sets (``progress``, ``eval``, ``hidden``) is called *subset* in the challenge's papers.
-Sources: the README files of the ASVspoof 2019 and 2021 databases and the 2021 evaluation package.
+Sources: the README files of the ASVspoof 2019, 2021 and 5 databases and the 2021 evaluation
+package.
+
+Cells are separated by tabs if the first line holds one, else by whichever of blank, comma,
+semicolon and bar stands first in it. Only tabs and the marks that are no blanks can separate names
+that hold blanks. A header names its columns by the words of :data:`HEADER`, in any order; others
+are left out. Without a label column, an attack column in which ``bonafide`` stands tells the label.
+How a file was read stands in ``attrs["assumed"]`` of its table.
 
 Everything in these files is checked, since a wrong row gives a wrong error rate without a word:
 one form per file, known labels and phases, no duplicates, and utterance names that cannot leave
@@ -30,7 +38,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +46,8 @@ import numpy as np
 import pandas as pd
 
 from slslib.errors import ProtocolError, SlslibError
+
+ErrorType = type[SlslibError]
 
 LABELS = {"bonafide": 1, "bona-fide": 1, "spoof": 0}
 """The spellings of the two classes; 1 is bona fide, 0 is spoof."""
@@ -48,19 +58,30 @@ PHASES = {"progress": "progress", "eval": "eval", "hidden": "hidden", "hidden_tr
 COLUMNS: tuple[str, ...] = ("utterance", "label", "speaker", "attack", "codec", "transmission")
 COLUMNS += ("source", "vocoder", "trim", "phase")
 
-# Where each quantity stands in a line, by the number of columns; a header says it itself.
-_2019 = {"speaker": 0, "utterance": 1, "attack": 3, "label": 4}
-_WILD = {"utterance": 1, "label": 5}
-_2021 = {"speaker": 0, "utterance": 1, "codec": 2, "attack": 4, "label": 5, "trim": 6, "phase": 7}
-_LA, _DF = _2021 | {"transmission": 3}, _2021 | {"source": 3}
-_FORMS = {1: {"utterance": 0}, 5: _2019, 6: _WILD, 8: _LA}
-_FORMS |= dict.fromkeys(range(9, 14), _DF | {"vocoder": 8})
-_HEADER = {"file": "utterance", "file_name": "utterance", "speaker": "speaker", "label": "label"}
+# What the columns of the forms without a header hold; "-" is left out.
+_2021 = "speaker utterance codec {} attack label trim phase"
+_FORMS = ["utterance", "speaker utterance - attack label", "- utterance - - - label"]
+_FORMS += [_2021.format("transmission/source")]
+_FORMS += [_2021.format("source") + " vocoder" + n * " -" for n in range(5)]
+_FORMS += ["speaker utterance - codec - - - attack label" + n * " -" for n in range(5)]
+
+HEADER = {name: name for name in ("utterance", "label", *COLUMNS)} | {
+    "utterance": "utterance file file_name filename flac_file",
+    "label": "label key",
+    "score": "score llr cm-score bonafide_score",
+    "speaker": "speaker speaker_id",
+    "attack": "attack attack_label",
+    "phase": "phase subset",
+}
+"""The words, in small letters, by which a header names what a column holds."""
 
 _MAX_BYTES = 200 * 2**20  # the largest official key has some 60 MB
 _UNREADABLE = re.compile(r"[\0-\x08\x0b-\x1f\x7f\ufffd]")
 # Names that are empty or may leave the folder of the corpus.
-_UNSAFE = re.compile(r"[-.]?$|[/~]|[A-Za-z]:|.*(\.\.|\\)")
+_UNSAFE = re.compile(r"[-.]?$|[ /~]|[A-Za-z]:|(.*/)?\.\.(/|$)|.*(\\| $)")
+_PLAIN = re.compile(r"(?a:\w[\w.-]{,99}\n)+")  # names that need no closer look
+SEPARATOR = re.compile(r"[ ,;|]")
+"""What separates cells where no tab does: whichever stands first in the first line."""
 
 
 def read_protocol(path: str | Path) -> pd.DataFrame:
@@ -79,46 +100,92 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
         ProtocolError: The file is missing, unreadable, torn, mixes forms, or has an unknown
             label or phase, a duplicate or an unsafe utterance name.
     """
-    cells = read_table(path, ProtocolError)
-    header = [_HEADER.get(cell.strip().lower()) for cell in cells.iloc[0]]
-    if {"utterance", "label"} <= set(header):
-        form = {name: place for place, name in enumerate(header) if name}
-        cells = cells.iloc[1:].replace("", "-")
-    elif (n_columns := cells.shape[1]) in _FORMS:
-        is_df = n_columns == 8 and cells[1].iloc[0].startswith("DF_")
-        form = _DF if is_df else _FORMS[n_columns]
-    else:
-        raise ProtocolError(
-            f"{path}, line 1: {n_columns} columns fit no known protocol. Known are 1 (ids), 5 "
-            "(ASVspoof 2019), 6 (In-the-Wild), 8 to 13 (2021) and meta.csv; scores have 2 to 4."
-        )
-    columns = {name: cells[form[name]] if name in form else "-" for name in COLUMNS}
-    frame = pd.DataFrame(columns, index=cells.index)
-    if frame.empty:
-        raise ProtocolError(f"{path}: a header and no trials. Get the file again.")
-    check_utterances(path, frame["utterance"], ProtocolError)
-    labels = LABELS if "label" in form else {"-": -1}
-    frame["label"] = translate(path, frame["label"], labels, ProtocolError).astype(np.int8)
+    remedy = (
+        "Known are 1 (ids), 5 (ASVspoof 2019), 6 (In-the-Wild), 8 to 13 (2021, ASVspoof 5), and "
+        "tables with a header that names files and labels; scores have 2 to 4."
+    )
+    cells = read_columns(path, ProtocolError, _FORMS, HEADER, remedy)
+    fourth = "source" if cells["utterance"].iloc[0].startswith("DF_") else "transmission"
+    frame = cells.rename(columns={"transmission/source": fourth})
+    frame = frame.reindex(columns=list(COLUMNS), fill_value="-")
+    if "label" not in cells:
+        frame["label"] = np.int8(-1)
     frame["phase"] = translate(path, frame["phase"], PHASES | {"-": "-"}, ProtocolError)
-    # The 2021 keys write "bonafide" into the attack and vocoder of bona fide speech.
-    frame.loc[frame["label"] == 1, ["attack", "vocoder"]] = "-"
     return frame.reset_index(drop=True)
 
 
-def read_table(
+def read_columns(
     path: str | Path,
-    error: type[SlslibError],
-    n_columns: Collection[int] = (),
-    *,
-    whole_last_line: bool = False,
+    error: ErrorType,
+    forms: Sequence[str],
+    header: Mapping[str, str],
+    remedy: str = "Give a file of the right kind.",
+    scores: bool = False,
 ) -> pd.DataFrame:
-    """Read lines of the same number of cells, separated by blanks or by commas.
+    """Read a table whose columns its header names, or whose form its first line tells.
 
     Args:
-        path: The file; gzip is recognised by its content. Whichever of blank and comma stands
-            first separates the cells; only with commas may cells be quoted.
+        path: The file.
         error: The error type to raise.
-        n_columns: The numbers of columns that are known; any by default.
+        forms: What the columns of each form without a header hold, separated by blanks; ``-`` is
+            left out. Of several with as many columns, the one that has its label where the first
+            line has one.
+        header: The words by which a header may name what a column holds, as :data:`HEADER`. A
+            header names the first two of these, and each at most once.
+        remedy: What to do about a file of no known form, for the message.
+        scores: It is a score file: its last line has to end with a newline, and its utterances may
+            be paths.
+
+    Returns:
+        The cells as strings, by what they hold, but ``label`` as int8: 1 bona fide, 0 spoof. Empty
+        cells below a header are ``"-"``, and so are attack and vocoder of bona fide speech. The
+        index is the line, from 1. ``attrs["assumed"]`` says in a sentence what was taken for what.
+
+    Raises:
+        SlslibError: Of the type given: no form fits, an utterance or label is refused, or
+            :func:`read_table` refuses the file.
+    """
+    cells = read_table(path, error, whole_last_line=scores)
+    first, needed = cells.iloc[0].tolist(), [*header][:2]
+    words = {word: name for name, line in header.items() for word in line.split()}
+    form = [words.get(cell.strip().lower(), "-") for cell in first]
+    if has_header := not set(form).isdisjoint(needed):
+        cells, where = cells.iloc[1:].replace("", "-"), first
+    else:
+        fitting = [names for line in forms if len(names := line.split()) == len(first)]
+        if len(fitting) > 1:
+            fitting = [names for names in fitting if first[names.index("label")] in LABELS]
+        form, where = (fitting or [[]])[0], [f"column {k}" for k in range(1, len(first) + 1)]
+    named = [(name, place) for place, name in enumerate(form) if name != "-"]
+    table = pd.DataFrame({name: cells[place] for name, place in named}, cells.index)
+    told = [f"{name} ({where[place]})" for name, place in named]
+    is_clear = 0 < len(named) == table.shape[1]
+    if "label" in header and "attack" in table and "label" not in table:
+        table["label"] = table["attack"].where(table["attack"].isin([*LABELS, "-"]), "spoof")
+        told.append("label (spoof where the attack is not bonafide)")
+    if not is_clear or (has_header and not {*needed} <= {*table}):
+        why = f"{len(first)} columns fit no known form: {quote(', '.join(first))}. {remedy}"
+        raise error(f"{path}, line 1: {why}")
+    if table.empty:
+        raise error(f"{path}: a header and no trials. Get the file again.")
+    if "utterance" in table:
+        check_utterances(path, table["utterance"], error, scores)
+    if "label" in table:
+        table["label"] = translate(path, table["label"], LABELS, error).astype(np.int8)
+        # The keys of 2021 and 5 write "bonafide" into the attack and vocoder of bona fide speech.
+        table.loc[table["label"] == 1, [*{"attack", "vocoder"} & {*table}]] = "-"
+    table.attrs["assumed"] = [f"{Path(path).name}: {', '.join(told)}"]
+    return table
+
+
+def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False) -> pd.DataFrame:
+    """Read lines of the same number of cells.
+
+    Args:
+        path: The file; gzip is recognised by its content. If the first line holds a tab, tabs
+            separate the cells; else blanks and tabs, commas, semicolons or bars, whichever stands
+            first. Only with the last three may cells be quoted.
+        error: The error type to raise.
         whole_last_line: Refuse a last line that does not end with a newline.
 
     Returns:
@@ -128,32 +195,31 @@ def read_table(
         SlslibError: Of the type given, for a file that is missing, not regular, empty, too large,
             damaged, not UTF-8, torn, or holds control characters or blank lines.
     """
-    text = _read_text(Path(path), error, whole_last_line).replace("\t", " ")
-    lines = [line.strip(" ") for line in text.split("\n")]
-    comma = bool(re.match(r"[^ ,]+,", lines[0]))
-    form: dict[str, Any] = {} if comma else {"delimiter": " ", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(lines, skipinitialspace=True, **form)
-    rows: list[list[str]] = []
+    text = _read_text(Path(path), error, whole_last_line)
+    lines = pd.Series(text.split("\n"), range(1, text.count("\n") + 2), dtype=str)
+    mark = "\t" if "\t" in lines[1] else (SEPARATOR.search(lines[1].strip(" ")) or " ")[0]
+    plain = mark in "\t "
+    options: dict[str, Any] = {"header": None, "dtype": str, "na_filter": False}
+    options |= {"skip_blank_lines": False, "skipinitialspace": True}
+    options |= {"sep": r"\s+" if mark == " " else mark, "quoting": csv.QUOTE_NONE if plain else 0}
     try:
-        for row in reader:
-            number, n = len(rows) + 1, len(rows[0] if rows else row)
-            if len(row) != n or reader.line_num != number:  # a quoted cell of two lines
-                raise error(
-                    f"{path}, line {number}: {len(row)} columns where line 1 has {n}. The file is "
-                    "torn or mixes two forms; use one complete file."
-                )
-            rows.append(row)
-    except csv.Error as problem:
-        raise error(f"{path}: {problem}. The file is torn; get or write it again.") from problem
-    if n_columns and n not in n_columns:
-        raise error(
-            f"{path}, line 1: {n} columns where {' or '.join(map(str, n_columns))} are expected. "
-            "Give a file of the right kind."
-        )
-    return pd.DataFrame(rows, range(1, len(rows) + 1), dtype=str)
+        cells = pd.read_csv(io.StringIO(text), **options)
+    except ValueError:  # a line that is too long, an open quote
+        cells = pd.DataFrame()
+    # pandas fills short lines up, and lets a quoted cell go over several.
+    if len(cells) != len(lines) or (cells.iloc[:, -1] == "").any():
+        bare = lines if plain else lines.str.replace(r'"[^"]*("|$)', "", regex=True)
+        counts = bare.str.count(r"[^ \t]+" if mark == " " else f"^|[{mark}]")
+        if (counts != counts[1]).any() or len(cells) != len(lines):
+            number, n = first_of(counts, counts != counts[1])
+            raise error(
+                f"{path}, line {number}: {n} columns where line 1 has {counts[1]}, or a torn "
+                "quotation. The file is torn or mixes two forms; use one complete file."
+            )
+    return cells.set_axis(lines.index)
 
 
-def _read_text(path: Path, error: type[SlslibError], whole_last_line: bool) -> str:
+def _read_text(path: Path, error: ErrorType, whole_last_line: bool) -> str:
     """Read a regular file of plain text, bounded, and unpack it if it is gzipped."""
     try:
         if not path.is_file():
@@ -172,15 +238,13 @@ def _read_text(path: Path, error: type[SlslibError], whole_last_line: bool) -> s
         why = f"control character, or not UTF-8: {unreadable[0]!r}. Save it as UTF-8"
         raise error(f"{path}, line {number}: {why}, or get it again.")
     if whole_last_line and not text.endswith("\n"):
-        raise error(
-            f"{path}, line {text.count(chr(10)) + 1}: the last line does not end with a newline, "
-            "so it may be cut short. Write the file again, or add the newline."
-        )
+        why = "the last line does not end with a newline, so it may be cut short. Write it again"
+        raise error(f"{path}, line {text.count(chr(10)) + 1}: {why}, or add the newline.")
     return text.rstrip("\n")
 
 
 def translate(
-    path: str | Path, values: pd.Series, known: Mapping[str, Any], error: type[SlslibError]
+    path: str | Path, values: pd.Series, known: Mapping[str, Any], error: ErrorType
 ) -> pd.Series:
     """Translate the values of a column, of which only some are known.
 
@@ -191,27 +255,29 @@ def translate(
         error: The error type to raise for an unknown one.
     """
     translated = values.map(known)
-    if (unknown := translated.isna()).any():
-        number, value = first_of(values, unknown)
-        why = f"unknown {values.name} {quote(value)}. Known are {', '.join(known)}"
-        raise error(f"{path}, line {number}: {why}.")
+    remedy = f"Known are {', '.join(known)}"
+    refuse(path, values, translated.isna(), error, f"unknown {values.name} {{}}. {remedy}.")
     return translated
 
 
-def check_utterances(path: str | Path, utterances: pd.Series, error: type[SlslibError]) -> None:
+def check_utterances(
+    path: str | Path, utterances: pd.Series, error: ErrorType, paths: bool = False
+) -> None:
     """Refuse duplicate utterance names and those that could leave the corpus folder.
 
     Args:
         path: The file they come from, for the message.
         utterances: The names, by line.
         error: The error type to raise.
+        paths: Accept folders before a name, wherever they are.
     """
-    if any(unsafe := [not is_safe(name) for name in utterances.tolist()]):
-        number, name = first_of(utterances, unsafe)
-        raise error(
-            f"{path}, line {number}: utterance name {quote(name)} is empty or too long, holds "
-            "invisible characters or could point outside the corpus. Correct or remove the line."
+    if not _PLAIN.fullmatch("\n".join(utterances) + "\n"):
+        names = utterances.str.replace(r"^.*[/\\]", "", regex=True) if paths else utterances
+        why = (
+            "utterance name {} is empty or too long, holds invisible characters or could point "
+            "outside the corpus. Correct or remove the line."
         )
+        refuse(path, utterances, [not is_safe(name) for name in names], error, why)
     if (repeated := utterances.duplicated()).any():
         number, name = first_of(utterances, repeated)
         raise error(
@@ -219,6 +285,21 @@ def check_utterances(path: str | Path, utterances: pd.Series, error: type[Slslib
             f"{first_of(utterances, utterances == name)[0]} ({repeated.sum()} duplicates in all). "
             "A trial counts once; remove the repetitions."
         )
+
+
+def refuse(path: str | Path, values: pd.Series, wrong: Any, error: ErrorType, why: str) -> None:
+    """Raise an error about the first value that is wrong, if one is.
+
+    Args:
+        path: The file they come from.
+        values: The values, by line.
+        wrong: Which are wrong.
+        error: The error type to raise.
+        why: The message, with ``{}`` for the value.
+    """
+    if np.any(wrong):
+        number, value = first_of(values, wrong)
+        raise error(f"{path}, line {number}: {why.format(quote(value))}")
 
 
 def is_safe(utterance: str) -> bool:

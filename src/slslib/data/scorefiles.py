@@ -1,43 +1,57 @@
 """Score files: reading them, and matching them with a key, without ever losing a trial.
 
-A score file has one trial per line: ``utterance score``, or ``utterance attack key score`` as
-some systems write it. Scores of a speaker verification system, needed for the t-DCF, have three
-columns: ``attack-or-bonafide target|nontarget|spoof score`` (ASVspoof 2019), or ``speaker
-utterance score`` line by line beside a key of eight columns (ASVspoof 2021).
+A score file has one trial per line:
+
+==========================  ==================================================================
+columns                     told by
+==========================  ==================================================================
+utterance score             their number
+utterance score label       the label's place; also ``utterance label score``
+utterance attack key score  their number (ASVspoof 2019)
+utterance spoof bonafide    only ``format``, or ``bonafide-spoof``: the order is not in the file
+a table with a header       the words of :data:`slslib.data.protocols.HEADER`, or ``format``
+==========================  ==================================================================
+
+The score of two logits is their difference, the log-likelihood ratio. Cells are separated as in
+keys (:mod:`slslib.data.protocols`); names with blanks need tabs or commas.
+
+Scores of a speaker verification system, needed for the t-DCF, have three columns:
+``attack-or-bonafide target|nontarget|spoof score`` (ASVspoof 2019), or ``speaker utterance score``
+line by line beside a key of eight columns (ASVspoof 2021).
 
 A score file that is cut short still parses up to its last digit, and a duplicate of an easy trial
 lowers the error rate without a word. So the last line must end with a newline, every score must be
-a finite decimal number, names must be unique, and the trials must be exactly those of the key.
+a finite decimal number, names must be unique, and the trials must be exactly those of the key. A
+name may be a path or have an ending that the key's has not: it stands for the trial of the same
+stem, if every stem is unique, and ``attrs["assumed"]`` of the result says so.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from slslib.data.protocols import (
-    LABELS,
+    HEADER,
     PHASES,
-    check_utterances,
+    SEPARATOR,
     first_of,
-    quote,
-    read_table,
+    read_columns,
+    refuse,
     translate,
 )
-from slslib.errors import ConfigError, ScoreError
-
-ScoreFormat = Literal["auto", "two", "four"]
-"""Columns of a score file; ``auto`` tells them apart."""
+from slslib.errors import ScoreError
 
 ASV_KINDS = ("target", "nontarget", "spoof")
 """The three kinds of trial of a speaker verification system."""
 
-_N_COLUMNS = {"auto": (2, 4), "two": (2,), "four": (4,)}
+_FORMS = ["utterance score", "utterance score label", "utterance label score"]
+_FORMS += ["utterance attack label score"]
+_AROUND_STEM = r"(?i)^.*[/\\]|\.(?:flac|wav|ogg|oga|opus|mp3|m4a)$"
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -55,29 +69,46 @@ def format_score(score: float) -> str:
     return repr(float(score))
 
 
-def read_scores(path: str | Path, format: ScoreFormat = "auto") -> pd.DataFrame:
-    """Read a score file of two or four columns, plain or gzipped.
+def separator(utterances: Iterable[str]) -> str:
+    r"""Return what separates a name from its score: a blank, or a tab if names hold separators.
+
+    >>> separator(["a.wav", "take 2.wav"])
+    '\t'
+    """
+    return "\t" if SEPARATOR.search("".join(utterances)) else " "
+
+
+def read_scores(path: str | Path, format: str = "auto") -> pd.DataFrame:
+    """Read a score file of any known form, plain or gzipped.
 
     Args:
         path: The file.
-        format: What to expect; by default told by the first line.
+        format: What the columns hold, as ``utterance,spoof,bonafide``, or the header's name of the
+            score; by default told by the header or the first line.
 
     Returns:
-        ``utterance`` and ``score`` (float64) in the order of the file; with four columns also
-        ``attack`` and ``label`` (int8, 1 bona fide, 0 spoof).
+        ``utterance`` and ``score`` (float64) in the order of the file; where the file tells them
+        also ``attack`` and ``label`` (int8, 1 bona fide, 0 spoof). ``attrs["assumed"]`` says which
+        column was taken for what.
 
     Raises:
-        ScoreError: The file is malformed; the message names the line and the remedy.
+        ScoreError: The file is malformed or of no known form; the message names the line and the
+            remedy.
     """
-    if format not in _N_COLUMNS:
-        raise ConfigError(f"format {format!r} of a score file: choose auto, two or four (columns).")
-    cells = read_table(path, ScoreError, _N_COLUMNS[format], whole_last_line=True)
-    check_utterances(path, cells[0], ScoreError)
-    scores = _numbers(path, cells.iloc[:, -1].rename("score"))
-    table = pd.DataFrame({"utterance": cells[0], "score": scores})
-    if cells.shape[1] == 4:
-        labels = translate(path, cells[2].rename("key"), LABELS, ScoreError)
-        table["attack"], table["label"] = cells[1].mask(labels == 1, "-"), labels.astype(np.int8)
+    remedy = (
+        "Name the columns: --format utterance,score or, of two logits, utterance,spoof,bonafide or "
+        "utterance,bonafide,spoof; of a table with a header, the column of scores."
+    )
+    forms, header = _FORMS, {n: HEADER[n] for n in ("utterance", "score", "label", "attack")}
+    if format != "auto":
+        forms, header["score"] = [format.replace(",", " ")], format.lower()
+    table = read_columns(path, ScoreError, forms, header, remedy, scores=True)
+    for name in {"score", "spoof", "bonafide"} & {*table}:
+        table[name] = _numbers(path, table[name])
+    if {"spoof", "bonafide"} <= {*table}:
+        table["score"] = table.pop("bonafide") - table.pop("spoof")
+    if not {"utterance", "score"} <= {*table}:
+        raise ScoreError(f"{path}: {format!r} names no utterance or no score. {remedy}")
     return table.reset_index(drop=True)
 
 
@@ -96,24 +127,24 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
     Raises:
         ScoreError: A file is malformed, or the two do not fit line by line.
     """
-    cells = read_table(path, ScoreError, (3,), whole_last_line=True)
-    scores = _numbers(path, cells[2].rename("score"))
-    if cells[1].isin(ASV_KINDS).all() == (key is not None):
+    cells = read_columns(path, ScoreError, ("attack kind score",), {}, scores=True)
+    scores = _numbers(path, cells["score"])
+    if cells["kind"].isin(ASV_KINDS).all() == (key is not None):
         raise ScoreError(
             f"{path}: scores of the 2019 form hold their labels and go without a key; those of "
             "the 2021 form need their key (--asv-key)."
         )
     if key is None:
-        table = pd.DataFrame({"kind": cells[1], "attack": cells[0], "codec": "-", "phase": "-"})
-        return table.assign(score=scores).reset_index(drop=True)
-    trials = read_table(key, ScoreError, (8,))
-    ours, theirs = trials[1].align(cells[1])
+        table = cells[["kind", "attack"]].assign(codec="-", phase="-", score=scores)
+        return table.reset_index(drop=True)
+    trials = read_columns(key, ScoreError, ("- trial codec - attack kind - phase",), {})
+    ours, theirs = trials["trial"].align(cells["kind"])
     if (differ := ours != theirs).any():
         raise ScoreError(
             f"{path}, line {differ.idxmax()}: does not fit the key {key} ({len(cells)} scores, "
             f"{len(trials)} trials). The two go line by line; use the files as distributed."
         )
-    table = trials[[5, 4, 2, 7]].set_axis(["kind", "attack", "codec", "phase"], axis=1)
+    table = trials[["kind", "attack", "codec", "phase"]]
     table["kind"] = translate(key, table["kind"], {kind: kind for kind in ASV_KINDS}, ScoreError)
     table["phase"] = table["phase"].replace(PHASES)
     return table.assign(score=scores).reset_index(drop=True)
@@ -133,11 +164,11 @@ def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float
     Raises:
         ScoreError: The file is malformed or has no pooled weights for the phase.
     """
+    cells = read_columns(path, ScoreError, ("subset attack codec C0 C1 C2",), {})
     header = ["subset", "attack", "codec", "C0", "C1", "C2"]
-    cells = read_table(path, ScoreError, (6,))
     if list(cells.iloc[0]) != header:
         raise ScoreError(f"{path}, line 1: the header has to be {','.join(header)}.")
-    cells = cells.iloc[1:].set_axis(header, axis=1)
+    cells = cells.iloc[1:]
     spellings = cells["subset"].replace({"prog": "progress"} | PHASES)
     cells = cells[(spellings == phase) & (cells["C0"].str.lower() != "nan")]
     costs = [_numbers(path, cells[name]) for name in header[3:]]
@@ -180,6 +211,7 @@ def match(
     key: pd.DataFrame,
     phase: str | None = None,
     allow_missing: bool = False,
+    allow_extra: bool = False,
 ) -> pd.DataFrame:
     """Join scores and key, trial by trial.
 
@@ -192,6 +224,7 @@ def match(
         key: A table of :func:`slslib.data.protocols.read_protocol`, with labels.
         phase: As for :func:`select_phase`.
         allow_missing: Leave out trials without a score instead of refusing.
+        allow_extra: Leave out scores of trials that the key does not know instead of refusing.
 
     Returns:
         The key's rows that have a score, in the key's order, with the column ``score``.
@@ -205,18 +238,19 @@ def match(
             "the key has trials without labels, so it is a list of ids. "
             "Use the key with labels (ASVspoof 2021: keys/*/CM/trial_metadata.txt)."
         )
-    scored = scores["utterance"]
+    scored = _spell(scores["utterance"], key["utterance"])
     places = pd.Index(scored).get_indexer(pd.Index(chosen["utterance"]))
     missing = chosen["utterance"][places < 0]
-    is_part = key["phase"].nunique() == 1 and key["phase"].iloc[0] != "-"
+    is_part = allow_extra or (key["phase"].nunique() == 1 and key["phase"].iloc[0] != "-")
     unknown = scored.iloc[:0] if is_part else scored[~scored.isin(key["utterance"])]
     refused = missing.iloc[:0] if allow_missing and len(missing) < len(chosen) else missing
     if len(refused) or len(unknown):
         raise ScoreError(
             f"scores and key do not fit: {len(refused)} of {len(chosen)} trials (phase {phase}) "
             f"have no score{_examples(refused)}; {len(unknown)} of {len(scores)} scored trials are "
-            f"not in the key{_examples(unknown)}. Use the key of the scored corpus, with the same "
-            "endings, and score every trial (--allow-missing evaluates what there is)."
+            f"not in the key{_examples(unknown)}. Use the key of the scored corpus; names agree as "
+            "they are, or all by their stems. Score every trial (--allow-missing, --allow-extra "
+            "evaluate what there is)."
         )
     matched = chosen[places >= 0].reset_index(drop=True)
     rows = scores.iloc[places[places >= 0]].reset_index(drop=True)
@@ -230,19 +264,30 @@ def match(
                 f"{matched['utterance'][row]} has {value} there and {ours[row]} in the key. "
                 "Use the key the scores were made with."
             )
-    return matched.assign(score=rows["score"].to_numpy())
+    matched["score"] = rows["score"]
+    n = (scored != scores["utterance"]).sum()
+    by_stem = [f"{n} names of scores agree with the key by their stem"] if n else []
+    matched.attrs["assumed"] = [*scores.attrs.get("assumed", ()), *by_stem]
+    return matched
+
+
+def _spell(scored: pd.Series, known: pd.Series) -> pd.Series:
+    """Spell names as the key does where stems, without folder and ending, are unique and agree."""
+    if scored.isin(known).all():
+        return scored
+    ours, theirs = (x.str.replace(_AROUND_STEM, "", regex=True) for x in (scored, known))
+    if not (ours.is_unique and theirs.is_unique):
+        return scored
+    spelt = ours.map(pd.Series(known.to_numpy(), theirs)).fillna(scored)
+    return spelt if spelt.isin(known).sum() > scored.isin(known).sum() else scored
 
 
 def _numbers(path: str | Path, cells: pd.Series) -> pd.Series:
     """Parse numbers, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
     values = [float(cell) if _NUMBER.fullmatch(cell) else math.nan for cell in cells.tolist()]
     numbers = pd.Series(values, cells.index, float)
-    if (wrong := ~numbers.abs().lt(math.inf)).any():
-        line, cell = first_of(cells, wrong)
-        raise ScoreError(
-            f"{path}, line {line}: {cells.name} {quote(cell)} is not a finite number. Find out why "
-            "the system gave it; a missing score is better left out."
-        )
+    why = "{} is not a finite number. Find out why the system gave it; better leave the trial out."
+    refuse(path, cells, ~numbers.abs().lt(math.inf), ScoreError, f"{cells.name} {why}")
     return numbers
 
 

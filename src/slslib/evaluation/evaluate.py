@@ -1,9 +1,10 @@
 """Evaluating a score file: from two files to every number, its interval and its caveats.
 
 :func:`evaluate` reads scores and key, matches them strictly (:mod:`slslib.data.scorefiles`), and
-returns one plain dictionary: what ``slslib evaluate --json`` prints. What can be wrong with a
-result without being an error is said in ``warnings``: labels or sign that look swapped, constant
-scores, ties that move the EER, pooled phases, trials left out.
+returns one plain dictionary: what ``slslib evaluate --json`` prints. How the files were read is
+said in ``assumed``. What can be wrong with a result without being an error is said in
+``warnings``: labels or sign that look swapped, constant scores, ties that move the EER, pooled
+phases, trials left out.
 
 Several score files are fused, and scores are calibrated, on a development set by
 :mod:`slslib.evaluation.calibration`. :mod:`slslib.evaluation.breakdown` has the rates of single
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,8 +27,6 @@ from slslib.files import sha256
 if TYPE_CHECKING:
     import pandas as pd
 
-    from slslib.data.scorefiles import ScoreFormat
-
 FACTORS = ("attack", "codec", "transmission", "source", "vocoder", "speaker")
 """The columns of a key that results can be broken down or resampled by."""
 
@@ -36,7 +35,7 @@ def evaluate(
     scores: tuple[Path, ...],
     key: Path,
     *,
-    format: Literal["auto", "two", "four"] = "auto",
+    format: str = "auto",
     phase: str | None = None,
     asv_scores: Path | None = None,
     asv_key: Path | None = None,
@@ -49,6 +48,7 @@ def evaluate(
     dev_key: Path | None = None,
     calibrate: bool = False,
     allow_missing: bool = False,
+    allow_extra: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Compute EER and friends from a score file and a key.
@@ -57,10 +57,13 @@ def evaluate(
     --bootstrap 1000
 
     Args:
-        scores: Lines `utterance score`, or `utterance attack key score`. Several files are fused
-            on the development set.
-        key: The official 2019, 2021 or In-the-Wild key.
-        format: Columns of the score file; auto tells by looking.
+        scores: Lines `utterance score`, with a label before or behind the score, or `utterance
+            attack key score`; or a table with a header. Several files are fused on the development
+            set.
+        key: The official key of ASVspoof 2019, 2021 or 5 or In-the-Wild, or a table whose header
+            names files and labels; it may be the score file itself.
+        format: Columns of the score file, as utterance,spoof,bonafide for two logits, or the
+            column of scores of a table with a header; auto tells by looking.
         phase: progress, eval, hidden or all; default eval, or the only phase of the key.
         asv_scores: ASV scores, for min t-DCF; with the 2021 form --asv-key too.
         asv_key: Key of the ASV trials.
@@ -76,11 +79,13 @@ def evaluate(
         calibrate: Turn the scores into log-likelihood ratios on the development set: Cllr before
             and after.
         allow_missing: Evaluate although trials of the key have no score; coverage is printed.
+        allow_extra: Evaluate although the key lacks trials that have a score; they are counted.
         seed: Seed of the bootstrap.
 
     Returns:
         ``n_bonafide``, ``n_spoof``, ``n_missing`` (of the phase), ``n_extra`` (scored, not
-        evaluated), ``phase``, ``eer_percent``, ``eer_threshold`` (accept above), ``eer_rule``,
+        evaluated), ``phase``, ``assumed`` (what was taken for what in the files), ``eer_percent``,
+        ``eer_threshold`` (accept above), ``eer_rule``,
         ``min_dcf``, ``act_dcf``, ``cllr``, ``min_cllr``, ``llr_note``, ``sha256`` of the inputs
         and ``warnings``; where asked ``eer_interval_percent``, ``bootstrap``, ``min_tdcf_2019``,
         ``min_tdcf_2021``, ``tdcf_weights``, ``asv_eer_percent``, ``groups``, ``against``,
@@ -118,12 +123,14 @@ def evaluate(
     chosen, phase = select_phase(trials, phase)
     weigh = weigher(asv_scores, asv_key, c012, phase)
     others = _paths(against)
-    matched, systems, n_scored = _join([*files, *others], trials, phase, format, allow_missing)
+    allowed = allow_missing, allow_extra
+    matched, systems, n_scored = _join([*files, *others], trials, phase, format, allowed)
     systems, compared = systems[:, : len(files)], systems[:, len(files) :]
     labels, values = matched["label"].to_numpy(), systems[:, 0]
     told: dict[str, Any] = {}
     if dev_key:
-        dev, of_dev, _ = _join(dev_files, read_protocol(dev_key), None, format, allow_missing)
+        dev, of_dev, _ = _join(dev_files, read_protocol(dev_key), None, format, allowed)
+        matched.attrs["assumed"] += dev.attrs["assumed"]
         both = (of_dev, dev["label"].to_numpy()), (systems, labels)
         values, told = calibration.use_dev_set(*both, is_fitted)
     matched = matched.assign(score=values)
@@ -134,6 +141,7 @@ def evaluate(
         "n_missing": len(chosen) - len(matched),
         "n_extra": n_scored - len(matched),
         "phase": phase,
+        "assumed": matched.attrs["assumed"],
         **rates(bonafide, spoof, weigh({})),
         "act_dcf": metrics.act_dcf(bonafide, spoof),
         "cllr": metrics.cllr(bonafide, spoof),
@@ -180,23 +188,29 @@ def _words(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _join(
-    files: Sequence[Path], key: pd.DataFrame, phase: str | None, format: ScoreFormat, partly: bool
+    files: Sequence[Path],
+    key: pd.DataFrame,
+    phase: str | None,
+    format: str,
+    allowed: tuple[bool, bool],
 ) -> tuple[pd.DataFrame, metrics.Floats, int]:
     """Match one or several systems' scores with a key.
 
     Returns:
-        The trials, scores x systems, and how many trials the first file scores.
+        The trials, with what was assumed of all files, scores x systems, and how many trials the
+        first file scores.
     """
     from slslib.data.scorefiles import match, read_scores
 
     tables = [read_scores(file, format) for file in files]
-    matched = [match(table, key, phase, partly) for table in tables]
+    matched = [match(table, key, phase, *allowed) for table in tables]
     for file, other in zip(files, matched, strict=True):
         if not other["utterance"].equals(matched[0]["utterance"]):
             raise ScoreError(
                 f"{file} covers other trials than {files[0]} ({len(other)} and {len(matched[0])}). "
                 "Systems to be fused or compared need scores of the same trials."
             )
+    matched[0].attrs["assumed"] = [t for one in (key, *matched) for t in one.attrs["assumed"]]
     return matched[0], np.column_stack([one["score"] for one in matched]), len(tables[0])
 
 

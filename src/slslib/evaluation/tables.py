@@ -90,7 +90,17 @@ def score(result: Mapping[str, Any]) -> str:
 def evaluate(result: Mapping[str, Any]) -> str:
     """Lay out an evaluation: the summary, thresholds, then a table for each breakdown."""
     summary = [{"what": title, "value": text} for title, text in summarize(result).items()]
-    return _page(result, (f"Phase: {result['phase']}", summary), *details(result))
+    first = "EER {eer_percent:.4f} %, phase {phase}: {n_bonafide:,} bona fide, {n_spoof:,} spoof"
+    lines = [f"{first.format(**result)}; higher scores mean bona fide"]
+    lines += [f"Assumed: {text}" for text in result.get("assumed", ())]
+    return _page(result, ("\n".join(lines), summary), *details(result))
+
+
+def protocol(result: Mapping[str, Any]) -> str:
+    """Name the protocol that was written and count its recordings."""
+    row = {name: len(result[name]) for name in ("unmatched", "unreadable")}
+    row = {"bona fide": result["n_bonafide"], "spoof": result["n_spoof"]} | row
+    return _page(result, (result["out"], [row]))
 
 
 def summarize(result: Mapping[str, Any]) -> dict[str, str]:

@@ -196,11 +196,13 @@ def _join(
     """Write failures, provenance and the score file; then remove the parts."""
     import pandas as pd
 
+    from slslib.data.scorefiles import separator
+
     table = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
     if table["utterance"].tolist() != corpus.trials["utterance"].tolist():
         raise ScoreError(f"{out}.parts does not hold every trial once: remove it and score again")
     failed, sound = table[table["score"].isna()], table[table["score"].notna()]
-    text = "".join(sound["utterance"] + " " + sound["score"] + "\n")
+    text = "".join(sound["utterance"] + separator(sound["utterance"]) + sound["score"] + "\n")
     made = {
         **fingerprint,
         "scores_sha256": hashlib.sha256(text.encode()).hexdigest(),
