@@ -77,6 +77,10 @@ def test_from_audio_to_eer(slslib, corpora, tmp_path):
 
     status, out, _ = slslib("evaluate", "--scores", scores, "--key", key, "--bootstrap", 100)
     assert status == 0
+    first, *assumed = out.splitlines()[:3]
+    assert first.startswith(f"EER {100 * want.value:.4f} %, phase all: 5 bona fide, 5 spoof;")
+    assert first.endswith("higher scores mean bona fide")
+    assert all(line.startswith("Assumed: ") for line in assumed)
     assert f"{100 * want.value:.2f}"[:4] in out
 
     audio = corpora / "LA/ASVspoof2019_LA_eval/flac/LA_E_0000001.flac"
@@ -108,6 +112,21 @@ def test_minispoof(slslib, tmp_path):
     status, out, _ = slslib("minispoof", "--help")
     assert status == 0
     assert "simulat" in out.lower()
+
+
+def test_protocol(slslib, tmp_path):
+    for name in ("real/a 1.wav", "fake/b.flac", "fake/c.m4a", "other.mp3", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    out = tmp_path / "protocol.csv"
+    patterns = ("--bonafide", "real/*", "--spoof", "fake/*", "--out", out)
+    status, text, _ = slslib("protocol", tmp_path, *patterns)
+    assert status == 0
+    assert "1 unmatched files are left out: other.mp3" in text
+    assert "1 unreadable files are left out: fake/c.m4a" in text
+    result = json.loads(slslib("protocol", tmp_path, *patterns, "--json")[1])
+    assert (result["n_bonafide"], result["n_spoof"]) == (1, 1)
+    assert read_protocol(out)["utterance"].tolist() == ["real/a 1.wav", "fake/b.flac"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from slslib.data.corpora import open_corpus, partitions
+from slslib.data.corpora import open_corpus, partitions, protocol
 from slslib.errors import AudioError, ProtocolError
 
 KEY_2021_LA = (
@@ -223,6 +223,40 @@ def test_names_may_hold_folders(tmp_path):
     write(tmp_path / "c" / "train.txt", "S in/a - - spoof\n")
     touch(tmp_path / "c/wav/in/a.wav")
     assert open_corpus("c:train", tmp_path).audio_path("in/a").is_file()
+
+
+@pytest.mark.parametrize("top", ["", "flac/", "wav/"])
+def test_a_protocol_of_a_folder_tree_opens_it(tmp_path, top):
+    names = ["x/a_real.wav", "x/b, c_fake.wav", "y/a_real.flac", "y/d.mp3", "y/e_fake.m4a"]
+    for name in names:
+        touch(tmp_path / "mine" / top / name)
+    patterns = {"bonafide": "*_real.*", "spoof": f"{top}x/*_fake.*"}
+    result = protocol(tmp_path / "mine", **patterns, out=tmp_path / "mine/protocols/p.csv")
+    corpus = open_corpus("mine", tmp_path)
+    assert corpus.trials["utterance"].tolist() == [names[0], names[2], names[1]]
+    assert corpus.trials["label"].tolist() == [1, 1, 0]
+    for utterance in corpus.trials["utterance"]:
+        assert corpus.audio_path(utterance) == tmp_path / "mine" / top / utterance
+    assert (result["n_bonafide"], result["n_spoof"]) == (2, 1)
+    assert (result["unmatched"], result["unreadable"]) == ([names[3]], [])
+    result = protocol(tmp_path / "mine", bonafide="*_real*", spoof="*_fake*", out=tmp_path / "p")
+    assert result["unreadable"] == [names[4]]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (("*", "fake/*"), "'fake/b.wav' matches both patterns"),
+        (("real/*", "fakes/*"), "no recording of one class"),
+        (("real/*", "*.m4a"), "no recording of one class"),
+    ],
+)
+def test_patterns_that_do_not_tell_the_classes_are_refused(tmp_path, patterns, message):
+    for name in ("real/a.wav", "fake/b.wav", "fake/c.m4a"):
+        touch(tmp_path / name)
+    with pytest.raises(ProtocolError, match=message):
+        protocol(tmp_path, bonafide=patterns[0], spoof=patterns[1], out=tmp_path / "p.csv")
+    assert not (tmp_path / "p.csv").exists()
 
 
 @pytest.mark.shared

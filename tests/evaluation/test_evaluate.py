@@ -11,8 +11,9 @@ from slslib.evaluation import metrics
 from slslib.evaluation.evaluate import evaluate
 
 REQUIRED = {
-    "n_bonafide", "n_spoof", "n_missing", "n_extra", "phase", "eer_percent", "eer_threshold",
-    "eer_rule", "min_dcf", "act_dcf", "cllr", "min_cllr", "llr_note", "sha256", "warnings",
+    "n_bonafide", "n_spoof", "n_missing", "n_extra", "phase", "assumed", "eer_percent",
+    "eer_threshold", "eer_rule", "min_dcf", "act_dcf", "cllr", "min_cllr", "llr_note", "sha256",
+    "warnings",
 }  # fmt: skip
 
 
@@ -378,6 +379,46 @@ def test_keys_without_what_is_asked_are_refused(tmp_path, data):
         evaluate(data.score, tmp_path / "none")
 
 
+def test_a_table_is_scores_and_key_at_once(tmp_path, data):
+    path = tmp_path / "table.csv"
+    rows = zip(data.names, data.scores.tolist(), data.labels, strict=True)
+    lines = [f"{name}.wav,{score!r},{'bonafide' if y else 'spoof'}" for name, score, y in rows]
+    path.write_text("\n".join(["filename,cm-score,key", *lines]) + "\n")
+    result = evaluate(path, path)
+    want = metrics.eer(*data.classes(np.ones(400, bool)))
+    assert result["eer_percent"] == 100 * want.value
+    assert result["assumed"] == [
+        "table.csv: utterance (filename), label (key)",
+        "table.csv: utterance (filename), score (cm-score), label (key)",
+    ]
+    by_stem = evaluate(path, data.key, phase="all")
+    assert by_stem["eer_percent"] == result["eer_percent"]
+    assert by_stem["assumed"][-1] == "400 names of scores agree with the key by their stem"
+
+
+def test_two_logits_are_asked_for_by_name(data):
+    pairs = zip(data.names, data.scores.tolist(), strict=True)
+    table = [f"{u} {-s / 2!r} {s / 2!r}" for u, s in pairs]
+    want = evaluate(data.score, data.key)["eer_percent"]
+    data.score.write_text("\n".join(table) + "\n")
+    with pytest.raises(ScoreError, match="utterance,spoof,bonafide or utterance,bonafide,spoof"):
+        evaluate(data.score, data.key)
+    result = evaluate(data.score, data.key, format="utterance,spoof,bonafide")
+    assert result["eer_percent"] == want
+    turned = evaluate(data.score, data.key, format="utterance,bonafide,spoof")
+    assert turned["eer_percent"] > 50
+
+
+def test_scores_outside_the_key_are_refused_unless_allowed(data):
+    want = evaluate(data.score, data.key)
+    data.score.write_text(data.score.read_text() + "other 1.5\n")
+    with pytest.raises(ScoreError, match="not in the key"):
+        evaluate(data.score, data.key)
+    result = evaluate(data.score, data.key, allow_extra=True)
+    assert result["eer_percent"] == want["eer_percent"]
+    assert result["n_extra"] == want["n_extra"] + 1
+
+
 # Published score files and keys ------------------------------------------------------------------
 
 
@@ -393,6 +434,29 @@ def test_in_the_wild(shared, system, expected):
     assert (result["n_bonafide"], result["n_spoof"], result["phase"]) == (19963, 11816, "all")
     low, high = result["eer_interval_percent"]
     assert low < expected < high
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("system", "eer"), [("LFCC-GMM", 19.2967), ("LFCC-LCNN", 9.2601)])
+def test_la_2021_eval_by_a_table_of_labels(shared, system, eer):
+    folder = shared / "scores" / "la2021"
+    files = folder / f"baseline_{system}.txt", folder / "key_cm_eval_labels.csv"
+    result = evaluate(*files, allow_extra=True)
+    assert result["eer_percent"] == pytest.approx(eer, abs=5e-5)
+    assert (result["n_bonafide"], result["n_spoof"], result["n_extra"]) == (14816, 133360, 33390)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("system", "official", "tie_aware"),
+    [("w2v2_dann_v2", 19.600, 18.260), ("w2v2_erm", 15.192, 15.164)],
+)
+def test_asvspoof5_by_a_table_of_scores_and_labels(shared, system, official, tie_aware):
+    table = shared / "scores" / "asvspoof5" / f"{system}.tsv"
+    result = evaluate(table, table, by=("attack", "codec"))
+    assert result["eer_percent"] == pytest.approx(official, abs=6e-4)
+    assert result["eer_tie_aware_percent"] == pytest.approx(tie_aware, abs=6e-4)
+    assert list(result["groups"]["attack"]) == [*(f"A{k}" for k in range(17, 33)), "Pooled"]
 
 
 @pytest.mark.shared

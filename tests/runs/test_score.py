@@ -67,6 +67,17 @@ def test_scores_are_those_of_the_detector(checkpoint, corpus, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "s.txt", "s.txt.json"]
 
 
+def test_names_with_blanks_are_written_as_they_are_read(checkpoint, corpus, tmp_path):
+    *others, last = corpus.trials["utterance"]
+    rows = [line.split() for line in corpus.protocol.read_text().splitlines()]
+    lines = [f'"{name.replace(last, "take 2, end")}",{row[-1]}' for _, name, *row in rows]
+    corpus.protocol.write_text("\n".join(["file,label", *lines]))
+    folder = corpus.audio_path(last).parent
+    corpus.audio_path(last).rename(folder / "take 2, end.flac")
+    score_eval(checkpoint, tmp_path / "s.txt")
+    assert read_scores(tmp_path / "s.txt")["utterance"].tolist() == [*others, "take 2, end"]
+
+
 def test_logp_is_the_originals_score_in_the_same_order(checkpoint, corpus, tmp_path):
     llr, logp = tmp_path / "llr.txt", tmp_path / "logp.txt"
     score_eval(checkpoint, llr)

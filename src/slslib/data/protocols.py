@@ -65,7 +65,7 @@ _FORMS += [_2021.format("transmission/source")]
 _FORMS += [_2021.format("source") + " vocoder" + n * " -" for n in range(5)]
 _FORMS += ["speaker utterance - codec - - - attack label" + n * " -" for n in range(5)]
 
-HEADER = {name: name for name in ("utterance", "label", *COLUMNS)} | {
+HEADER = {name: name for name in COLUMNS} | {
     "utterance": "utterance file file_name filename flac_file",
     "label": "label key",
     "score": "score llr cm-score bonafide_score",
@@ -104,7 +104,8 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
         "Known are 1 (ids), 5 (ASVspoof 2019), 6 (In-the-Wild), 8 to 13 (2021, ASVspoof 5), and "
         "tables with a header that names files and labels; scores have 2 to 4."
     )
-    cells = read_columns(path, ProtocolError, _FORMS, HEADER, remedy)
+    header = {name: HEADER[name] for name in COLUMNS}
+    cells = read_columns(path, ProtocolError, _FORMS, header, remedy)
     fourth = "source" if cells["utterance"].iloc[0].startswith("DF_") else "transmission"
     frame = cells.rename(columns={"transmission/source": fourth})
     frame = frame.reindex(columns=list(COLUMNS), fill_value="-")
