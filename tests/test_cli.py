@@ -122,8 +122,8 @@ def test_protocol(slslib, tmp_path):
     patterns = ("--bonafide", "real/*", "--spoof", "fake/*", "--out", out)
     status, text, _ = slslib("protocol", tmp_path, *patterns)
     assert status == 0
-    assert "1 unmatched files are left out: other.mp3" in text
-    assert "1 unreadable files are left out: fake/c.m4a" in text
+    assert ["unmatched", "other.mp3"] in [line.split() for line in text.splitlines()]
+    assert ["unreadable", "fake/c.m4a"] in [line.split() for line in text.splitlines()]
     result = json.loads(slslib("protocol", tmp_path, *patterns, "--json")[1])
     assert (result["n_bonafide"], result["n_spoof"]) == (1, 1)
     assert read_protocol(out)["utterance"].tolist() == ["real/a 1.wav", "fake/b.flac"]

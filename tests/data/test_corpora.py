@@ -247,8 +247,8 @@ def test_a_protocol_of_a_folder_tree_opens_it(tmp_path, top):
     ("patterns", "message"),
     [
         (("*", "fake/*"), "'fake/b.wav' matches both patterns"),
-        (("real/*", "fakes/*"), "no recording of one class"),
-        (("real/*", "*.m4a"), "no recording of one class"),
+        (("real/*", "fakes/*"), "one class is empty"),
+        (("real/*", "*.m4a"), "one class is empty"),
     ],
 )
 def test_patterns_that_do_not_tell_the_classes_are_refused(tmp_path, patterns, message):

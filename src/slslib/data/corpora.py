@@ -207,7 +207,7 @@ def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[s
 
     Returns:
         ``out``, ``n_bonafide``, ``n_spoof``, ``unmatched``: recordings that match neither pattern,
-        ``unreadable``: files that match one and are no recordings that can be read, ``warnings``.
+        ``unreadable``: files that match one and are no recordings that can be read.
 
     Raises:
         ProtocolError: A class is empty, a file matches both patterns, or a name is unsafe.
@@ -221,26 +221,18 @@ def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[s
             fits = [label for label, pattern in patterns.items() if fnmatchcase(path, pattern)]
             if len(fits) > 1:
                 raise ProtocolError(f"{folder}: {quote(path)} matches both patterns. Narrow one.")
-            if not _split_ending(path)[1]:
-                fits = ["unreadable"] if fits else []
-            elif not fits:
-                fits = ["unmatched"]
-            for kind in fits:
+            is_audio = _split_ending(path)[1] != ""
+            if fits or is_audio:
+                kind = (fits or ["unmatched"])[0] if is_audio else "unreadable"
                 groups[kind].append(file.relative_to(top).as_posix())
-    table = pd.DataFrame([(name, label) for label in patterns for name in groups[label]])
-    if not (groups["bonafide"] and groups["spoof"]):
-        counts = {name: len(names) for name, names in groups.items()}
-        raise ProtocolError(f"{folder}: no recording of one class ({counts}). Correct its pattern.")
-    table = table.set_axis(["file", "label"], axis=1)
+    rows = [(name, label) for label in patterns for name in groups[label]]
+    counts = {f"n_{label}": len(groups.pop(label)) for label in patterns}
+    if not all(counts.values()):
+        raise ProtocolError(f"{folder}: one class is empty ({counts}). Correct its pattern.")
+    table = pd.DataFrame(rows, columns=["file", "label"])
     check_utterances(out, table["file"], ProtocolError)
     write_text(out, table.to_csv(index=False))
-    counts = {f"n_{label}": len(groups.pop(label)) for label in patterns}
-    warnings = [
-        f"{len(names)} {kind} files are left out: {', '.join(names[:5])}"
-        for kind, names in groups.items()
-        if names
-    ]
-    return {"out": str(out), **counts, **groups, "warnings": warnings}
+    return {"out": str(out), **counts, **groups}
 
 
 def partitions(spec: str, data: str | Path | None = None) -> list[str]:

@@ -96,13 +96,6 @@ def evaluate(result: Mapping[str, Any]) -> str:
     return _page(result, ("\n".join(lines), summary), *details(result))
 
 
-def protocol(result: Mapping[str, Any]) -> str:
-    """Name the protocol that was written and count its recordings."""
-    row = {name: len(result[name]) for name in ("unmatched", "unreadable")}
-    row = {"bona fide": result["n_bonafide"], "spoof": result["n_spoof"]} | row
-    return _page(result, (result["out"], [row]))
-
-
 def summarize(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the quantities of an evaluation as texts, by title."""
     values = dict(result) | {"interval": "", "difference": ""}
