@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slslib.data.protocols import read_protocol
+from slslib.data.protocols import read_protocol, separator
 from slslib.data.scorefiles import (
     format_score,
     match,
@@ -17,7 +17,6 @@ from slslib.data.scorefiles import (
     read_c012,
     read_scores,
     select_phase,
-    separator,
 )
 from slslib.errors import ScoreError
 

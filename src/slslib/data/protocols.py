@@ -38,7 +38,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,15 @@ SEPARATOR = re.compile(r"[ ,;|]")
 """What separates cells where no tab does: whichever stands first in the first line."""
 
 
+def separator(utterances: Iterable[str]) -> str:
+    r"""Return what separates a name from its score: a blank, or a tab if names hold separators.
+
+    >>> separator(["a.wav", "take 2.wav"])
+    '\t'
+    """
+    return "\t" if SEPARATOR.search("".join(utterances)) else " "
+
+
 def read_protocol(path: str | Path) -> pd.DataFrame:
     """Read a protocol or key of any known form, plain or gzipped.
 
@@ -101,8 +110,7 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
             label or phase, a duplicate or an unsafe utterance name.
     """
     remedy = (
-        "Known are 1 (ids), 5 (ASVspoof 2019), 6 (In-the-Wild), 8 to 13 (2021, ASVspoof 5), and "
-        "tables with a header that names files and labels; scores have 2 to 4."
+        "Known are ids, ASVspoof 2019, 2021 and 5, In-the-Wild, and headers with file and label."
     )
     header = {name: HEADER[name] for name in COLUMNS}
     cells = read_columns(path, ProtocolError, _FORMS, header, remedy)
@@ -274,10 +282,8 @@ def check_utterances(
     """
     if not _PLAIN.fullmatch("\n".join(utterances) + "\n"):
         names = utterances.str.replace(r"^.*[/\\]", "", regex=True) if paths else utterances
-        why = (
-            "utterance name {} is empty or too long, holds invisible characters or could point "
-            "outside the corpus. Correct or remove the line."
-        )
+        why = "utterance name {} is empty or too long, holds invisible characters or could point "
+        why += "outside the corpus. Correct or remove the line."
         refuse(path, utterances, [not is_safe(name) for name in names], error, why)
     if (repeated := utterances.duplicated()).any():
         number, name = first_of(utterances, repeated)

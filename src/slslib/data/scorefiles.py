@@ -23,27 +23,18 @@ A score file that is cut short still parses up to its last digit, and a duplicat
 lowers the error rate without a word. So the last line must end with a newline, every score must be
 a finite decimal number, names must be unique, and the trials must be exactly those of the key. A
 name may be a path or have an ending that the key's has not: it stands for the trial of the same
-stem, if every stem is unique, and ``attrs["assumed"]`` of the result says so.
+stem, if that is unique, and ``attrs["assumed"]`` of the result says so.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from slslib.data.protocols import (
-    HEADER,
-    PHASES,
-    SEPARATOR,
-    first_of,
-    read_columns,
-    refuse,
-    translate,
-)
+from slslib.data.protocols import HEADER, PHASES, first_of, read_columns, refuse, translate
 from slslib.errors import ScoreError
 
 ASV_KINDS = ("target", "nontarget", "spoof")
@@ -67,15 +58,6 @@ def format_score(score: float) -> str:
     if not math.isfinite(score):
         raise ScoreError(f"score {score!r} is not finite and cannot be written.")
     return repr(float(score))
-
-
-def separator(utterances: Iterable[str]) -> str:
-    r"""Return what separates a name from its score: a blank, or a tab if names hold separators.
-
-    >>> separator(["a.wav", "take 2.wav"])
-    '\t'
-    """
-    return "\t" if SEPARATOR.search("".join(utterances)) else " "
 
 
 def read_scores(path: str | Path, format: str = "auto") -> pd.DataFrame:
@@ -165,13 +147,12 @@ def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float
         ScoreError: The file is malformed or has no pooled weights for the phase.
     """
     cells = read_columns(path, ScoreError, ("subset attack codec C0 C1 C2",), {})
-    header = ["subset", "attack", "codec", "C0", "C1", "C2"]
-    if list(cells.iloc[0]) != header:
-        raise ScoreError(f"{path}, line 1: the header has to be {','.join(header)}.")
+    if list(cells.iloc[0]) != list(cells):
+        raise ScoreError(f"{path}, line 1: the header has to be {','.join(cells.columns)}.")
     cells = cells.iloc[1:]
     spellings = cells["subset"].replace({"prog": "progress"} | PHASES)
     cells = cells[(spellings == phase) & (cells["C0"].str.lower() != "nan")]
-    costs = [_numbers(path, cells[name]) for name in header[3:]]
+    costs = [_numbers(path, cells[name]) for name in ("C0", "C1", "C2")]
     rows = zip(cells["attack"], cells["codec"], *costs, strict=True)
     weights = {(attack, codec): (c0, c1, c2) for attack, codec, c0, c1, c2 in rows}
     if ("Pooled", "Pooled") not in weights:
@@ -249,7 +230,7 @@ def match(
             f"scores and key do not fit: {len(refused)} of {len(chosen)} trials (phase {phase}) "
             f"have no score{_examples(refused)}; {len(unknown)} of {len(scores)} scored trials are "
             f"not in the key{_examples(unknown)}. Use the key of the scored corpus; names agree as "
-            "they are, or all by their stems. Score every trial (--allow-missing, --allow-extra "
+            "they are, or by a unique stem. Score every trial (--allow-missing, --allow-extra "
             "evaluate what there is)."
         )
     matched = chosen[places >= 0].reset_index(drop=True)
@@ -272,14 +253,13 @@ def match(
 
 
 def _spell(scored: pd.Series, known: pd.Series) -> pd.Series:
-    """Spell names as the key does where stems, without folder and ending, are unique and agree."""
+    """Spell names as the key does, by their stems: those without folder and ending, if unique."""
     if scored.isin(known).all():
         return scored
-    ours, theirs = (x.str.replace(_AROUND_STEM, "", regex=True) for x in (scored, known))
-    if not (ours.is_unique and theirs.is_unique):
-        return scored
-    spelt = ours.map(pd.Series(known.to_numpy(), theirs)).fillna(scored)
-    return spelt if spelt.isin(known).sum() > scored.isin(known).sum() else scored
+    stems = (names.str.replace(_AROUND_STEM, "", regex=True) for names in (scored, known))
+    ours, theirs = (names.drop_duplicates(keep=False) for names in stems)
+    spelling = pd.Series(known[theirs.index].to_numpy(), theirs)
+    return ours.map(spelling).astype(object).reindex(scored.index).fillna(scored)
 
 
 def _numbers(path: str | Path, cells: pd.Series) -> pd.Series:

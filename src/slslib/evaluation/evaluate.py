@@ -85,11 +85,11 @@ def evaluate(
     Returns:
         ``n_bonafide``, ``n_spoof``, ``n_missing`` (of the phase), ``n_extra`` (scored, not
         evaluated), ``phase``, ``assumed`` (what was taken for what in the files), ``eer_percent``,
-        ``eer_threshold`` (accept above), ``eer_rule``,
-        ``min_dcf``, ``act_dcf``, ``cllr``, ``min_cllr``, ``llr_note``, ``sha256`` of the inputs
-        and ``warnings``; where asked ``eer_interval_percent``, ``bootstrap``, ``min_tdcf_2019``,
-        ``min_tdcf_2021``, ``tdcf_weights``, ``asv_eer_percent``, ``groups``, ``against``,
-        ``transfer`` (see :func:`slslib.evaluation.calibration.transfer`), ``calibration``; and
+        ``eer_threshold`` (accept above), ``eer_rule``, ``min_dcf``, ``act_dcf``, ``cllr``,
+        ``min_cllr``, ``llr_note``, ``sha256`` of the inputs and ``warnings``; where asked
+        ``eer_interval_percent``, ``bootstrap``, ``min_tdcf_2019``, ``min_tdcf_2021``,
+        ``tdcf_weights``, ``asv_eer_percent``, ``groups``, ``against``, ``transfer`` (see
+        :func:`slslib.evaluation.calibration.transfer`), ``calibration``; and
         ``eer_tie_aware_percent`` where ties move the EER by more than 0.001 points. ``groups``
         maps factor to value to the same quantities, with the value ``Pooled`` last; for two
         factors value to value to them.
@@ -123,13 +123,13 @@ def evaluate(
     chosen, phase = select_phase(trials, phase)
     weigh = weigher(asv_scores, asv_key, c012, phase)
     others = _paths(against)
-    allowed = allow_missing, allow_extra
-    matched, systems, n_scored = _join([*files, *others], trials, phase, format, allowed)
+    allowed = {"allow_missing": allow_missing, "allow_extra": allow_extra}
+    matched, systems, n_scored = _join([*files, *others], trials, phase, format, **allowed)
     systems, compared = systems[:, : len(files)], systems[:, len(files) :]
     labels, values = matched["label"].to_numpy(), systems[:, 0]
     told: dict[str, Any] = {}
     if dev_key:
-        dev, of_dev, _ = _join(dev_files, read_protocol(dev_key), None, format, allowed)
+        dev, of_dev, _ = _join(dev_files, read_protocol(dev_key), None, format, **allowed)
         matched.attrs["assumed"] += dev.attrs["assumed"]
         both = (of_dev, dev["label"].to_numpy()), (systems, labels)
         values, told = calibration.use_dev_set(*both, is_fitted)
@@ -188,11 +188,7 @@ def _words(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _join(
-    files: Sequence[Path],
-    key: pd.DataFrame,
-    phase: str | None,
-    format: str,
-    allowed: tuple[bool, bool],
+    files: Sequence[Path], key: pd.DataFrame, phase: str | None, format: str, **allowed: bool
 ) -> tuple[pd.DataFrame, metrics.Floats, int]:
     """Match one or several systems' scores with a key.
 
@@ -203,7 +199,7 @@ def _join(
     from slslib.data.scorefiles import match, read_scores
 
     tables = [read_scores(file, format) for file in files]
-    matched = [match(table, key, phase, *allowed) for table in tables]
+    matched = [match(table, key, phase, **allowed) for table in tables]
     for file, other in zip(files, matched, strict=True):
         if not other["utterance"].equals(matched[0]["utterance"]):
             raise ScoreError(

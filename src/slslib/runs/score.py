@@ -196,7 +196,7 @@ def _join(
     """Write failures, provenance and the score file; then remove the parts."""
     import pandas as pd
 
-    from slslib.data.scorefiles import separator
+    from slslib.data.protocols import separator
 
     table = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
     if table["utterance"].tolist() != corpus.trials["utterance"].tolist():
