@@ -148,7 +148,7 @@ MALFORMED = {
     "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 2 columns"),
     "csv long": (b"file,speaker,label\n0.wav,A,spoof\n1.wav," + b"x" * 200_000, "torn"),
     "csv other words": (b"name,class\na,spoof\n", "2 columns fit no known form: 'name, class'"),
-    "csv no label": (b"file,speaker\na,A\n", "line 1: 2 columns fit no known form"),
+    "csv no label": (b"file,speaker\na,A\n", "flac_file and one of label, key."),
     "csv one column": (b"file\na\nb\n", "line 1: 1 columns fit no known form"),
     "csv two files": (b"file,filename,label\na,a,spoof\n", "line 1: 3 columns fit no known form"),
     "csv unclear attack": (b"file,attack\na,A1\nb,-\n", "line 3: unknown label '-'"),

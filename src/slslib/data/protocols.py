@@ -109,9 +109,8 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
         ProtocolError: The file is missing, unreadable, torn, mixes forms, or has an unknown
             label or phase, a duplicate or an unsafe utterance name.
     """
-    remedy = (
-        "Known are ids, ASVspoof 2019, 2021 and 5, In-the-Wild, and headers with file and label."
-    )
+    needed = " and one of ".join(HEADER[name].replace(" ", ", ") for name in COLUMNS[:2])
+    remedy = f"Known are ids, ASVspoof's and In-the-Wild's keys, and headers with one of {needed}."
     header = {name: HEADER[name] for name in COLUMNS}
     cells = read_columns(path, ProtocolError, _FORMS, header, remedy)
     fourth = "source" if cells["utterance"].iloc[0].startswith("DF_") else "transmission"
