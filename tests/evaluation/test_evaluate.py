@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from slslib.data.scorefiles import read_scores
 from slslib.errors import ConfigError, ProtocolError, ScoreError
 from slslib.evaluation import metrics
 from slslib.evaluation.evaluate import evaluate
@@ -121,6 +122,23 @@ def test_swapped_signs_are_said_and_never_flipped(data):
     result = evaluate(data.score, data.key)
     assert result["eer_percent"] > 50 > straight
     assert any("labels or sign look swapped" in text for text in result["warnings"])
+
+
+@pytest.mark.parametrize("where", ["scores", "against", "dev_scores"])
+def test_a_swapped_sign_is_said_wherever_the_system_stands(data, tmp_path, where):
+    other, noise = tmp_path / "other.txt", tmp_path / "noise.txt"
+    table = read_scores(data.score)
+    random = np.random.default_rng(0).normal(size=len(table))
+    for file, scores in {
+        other: -table["score"],
+        noise: 0.1 * random + 1e-2 * table["score"],
+    }.items():
+        table.assign(score=scores).to_csv(file, sep=" ", header=False, index=False)
+    files = dict.fromkeys(("scores", "dev_scores"), (data.score, noise))
+    files |= {"dev_key": data.key, where: other if where == "against" else (data.score, other)}
+    swapped = [text for text in evaluate(key=data.key, **files)["warnings"] if "swapped" in text]
+    assert len(swapped) == 1
+    assert "other.txt" in swapped[0]
 
 
 def test_constant_scores_are_said(data):

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 FACTORS = ("attack", "codec", "transmission", "source", "vocoder", "speaker")
 """The columns of a key that results can be broken down or resampled by."""
+_SWAPPED = (
+    "{}EER {:.2f} % is above 50 %: labels or sign look swapped. A higher score must mean more bona "
+    "fide. Nothing was flipped."
+)
 
 
 def evaluate(
@@ -128,9 +132,11 @@ def evaluate(
     systems, compared = systems[:, : len(files)], systems[:, len(files) :]
     labels, values = matched["label"].to_numpy(), systems[:, 0]
     told: dict[str, Any] = {}
+    swapped = _swapped(files[1:] and files, systems, labels) + _swapped(others, compared, labels)
     if dev_key:
         dev, of_dev, _ = _join(dev_files, read_protocol(dev_key), None, format, **allowed)
         matched.attrs["assumed"] += dev.attrs["assumed"]
+        swapped += _swapped(dev_files, of_dev, dev["label"])
         both = (of_dev, dev["label"].to_numpy()), (systems, labels)
         values, told = calibration.use_dev_set(*both, is_fitted)
     matched = matched.assign(score=values)
@@ -174,7 +180,7 @@ def evaluate(
         for k, path in enumerate(_paths(given), 1)
         if path.is_file()  # c012 may be numbers
     }
-    result["warnings"] = _warnings(result, matched)
+    result["warnings"] = _warnings(result, matched) + swapped
     return result
 
 
@@ -210,6 +216,15 @@ def _join(
     return matched[0], np.column_stack([one["score"] for one in matched]), len(tables[0])
 
 
+def _swapped(files: list[Path], systems: metrics.Floats, labels: Any) -> list[str]:
+    """Name the systems that accept more spoofed than bona fide trials; a constant has 50 %."""
+    eers = [
+        (file, 100 * metrics.eer(*metrics.split(one, labels), "tie_aware").value)
+        for file, one in zip(files, systems.T, strict=False)
+    ]
+    return [_SWAPPED.format(f"{file}: ", eer) for file, eer in eers if eer > 50]
+
+
 def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
     """Say what is odd about a result that is no error."""
     n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
@@ -217,10 +232,9 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame) -> list[str]:
     has_ties = "eer_tie_aware_percent" in result
     phases = sorted(set(matched["phase"]) - {"-"})
     odd = {
+        _SWAPPED.format("", eer): eer > 50 and n_values > 1,
         f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
         "The official EER of a constant is 100 %.": n_values == 1,
-        f"EER {eer:.2f} % is above 50 %: labels or sign look swapped. "
-        "A higher score must mean more bona fide. Nothing was flipped.": eer > 50 and n_values > 1,
         f"{n - n_values} scores repeat another one; with ties grouped the EER is "
         f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": has_ties,
         f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
