@@ -162,6 +162,7 @@ def test_the_norm_of_a_post_norm_encoder_is_trained():
         ("wav2vec2-base", {"conv_stride": [5, 2, 2, 2, 2, 2, 1]}),
         ("wavlm-base", {"max_bucket_distance": 400}),
         ("xls-r-1b", {"num_hidden_layers": 2}),
+        ("hubert-base", {"model_type": "data2vec-audio"}),
         ("xls-r-1b", {"do_stable_layer_norm": None}),
     ],
 )
@@ -169,7 +170,11 @@ def test_what_is_not_computed_is_refused_by_name(kind, change, tmp_path):
     write(kind, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
-    name = {"conv_stride": "strides", "do_stable_layer_norm": "pre_norm"}.get(*change, *change)
+    name = {
+        "conv_stride": "strides",
+        "do_stable_layer_norm": "pre_norm",
+        "model_type": "holds data2vec-audio",
+    }.get(*change, *change)
     with pytest.raises(CheckpointError, match=name):
         load_backbone(tmp_path)
 

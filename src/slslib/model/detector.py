@@ -200,12 +200,11 @@ def assemble(
             config = from_json(XLSRConfig, about["config"]["backbone"])
             model = nn.ModuleDict({"backbone": XLSR(config, attention=attention)})
         model.backbone.card = dict(about.get("card", {}))
-    own = model.state_dict()
-    for name in [name for name in tensors if name in own and tensors[name].is_floating_point()]:
-        tensors[name] = tensors[name].to(own[name].dtype)
+    tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
     given, wanted = (
         {f"{name} {list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
-        for state in (tensors, own)
+        for state in (tensors, model.state_dict())
     )
     if given != wanted:
         raise CheckpointError(

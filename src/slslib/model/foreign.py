@@ -144,7 +144,9 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
             or the file does not tell enough.
     """
     shapes = {name.removeprefix(BACKBONE): tensor.shape for name, tensor in tensors.items()}
-    other = next((name for part, name in _OTHERS.items() if part in " ".join(shapes)), None)
+    kind = told.get("model_type")
+    unknown = None if kind in (None, "wav2vec2", "hubert", "wavlm") else kind
+    other = next((name for part, name in _OTHERS.items() if part in " ".join(shapes)), unknown)
     if other or "encoder.layer_norm.weight" not in shapes:
         raise ConfigError(f"it holds {other or 'no wav2vec 2.0 backbone'}; give another checkpoint")
     ffn_width, width = shapes["encoder.layers.0.feed_forward.intermediate_dense.weight"]
@@ -173,7 +175,7 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
         pre_norm=told.get("do_stable_layer_norm", told.get("layer_norm_first", not told or None)),
         group_norm=bool(told) and "feature_extractor.conv_layers.1.layer_norm.bias" not in shapes,
         conv_bias=told.get("conv_bias", True),
-        wavlm=told.get("model_type") == "wavlm",
+        wavlm=kind == "wavlm",
     )
     if "head.hidden.weight" not in shapes:
         return {"backbone": asdict(backbone)}

@@ -13,7 +13,6 @@ from slslib.errors import ConfigError
 
 Attention = Literal["eager", "sdpa"]
 Freeze = Literal["none", "conv", "backbone"]
-_ARCHITECTURE = {"pre_norm", "group_norm", "conv_bias", "wavlm"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def from_json(kind: type[Any], facts: Any) -> Any:
         ConfigError: If a field is lacking, unknown or impossible.
     """
     differing = {one.name for one in fields(kind)} ^ facts.keys()
-    if differing and differing != _ARCHITECTURE:
+    if differing and differing != {"pre_norm", "group_norm", "conv_bias", "wavlm"}:
         raise ConfigError(f"its {kind.__name__} lacks or adds {sorted(differing)}; get it again")
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
     if kind is DetectorConfig:
