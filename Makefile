@@ -6,12 +6,13 @@
 #   make clean       remove what was built; `make distclean` removes the environment too
 #
 #   make report      a book from your corpora and weights (SLSLIB_DATA, SLSLIB_CHECKPOINT,
-#                    SLSLIB_BACKBONE, SLSLIB_CLIPS)
+#                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS)
 #   make rehearsal   every notebook at XLS-R's full size, on stand-ins for corpora and weights
 #
 #   make setup       the environment alone
 #   make notebooks   run every notebook and compare its outputs with the committed ones
 #   make test-slow   the tests that take minutes or gigabytes
+#   make test-cuda   the tests that need a GPU
 #   make test-fairseq  compare with fairseq, built from source in an environment of its own
 #   make test-site   open every page of the built book in headless Chromium
 #   make test-all    all tests at once, after make book
@@ -42,7 +43,7 @@ override LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
 CACHE := _build/.jupyter_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book report rehearsal notebooks test test-slow test-fairseq test-site test-all lint lab clean distclean FORCE
+.PHONY: help setup book report rehearsal notebooks test test-slow test-cuda test-fairseq test-site test-all lint lab clean distclean FORCE
 
 help:
 	@sed -n '/^#   make/,/^$$/s/^# \{0,1\}//p' Makefile
@@ -88,6 +89,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
+
+# One after the other: they share the memory of the GPU. Without one, each says why it is skipped.
+test-cuda: $(STAMP)
+	@$(BIN)/python -m pytest -rs -m cuda tests
 
 # fairseq is old and wants packages of its own. torchaudio, which it asks for and does not use here,
 # does not load beside this PyTorch, and transformers would try to.

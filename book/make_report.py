@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -75,6 +76,8 @@ def main() -> None:
     args = parser.parse_args()
     here = scale()
     print(here)
+    # Training goes on in the folder of the project: that of the report is made anew each time.
+    os.environ.setdefault("SLSLIB_RUNS", str(ROOT / "runs"))
     out = args.out.resolve()
     if out.exists() and not (out / "_build").is_dir():
         sys.exit(f"{out} is no report; choose another --out, or remove it.")

@@ -120,11 +120,15 @@ def run(
 
 
 def execute(notebook: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """Execute a notebook in place; return seconds, the largest resident process and an error."""
+    """Execute a notebook in place; return times, the largest resident process and an error.
+
+    CPU seconds, unlike seconds, do not grow where the machine does other work beside it.
+    """
     measured = (
         "import resource, subprocess, sys\n"
         "status = subprocess.call(sys.argv[1:])\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(used.ru_maxrss, used.ru_utime + used.ru_stime)\n"
         "sys.exit(status)"
     )
     jupyter = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--timeout=-1"]
@@ -137,7 +141,8 @@ def execute(notebook: Path, environment: dict[str, str]) -> dict[str, Any]:
         text=True,
     )
     row: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 1)}
-    row["peak_gb"] = round(int(done.stdout.split()[-1]) * 1024 / 1e9, 2)
+    kilobytes, cpu_seconds = map(float, done.stdout.split()[-2:])
+    row |= {"cpu_seconds": round(cpu_seconds, 1), "peak_gb": round(kilobytes * 1024 / 1e9, 2)}
     if done.returncode:
         print(done.stderr[-4000:], file=sys.stderr)
         row["error"] = done.stderr.strip().splitlines()[-1]

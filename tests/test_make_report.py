@@ -27,7 +27,9 @@ def make_report():
 
 @pytest.fixture
 def here() -> Scale:
-    return Scale(Path("corpora"), False, "hub:a/b", "hub:c/d", 20, torch.device("cpu"))
+    return Scale(
+        Path("corpora"), False, "hub:a/b", "hub:c/d", 20, Path("runs"), torch.device("cpu")
+    )
 
 
 def figures(path: Path) -> list[dict]:

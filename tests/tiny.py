@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +42,23 @@ def told(state: Mapping[str, Tensor], config: DetectorConfig, prefix: str = "") 
     state = OrderedDict((prefix + name, tensor) for name, tensor in state.items())
     state._metadata = {at: {"slslib": {"config": asdict(config)}} for at in ("", prefix[:-1])}
     return state
+
+
+def cuda(*values: Any, count: int = 1) -> Any:
+    """Return the GPU and further values of a test, skipped where there are fewer GPUs."""
+    few = torch.cuda.device_count() < count
+    skip = pytest.mark.skipif(few, reason=f"needs {count} CUDA device(s)")
+    return pytest.param("cuda", *values, marks=(pytest.mark.cuda, skip))
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    """Return the final state of a training run: weights, moments and step counts."""
+    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    tensors = {f"model.{name}": tensor for name, tensor in state["model"].items()}
+    for i, moments in state["optimizer"]["state"].items():
+        tensors |= {f"adam.{key}.{i}": tensor for key, tensor in moments.items()}
+    assert len(tensors) > len(state["model"])
+    return tensors
 
 
 def recipe(**changes: object) -> TrainConfig:

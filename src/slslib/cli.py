@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -96,7 +97,7 @@ def _show(name: str, result: Any, as_json: bool) -> int:
         else:
             from slslib.evaluation import tables
 
-            print(getattr(tables, name)(result))
+            print(getattr(tables, name, tables.show)(result))
         for text in errors:
             _say(f"slslib: {text}")
     return 1 if errors else 0
@@ -105,6 +106,8 @@ def _show(name: str, result: Any, as_json: bool) -> int:
 def main() -> None:
     """Entry point of ``slslib`` and ``python -m slslib``."""
     argv = [word for word in sys.argv[1:] if word not in ("--debug", "--json")]
+    # Ends by an exception, so that the processes that decode are ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         status = run(argv, as_json="--json" in sys.argv)
         sys.stdout.flush()

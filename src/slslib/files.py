@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,23 @@ def write_json(path: str | Path, facts: Any) -> None:
         FileError: If the disk is full, read-only or over quota.
     """
     write_text(path, json.dumps(facts, indent=1) + "\n")
+
+
+def lock(folder: str | Path) -> AbstractContextManager[Any]:
+    """Hold a folder, which only one run may write, until the context is left; it is made if new.
+
+    Raises:
+        ConfigError: If another run holds it, or it cannot be written.
+    """
+    from filelock import FileLock
+
+    try:
+        return FileLock(Path(folder) / ".lock", timeout=0).acquire()
+    except OSError as error:  # filelock's Timeout is one
+        raise ConfigError(
+            f"{folder} cannot be written, or another run is writing it ({error}); wait for that, "
+            "or choose another --out"
+        ) from error
 
 
 def check_same(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,6 +117,13 @@ def test_a_folder_without_a_protocol(planted: Path) -> None:
     assert "flac/cut.flac" in verify("c", data=planted)["unusable"]
 
 
+def test_a_format_that_is_not_read_makes_a_folder_unsound(planted: Path) -> None:
+    (planted / "c" / "flac" / "more.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    report = verify("c/flac", data=planted)
+    assert report["n_trials"] == 15
+    assert "ffmpeg" in report["unusable"]["more.m4a"]
+
+
 def test_a_crash_of_a_decoder_is_our_error(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(path: Path, **options: bool) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)

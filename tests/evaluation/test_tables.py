@@ -41,51 +41,33 @@ def test_evaluate_shows_breakdowns_and_warnings():
     assert "WARNING: scores look swapped" in text
 
 
-def test_verify_shortens_long_lists():
-    result = {
-        "sound": False,
-        "name": "corpus",
-        "n_trials": 7,
-        "n_sound": 1,
-        "missing": list("abcdef"),
-        "unusable": {"g": "g.flac: damaged"},
-        "seconds": {},
-        "over_range": {"h": {"peak": None}},
-        "duplicates": [["i", "j"]],
-        **{key: {} for key in ("formats", "decoders", "md5", "rates", "channels")},
-        **{key: [] for key in ("other_rate", "multichannel", "extra")},
-    }
-    text = tables.verify(result)
-    for part in ("NOT SOUND", "6 (a, b, c, d, e, ...)", "g.flac: damaged", "i = j"):
-        assert part in text
-
-
-def test_detect_bench_and_score():
+def test_any_result_is_facts_then_rows_then_warnings():
     window = {"start_s": 0.0, "llr": -1.5}
-    files = [
-        {"file": "a.wav", "error": None, "llr": -1.5, "windows": [window], "verdict": "spoof"},
-        {"file": "b.wav", "error": "b.wav: damaged", "llr": None, "windows": [], "verdict": None},
-    ]
-    result = {"checkpoint": "c", "threshold": 0.0, "threshold_source": "given", "window_s": 4.0}
-    text = tables.detect(result | {"files": files})
-    lines = [line.split() for line in text.splitlines()]
-    assert ["a.wav", "-1.5", "-1.5", "1", "spoof"] in lines
-    assert "not scored" in text
-
-    row = {"work": "score", "batch_size": 4, "precision": "fp32"}
-    good = {"clips_per_second": 1234.0, "real_time_factor": 0.01, "peak_memory_bytes": 2e9}
-    rows = [row | good | {"hours": {"eval": 2.0}}, row | {"error": "memory"}]
-    head = {"checkpoint": "c", "parameters": 1e6, "clip_seconds": 4.0, "attention": "sdpa"}
-    text = tables.bench(head | {"device": "cpu", "threads": 1, "recipe": "r", "rows": rows})
-    assert "1,234" in text
-    assert "failed" in text
-
-    made = {
-        "n_trials": 5,
-        "n_scores": 4,
-        "decoders": {"soundfile": 4},
-        "n_over_range": 0,
-        "n_converted": 0,
-        "n_failures": 1,
+    result = {
+        "n_trials": 1234,
+        "sound": False,
+        "missing": list("abcdef"),
+        "rates": {"16000": 1210, "8000": 24},
+        "over_range": {"h": {"peak": 5.61}},
+        "duplicates": [["i", "j"]],
+        "seconds": {},
+        "files": [
+            {"file": "a.wav", "llr": -1.5, "windows": [window] * 3, "error": None},
+            {"file": "b.wav", "llr": None, "windows": [], "error": "b.wav: damaged"},
+        ],
+        "errors": ["b.wav: damaged"],
+        "warnings": ["it is odd"],
     }
-    assert "4 of 5 trials scored (4 by soundfile" in tables.score(made)
+    lines = [line.split(maxsplit=1) for line in tables.show(result).splitlines() if line]
+    for line in (
+        ["trials", "1,234"],
+        ["missing", "6 (a, b, c, d, e, ...)"],
+        ["sample rate (Hz)", "16000 (1,210), 8000 (24)"],
+        ["over range", "h (peak (5.61))"],
+        ["same audio", "(i, j)"],
+        ["seconds", "-"],
+        ["a.wav", "-1.5 3 -"],
+        ["b.wav", "- - b.wav: damaged"],
+    ):
+        assert " ".join(line).split() in [" ".join(one).split() for one in lines]
+    assert lines[-1] == ["WARNING:", "it is odd"]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import DETECTOR, recipe
+from tiny import DETECTOR, cuda, recipe
 from torch.utils.benchmark import Timer
 
 from slslib.data.corpora import open_corpus
@@ -156,10 +156,9 @@ def test_memory_of_the_process_is_its_peak(checkpoint):
     assert before < after < 3 * before
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_memory_on_cuda_is_that_of_the_setting(checkpoint):
-    torch.empty(2**32, device="cuda", dtype=torch.uint8)  # before: not counted
+@pytest.mark.parametrize("device", [cuda()])
+def test_memory_on_cuda_is_that_of_the_setting(checkpoint, device):
+    torch.empty(2**32, device=device, dtype=torch.uint8)  # before: not counted
     result = bench(checkpoint=checkpoint, batch_size=(1, 64), progress=False)
     few, many, _ = (row["peak_memory_bytes"] for row in result["rows"])
     assert 0 < few < many < 2**32

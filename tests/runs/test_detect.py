@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -9,7 +11,7 @@ import torch
 from tiny import DETECTOR
 
 from slslib.data.audio import load
-from slslib.errors import AudioError
+from slslib.errors import AudioError, ConfigError
 from slslib.model.detector import Detector
 from slslib.runs.detect import detect
 
@@ -56,6 +58,57 @@ def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):
         result = detect((recording,), checkpoint=checkpoint, threshold=threshold)
         assert result["files"][0]["verdict"] == verdict
         assert result["threshold_source"] == "given"
+
+
+def test_silent_windows_are_left_out_and_counted(checkpoint, tmp_path):
+    x = np.rint(3000 * np.random.default_rng(0).standard_normal(4_000)).astype(np.int16)
+    for name, parts in {"spoken": [x, x], "paused": [0 * x, x, 0 * x, 0 * x, x, 0 * x]}.items():
+        sf.write(tmp_path / f"{name}.wav", np.concatenate(parts), 16_000)
+    files = (tmp_path / "paused.wav", tmp_path / "spoken.wav")
+    paused, spoken = detect(files, checkpoint=checkpoint, plot=tmp_path / "x.svg")["files"]
+    assert (paused["n_silent"], spoken["n_silent"]) == (4, 0)
+    assert [w["llr"] is None for w in paused["windows"]] == [True, False, True, True, False, True]
+    assert paused["llr"] == pytest.approx(spoken["llr"], abs=1e-5)
+    everything = detect(files[:1], checkpoint=checkpoint, allow_silence=True)["files"][0]
+    assert everything["n_silent"] == 0
+    assert everything["llr"] != pytest.approx(spoken["llr"], abs=1e-3)
+
+
+def test_a_format_that_is_not_read_is_named(checkpoint, recording):
+    other = recording.with_suffix(".m4a")
+    other.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    result = detect((recording.parent,), checkpoint=checkpoint)
+    assert [one["error"] is None for one in result["files"]] == [False, True]
+    assert "call.m4a" in result["errors"][0]
+    assert "ffmpeg" in result["errors"][0]
+
+
+def test_one_name_is_one_file(checkpoint, recording):
+    assert len(detect(str(recording), checkpoint=checkpoint)["files"]) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"files": ()},
+        {"threshold": float("nan")},
+        {"plot": "x.docx"},
+        {"plot": "no/such/folder/x.png"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, recording, options):
+    options = {"files": (recording,), "checkpoint": checkpoint} | options
+    options["plot"] = Path(options["plot"]) if "plot" in options else None
+    with pytest.raises(ConfigError):
+        detect(**options)
+
+
+@pytest.mark.parametrize("stored", ["abc", [1.0], float("nan")])
+def test_a_stored_threshold_has_to_be_a_number(recording, tmp_path, stored):
+    Detector(DETECTOR).save(tmp_path / "d.safetensors", {"dev_eer_threshold": stored})
+    with pytest.raises(ConfigError, match="threshold"):
+        detect((recording,), checkpoint=tmp_path / "d.safetensors")
 
 
 def test_a_damaged_file_does_not_stop_the_others(checkpoint, recording):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from slslib.errors import ConfigError
 from slslib.runs.scale import scale
 
-VARIABLES = ("SLSLIB_DATA", "SLSLIB_CHECKPOINT", "SLSLIB_BACKBONE", "SLSLIB_CLIPS")
+VARIABLES = ("SLSLIB_DATA", "SLSLIB_CHECKPOINT", "SLSLIB_BACKBONE", "SLSLIB_CLIPS", "SLSLIB_RUNS")
 
 
 @pytest.fixture
@@ -67,6 +68,25 @@ def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
         8,
     )
     assert "10 clips" in str(here)
+
+
+def test_runs_and_their_scores_are_found_but_not_for_the_simulation(environment, tmp_path):
+    runs = tmp_path / "runs"
+    for name in ("v1", "begun"):
+        (runs / name).mkdir(parents=True)
+    (runs / "v1" / "best.json").write_text("{}")
+    for corpus, part in (("asvspoof2021-df", "-"), ("asvspoof2019-la", "eval")):
+        facts = {"corpus": corpus, "partition": part}
+        (runs / "v1" / f"{corpus}.txt.json").write_text(json.dumps(facts))
+    here = environment(runs=runs)
+    assert here.trained() == {"v1": runs / "v1"}, "the other has no finished epoch"
+    assert here.scored() == {
+        ("v1", "asvspoof2019-la:eval"): runs / "v1" / "asvspoof2019-la.txt",
+        ("v1", "asvspoof2021-df"): runs / "v1" / "asvspoof2021-df.txt",
+    }
+    (tmp_path / "minispoof.json").write_text("{}")
+    here = environment(runs=runs)
+    assert here.trained() == here.scored() == {}
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -21,8 +20,9 @@ from slslib.data.audio import fix_length, load
 from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import read_scores
 from slslib.errors import AudioError, CheckpointError, ConfigError, ScoreError
+from slslib.files import lock
 from slslib.model.detector import Detector
-from slslib.runs.score import ScoreConfig, score
+from slslib.runs.score import ScoreConfig, score, score_batch
 
 SMALL = ScoreConfig(batch_size=2, chunk=3)
 
@@ -196,12 +196,48 @@ def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, m
 
 
 def test_two_writers_are_refused(checkpoint, corpus, tmp_path):
-    parts = tmp_path / "s.txt.parts"
-    parts.mkdir()
-    with (parts / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ScoreError, match="is being written by another run"):
-            score_eval(checkpoint, tmp_path / "s.txt")
+    with lock(tmp_path / "s.txt.parts"), pytest.raises(ConfigError, match="another run"):
+        score_eval(checkpoint, tmp_path / "s.txt")
+    score_eval(checkpoint, tmp_path / "s.txt")
+
+
+def test_scores_of_other_audio_are_not_taken_for_these(checkpoint, corpus, tmp_path):
+    out = tmp_path / "s.txt"
+    first = score_eval(checkpoint, out)
+    assert score_eval(checkpoint, out) == first
+    paths = [corpus.audio_path(utterance) for utterance in corpus.trials["utterance"]]
+    paths[3].write_bytes(paths[4].read_bytes())
+    with pytest.raises(ScoreError, match="exists"):
+        score_eval(checkpoint, out)
+    out.unlink()
+    assert score_eval(checkpoint, out)["scores_sha256"] != first["scores_sha256"]
+
+
+def test_a_run_does_not_go_on_with_other_audio_or_a_part_that_lost_a_trial(
+    checkpoint, corpus, tmp_path, monkeypatch
+):
+    calls = []
+
+    def stops(*arguments):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return score_batch(*arguments)
+
+    monkeypatch.setattr("slslib.runs.score.score_batch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        score_eval(checkpoint, tmp_path / "s.txt")
+    last = corpus.audio_path(corpus.trials["utterance"].iloc[-1])
+    content = last.read_bytes()
+    last.unlink()
+    with pytest.raises(ConfigError, match="sizes_sha256"):
+        score_eval(checkpoint, tmp_path / "s.txt")
+    last.write_bytes(content)
+    part = tmp_path / "s.txt.parts" / "000001.json"
+    part.write_text(json.dumps(json.loads(part.read_text())[1:]))
+    with pytest.raises(ScoreError, match="every trial"):
+        score_eval(checkpoint, tmp_path / "s.txt")
+    assert not (tmp_path / "s.txt").exists()
 
 
 _SCRIPT = """

@@ -13,31 +13,22 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import recipe
+from tiny import cuda, recipe, weights
 from torch.nn import functional as F
 
 from slslib.errors import ConfigError, ProtocolError, SlslibError, TrainingError
-from slslib.files import sha256
+from slslib.files import lock, sha256
 from slslib.model.detector import Detector
 from slslib.model.geometry import XLSRConfig
 from slslib.runs import processes, recipes
 from slslib.runs.fit import Position, build_detector, initial_weights, weighted_nll
 from slslib.runs.train import train
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """Return the final training state: weights, moments and step counts."""
-    state = torch.load(run / "state.pt", weights_only=True)
-    tensors = {f"model.{name}": tensor for name, tensor in state["model"].items()}
-    for i, moments in state["optimizer"]["state"].items():
-        tensors |= {f"adam.{key}.{i}": tensor for key, tensor in moments.items()}
-    assert len(tensors) > len(state["model"])
-    return tensors
 
 
 def log(run: Path) -> list[dict[str, str]]:
@@ -65,7 +56,7 @@ def test_a_run_leaves_whole_readable_files(finished):
     out, best = finished
     names = {p.name for p in out.iterdir()}
     epochs = {f"epoch_{i}.safetensors" for i in range(3)}
-    assert names == {"config.json", "log.csv", "best.json", "state.pt"} | epochs
+    assert names - {".lock"} == {"config.json", "log.csv", "best.json", "state.pt"} | epochs
     rows = log(out)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     losses = [float(row["dev_loss"]) for row in rows]
@@ -120,8 +111,12 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, corpora, tmp_path, sto
     assert_same_run(finished[0], tmp_path / "r")
 
 
-@pytest.mark.parametrize(("kind", "workers"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
-def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers):
+@pytest.mark.parametrize(
+    ("kind", "workers", "send"),
+    [(signal.SIGKILL, 2, os.kill), (signal.SIGTERM, 1, os.kill), (signal.SIGTERM, 2, os.killpg)],
+    ids=["SIGKILL", "SIGTERM", "SIGTERM to the group"],
+)
+def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers, send):
     """Kill a real process as soon as its second state is on the disk, in the middle of an epoch."""
     config = recipe(max_epochs=6)
     train(config, tmp_path / "whole", data=corpora, progress=False)
@@ -133,19 +128,39 @@ def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers):
     )
     run = tmp_path / "killed"
     arguments = [str(Path(__file__).parents[1]), str(run), str(corpora), str(workers)]
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, start_new_session=True
+    )
     state, seen = run / "state.pt", set()
     while process.poll() is None and len(seen) < 2:
         if state.exists():
             seen.add(state.stat().st_mtime_ns)
         time.sleep(0.002)
-    process.send_signal(kind)
+    send(process.pid, kind)  # a new session: the group has the number of the process
     _, stderr = process.communicate()
     assert process.returncode != 0, "finished before it was killed"
     if kind == signal.SIGTERM:
         assert b"the state is saved, go on with --resume" in stderr
     train(config, run, data=corpora, resume=True, progress=False)
     assert_same_run(tmp_path / "whole", run)
+
+
+def test_the_bar_estimates_the_whole_run(corpora, tmp_path, monkeypatch):
+    """Three epochs of three steps, of which each takes an hour."""
+    said, hours = [], iter(range(100))
+    real = processes.bar
+
+    def bar(*args, **options):
+        made = real(*args, **options)
+        monkeypatch.setattr(made, "set_postfix_str", lambda text, refresh: said.append(text))
+        return made
+
+    monkeypatch.setattr(processes, "bar", bar)
+    clock = SimpleNamespace(monotonic=lambda: 3600.0 * next(hours), strftime=time.strftime)
+    monkeypatch.setattr("slslib.runs.fit.time", clock)
+    train(recipe(dev=None, monitor="train_loss"), tmp_path, data=corpora, progress=False)
+    ends = [text.split(", ")[1] for text in said]
+    assert ends == [f"3 epochs in at most {left}.0 h more" for left in range(8, -1, -1)]
 
 
 def test_resuming_a_finished_run_does_nothing(finished, corpora):
@@ -202,6 +217,29 @@ def test_a_loss_that_is_not_finite_stops_the_run(corpora, tmp_path, monkeypatch)
         train(recipe(dev=None, monitor="train_loss"), tmp_path, data=corpora, progress=False)
     assert (tmp_path / "best.json").exists()
     assert torch.isfinite(weights(tmp_path)["model.head.gate.weight"]).all()
+
+
+def test_weights_that_are_not_finite_replace_no_good_state(corpora, tmp_path, monkeypatch):
+    real, calls = torch.optim.Adam.step, []
+
+    def breaks(self, *arguments, **options):
+        calls.append(1)
+        real(self, *arguments, **options)
+        if len(calls) == 3:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0][0] = torch.inf
+
+    monkeypatch.setattr(torch.optim.Adam, "step", breaks)
+    with pytest.raises(TrainingError, match="NaN or infinite"):
+        train(recipe(), tmp_path, data=corpora, save_steps=1, progress=False)
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+    monkeypatch.undo()
+    assert train(recipe(), tmp_path, data=corpora, resume=True, progress=False).exists()
+
+
+def test_two_runs_in_one_folder_are_refused(corpora, tmp_path):
+    with lock(tmp_path / "run"), pytest.raises(ConfigError, match="another run"):
+        train(recipe(), tmp_path / "run", data=corpora, progress=False)
 
 
 def test_a_start_over_an_existing_run_is_refused(finished, corpora):
@@ -393,27 +431,26 @@ def test_signals_are_collected_and_then_as_before():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_tensorboard_files(corpora, tmp_path):
-    pytest.importorskip("tensorboard")
-    config = recipe(max_epochs=1)
-    train(config, tmp_path / "r", data=corpora, progress=False, tensorboard=True)
-    assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
-
-
 @pytest.mark.slow
-def test_two_processes_train_as_one(corpora, tmp_path):
+@pytest.mark.parametrize("device", ["cpu", cuda(count=2)])
+def test_two_processes_train_as_one(corpora, tmp_path, device):
     """Gradients are averaged over the whole batch: weights agree with a single process.
 
-    BatchNorm sees half a batch on each process of a CPU run, so its momentum is taken out.
+    BatchNorm sees half a batch on each process of a CPU run, so it is taken out there; GPUs share
+    its statistics. TF32 is off, because it rounds differently for batches of other sizes.
     """
+    on_cpu = device == "cpu"
+    without = "lambda self, x: x * self.weight + self.bias"
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import torch; torch.nn.BatchNorm2d.forward = lambda self, x: x * self.weight + self.bias\n"
+        f"import torch; {f'torch.nn.BatchNorm2d.forward = {without}' if on_cpu else ''}\n"
         "from tiny import recipe; from slslib.runs.train import train\n"
-        "train(recipe(max_epochs=1), sys.argv[2], data=sys.argv[3], progress=False, cpu=True)"
+        f"train(recipe(max_epochs=1), sys.argv[2], data=sys.argv[3], progress=False, cpu={on_cpu})"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NVIDIA_TF32_OVERRIDE": "0"}
+    environment |= {"ACCELERATE_USE_CPU": "true"} if on_cpu else {}
     two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for name, launch in (("one", []), ("two", two)):
         arguments = [
@@ -422,13 +459,13 @@ def test_two_processes_train_as_one(corpora, tmp_path):
             str(tmp_path / name),
             str(corpora),
         ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(
             [sys.executable, *launch, *arguments], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
         config = json.loads((tmp_path / name / "config.json").read_text())
         assert config["processes"] == (2 if launch else 1)
+        assert config["device"].startswith(device)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         if name.startswith("model.") and not name.endswith("k_proj.bias"):

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gpu
 import pytest
+import torch
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
+from tiny import DETECTOR
 
-from slslib.model.detector import load_backbone
+from slslib.model.detector import Detector, load_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +33,43 @@ def test_pretraining_writes_a_backbone_that_loads(tmp_path: Path, objective: str
     log = json.loads(out.with_suffix(".log.json").read_text())["results"]
     assert [row["step"] for row in log] == [2]
     assert log[0]["held_out_loss"] > 0
+
+
+def test_the_comparison_of_a_gpu_runs_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Detector(DETECTOR, seed=0).save(tmp_path / "d.safetensors")
+    options = ["--checkpoint", tmp_path / "d.safetensors", "--clips", 4, "--batch-size", 2]
+    out = tmp_path / "gpu.json"
+    command = ["gpu.py", *map(str, options), "--cpu", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(
+        "torch.utils.benchmark.Timer.adaptive_autorange", lambda timer: timer.timeit(1)
+    )
+    gpu.main()
+    content = json.loads(out.read_text())
+    assert list(content) == ["what", "provenance", "results"]
+    found = content["results"]
+    assert found["device"]["device"].startswith("cpu")
+    assert found["step"]["eager"] == {"loss": 0, "gradients": 0, "changes_of_weights": 0}
+    assert 0 < found["step"]["sdpa"]["gradients"] < 1e-3
+    moved = {name: row["max_abs"] for name, row in found["scores"].items()}
+    assert moved["eager, float32"] == 0 < moved["eager, bfloat16"]
+    for speed in found["bench"].values():
+        assert [(row["work"], row["precision"]) for row in speed["rows"]] == [
+            *(("score", "no"), ("score", "bf16")),
+            *(("train", "no"), ("train", "bf16")),
+        ]
+        for row in speed["rows"]:
+            assert row["steps_per_second"] == pytest.approx(1 / row["seconds"])
+            assert row["peak_memory_bytes"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_comparison_of_a_gpu_wants_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit):
+        gpu.main()
 
 
 def test_set_repository_names_one_address_everywhere(tmp_path: Path) -> None:

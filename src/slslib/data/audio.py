@@ -5,15 +5,16 @@ Every array that leaves this module is float32, mono, 16 kHz, with one 16-bit fu
 
 Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, zeroed or invented.
 WAV, FLAC, Ogg (Vorbis, Opus) and MP3 are read; other containers are refused, because libsndfile
-shortens them silently where they are truncated. What can be checked is checked: a WAV header
-against the file's size, the CRC of every FLAC frame that is decoded, the announced against the
-decoded length, and the MD5 of a FLAC file that was decoded to its end. A recording of up to a
-minute is always decoded to its end, so a truncated file is refused even where its beginning would
-do; a *bounded* read of a longer one (``max_samples``, :func:`windows` that are not exhausted)
-vouches for the part it needed and for nothing behind it. What nothing can tell: changed sample
-values in a WAV file, most damage inside an MP3 file, a wrong sample rate where the frames do not
-state one, and a FLAC file without (or, if over-range, with an unusable) MD5 whose header announces
-less than follows.
+shortens them silently where they are truncated. MP3 is decoded by FFmpeg, because libsndfile stops
+at a length that it estimates. What can be checked is checked: the header of a WAV or MP3 file
+against its size, the pages of an Ogg file, the CRC of every FLAC frame that is decoded, the
+announced against the decoded length, and the MD5 of a FLAC file that was decoded to its end. A
+recording of up to a minute is always decoded to its end, so a truncated file is refused even where
+its beginning would do; a *bounded* read of a longer one (``max_samples``, :func:`windows` that are
+not exhausted) vouches for the part it needed and for nothing behind it. What nothing can tell:
+changed sample values in a WAV file, most damage inside an MP3 file, a wrong sample rate where the
+frames do not state one, and a FLAC file without (or, if over-range, with an unusable) MD5 whose
+header announces less than follows.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
 of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
@@ -52,12 +53,15 @@ N_SAMPLES = 64_600
 MIN_SAMPLES = 400
 """The shortest recording at 16 kHz of which the feature extractor makes one frame."""
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
-"""Endings of the files that :func:`list_recordings` lists."""
+"""Endings of recordings that are read."""
+_OTHER_SUFFIXES = tuple(".aac .aif .aiff .amr .au .caf .m4a .mka .mp4 .wave .webm .wma".split())
 RATES = (4_000, 192_000)
 """Lowest and highest sample rate of a file, in Hz."""
 MAX_CHANNELS = 8
 MAX_SECONDS = 4 * 3600.0
 """Longest recording that :func:`load` returns whole."""
+LOUDEST = 100.0
+"""Samples beyond are in another unit. Over-range FLAC files of ASVspoof reach 5.6."""
 
 _WHOLE_SECONDS = 60  # recordings up to this length are decoded to their end
 _BLOCK = 65_536  # frames decoded at a time
@@ -205,11 +209,18 @@ def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
 def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the audio files in a folder and below it, sorted; they are told by their endings.
 
+    Links to folders are followed. Files of formats that cannot be read are among them: whoever
+    opens one learns why.
+
     Raises:
-        AudioError: If there is no such folder, or no audio file in it.
+        AudioError: If a folder is absent or cannot be listed, or there is no audio file.
     """
-    files = Path(folder).rglob("*")
-    recordings = sorted(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
+
+    def stop(error: OSError) -> NoReturn:
+        raise AudioError(f"{folder}: cannot be listed ({error}).") from error
+
+    files = [Path(at, n) for at, _, ns in os.walk(folder, True, stop, True) for n in ns]
+    recordings = sorted(p for p in files if p.suffix.lower() in AUDIO_SUFFIXES + _OTHER_SUFFIXES)
     if not recordings:
         raise AudioError(f"{folder}: holds no audio ({' '.join(AUDIO_SUFFIXES)}), or is absent.")
     return recordings
@@ -247,9 +258,18 @@ class Decoder:
         self.fail(f"truncated or damaged: {why}; fetch or make it again")
 
     def blocks(
-        self, max_samples: int | None = None, *, allow_silence: bool = False
+        self,
+        max_samples: int | None = None,
+        *,
+        allow_silence: bool = False,
+        heard: int = N_SAMPLES,
     ) -> Iterator[Mono]:
         """Yield the first samples, or all of them, as float32 mono at 16 kHz, and check the file.
+
+        Args:
+            max_samples: As for :func:`load`.
+            allow_silence: As for :func:`load`.
+            heard: Samples at the beginning that may not all be zero: those that are scored.
 
         Raises:
             AudioError: As :func:`load`; much is known at the end of the recording only.
@@ -260,16 +280,18 @@ class Decoder:
             # The resampling filter looks less than a tenth of a second ahead.
             ahead = 0 if rate == SAMPLE_RATE else rate // 10
             limit = -(-max_samples * rate // SAMPLE_RATE) + ahead
+            if self.announced is None:  # it may end within the minute
+                limit = max(limit, _WHOLE_SECONDS * rate)
         n_samples, audible = 0, False
         for decoded in self._resampled(limit):
             block = decoded[: (max_samples or sys.maxsize) - n_samples]
+            audible = audible or bool(block[: max(0, heard - n_samples)].any())
             n_samples += len(block)
-            audible = audible or bool(block.any())
             yield block
         if n_samples == 0:
             self.fail("it holds no samples; fetch or make it again")
         if not allow_silence:
-            self._check_audible(n_samples, audible)
+            self._check_audible(n_samples, min(n_samples, heard), audible)
 
     def _open(self) -> None:
         recording = self.recording
@@ -282,6 +304,8 @@ class Decoder:
             self.fail(f"it looks like {recording.format} but holds {self._file.format}; convert it")
         header = self._flac or self._file
         rate, channels, self.announced = header.samplerate, header.channels, header.frames
+        if recording.format == "MP3":  # libsndfile estimates the length, and stops there
+            self.announced = self._file = None
         recording.source_rate, recording.channels = rate, channels
         recording.subtype = header.subtype
         if self._flac and self._flac.md5:
@@ -290,7 +314,7 @@ class Decoder:
             self.fail(f"{rate} Hz, {channels} channels; convert it to 4-192 kHz and at most 8")
 
     def _leave_to_ffmpeg(self, error: sf.LibsndfileError) -> None:
-        """Decode a FLAC file by FFmpeg from here on; refuse any other."""
+        """Decode a FLAC file by FFmpeg from here on; refuse any other that libsndfile refuses."""
         self._file = None
         if not self._flac:
             reason, frame = error.error_string.strip().rstrip("."), self.recording.n_source_frames
@@ -306,10 +330,7 @@ class Decoder:
         )
         end = np.zeros(0, np.float32)
         for block in chain(self._downmixed(limit), [end]):
-            converted = stream.resample_chunk(block, last=block is end)
-            if not np.isfinite(converted).all():
-                self.fail("its samples are too large for float32 after resampling; normalise it")
-            yield converted
+            yield stream.resample_chunk(block, last=block is end)
 
     def _downmixed(self, limit: int) -> Iterator[Mono]:
         """Yield the mean of the channels of the first ``limit`` frames; note and check them."""
@@ -318,10 +339,12 @@ class Decoder:
         md5 = hashlib.md5(usedforsecurity=False)
         for block in self._decoded(limit):
             low, high = float(block.min()), float(block.max())
-            if not np.isfinite([low, high]).all():
-                self.fail(f"NaN or infinite near frame {recording.n_source_frames}; make it again")
-            recording.n_source_frames += len(block)
+            if not max(high, -low) < LOUDEST:  # neither is NaN
+                where = f"near frame {recording.n_source_frames}, where full scale is 1"
+                remedy = "scale it (int16: divide by 32768), or make it again"
+                self.fail(f"samples of {low:g} to {high:g} {where}; {remedy}")
             recording.peak = max(recording.peak, high, -low)
+            recording.n_source_frames += len(block)
             if flac and recording.over_range is not None and (low < -1 or high >= 1):
                 recording.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
             if self._hashing:
@@ -349,41 +372,42 @@ class Decoder:
         yield from self._decoded_by_ffmpeg(limit)
 
     def _decoded_by_ffmpeg(self, limit: int) -> Iterator[np.ndarray]:
-        """Decode a FLAC file from its beginning; yield what was not decoded yet."""
+        """Decode a FLAC or MP3 file from its beginning; yield what was not decoded yet."""
         import av  # takes 0.1 s, and most corpora never need it
 
         recording, flac = self.recording, self._flac
-        assert flac is not None
         recording.decoder = f"FFmpeg {av.ffmpeg_version_info}"
         # libsndfile lacks other depths; of these it refuses over-range files, which FFmpeg wraps.
-        recording.over_range = None if flac.bits in (8, 16, 24) else 0
+        recording.over_range = None if flac and flac.bits in (8, 16, 24) else 0
         strict = {"err_detect": "crccheck+explode"}
         position = 0
         try:
             # A file object, not a name: FFmpeg takes some names for URLs.
             with (
                 Path(recording.path).open("rb") as f,
-                av.open(f, format="flac", mode="r", options=strict) as container,
+                av.open(f, format=recording.format.lower(), mode="r", options=strict) as container,
             ):
                 stream = container.streams.audio[0]
                 stream.codec_context.options = strict
                 for frame in container.decode(stream):
                     # FFmpeg's parser skips what it cannot parse; the last frame may lack a time.
                     start = frame.time and round(frame.time * recording.source_rate)
-                    if start is None and position + frame.samples == flac.frames:
+                    if not flac or (start is None and position + frame.samples == flac.frames):
                         start = position
                     form = start, frame.sample_rate, frame.layout.nb_channels
                     if form != (position, recording.source_rate, recording.channels):
                         raise ValueError(f"a frame is missing, or of another form, at {position}")
-                    pcm = frame.to_ndarray().reshape(-1, recording.channels)  # FLAC is not planar
+                    pcm = frame.to_ndarray()  # MP3: floats [channels, frames]; FLAC: interleaved
+                    pcm = pcm.reshape(-1, recording.channels) if flac else pcm.T
                     new = pcm[max(0, recording.n_source_frames - position) : limit - position]
                     position += frame.samples
                     if len(new):
-                        yield (new / (1 << 8 * pcm.itemsize - 1)).astype(np.float32)
+                        scale = 1 << 8 * pcm.itemsize - 1 if flac else 1
+                        yield (new / scale).astype(np.float32)
                     if recording.n_source_frames == limit:
                         return
         except (av.FFmpegError, ValueError, IndexError) as error:
-            self._damaged(f"neither libsndfile nor FFmpeg reads it ({error})")
+            self._damaged(f"FFmpeg stopped at frame {position} ({error})")
 
     def _check_end(self, limit: int, md5: str) -> None:
         """Check the length, and after a decode of the whole file the MD5."""
@@ -405,15 +429,15 @@ class Decoder:
             recording.md5 = "bad"
             self._damaged(f"the MD5 is {md5}, in the header {self._flac.md5}")
 
-    def _check_audible(self, n_samples: int, audible: bool) -> None:
-        """Refuse what holds nothing to score; ``n_samples`` is the length at 16 kHz."""
+    def _check_audible(self, n_samples: int, n_heard: int, audible: bool) -> None:
+        """Refuse what holds nothing to score; lengths are at 16 kHz."""
         remedy = "leave it out, or pass allow_silence (--allow-silence)"
         if n_samples < MIN_SAMPLES:
             self.fail(f"{n_samples} samples at 16 kHz are too few, under {MIN_SAMPLES}; {remedy}")
         if self._energy[1] < _SILENT_MIX * self._energy[0]:
             self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
         if not audible:
-            self.fail(f"the {n_samples} samples read are all zero; {remedy}")
+            self.fail(f"its first {n_heard} samples at 16 kHz are all zero; {remedy}")
 
 
 def _pack(block: np.ndarray, bits: int | None) -> bytes:

@@ -67,7 +67,7 @@ class Corpus:
         stem, ending = _split_ending(name)
         for folder in self.audio_dirs if is_safe(utterance) else ():
             listing = self._listing(folder / parent)
-            for wanted in filter(None, (ending, *AUDIO_SUFFIXES)):
+            for wanted in (ending or ".flac", *AUDIO_SUFFIXES, ""):
                 if file := listing.get((stem, wanted)):
                     return folder / parent / file
         folders = ", ".join(map(str, self.audio_dirs))

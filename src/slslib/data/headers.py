@@ -1,10 +1,12 @@
 """Audio headers: which container a file is, and whether its header contradicts the file.
 
 Decoders trust headers more than they should: libsndfile reads a truncated WAV file as a shorter
-one, and drops damaged Ogg pages. What is read here is headers (and Ogg pages, one at a time), and
-nothing is allocated from the numbers they hold.
+one, drops damaged Ogg pages, and of two files that were joined byte by byte it reads the first.
+What is read here is headers (and Ogg pages, one at a time), and nothing is allocated from the
+numbers they hold. A WAV file that was written to a pipe, and so does not know its length, lasts to
+its end.
 
-Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533).
+Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag.
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from slslib.errors import AudioError
 
 Format = Literal["WAV", "FLAC", "OGG", "MP3"]
 
+_REMEDY = "get it again, or if it plays in full convert it: ffmpeg -i OLD new.wav"
 _MAX_CHUNKS = 1_000
+_MAX_TAIL = 1 << 20  # bytes behind the last chunk
+_OTHER_AUDIO = (b"data", b"RIFF")
+_MP3_FRAME = 1441  # bytes of the longest frame
+_STREAMED = 0x7FFFF000  # lengths from here on stand for "not known" in a WAV file
 _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
 _FLAC_BITS = (0, 8, 12, 0, 16, 20, 24, 32)  # by code; 0: not stated
 _FLAC_HZ = (
@@ -61,7 +68,7 @@ def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise AudioError(f"{path}: it cannot be opened ({error}).") from error
     if contradiction:
-        raise AudioError(f"{path}: {contradiction}; fetch the file, or make or convert it, again.")
+        raise AudioError(f"{path}: {contradiction}; {_REMEDY}.")
     return container, info
 
 
@@ -90,8 +97,9 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, str]:
             subtype=f"PCM_{(packed >> 36 & 31) + 1}",
         )
         return "FLAC", info, _flac_contradiction(f, tag + 4, info)
-    is_mp3 = tag or (start[0] == 0xFF and start[1] & 0xE0 == 0xE0)
-    return "MP3", None, "" if is_mp3 else "neither WAV, FLAC, Ogg nor MP3"
+    if tag or (start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
+        return "MP3", None, _mp3_contradiction(f, tag, size)
+    return "MP3", None, "neither WAV, FLAC, Ogg nor MP3"
 
 
 def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
@@ -118,33 +126,45 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
 
 def _wav_contradiction(f: BinaryIO, size: int) -> str:
     """Return what in a RIFF header contradicts the file, or nothing."""
-    f.seek(4)
-    riff_length, kind = struct.unpack("<I4s", f.read(8).ljust(8))
-    align, data_length, data_end, position = 0, 0, 0, 12
-    for _ in range(_MAX_CHUNKS if kind == b"WAVE" else 0):
+    align, data_end, position = 0, 0, 12
+    for _ in range(_MAX_CHUNKS):
         f.seek(position)
-        if len(chunk := f.read(8)) < 8:
-            break
-        name, length = struct.unpack("<4sI", chunk)
-        position += 8 + length
-        if position > size or not name.isascii() or (name == b"data" and data_end):
-            return f"its header announces {length} bytes of {name!r}, to byte {position} of {size}"
+        name, length = struct.unpack("<4sI", f.read(8).ljust(8, b"\0"))
+        start, position = position + 8, position + 8 + length + (length & 1)
         if name == b"fmt ":
             tag, channels, rate, per_second, align, bits = _FMT.unpack(f.read(16).ljust(16, b"\0"))
             n_bytes = channels * -(-bits // 8)
             if tag in _PLAIN_TAGS and (align, per_second) != (n_bytes, rate * n_bytes):
                 sizes = f"{align} bytes per frame and {per_second} per second"
-                return (
-                    f"its header announces {rate} Hz, {channels} channels, {bits} bits, but {sizes}"
-                )
+                return f"its header says {rate} Hz, {channels} channels, {bits} bits, but {sizes}"
             align = align if tag in _PLAIN_TAGS else 1
-        if name == b"data":
-            data_length, data_end = length, position
-        position += length & 1
-    if not align or not data_end or data_length % align:
-        return f"it has no format chunk, or no data chunk of whole {align}-byte frames"
-    if not data_end <= riff_length + 8 <= size + 1:
-        return f"its header announces {riff_length + 8} bytes in all, the file has {size}"
+        if name == b"data" and align and not data_end:
+            if length >= _STREAMED:
+                return ""
+            data_end = start + length
+            if data_end > size or length % align:
+                return f"its header announces {length} bytes of audio, {size - start} follow"
+        elif data_end and (name in _OTHER_AUDIO or position > size + 1 or not name.isascii()):
+            # Behind the last chunk, recorders leave zeros, and taggers a tag of 128 bytes.
+            f.seek(start - 8)
+            tail = f.read(_MAX_TAIL)
+            is_known = tail[:3] == b"TAG" or not tail.strip(b"\0")
+            return "" if is_known else f"{len(tail)} bytes follow its audio that no chunk explains"
+    return "" if data_end else "it has no format chunk with a data chunk behind it"
+
+
+def _mp3_contradiction(f: BinaryIO, position: int, size: int) -> str:
+    """Return how the length in a Xing or LAME tag contradicts the file, or nothing."""
+    f.seek(position)
+    frame = f.read(_MP3_FRAME)
+    tag = max(frame.find(b"Xing"), frame.find(b"Info"))
+    flags, *stated = struct.unpack(">III", frame[tag + 4 : tag + 16].ljust(12, b"\0"))
+    if tag < 0 or not flags & 2:  # it does not say how many bytes there are
+        return ""
+    end = position + stated[flags & 1]
+    f.seek(end)
+    if end > size or f.read(3)[:1] in (b"\xff", b"I"):
+        return f"its header announces {end} bytes, the file has {size}"
     return ""
 
 
@@ -159,7 +179,6 @@ def _ogg_contradiction(f: BinaryIO) -> str:
         mirrored = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
         crc = int(f"{mirrored:032b}"[::-1], 2)
         if header[:4] != b"OggS" or header[18:26] != struct.pack("<II", number, crc):
-            return f"its Ogg page {number} is damaged, cut or missing, or two streams are mixed"
-        is_last = bool(header[5] & 4)
-        number = 0 if is_last else number + 1  # another stream may follow
+            return f"its Ogg page {number} is damaged, cut or missing, or is another stream's"
+        is_last, number = bool(header[5] & 4), number + 1
     return "" if is_last else "its last Ogg page is missing"

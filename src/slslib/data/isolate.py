@@ -42,6 +42,8 @@ _REFUSED = 3  # the exit status, where standard error says why
 def blocks_isolated(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Iterator[Mono]:
     """Do what :meth:`slslib.data.audio.Decoder.blocks` does, in another process and within limits.
 
+    Silence at the beginning is accepted; that of the whole recording is not.
+
     Raises:
         AudioError: As :func:`slslib.data.audio.load`, and if the process crashed or broke a limit.
     """
@@ -93,7 +95,7 @@ def _serve(
     _restrict(memory, cpu_seconds)
     signal.alarm(wall_seconds)
     try:
-        for block in Decoder(path).blocks(allow_silence=allow_silence):
+        for block in Decoder(path).blocks(allow_silence=allow_silence, heard=sys.maxsize):
             signal.alarm(0)  # the reader may take its time
             sys.stdout.buffer.write(block.astype("<f4").tobytes())
             signal.alarm(wall_seconds)

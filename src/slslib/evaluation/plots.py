@@ -265,10 +265,10 @@ def plot_estimates(
 
 
 def plot_windows(result: Mapping[str, Any]) -> Plot:
-    """Draw the score of each window over time, a line for each recording.
+    """Draw the score of each window over time, a line for each recording; silence is a gap.
 
-    A window has the colour of its side of the threshold, the name of a recording that of its
-    verdict, which is about the mean.
+    A window has the colour of its side of the threshold. The name of a recording stands at its
+    mean, and has the colour of its verdict, which is about the mean.
 
     Args:
         result: What :func:`slslib.runs.detect.detect` returned.
@@ -284,7 +284,7 @@ def plot_windows(result: Mapping[str, Any]) -> Plot:
         if len(scored) <= 6:
             name, colour = Path(one["file"]).name, BONAFIDE if one["llr"] > threshold else SPOOF
             text = f" {name}: {one['verdict']}"
-            axes.text(starts[-1] + width, scores[-1], text, color=colour, va="center")
+            axes.text(starts[-1] + width, one["llr"], text, color=colour, va="center")
     label = f"threshold {threshold:.2f}: bona fide above (blue), spoof below"
     axes.axhline(threshold, **_MARK, label=label)
     axes.set(xlabel="time (s)", ylabel="score of the window: LLR (nats)")

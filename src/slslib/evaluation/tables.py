@@ -1,6 +1,7 @@
-"""Tables for people: one function for the result of each command.
+"""Tables for people: what a command returns, and prints as it is with ``--json``, as text.
 
-Every function takes the dictionary that its command returns and prints with ``--json``.
+:func:`show` lays out any result, but for those of the two commands that have a function here:
+:func:`score` needs one line, and an evaluation the digits that are published.
 """
 
 from __future__ import annotations
@@ -32,14 +33,18 @@ _SUMMARY = {
         "{against[eer_percent]:.4f} %, difference {against[difference_percent]:+.4f}{difference}"
     ),
 }
-# Names of an audit that do not speak for themselves.
-_CHECKS = {
+# Names in results that do not speak for themselves.
+_TITLES = {
+    "n_sound": "usable",
     "rates": "sample rate (Hz)",
     "other_rate": "resampled to 16 kHz",
     "multichannel": "mixed down",
     "md5": "FLAC MD5",
     "duplicates": "same audio",
     "extra": "not in the protocol",
+    "llr": "LLR",
+    "lowest_llr": "lowest window",
+    "peak_memory_bytes": "peak memory (bytes)",
 }
 _BY_CONDITION = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}
 
@@ -64,21 +69,22 @@ def table(rows: Sequence[Mapping[Any, Any]], form: str = "simple") -> str:
     return tabulate(lines, columns, form, colalign=sides, disable_numparse=True)
 
 
-def verify(result: Mapping[str, Any]) -> str:
-    """Lay out an audit of a corpus; long results take several lines."""
-    shown = dict(result)
-    shown["duplicates"] = [" = ".join(names) for names in result["duplicates"]]
-    shown["over_range"] = [f"{name} ({_cell(x)})" for name, x in result["over_range"].items()]
-    rows = [
-        {
-            "check": _CHECKS.get(name, name.removeprefix("n_").replace("_", " ")),
-            "result": fill(_cell(value), 80),
-        }
-        for name, value in shown.items()
-        if name not in ("sound", "name", "errors", "protocol_sha256")
+def show(result: Mapping[str, Any]) -> str:
+    """Lay out any result: its facts, then a table for each list of rows, then the warnings."""
+    shown = {name: value for name, value in result.items() if name not in ("errors", "warnings")}
+    rows = {name: shown.pop(name) for name in result if _is_rows(result[name])}
+    facts = [{"what": _title(n), "value": fill(_cell(v), 80)} for n, v in shown.items()]
+    parts = [
+        (name, [{_title(k): v for k, v in row.items()} for row in rows[name]]) for name in rows
     ]
-    verdict = "sound" if result["sound"] else "NOT SOUND"
-    return _page(result, (f"{result['name'].removesuffix(':-')}: {verdict}", rows))
+    return _page(result, ("", facts), *parts)
+
+
+def score(result: Mapping[str, Any]) -> str:
+    """Say in one line how many trials were scored, and how they were read."""
+    by = ", ".join(f"{n:,} by {name}" for name, n in result["decoders"].items())
+    text = "{n_scores:,} of {n_trials:,} trials scored ({by}; {n_over_range:,} over-range, "
+    return (text + "{n_converted:,} converted)").format(**result, by=by)
 
 
 def evaluate(result: Mapping[str, Any]) -> str:
@@ -134,57 +140,9 @@ def _breakdown(factors: str, groups: Mapping[str, Any]) -> list[Titled]:
     return parts
 
 
-def detect(result: Mapping[str, Any]) -> str:
-    """List the verdicts on recordings."""
-    title = (
-        "{checkpoint}; threshold {threshold:.3f} ({threshold_source}). LLR: natural logarithm, "
-        "mean over windows of {window_s:.2f} s; higher is more bona fide"
-    ).format(**result)
-    rows = []
-    for one in result["files"]:
-        scores = [window["llr"] for window in one["windows"]]
-        row = {"file": one["file"], "LLR": one["llr"], "lowest window": min(scores, default=None)}
-        rows.append(row | {"windows": len(scores), "verdict": one["verdict"] or "not scored"})
-    return _page(result, (title, rows))
-
-
-def bench(result: Mapping[str, Any]) -> str:
-    """List speed and memory by work, batch size and precision."""
-    title = (
-        f"{result['checkpoint']}: {result['parameters'] / 1e6:.1f} M parameters, clips of "
-        f"{result['clip_seconds']:.2f} s, {result['attention']} attention; {result['device']}, "
-        f"{result['threads']} threads. RTF: real-time factor, seconds of computing per second of "
-        "audio. Hours are estimates, and hold where --workers decode as many clips per second."
-    )
-    rows = []
-    for row in result["rows"]:
-        work = row["work"] if row["work"] == "score" else f"train {result['recipe']}"
-        cells = {"work": work, "batch": row["batch_size"], "precision": row["precision"]}
-        if "error" in row:
-            cells["clips/s"] = "failed"
-        else:
-            cells |= {"clips/s": row["clips_per_second"], "RTF": row["real_time_factor"]}
-            cells["peak GB"] = row["peak_memory_bytes"] / 1e9
-            cells |= {f"{corpus} h": hours for corpus, hours in row.get("hours", {}).items()}
-        rows.append(cells)
-    return _page(result, (title, rows))
-
-
-def score(result: Mapping[str, Any]) -> str:
-    """Say in one line how many trials were scored, and how they were read."""
-    by = ", ".join(f"{n:,} by {name}" for name, n in result["decoders"].items())
-    text = "{n_scores:,} of {n_trials:,} trials scored ({by}; {n_over_range:,} over-range, "
-    return (text + "{n_converted:,} converted)").format(**result, by=by)
-
-
-def convert(result: Mapping[str, Any]) -> str:
-    """Name the file that was written, and what was not kept."""
-    return "\n".join([result["out"], *(f"WARNING: {text}" for text in result["warnings"])])
-
-
 def _page(result: Mapping[str, Any], *parts: Titled) -> str:
     """Join titled tables, and end with the warnings as plain lines."""
-    blocks = [f"{title}\n\n{table(rows)}" for title, rows in parts]
+    blocks = [f"{title}\n\n{table(rows)}".lstrip() for title, rows in parts]
     return "\n\n".join(blocks + [f"WARNING: {text}" for text in result.get("warnings", ())])
 
 
@@ -192,12 +150,23 @@ def _number(row: Mapping[str, Any], quantity: str) -> str:
     return f"{row[quantity]:.4f}" if quantity in row else "-"
 
 
+def _title(name: str) -> str:
+    return _TITLES.get(name, name.removeprefix("n_").replace("_", " "))
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
 def _cell(value: Any) -> str:
     """Write a number, a text, nothing or several of them; long lists show their beginning."""
+    if _is_rows(value):
+        return str(len(value))
     if isinstance(value, Mapping):
-        value = [f"{name}: {_cell(one)}" for name, one in value.items()]
+        value = [f"{name} ({_cell(one)})" for name, one in value.items()]
     if isinstance(value, list):
-        shown = ", ".join(map(_cell, value[:_SHOWN]))
+        several = [f"({_cell(one)})" if isinstance(one, list) else _cell(one) for one in value]
+        shown = ", ".join(several[:_SHOWN])
         return f"{len(value):,} ({shown}, ...)" if len(value) > _SHOWN else shown or "-"
     if value is None or value != value:  # NaN stands for what a row lacks
         return "-"

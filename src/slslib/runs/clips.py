@@ -8,7 +8,9 @@ nor a resume in the middle of an epoch can change a result.
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
@@ -115,13 +117,26 @@ class TrialDataset(Dataset[Clip]):
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
-    """Return what a run writes down about its trials."""
+    """Return what a run writes down about its trials, to go on with the same ones only.
+
+    The sizes of the recordings in bytes stand for their content, of which a hash would take as
+    long as the run.
+    """
+    sizes = repr([_size(corpus, utterance) for utterance in corpus.trials["utterance"]])
     return {
         "corpus": corpus.name,
         "partition": corpus.partition,
         "protocol_sha256": corpus.protocol_sha256,
+        "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest(),
         "n_trials": len(corpus),
     }
+
+
+def _size(corpus: Corpus, utterance: str) -> int:
+    """Return the bytes of a recording, -1 for one that is not there."""
+    with suppress(AudioError, OSError):
+        return corpus.audio_path(utterance).stat().st_size
+    return -1
 
 
 def keyed_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:
@@ -157,8 +172,19 @@ def load_batches(
     # stream and make results depend on how often a loader was started.
     own = torch.Generator().manual_seed(0)
     return DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, collate_fn=list, generator=own
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+        generator=own,
+        worker_init_fn=_leave_signals_to_parent,
     )
+
+
+def _leave_signals_to_parent(_worker: int) -> None:
+    """Let a scheduler stop the whole group: the parent still needs its workers to end well."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
 
 
 def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor]:

@@ -2,20 +2,22 @@
 
 A recording is divided into windows of the detector's length (4.0375 s), the last one ending with
 the recording; a shorter recording is tiled. Its score is the mean of the windows' log-likelihood
-ratios, so for recordings up to one window it is the score that :mod:`slslib.runs.score` writes,
-which reads only the first window. Files are taken as untrusted: each is decoded in a process of its
-own with limits on memory and time (:mod:`slslib.data.isolate`).
+ratios; windows of digital silence have none, and are counted. For a recording of one window that is
+the score that :mod:`slslib.runs.score` writes, which reads only the first. Files are taken as
+untrusted: each is decoded in a process of its own with limits on memory and time
+(:mod:`slslib.data.isolate`).
 """
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slslib.errors import AudioError
+from slslib.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
     from slslib.model.detector import Detector
@@ -50,10 +52,12 @@ def detect(
 
     Returns:
         ``checkpoint``, ``threshold``, ``threshold_source``, ``window_s``, ``errors`` (texts) and
-        ``files``: for each its ``file``, ``llr`` (mean over windows), ``verdict``, ``windows``
+        ``files``: for each its ``file``, ``llr`` (mean over windows), ``verdict``, ``lowest_llr``
+        (of a window), ``n_silent`` (windows of zeros, which are left out), ``windows``
         (``start_s``, ``llr``) and ``error``.
 
     Raises:
+        ConfigError: There is no file, no finite threshold, or the plot has an unknown format.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
     """
@@ -62,8 +66,19 @@ def detect(
     from slslib.runs import processes
 
     recordings: list[Path] = []
-    for path in map(Path, files):
+    given: Any = files
+    for path in map(Path, [given] if isinstance(given, str | Path) else given):
         recordings += list_recordings(path) if path.is_dir() else [path]
+    if not recordings:
+        raise ConfigError("nothing to score: name recordings, or folders of them")
+    if plot:
+        from matplotlib.figure import Figure
+
+        from slslib.evaluation.plots import plot_windows
+
+        known = Figure().canvas.get_supported_filetypes()
+        if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
+            raise ConfigError(f"{plot}: no such folder, or not one of {', '.join(known)}")
     detector = Detector.load(checkpoint).to(processes.start(cpu=cpu).device)
     source = "given"
     if threshold is None:
@@ -71,13 +86,17 @@ def detect(
         source = "EER threshold on the development set"
     if threshold is None:
         threshold, source = 0.0, "none stored; 0 means equal likelihoods under the training"
+    if not isinstance(threshold, int | float) or not math.isfinite(threshold):
+        raise ConfigError(f"the threshold {threshold!r} ({source}) is no number; give --threshold")
     rows: list[dict[str, Any]] = []
     for recording in recordings:
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
-        row |= {"windows": [], "error": None}
+        row |= {"lowest_llr": None, "n_silent": 0, "windows": [], "error": None}
         try:
             row["windows"] = _score_windows(detector, recording, allow_silence)
-            row["llr"] = float(np.mean([window["llr"] for window in row["windows"]]))
+            llrs = [window["llr"] for window in row["windows"] if window["llr"] is not None]
+            row |= {"llr": float(np.mean(llrs)), "lowest_llr": min(llrs)}
+            row["n_silent"] = len(row["windows"]) - len(llrs)
             row["verdict"] = "bona fide" if row["llr"] > threshold else "spoof"
         except AudioError as error:
             row["error"] = str(error)
@@ -91,15 +110,14 @@ def detect(
         "errors": [row["error"] for row in rows if row["error"]],
     }
     if plot and len(made["errors"]) < len(rows):
-        from slslib.evaluation.plots import plot_windows
-
         plot_windows(made)[0].savefig(plot)
     return made
 
 
 def _score_windows(
     detector: Detector, recording: Path, allow_silence: bool
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
+    """Score the windows of a recording; those of zeros have no score, unless they are wanted."""
     import torch
 
     from slslib.data.audio import windows
@@ -107,12 +125,13 @@ def _score_windows(
 
     n_samples, device = detector.config.n_samples, next(detector.parameters()).device
     decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples)
-    scored = []
+    scored: list[dict[str, float | None]] = []
     while batch := list(islice(decoded, _BATCH)):
-        starts, samples = zip(*batch, strict=True)
         with torch.inference_mode():
-            llrs = detector.llr(torch.from_numpy(np.stack(samples)).to(device)).tolist()
-        scored += [{"start_s": s, "llr": llr} for s, llr in zip(starts, llrs, strict=True)]
-    if not np.isfinite([window["llr"] for window in scored]).all():
-        raise AudioError(f"{recording}: its score is not finite; check that samples lie in -1..1")
+            samples = torch.from_numpy(np.stack([samples for _, samples in batch]))
+            llrs = detector.llr(samples.to(device)).tolist()
+        if not np.isfinite(llrs).all():
+            raise AudioError(f"{recording}: its score is not finite; use another checkpoint")
+        for (start, window), llr in zip(batch, llrs, strict=True):
+            scored.append({"start_s": start, "llr": llr if allow_silence or window.any() else None})
     return scored

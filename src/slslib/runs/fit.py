@@ -75,15 +75,25 @@ class Run:
     progress: bool = True
     position: Position = field(default_factory=Position)
     signals: list[int] = field(default_factory=list)  # received so far: the first one stops
-    events: Any = None  # TensorBoard's writer, if any
 
     def save(self) -> None:
         """Write ``state.pt``, all or nothing, in the main process."""
+        self.check_finite()
         if self.accelerator.is_main_process:
             model, optimizer = self.detector.state_dict(), self.optimizer.state_dict()
             state = {"model": model, "optimizer": optimizer, "position": asdict(self.position)}
             with writing(self.out / "state.pt") as temporary:
                 torch.save(state, temporary)
+
+    def check_finite(self) -> None:
+        """Make sure that what is about to be written is worth going on from.
+
+        Raises:
+            TrainingError: If a weight is not finite.
+        """
+        for name, tensor in self.detector.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise self.diverged(f"{name} holds NaN or infinite values")
 
     def restore(self) -> None:
         """Go to where :meth:`save` was called.
@@ -173,7 +183,7 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model, run.optimizer = accelerator.prepare(model, run.optimizer)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    steps_taken = 0
+    steps_taken, began = 0, time.monotonic()
     while not position.finished(config):
         epoch = dataset.epoch = position.epoch
         batches = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=epoch)
@@ -203,7 +213,11 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
             if position.step % save_steps == 0 and position.step < len(batches):
                 run.save()
             mean = position.loss_sum / (position.step * config.batch_size)
-            bar.set_postfix(loss=f"{mean:.4g}", refresh=False)
+            to_go = (config.max_epochs - epoch) * len(batches) - position.step
+            hours = (time.monotonic() - began) / steps_taken * to_go / 3600
+            text = f"loss {mean:.4g}, {config.max_epochs} epochs in at most {hours:.1f} h more"
+            bar.set_postfix_str(text, refresh=False)
+        run.check_finite()
         results = {"train_loss": mean}
         if dev:
             results |= _validate(run, dev[0])
@@ -253,9 +267,6 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     """Decide, and write the epoch's checkpoint, the log, and last the state that includes them."""
     config, position, epoch = run.config, run.position, run.position.epoch
     monitor = config.monitor
-    for name, tensor in run.detector.state_dict().items():
-        if not bool(tensor.isfinite().all()):
-            raise run.diverged(f"{name} holds NaN or infinite values")
     row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     before = position.best_epoch(monitor)
     position.advance(row)
@@ -270,10 +281,6 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
         run.save()
         if keep == "best" and best == epoch:
             (run.out / f"epoch_{before}.safetensors").unlink(missing_ok=True)
-        if run.events:
-            for name, value in results.items():
-                run.events.add_scalar(name, value, epoch)
-            run.events.flush()
         if run.progress:
             text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
             tqdm.write(f"epoch {epoch}: {text}", file=sys.stderr)

@@ -5,6 +5,7 @@
 ``SLSLIB_CHECKPOINT``  a detector; without it ``mini``, which comes with slslib
 ``SLSLIB_BACKBONE``    a backbone; without it the one inside the checkpoint
 ``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus
+``SLSLIB_RUNS``        folder of your training runs; without it ``../runs``
 =====================  ==============================================================
 
 Weights have any name that :func:`slslib.model.checkpoints.locate` knows. The device is a GPU where
@@ -13,6 +14,7 @@ PyTorch finds one. What a notebook prints and draws follows from what :func:`sca
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ class Scale:
         checkpoint: Name of the detector.
         backbone: Name of the backbone.
         clips: Most clips of each class of a corpus, or None for as many as the page asks for.
+        runs: Folder of the training runs.
         device: Where networks compute.
     """
 
@@ -43,6 +46,7 @@ class Scale:
     checkpoint: str
     backbone: str
     clips: int | None
+    runs: Path
     device: torch.device
 
     def __str__(self) -> str:
@@ -67,6 +71,21 @@ class Scale:
             least: What the page cannot do without.
         """
         return min(n_clips, max(least, self.clips or n_clips))
+
+    def trained(self) -> dict[str, Path]:
+        """Return the folders of runs with a finished epoch, by name; none for the simulation."""
+        best = [] if self.simulated else sorted(self.runs.glob("*/best.json"))
+        return {file.parent.name: file.parent for file in best}
+
+    def scored(self) -> dict[tuple[str, str], Path]:
+        """Return the score files that lie in the folders of runs, by run and ``NAME:PARTITION``."""
+        found = {}
+        for name, run in self.trained().items():
+            for file in sorted(run.glob("*.txt.json")):
+                made = json.loads(file.read_text())
+                corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
+                found[name, corpus] = file.with_suffix("")
+        return found
 
     def load_detector(self) -> Detector:
         """Load the detector in evaluation mode, with the faster attention kernel."""
@@ -99,6 +118,7 @@ def scale() -> Scale:
         checkpoint=checkpoint,
         backbone=_absolute(os.environ.get("SLSLIB_BACKBONE", checkpoint)),
         clips=int(clips) if clips else None,
+        runs=Path(os.environ.get("SLSLIB_RUNS", "../runs")).resolve(),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
 

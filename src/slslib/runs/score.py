@@ -18,20 +18,21 @@ import hashlib
 import json
 import math
 import shutil
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.files import check_same, corpora_root, sha256, write_json, write_text
+from slslib.files import check_same, corpora_root, lock, sha256, write_json, write_text
 from slslib.model.geometry import Attention
 from slslib.runs.recipes import Precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from slslib.data.corpora import Corpus
     from slslib.model.detector import Detector
     from slslib.runs.clips import Clip
 
@@ -96,7 +97,8 @@ def score(
         AudioError: A recording cannot be read (unless ``on_error="record"``).
         CheckpointError: The checkpoint cannot be read.
         FileError: A file cannot be written.
-        ScoreError: ``out`` exists or is being written, or a resume does not match it.
+        ScoreError: ``out`` exists, or its parts are damaged.
+        ConfigError: ``out`` is being written, or its parts are of another run.
     """
     from slslib.data.corpora import open_corpus
     from slslib.model.checkpoints import locate
@@ -122,7 +124,7 @@ def score(
         raise ScoreError(
             f"{out} exists and was not written by this very run; remove it or choose another --out"
         )
-    with _lock(parts) if accelerator.is_main_process else nullcontext():
+    with lock(parts) if accelerator.is_main_process else nullcontext():
         with accelerator.main_process_first():
             if not began.exists():
                 write_json(began, fingerprint)
@@ -150,7 +152,7 @@ def score(
                         rows.append(vars(clip) | {"waveform": None, "error": error, "score": own})
                 write_json(file, rows)
         accelerator.wait_for_everyone()
-        made = _join(out, files, fingerprint) if accelerator.is_main_process else {}
+        made = _join(out, files, fingerprint, opened) if accelerator.is_main_process else {}
         accelerator.wait_for_everyone()
     return made
 
@@ -188,11 +190,15 @@ def score_batch(
     return dict(zip(utterances, map(format_score, scores), strict=True))
 
 
-def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
+def _join(
+    out: Path, files: list[Path], fingerprint: dict[str, Any], corpus: Corpus
+) -> dict[str, Any]:
     """Write failures, provenance and the score file; then remove the parts."""
     import pandas as pd
 
     table = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
+    if table["utterance"].tolist() != corpus.trials["utterance"].tolist():
+        raise ScoreError(f"{out}.parts does not hold every trial once: remove it and score again")
     failed, sound = table[table["score"].isna()], table[table["score"].notna()]
     text = "".join(sound["utterance"] + " " + sound["score"] + "\n")
     made = {
@@ -214,16 +220,3 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
     write_text(out, text)
     shutil.rmtree(f"{out}.parts")
     return made
-
-
-def _lock(parts: Path) -> AbstractContextManager[Any]:
-    """Hold the folder of parts, which only one run may write, until the context is left."""
-    from filelock import FileLock
-
-    try:
-        return FileLock(parts / "lock", timeout=0).acquire()
-    except OSError as error:  # filelock's Timeout is one
-        raise ScoreError(
-            f"{parts} cannot be written or is being written by another run ({error}); wait for it "
-            "or choose another --out"
-        ) from error

@@ -17,13 +17,13 @@ The loop itself is :func:`slslib.runs.fit.fit`. PyTorch loads when a run starts,
 from __future__ import annotations
 
 import platform
+from contextlib import nullcontext
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from slslib.errors import ConfigError
-from slslib.files import check_same, corpora_root, sha256, write_json
+from slslib.files import check_same, corpora_root, lock, sha256, write_json
 from slslib.runs.recipes import TrainConfig
 
 
@@ -37,7 +37,6 @@ def train(
     save_steps: int = 1000,
     keep: Literal["best", "all"] = "best",
     cpu: bool = False,
-    tensorboard: bool = False,
     max_steps: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -60,7 +59,6 @@ def train(
             influence on the result. SIGINT and SIGTERM save the state and cost nothing.
         keep: Epoch checkpoints to keep.
         cpu: Train on the CPU even where there is a GPU.
-        tensorboard: Write TensorBoard event files beside log.csv.
         max_steps: Stop, resumable, after this many steps.
         progress: Show progress bars and a line per epoch on standard error.
 
@@ -69,7 +67,7 @@ def train(
 
     Raises:
         TrainingError: The loss is not finite, the run was stopped, or it cannot be resumed.
-        ConfigError: Settings that contradict each other or the data.
+        ConfigError: Settings that contradict each other or the data, or a folder of another run.
         AudioError: A recording cannot be read.
         CheckpointError: The initial weights cannot be read.
         FileError: A file cannot be written.
@@ -77,8 +75,6 @@ def train(
     config.check_used()
     if save_steps < 1:
         raise ConfigError(f"save_steps {save_steps} must be at least 1")
-    if tensorboard and not find_spec("tensorboard"):
-        raise ConfigError("--tensorboard needs `pip install tensorboard`")
     from slslib.data.corpora import open_corpus
     from slslib.runs import fit, processes
     from slslib.runs.clips import TrialDataset, describe
@@ -103,28 +99,25 @@ def train(
         "initial_sha256": initial and sha256(initial),
         "data": [describe(corpus) for corpus in corpora],
     }
-    if resume:
-        check_same(out / "config.json", facts)
-    elif (out / "config.json").exists():
-        raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
-    detector = fit.build_detector(config, initial)
-    clips: Any = {"n_samples": detector.config.n_samples, "seed": config.seed}
-    sets = [TrialDataset(corpora[0], algo=config.rawboost, crop=config.crop, **clips)]
-    dev_algo = config.rawboost if config.augment_dev else 0
-    sets += [TrialDataset(corpus, algo=dev_algo, **clips) for corpus in corpora[1:]]
-    optimizer = fit.build_optimizer(detector, config)
-    run = fit.Run(config, out, accelerator, detector, optimizer, sets, workers, progress)
-    accelerator.wait_for_everyone()  # every process has looked for config.json by now
-    if resume and (out / "state.pt").exists():
-        run.restore()
-    elif accelerator.is_main_process:
-        facts |= {"detector": asdict(detector.config), "python": platform.python_version()}
-        write_json(out / "config.json", facts | processes.environment(accelerator))
-    if tensorboard and accelerator.is_main_process:
-        from torch.utils.tensorboard import SummaryWriter
-
-        run.events = SummaryWriter(out / "tensorboard")
-    # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
-    with processes.deterministic(), processes.signals() as run.signals:
-        fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
+    with lock(out) if accelerator.is_main_process else nullcontext():
+        if resume:
+            check_same(out / "config.json", facts)
+        elif (out / "config.json").exists():
+            raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
+        detector = fit.build_detector(config, initial)
+        clips: Any = {"n_samples": detector.config.n_samples, "seed": config.seed}
+        sets = [TrialDataset(corpora[0], algo=config.rawboost, crop=config.crop, **clips)]
+        dev_algo = config.rawboost if config.augment_dev else 0
+        sets += [TrialDataset(corpus, algo=dev_algo, **clips) for corpus in corpora[1:]]
+        optimizer = fit.build_optimizer(detector, config)
+        run = fit.Run(config, out, accelerator, detector, optimizer, sets, workers, progress)
+        accelerator.wait_for_everyone()  # every process has looked for config.json by now
+        if resume and (out / "state.pt").exists():
+            run.restore()
+        elif accelerator.is_main_process:
+            facts |= {"detector": asdict(detector.config), "python": platform.python_version()}
+            write_json(out / "config.json", facts | processes.environment(accelerator))
+        # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
+        with processes.deterministic(), processes.signals() as run.signals:
+            fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
     return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"

@@ -1,0 +1,196 @@
+"""Compare a GPU with the CPU: a training step, rounding of the scores, speed and memory.
+
+    python studies/gpu.py [--checkpoint random] [--clips 8] [--batch-size 1 8 32] [--cpu]
+
+The reference is the CPU in 32 bits with eager attention. Clips are tones and noises, since the
+weights are random unless a checkpoint is named. PyTorch lets a GPU round the inputs of convolutions
+to TF32 (11 significant bits) by itself, those of matrix products only on demand; the rows say
+which. Speed and memory are those of `slslib bench`. `--cpu` tries the script without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from precision import drift
+from provenance import ROOT, provenance, write
+from torch import Tensor
+
+from slslib.data.audio import SAMPLE_RATE
+from slslib.model.detector import Detector
+from slslib.runs import processes
+from slslib.runs.bench import bench
+from slslib.runs.clips import Clip
+from slslib.runs.fit import build_optimizer, train_step
+from slslib.runs.recipes import TrainConfig, v1
+from slslib.runs.score import ScoreConfig, score_batch
+
+OUT = ROOT / "studies" / "results" / "gpu.json"
+ROUNDING = {  # mixed precision, TF32 in convolutions, TF32 in matrix products
+    "float32": ("no", False, False),
+    "PyTorch's default": ("no", True, False),
+    "TF32": ("no", True, True),
+    "bfloat16": ("bf16", False, False),
+}
+ON_CPU = ("float32", "bfloat16")  # which has no TF32
+
+
+@contextmanager
+def tf32(convolutions: bool, products: bool) -> Iterator[None]:
+    """Round the inputs of convolutions and matrix products to TF32 on a GPU, or do not."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = products
+    flags = {"enabled": True, "deterministic": True, "benchmark": False}
+    try:
+        with torch.backends.cudnn.flags(**flags, allow_tf32=convolutions):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def tones_and_noises(n_clips: int, n_samples: int) -> list[Clip]:
+    """Return clips of one length: tones, labelled bona fide, and noises, labelled spoof."""
+    rng, seconds = np.random.default_rng(0), np.arange(n_samples) / SAMPLE_RATE
+    clips = []
+    for i in range(n_clips):
+        tone = 0.2 * np.sin(2 * np.pi * rng.uniform(100, 400) * seconds)
+        samples = tone if i % 2 else 0.1 * rng.standard_normal(n_samples)
+        clips.append(Clip(f"clip-{i}", i % 2, samples.astype(np.float32)))
+    return clips
+
+
+def step(
+    detector: Detector, clips: list[Clip], config: TrainConfig, *, cpu: bool
+) -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
+    """Take one optimizer step without TF32; return loss, gradients and changes of the weights.
+
+    The detector stays as it is. `k_proj.bias` is left out: its true gradient is 0.
+    """
+    accelerator = processes.start(config.precision, cpu=cpu)
+    model = copy.deepcopy(detector).to(accelerator.device).train()
+    optimizer = build_optimizer(model, config)
+    with tf32(False, False):
+        loss = train_step(model, optimizer, clips, config, accelerator)
+    before = dict(detector.named_parameters())
+    moved = {
+        name: parameter.detach().cpu()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not name.endswith("k_proj.bias")
+    }
+    gradients = {name: model.get_parameter(name).grad.cpu() for name in moved}
+    return loss, gradients, {name: moved[name] - before[name].detach().cpu() for name in moved}
+
+
+def step_differences(ours: Any, reference: Any) -> dict[str, float]:
+    """Compare two results of :func:`step`, each difference relative to the reference.
+
+    Gradients: the norm of the worst tensor, where tensors below a ten thousandth of the whole
+    gradient count as that large. Changes of the weights: the norm of all. Adam divides a gradient
+    by its own size, so where rounding decides the sign of one, its weight goes the other way.
+    """
+
+    def norm(tensors: Any) -> float:
+        return float(torch.stack([t.double().norm() for t in tensors]).norm())
+
+    (loss, gradients, changes), (loss_0, gradients_0, changes_0) = ours, reference
+    if gradients.keys() != gradients_0.keys():
+        raise ValueError(f"other weights: {sorted(gradients.keys() ^ gradients_0.keys())}")
+    least = 1e-4 * norm(gradients_0.values())
+    worst = max(norm([gradients[k] - g]) / max(norm([g]), least) for k, g in gradients_0.items())
+    difference = norm([changes[name] - change for name, change in changes_0.items()])
+    return {
+        "loss": abs(loss - loss_0) / abs(loss_0),
+        "gradients": worst,
+        "changes_of_weights": difference / norm(changes_0.values()),
+    }
+
+
+def scores(
+    detector: Detector, clips: list[Clip], rounding: str, *, cpu: bool, batch_size: int = 1
+) -> np.ndarray:
+    """Return the scores of clips under one of :data:`ROUNDING`: float64 ``[clips]``."""
+    precision, *rounded = ROUNDING[rounding]
+    accelerator = processes.start(precision, cpu=cpu)
+    config = ScoreConfig(batch_size=batch_size, precision=precision)
+    detector.eval().to(accelerator.device)
+    made: dict[str, str] = {}
+    with tf32(*rounded):
+        for i in range(0, len(clips), batch_size):
+            made |= score_batch(detector, clips[i : i + batch_size], config, accelerator)
+    return np.array([float(made[clip.utterance]) for clip in clips])
+
+
+def load(checkpoint: str, attention: str) -> Detector:
+    """Load a detector, or build XLS-R 300M and SLS with random weights."""
+    if checkpoint == "random":
+        return Detector(seed=0, attention=attention)
+    return Detector.load(checkpoint, attention=attention)
+
+
+def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool) -> dict[str, Any]:
+    """Measure all; with `cpu` the CPU stands in the place of the GPU."""
+    device = processes.environment(processes.start(cpu=cpu))
+    if not cpu:
+        gpu = torch.cuda.get_device_properties(0)
+        device |= {
+            "memory_bytes": gpu.total_memory,
+            "compute_capability": f"{gpu.major}.{gpu.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    detector = load(checkpoint, "eager")
+    clips = tones_and_noises(n_clips, detector.config.n_samples)
+    config = replace(v1(), lr=1e-3)
+    batch = clips[: config.batch_size]
+    reference = scores(detector, clips, "float32", cpu=True)
+    first = step(detector.cpu(), batch, config, cpu=True)
+    rows: dict[str, Any] = {"device": device, "step": {}, "scores": {}, "bench": {}}
+    for attention in ("eager", "sdpa"):
+        detector = load(checkpoint, attention)
+        done = step(detector, batch, config, cpu=cpu)
+        rows["step"][attention] = step_differences(done, first)
+        for rounding in ON_CPU if cpu else ROUNDING:
+            llr = scores(detector, clips, rounding, cpu=cpu)
+            rows["scores"][f"{attention}, {rounding}"] = drift(llr, reference)
+        detector.cpu()  # the memory that bench measures is its own
+        speed = bench(
+            checkpoint=checkpoint,
+            batch_size=tuple(batch_sizes),
+            precision=("no", "bf16"),
+            attention=attention,
+            cpu=cpu,
+            progress=False,
+        )
+        for row in speed["rows"]:
+            row |= {"steps_per_second": 1 / row["seconds"]} if "seconds" in row else {}
+        rows["bench"][attention] = speed
+    return rows
+
+
+def main() -> None:
+    """Measure and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="random", help="a detector, or random (full size)")
+    parser.add_argument("--clips", type=int, default=8, help="clips to score")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--cpu", action="store_true", help="try the script without a GPU")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    if not (args.cpu or torch.cuda.is_available()):
+        parser.error("PyTorch finds no CUDA device; --cpu tries the script without one")
+    where = provenance("torch", "transformers", "accelerate")
+    results = measure(args.checkpoint, args.clips, args.batch_size, cpu=args.cpu)
+    what = "a training step, scores, speed and memory on a GPU, compared with the CPU in 32 bits"
+    write(args.out, what, where, results)
+
+
+if __name__ == "__main__":
+    main()
