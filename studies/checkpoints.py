@@ -71,7 +71,7 @@ def write(folder: Path) -> tuple[Path, Path]:
     }
     content = {
         "args": None,
-        "cfg": {"model": {"encoder_attention_heads": 16}},
+        "cfg": {"model": {"encoder_attention_heads": 16, "layer_norm_first": True}},
         "model": model,
         "criterion": None,
         "optimizer_history": [],

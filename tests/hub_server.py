@@ -34,6 +34,7 @@ class Hub:
 
     files: dict[tuple[str, str, str], File] = field(default_factory=dict)  # repo, revision, path
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)  # repo: status, error code
+    down: set[tuple[str, str]] = field(default_factory=set)  # repo, path: answered by 503
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # + Range
     url: str = ""
 
@@ -70,6 +71,8 @@ def serve() -> Iterator[Hub]:
             revision, _, path = rest.partition("/")
             if repo in hub.refused:
                 return self.refuse(*hub.refused[repo])
+            if (repo, path) in hub.down:
+                return self.refuse(503, "ServiceUnavailable")
             known = {key[:2] for key in hub.files}
             if (repo, revision) not in known:
                 some = any(key[0] == repo for key in hub.files)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,13 @@ def authors_file(detector: nn.Module) -> dict[str, Tensor]:
     """Return what an authors' file holds, with parts for pre-training of sizes of their own."""
     parts = {f"ssl_model.model.{name}": torch.rand(size) for name, size in PRETRAINING.items()}
     return {authors_name(name): t for name, t in detector.state_dict().items()} | parts
+
+
+def told(state: Mapping[str, Tensor], config: DetectorConfig, prefix: str = "") -> OrderedDict:
+    """Return a state dict that tells its heads, as `slslib convert` writes it."""
+    state = OrderedDict((prefix + name, tensor) for name, tensor in state.items())
+    state._metadata = {at: {"slslib": {"config": asdict(config)}} for at in ("", prefix[:-1])}
+    return state
 
 
 def cuda(*values: Any, count: int = 1) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import File, serve
-from tiny import authors_file
+from tiny import authors_file, told
 from torch import nn
 
 from slslib.errors import CheckpointError
@@ -19,9 +19,12 @@ from slslib.model.compat import Model
 from slslib.model.detector import Detector, DetectorConfig
 from slslib.model.xlsr import XLSRConfig
 
-# 64 wide, so that width / 64 is its one head; 64,600 samples, so that a base checkpoint fits.
+# 64,600 samples, so that a base checkpoint fits.
 CONFIG = DetectorConfig(
-    XLSRConfig(width=64, n_layers=2, ffn_width=32, conv_width=8, pos_kernel=8, pos_groups=4), 1024
+    XLSRConfig(
+        width=64, n_layers=2, n_heads=2, ffn_width=32, conv_width=8, pos_kernel=8, pos_groups=4
+    ),
+    1024,
 )
 
 USAGE = """
@@ -57,7 +60,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def original(detector):
-    return authors_file(detector)
+    return told(authors_file(detector), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,13 @@ def waveform():
 
 def fairseq_file(original: dict, path: Path) -> Path:
     model = {n.removeprefix("ssl_model.model."): t for n, t in original.items() if "ssl" in n}
-    torch.save({"cfg": {"model": {"encoder_attention_heads": 1}}, "model": model}, path)
+    torch.save(
+        {
+            "cfg": {"model": {"encoder_attention_heads": 2, "layer_norm_first": True}},
+            "model": model,
+        },
+        path,
+    )
     return path
 
 
@@ -120,7 +129,7 @@ def test_loading_in_every_way(detector, original, waveform, prefix, wrapped):
         with pytest.raises(RuntimeError, match="Missing key"):
             nn.DataParallel(fresh_model(original)).load_state_dict(original)
         return
-    result = model.load_state_dict({prefix + n: t for n, t in original.items()})
+    result = model.load_state_dict(told(original, CONFIG, prefix))
     assert (result.missing_keys, result.unexpected_keys) == ([], [])
     model.eval()
     with torch.no_grad():
@@ -167,6 +176,12 @@ def test_a_model_without_weights_says_so(waveform):
         Model()(waveform)
     with pytest.raises(CheckpointError, match="state dict of an XLS-R"):
         Model().load_state_dict({"fc0.bias": torch.zeros(1)})
+
+
+def test_heads_are_not_guessed(original):
+    """A state dict of another size than XLS-R 300M's has to tell them."""
+    with pytest.raises(CheckpointError, match="width 64"):
+        Model().load_state_dict(dict(original))
 
 
 def test_weights_that_do_not_fit(original):

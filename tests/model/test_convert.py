@@ -66,7 +66,7 @@ def test_what_a_trained_detector_lacks_is_zero_and_said(detector, tmp_path):
 
 def test_fairseq_file_to_ours(detector, original, tmp_path):
     model = {n.removeprefix("ssl_model.model."): t for n, t in original.items() if "ssl" in n}
-    cfg = {"model": {"encoder_attention_heads": 2}}
+    cfg = {"model": {"encoder_attention_heads": 2, "layer_norm_first": True}}
     torch.save({"cfg": cfg, "model": model}, tmp_path / "xlsr.pt")
     convert(tmp_path / "xlsr.pt", tmp_path / "b.safetensors")
     backbone = load_backbone(tmp_path / "b.safetensors")

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import File, Hub, serve
+from tiny import told
 
 from slslib.errors import CheckpointError
 from slslib.model.detector import Detector, DetectorConfig, load_backbone
 from slslib.model.foreign import authors_name
 from slslib.model.xlsr import XLSRConfig
 
-# One attention head is what width / 64 gives: these files do not tell.
 CONFIG = DetectorConfig(
     XLSRConfig(width=16, n_layers=2, conv_width=8, pos_kernel=8, pos_groups=4), 8, n_samples=4000
 )
@@ -69,7 +69,7 @@ def pth(seed: int, prefix: str = "") -> bytes:
     """Return the bytes of an authors' file."""
     state = Detector(CONFIG, seed=seed).state_dict()
     buffer = io.BytesIO()
-    torch.save({prefix + authors_name(k): v for k, v in state.items()}, buffer)
+    torch.save(told({authors_name(k): v for k, v in state.items()}, CONFIG, prefix), buffer)
     return buffer.getvalue()
 
 
@@ -197,6 +197,25 @@ def test_a_transformers_repository_tells_its_heads(hub: Hub, tmp_path: Path) -> 
     assert load_backbone(done["path"]).config.n_heads == 4
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_backbone(text["path"])
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_heads_that_a_repository_does_not_tell_are_not_guessed(
+    hub: Hub, tmp_path: Path, status: int
+) -> None:
+    Detector(CONFIG, seed=1).backbone.model.save_pretrained(tmp_path / "x")
+    repo, config = f"owner/without-{status}", (tmp_path / "x" / "config.json").read_bytes()
+    hub.put(repo, "model.safetensors", File((tmp_path / "x" / "model.safetensors").read_bytes()))
+    if status == 503:
+        hub.put(repo, "config.json", File(config, large=False))
+        hub.down.add((repo, "config.json"))
+    (first,) = run(tmp_path, hub.url, f"hub:{repo}")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_backbone(first["path"])
+    hub.down.clear()
+    hub.put(repo, "config.json", File(config, large=False))
+    run(tmp_path, hub.url, f"hub:{repo}")  # once the hub answers, nothing else is needed
+    assert load_backbone(first["path"]).config.n_heads == 1
 
 
 def test_from_pretrained(hub: Hub, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def files(folder: Path, state: dict[str, torch.Tensor], heads: int = 2) -> tuple
     """Write fairseq's and the authors' file."""
     start = "ssl_model.model."
     model = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
-    cfg = {"model": {"encoder_attention_heads": heads}}
+    cfg = {"model": {"encoder_attention_heads": heads, "layer_norm_first": True}}
     torch.save({"args": None, "cfg": cfg, "model": model}, folder / "xlsr.pt")
     torch.save({f"module.{n}": t for n, t in state.items()}, folder / "epoch_2.pth")
     return folder / "xlsr.pt", folder / "epoch_2.pth"

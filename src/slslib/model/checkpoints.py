@@ -22,14 +22,13 @@ from torch import Tensor
 
 from slslib import files
 from slslib.errors import CheckpointError, ConfigError
-from slslib.model.foreign import BACKBONE, dimensions, our_name
+from slslib.model.foreign import BACKBONE, KEY, dimensions, our_name
 from slslib.model.pickles import read_pickle
 
 FORMAT = "slslib-1"
-_KEY = "slslib"
 _WEIGHTS = Path(__file__).parent / "weights"  # the small weights that the package carries
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64)
-_OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
+_OF_TRANSFORMERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
 def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector") -> Path:
@@ -106,7 +105,7 @@ def download(
             "removed; try again, and correct the pinned sha256 if there is one"
         )
     if path.name in _OF_TRANSFORMERS:
-        with suppress(CheckpointError):  # tells the number of heads, where there is one
+        with suppress(CheckpointError):  # ours needs none; what else lacks it is refused
             download(repository, str(Path(filename).with_name("config.json")), revision=revision)
     return path
 
@@ -125,7 +124,7 @@ def save_safetensors(
         FileError: If the disk is full, read-only or over quota.
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {_KEY: json.dumps({"format": FORMAT} | dict(about))}
+    metadata = {KEY: json.dumps({"format": FORMAT} | dict(about))}
     with files.writing(path) as temporary:
         try:
             save_file(own, temporary, metadata)  # writes tensor by tensor: no second copy in memory
@@ -139,9 +138,10 @@ def read_checkpoint(
     """Read any supported checkpoint without running code from it.
 
     Args:
-        path: ``*.safetensors`` of ours or of transformers; else a pickle: fairseq's ``.pt``, an
-            SLS ``.pth`` (with or without ``module.`` before each name) or transformers' ``.bin``.
-        n_heads: Attention heads where the file does not tell; by default width / 64.
+        path: ``*.safetensors`` of ours or of transformers, or the index of one in parts; else a
+            pickle: fairseq's ``.pt``, an SLS ``.pth`` (with or without ``module.`` before each
+            name) or transformers' ``.bin``.
+        n_heads: Attention heads, in place of what the file tells.
 
     Returns:
         Tensors under our names (memory-mapped where the format allows) and a description with at
@@ -150,24 +150,26 @@ def read_checkpoint(
     Raises:
         CheckpointError: Naming the file, the cause and the remedy.
     """
-    path, about, heads = Path(path), dict[str, Any](), None
+    path, told, tensors = Path(path), dict[str, Any](), dict[str, Tensor]()
     config = path.with_name("config.json")
     with usable(path):
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        else:
-            tensors, heads = read_pickle(path)
-        if about.get("format") == FORMAT:
-            about["config"]["backbone"] |= {} if n_heads is None else {"n_heads": n_heads}
-        else:
+        parts = {path.name}
+        if path.suffix == ".json":  # the index of a model in parts
+            parts = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        for part in parts:
+            if path.suffix in (".safetensors", ".json"):
+                with safe_open(path.with_name(Path(part).name), framework="pt") as file:
+                    about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+                    tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            else:
+                tensors, told, about = read_pickle(path)
+        if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
             tensors = {our_name(name): tensor for name, tensor in tensors.items()}
-            if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
-                raise ConfigError(f"no wav2vec 2.0 backbone in its {len(tensors)} tensors")
+        if not about:
             if path.name in _OF_TRANSFORMERS and config.is_file():
-                heads = json.loads(config.read_text(encoding="utf-8"))["num_attention_heads"]
-            about = {"config": dimensions(tensors, heads if n_heads is None else n_heads)}
+                told = json.loads(config.read_text(encoding="utf-8"))
+            about = {"config": dimensions(tensors, told, n_heads)}
+        about["config"]["backbone"] |= {} if n_heads is None else {"n_heads": n_heads}
         for name, tensor in tensors.items():
             _check_plain_and_finite(name, tensor, path)
     return tensors, about
@@ -184,13 +186,16 @@ def usable(path: str | Path) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
+    except ConfigError as error:  # the file can be read, and the message says what to do
+        raise CheckpointError(f"{path} is not usable ({error})") from error
     except Exception as error:
-        # PyTorch's message begins with the advice to load without protection; the cause follows.
-        advice = re.compile(r"weights.only|^\s*$", re.I)
-        causes = [line.strip() for line in str(error).splitlines() if not advice.search(line)]
+        # PyTorch's message begins with the advice to load without protection; the cause follows,
+        # and behind it the advice to allow what was refused.
+        cause = re.sub(r".*weights.only.*| Please use .*", "", str(error), flags=re.I)
+        cause = cause.strip().partition("\n")[0]
         raise CheckpointError(
-            f"{path} is not usable ({type(error).__name__}: {' '.join(causes[:1])}); it is "
-            "damaged, no checkpoint, or asks for code, which was not run; write or get it again"
+            f"{path} is not usable ({type(error).__name__}: {cause}); "
+            "it is damaged, no checkpoint, or asks for code, which was not run; get it again"
         ) from error
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from slslib.errors import CheckpointError
 from slslib.model.checkpoints import usable
 from slslib.model.detector import Detector, load_backbone
-from slslib.model.foreign import KEPT, authors_state, dimensions, our_name
+from slslib.model.foreign import KEPT, KEY, authors_state, dimensions, our_name
 from slslib.model.geometry import DetectorConfig, from_json
 
 
@@ -78,13 +78,15 @@ class Model(nn.Module):
         return self.detector(x.squeeze(-1))
 
 
-def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
+def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
     """Rename what is about to be loaded, and build an empty model to its dimensions."""
     names = [name for name in state if name.startswith(prefix)]
     ours = {our_name(name.removeprefix(prefix)): state.pop(name) for name in names}
     if model.detector is None:
         with usable("the state dict of an XLS-R + SLS model"), torch.device("meta"):
-            detector = Detector(from_json(DetectorConfig, dimensions(ours, None)))
+            # What a .pth of `slslib convert` tells, else XLS-R 300M.
+            config = _[0][KEY]["config"] if KEY in _[0] else dimensions(ours, {}, None)
+            detector = Detector(from_json(DetectorConfig, config))
         model.detector = detector.to_empty(device=model.device).train(model.training)
     model.pretraining = {name: t.cpu() for name, t in ours.items() if name.startswith(KEPT)}
     for name in ours.keys() - model.pretraining.keys():

@@ -29,8 +29,8 @@ def convert(
         checkpoint: safetensors, .pth, fairseq .pt, transformers or run folder, mini, or
             hub:owner/name[/file][@revision].
         out: OUT.safetensors (ours: a detector, or a backbone where the source has no head), or
-            OUT.pth (what the authors' strict load takes).
-        n_heads: Attention heads, which a .pth does not tell; default width / 64.
+            OUT.pth (what the authors' strict load takes, if the backbone is XLS-R).
+        n_heads: Attention heads, needed where a .pth does not tell and is not of XLS-R 300M's size.
         data_parallel: Put module. before each name of a .pth, as nn.DataParallel needs.
 
     Returns:
@@ -41,11 +41,13 @@ def convert(
         ConfigError: If the output's name asks for no known format.
         FileError: If the output cannot be written; nothing half-written is left.
     """
+    from collections import OrderedDict
+
     import torch
 
     from slslib.model.checkpoints import locate, save_safetensors
     from slslib.model.detector import Detector, assemble
-    from slslib.model.foreign import authors_state
+    from slslib.model.foreign import KEY, authors_state
 
     out, path = Path(out), locate(checkpoint)
     if out.suffix not in (".safetensors", ".pth"):
@@ -58,7 +60,9 @@ def convert(
     if not isinstance(model, Detector):
         raise CheckpointError(f"{path} holds a backbone without an SLS head, a .pth needs one")
     prefix = "module." if data_parallel else ""
-    state = {prefix + n: t.contiguous() for n, t in authors_state(tensors).items()}
+    state = OrderedDict((prefix + n, t.contiguous()) for n, t in authors_state(tensors).items())
+    # What tensors do not tell goes where PyTorch keeps facts on modules: strict loading allows it.
+    state._metadata = {at: {KEY: about} for at in ("", prefix[:-1])}  # type: ignore[attr-defined]
     with writing(out) as temporary:
         torch.save(state, temporary)
     n_made = len(state) - len(tensors)

@@ -113,7 +113,8 @@ class Detector(nn.Module):
         Args:
             path: The file, or any name that :func:`slslib.model.checkpoints.locate` knows.
             attention: See :class:`slslib.model.xlsr.XLSR`.
-            n_heads: Attention heads, which foreign weights do not tell; by default width / 64.
+            n_heads: Attention heads, needed where a foreign file does not tell and is not of XLS-R
+                300M's size.
 
         Returns:
             A detector in evaluation mode on the CPU.
@@ -154,11 +155,10 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
     """Read the backbone of any checkpoint that holds one.
 
     Args:
-        path: fairseq's ``xlsr2_300m.pt``, a transformers folder or safetensors file, an SLS
-            checkpoint, a file of ours, or any name that
+        path: A transformers folder of wav2vec 2.0, HuBERT or WavLM, fairseq's ``xlsr2_300m.pt``,
+            an SLS checkpoint, a file of ours, or any name that
             :func:`slslib.model.checkpoints.locate` knows.
-        n_heads: Attention heads, which the weights do not tell; by default what the file says,
-            else width / 64.
+        n_heads: See :meth:`Detector.load`.
 
     Returns:
         A backbone in evaluation mode on the CPU; its ``card`` says where the weights come from,
@@ -175,7 +175,8 @@ def assemble(
 ) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
     """Build what a file holds, and refuse any tensor whose name, shape or type does not fit.
 
-    16-bit floats become 32-bit ones, in which everything is computed.
+    16-bit floats become 32-bit ones, in which everything is computed, and the counter of batches,
+    which takes part in no result, a whole number where averaging made it a float.
 
     Args:
         path: The file.
@@ -200,6 +201,7 @@ def assemble(
             model = nn.ModuleDict({"backbone": XLSR(config, attention=attention)})
         model.backbone.card = dict(about.get("card", {}))
     tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
     given, wanted = (
         {f"{name} {list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
         for state in (tensors, model.state_dict())
@@ -207,7 +209,7 @@ def assemble(
     if given != wanted:
         raise CheckpointError(
             f"{path} does not fit the model: it has {sorted(given - wanted)[:1]}, the model has "
-            f"{sorted(wanted - given)[:1]}; take the file that belongs to it"
+            f"{sorted(wanted - given)[:1]}; take the file that belongs to it, with its config.json"
         )
     model.load_state_dict(tensors, assign=True)
     return model.eval(), kept, about

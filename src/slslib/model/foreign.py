@@ -6,7 +6,8 @@ their own. The parts of a wav2vec 2.0 model that only its pre-training uses (or 
 ``lm_head``) take no part in scoring; a converted file keeps them as ``pretraining.*``, because the
 original's strict loading wants them back.
 
-No checkpoint but ours says how large its model is: :func:`dimensions` derives it from the shapes.
+No checkpoint but ours says all about its model: :func:`dimensions` derives the sizes from the
+shapes, and takes what shapes do not tell from transformers' ``config.json`` or fairseq's settings.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slslib.errors import ConfigError
 from slslib.model.geometry import DetectorConfig, XLSRConfig
 
 BACKBONE, KEPT = "backbone.model.", "pretraining."
+KEY = "slslib"  # of the description, in the metadata of our files
 _CONVOLUTION, _LAYER = "feature_extractor.conv_layers.{}.", "encoder.layers.{}."
 _PROJECTION, _POSITION = f"{BACKBONE}feature_projection.", f"{BACKBONE}encoder.pos_conv_embed.conv."
 _DIRECTION, _MAGNITUDE = (f"{_POSITION}parametrizations.weight.original{i}" for i in (1, 0))
@@ -38,6 +41,7 @@ _NAMES = [
     *((part, KEPT + part) for part in _PRETRAINING),
     (f"{_CONVOLUTION}0.", f"{BACKBONE}{_CONVOLUTION}conv."),
     (f"{_CONVOLUTION}2.1.", f"{BACKBONE}{_CONVOLUTION}layer_norm."),
+    (f"{_CONVOLUTION}2.", f"{BACKBONE}{_CONVOLUTION}layer_norm."),
     ("layer_norm.", f"{_PROJECTION}layer_norm."),
     ("post_extract_proj.", f"{_PROJECTION}projection."),
     ("encoder.pos_conv.0.bias", f"{_POSITION}bias"),
@@ -51,12 +55,16 @@ _NAMES = [
     ("masked_spec_embed", f"{KEPT}mask_emb"),
     ("quantizer.codevectors", f"{KEPT}quantizer.vars"),
     ("project_hid.", f"{KEPT}final_proj."),
-    ("lm_head.", f"{KEPT}lm_head."),
+    *((part, KEPT + part) for part in ("lm_head.", "projector.", "classifier.", "layer_weights")),
     # Before PyTorch's parametrizations; its hub files still have these.
     ("encoder.pos_conv_embed.conv.weight_g", _MAGNITUDE),
     ("encoder.pos_conv_embed.conv.weight_v", _DIRECTION),
     ("", BACKBONE),
 ]
+_OTHERS = {"GAT_layer_S": "AASIST", "Nested_Res2Net_TDNN": "Nes2Net"}
+# What transformers' configuration or fairseq's settings must say where no tensor's shape shows it.
+_GELU = ("hidden_act", "feat_extract_activation", "activation_fn")
+_ALIKE = dict.fromkeys(_GELU, "gelu") | {"layer_norm_eps": 1e-5, "max_bucket_distance": 800}
 
 
 def our_name(name: str) -> str:
@@ -76,8 +84,8 @@ def our_name(name: str) -> str:
     >>> our_name("project_hid.bias")
     'pretraining.final_proj.bias'
     """
-    name = re.sub(r"^(module\.)?(ssl_model\.model\.|wav2vec2\.|wav2vec\.)?", "", name)
-    return _translate(name, _NAMES)
+    part = r"^((module|_orig_mod|model)\.)*((ssl_model\.model|wav2vec2?|hubert|wavlm)\.)?"
+    return _translate(re.sub(part, "", name), _NAMES)
 
 
 def authors_name(name: str) -> str:
@@ -122,25 +130,52 @@ def authors_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {authors_name(name): tensor for name, tensor in (made | dict(tensors)).items()}
 
 
-def dimensions(tensors: Mapping[str, Tensor], n_heads: int | None) -> dict[str, Any]:
-    """Derive a detector's or backbone's config from the shapes of its tensors, under our names.
+def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) -> dict[str, Any]:
+    """Derive a detector's or backbone's config from what a foreign file holds.
+
+    Args:
+        tensors: Under our names; their shapes tell sizes.
+        told: transformers' configuration or fairseq's settings. Without any, ``{}``, the model is
+            an XLS-R.
+        n_heads: Attention heads, in place of what the file tells.
 
     Raises:
-        KeyError, ValueError, ArithmeticError, ConfigError: If they are not an XLS-R model's.
+        KeyError, ValueError, ArithmeticError, ConfigError: If it is no model that is computed here,
+            or the file does not tell enough.
     """
     shapes = {name.removeprefix(BACKBONE): tensor.shape for name, tensor in tensors.items()}
-    convolutions = [shapes[f"feature_extractor.conv_layers.{i}.conv.weight"] for i in range(7)]
+    kind = told.get("model_type")
+    unknown = None if kind in (None, "wav2vec2", "hubert", "wavlm") else kind
+    other = next((name for part, name in _OTHERS.items() if part in " ".join(shapes)), unknown)
+    if other or "encoder.layer_norm.weight" not in shapes:
+        raise ConfigError(f"it holds {other or 'no wav2vec 2.0 backbone'}; give another checkpoint")
     ffn_width, width = shapes["encoder.layers.0.feed_forward.intermediate_dense.weight"]
+    n_layers = sum(name.endswith(".final_layer_norm.weight") for name in shapes)
+    for name, value in (_ALIKE | {"num_hidden_layers": n_layers}).items():
+        if told.get(name, value) != value:
+            raise ConfigError(f"its {name} is {told[name]}, not {value}; give another model")
+    layers = told.get("conv_feature_layers", "(512, 10, 5), (512, 3, 2)")
+    first, *others = told.get("conv_stride", re.findall(r"(\d+)\s*\)", layers))
+    if int(first) != 5 or {int(stride) for stride in others} != {2}:
+        raise ConfigError(f"its convolutions have the strides {first}, {others}, not 5 and 2")
+    authors = "head.gate.weight" in shapes and (width, n_layers) == (1024, 24)  # all have 16 heads
+    heads = told.get("num_attention_heads", told.get("encoder_attention_heads", authors and 16))
+    if not heads and n_heads is None:
+        raise ConfigError(f"width {width} tells no heads; add config.json or convert --n-heads N")
     pos_width, group_width, pos_kernel = shapes[_DIRECTION.removeprefix(BACKBONE)]
     backbone = XLSRConfig(
         width=width,
-        n_layers=sum(name.endswith(".final_layer_norm.weight") for name in shapes),
-        n_heads=n_heads,
+        n_layers=n_layers,
+        n_heads=heads if n_heads is None else n_heads,
         ffn_width=ffn_width,
-        conv_width=convolutions[0][0],
-        kernels=tuple(kernel for _, _, kernel in convolutions),
+        conv_width=shapes["feature_projection.layer_norm.weight"][0],
         pos_kernel=pos_kernel,
         pos_groups=pos_width // group_width,
+        # None, which is refused, where a file tells something but not this.
+        pre_norm=told.get("do_stable_layer_norm", told.get("layer_norm_first", not told or None)),
+        group_norm=bool(told) and "feature_extractor.conv_layers.1.layer_norm.bias" not in shapes,
+        conv_bias=told.get("conv_bias", True),
+        wavlm=kind == "wavlm",
     )
     if "head.hidden.weight" not in shapes:
         return {"backbone": asdict(backbone)}

@@ -17,7 +17,7 @@ Freeze = Literal["none", "conv", "backbone"]
 
 @dataclass(frozen=True)
 class XLSRConfig:
-    """Dimensions of a backbone; the defaults are XLS-R 300M.
+    """Dimensions and architecture of a backbone; the defaults are XLS-R 300M.
 
     Raises:
         ConfigError: If no backbone can have them.
@@ -25,13 +25,17 @@ class XLSRConfig:
 
     width: int = 1024  # of the residual stream
     n_layers: int = 24
-    n_heads: int | None = None  # None: one head for each 64 of width, as in every XLS-R
+    n_heads: int | None = None  # None: one for each 64 of width, as in XLS-R 300M; 1B has 16
     ffn_width: int | None = None  # None: 4 x width
     conv_width: int = 512  # channels of the convolutional feature extractor
     kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)  # in samples or frames of the layer below
     strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)  # product 320 samples = 20 ms
     pos_kernel: int = 128  # frames seen by the convolutional position embedding
     pos_groups: int = 16
+    pre_norm: bool = True  # False: each layer ends in its LayerNorm, as in wav2vec2-base
+    group_norm: bool = False  # True: one group norm in place of a LayerNorm after each convolution
+    conv_bias: bool = True
+    wavlm: bool = False  # True: WavLM's gated relative positions in every attention
 
     def __post_init__(self) -> None:
         """Refuse dimensions that no backbone can have."""
@@ -88,14 +92,15 @@ class DetectorConfig:
 def from_json(kind: type[Any], facts: Any) -> Any:
     """Build a config from a checkpoint's JSON object, which must hold every field.
 
-    A default in place of what is lost might fit the weights and be wrong.
+    A default in place of what is lost might fit the weights and be wrong. Only files from the time
+    when all backbones were XLS-R's lack the four fields that tell architectures apart.
 
     Raises:
         ConfigError: If a field is lacking, unknown or impossible.
     """
     differing = {one.name for one in fields(kind)} ^ facts.keys()
-    if differing:
-        raise ConfigError(f"its {kind.__name__} lacks or does not know {sorted(differing)}")
+    if differing and differing != {"pre_norm", "group_norm", "conv_bias", "wavlm"}:
+        raise ConfigError(f"its {kind.__name__} lacks or adds {sorted(differing)}; get it again")
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
     if kind is DetectorConfig:
         values["backbone"] = from_json(XLSRConfig, facts["backbone"])
@@ -103,12 +108,14 @@ def from_json(kind: type[Any], facts: Any) -> Any:
 
 
 def _check_counts(config: XLSRConfig | DetectorConfig) -> None:
-    """Refuse what is not a whole number of at least 1, or a tuple of them where that is asked."""
+    """Refuse what is no whole number of at least 1, tuple of them or truth value, as asked."""
     for one in fields(config):
         value = getattr(config, one.name)
         if isinstance(value, XLSRConfig) or value is one.default is None:
             continue
+        if isinstance(one.default, bool) and not isinstance(value, bool):
+            raise ConfigError(f"{one.name} is {value!r}; give true or false")
         counts = value if isinstance(one.default, tuple) else (value,)
         sound = isinstance(counts, tuple) and {type(count) for count in counts} == {int}
-        if not sound or min(counts) < 1:
+        if not isinstance(one.default, bool) and (not sound or min(counts) < 1):
             raise ConfigError(f"{one.name} is {value!r}; give whole numbers of at least 1")

@@ -21,8 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Globals that fairseq's containers name and that may be replaced by something inert.
-_STAND_INS = re.compile(r"^(typing\.Any|collections\.defaultdict|omegaconf\..+|fairseq\..+)$")
+from slslib.model.foreign import KEY
+
+_STATES = ("state_dict", "model_state_dict", "model")
+# Globals that fairseq's containers and NumPy 1 name and that may be replaced by something inert.
+_INERT = re.compile(r"^(typing\.Any|collections\.defaultdict|(omegaconf|fairseq|numpy\.core)\..+)$")
 _ALLOWED: list[Any] = [
     *(dict, list, int, argparse.Namespace, np.dtype, np.ndarray),
     *(value.__reduce__()[0] for value in (np.float64(), np.zeros(0))),
@@ -37,15 +40,16 @@ class _Inert:
         pass
 
 
-def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
+def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Return the state dict in a PyTorch file, memory-mapped where it is a zip.
 
     Args:
-        path: fairseq's ``.pt`` (its ``model`` is returned), an SLS ``.pth`` or a transformers
-            ``.bin``.
+        path: fairseq's ``.pt``, an SLS ``.pth``, a transformers ``.bin``, or a training state that
+            holds one of these as ``model``, ``state_dict`` or ``model_state_dict``.
 
     Returns:
-        The tensors, and the number of attention heads where the file tells it.
+        The tensors; fairseq's settings of the model; and the description that a ``.pth`` of ours
+        carries. Either is empty where the file has none.
 
     Raises:
         Exception: PyTorch's or Python's, if the file is damaged, asks for code, or holds no state
@@ -56,27 +60,27 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], int | None]:
         _check_zip(path)
     unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
     # One class for each name: torch keeps them apart by their identity.
-    inert: Any = [(type("Inert", (_Inert,), {}), n) for n in unsafe if _STAND_INS.match(n)]
+    inert: Any = [(type("Inert", (_Inert,), {}), n) for n in unsafe if _INERT.match(n)]
     allowed = torch.serialization.safe_globals(_ALLOWED + inert)
     with allowed, warnings.catch_warnings(action="ignore"):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    named = content.get("model", content).items()
-    return {str(n): t for n, t in named if isinstance(t, Tensor)}, _heads(content)
+    named = next((content[name] for name in _STATES if name in content), content).items()
+    # PyTorch's averages of weights come with their number.
+    tensors = {str(n): t for n, t in named if isinstance(t, Tensor) and n != "n_averaged"}
+    return tensors, _settings(content), getattr(content, "_metadata", {}).get("", {}).get(KEY, {})
 
 
-def _heads(settings: Any, depth: int = 8) -> int | None:
-    """Look for fairseq's ``encoder_attention_heads`` in what its settings were saved as."""
-    if isinstance(settings, _Inert | argparse.Namespace):
-        settings = vars(settings)
-    if not isinstance(settings, Mapping) or not depth:
-        return None
-    heads = settings.get("encoder_attention_heads")
-    heads = getattr(heads, "_val", heads)  # omegaconf wraps a number
-    if isinstance(heads, int) and heads > 0:
-        return heads
+def _settings(content: Any, depth: int = 8) -> dict[str, Any]:
+    """Look for fairseq's settings of the model, in whatever form they were saved."""
+    if isinstance(content, _Inert | argparse.Namespace):
+        content = vars(content)
+    if not isinstance(content, Mapping) or not depth:
+        return {}
+    if "encoder_attention_heads" in content:
+        return {str(n): getattr(v, "_val", v) for n, v in content.items()}  # omegaconf wraps values
     # Only the model's settings: other parts of fairseq's have attention heads of their own.
-    inner = (settings.get(key) for key in ("cfg", "args", "model", "_content"))
-    return next((found for value in inner if (found := _heads(value, depth - 1))), None)
+    inner = (content.get(key) for key in ("cfg", "args", "model", "_content"))
+    return next((found for value in inner if (found := _settings(value, depth - 1))), {})
 
 
 def _check_zip(path: Path) -> None:

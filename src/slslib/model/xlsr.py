@@ -11,6 +11,11 @@ Conventions: the waveform is fed as it is, float32 in units of int16 / 32768, wi
 zero-mean unit-variance normalisation that Hugging Face's feature extractor would apply.
 Everything stochastic (dropout, LayerDrop, SpecAugment) is off in training as well, as in the
 configuration that the fairseq checkpoint carries and the SLS authors fine-tune with.
+
+Its relatives are computed by the same loop: wav2vec 2.0 of other sizes, HuBERT (the same network
+under another name) and WavLM (Chen et al., IEEE JSTSP 2022, doi:10.1109/JSTSP.2022.3188113), whose
+first layer computes a position bias that every later one uses. In post-norm models, wav2vec2-base
+among them, a LayerNorm precedes the layers and ends each of them.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Wav2Vec2Config, Wav2Vec2Model
+from transformers import Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 
 from slslib.model.geometry import Attention, Freeze, XLSRConfig
 
@@ -31,12 +36,12 @@ __all__ = ["XLSR", "XLSRConfig", "hugging_face"]
 
 
 class XLSR(nn.Module):
-    """An XLS-R backbone that gives the output of every transformer layer.
+    """XLS-R, or a relative of it, that gives the output of every transformer layer.
 
     Attributes:
         config: Dimensions.
-        model: The transformers module that holds the parameters. Its final encoder LayerNorm is
-            there for faithful checkpoints and takes no part in :meth:`layers`.
+        model: The transformers module that holds the parameters. A pre-norm model's final encoder
+            LayerNorm is there for faithful checkpoints and takes no part in :meth:`layers`.
         checkpointing: Recompute each layer in the backward pass instead of storing its
             activations: about a third more time for a fraction of the memory.
         card: Where the weights come from, if their file says so.
@@ -54,7 +59,7 @@ class XLSR(nn.Module):
         Args:
             config: Dimensions; by default those of XLS-R 300M.
             attention: ``"eager"``, or ``"sdpa"``, PyTorch's fused attention, which is faster. Both
-                are within 1e-5 of fairseq in float32, at every layer.
+                are within 1e-5 of fairseq in float32, at every layer. WavLM is always eager.
             checkpointing: See the class.
         """
         super().__init__()
@@ -62,20 +67,21 @@ class XLSR(nn.Module):
         self.checkpointing = checkpointing
         self.card: dict[str, Any] = {}
         _quiet_transformers()
-        self.model = Wav2Vec2Model(hugging_face(self.config, attention))
+        model: Any = WavLMModel if self.config.wavlm else Wav2Vec2Model
+        self.model = model(hugging_face(self.config, attention))
         # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
         self.model.register_parameter("masked_spec_embed", None)
 
     def layers(self, waveform: Float[Tensor, "batch samples"]) -> Iterator[Tensor]:
-        """Yield the residual stream after each transformer layer, first to last.
+        """Yield the output of each transformer layer, first to last.
 
         Args:
             waveform: Mono audio at 16 kHz in units of int16 / 32768, not normalised; at least
                 :attr:`XLSRConfig.receptive_field` samples.
 
         Yields:
-            ``config.n_layers`` tensors of shape ``(batch, frames, width)``, before the encoder's
-            final LayerNorm.
+            ``config.n_layers`` tensors of shape ``(batch, frames, width)``: the residual stream
+            before the encoder's final LayerNorm, or of a post-norm model what each layer ends in.
 
         Raises:
             ValueError: If the waveform is not a batch, or shorter than one frame.
@@ -96,14 +102,17 @@ class XLSR(nn.Module):
         hidden, _ = self.model.feature_projection(hidden.transpose(1, 2))
         encoder = self.model.encoder
         hidden = hidden + encoder.pos_conv_embed(hidden)
+        if not self.config.pre_norm:
+            hidden = encoder.layer_norm(hidden)
         count = 0
+        carried: Any = {}
         for layer in encoder.layers:
             if self.checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, use_reentrant=False)
+                hidden = checkpoint(layer, hidden, use_reentrant=False, **carried)
             else:
-                hidden = layer(hidden)
-            if isinstance(hidden, tuple):  # transformers 4 returns (hidden, attention)
-                hidden = hidden[0]
+                hidden = layer(hidden, **carried)
+            if self.config.wavlm:
+                hidden, carried["position_bias"] = hidden
             count += 1
             yield hidden
         assert count == self.config.n_layers, f"{count} layers, not {self.config.n_layers}"
@@ -124,13 +133,16 @@ class XLSR(nn.Module):
         self.requires_grad_(what != "backbone")
         if what == "conv":
             self.model.feature_extractor.requires_grad_(False)
-        # It takes no part in the layers; DDP demands a gradient of each parameter that wants one.
-        self.model.encoder.layer_norm.requires_grad_(False)
+        # DDP demands a gradient of each parameter that wants one, and in a pre-norm model the last
+        # LayerNorm takes no part in the layers.
+        if self.config.pre_norm:
+            self.model.encoder.layer_norm.requires_grad_(False)
 
 
-def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Wav2Vec2Config:
+def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Any:
     """Return the transformers configuration of a backbone, everything stochastic off."""
-    return Wav2Vec2Config(
+    kind: Any = WavLMConfig if config.wavlm else Wav2Vec2Config
+    return kind(
         hidden_size=config.width,
         num_hidden_layers=config.n_layers,
         num_attention_heads=config.heads,
@@ -138,9 +150,9 @@ def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Wav2Vec2
         conv_dim=(config.conv_width,) * len(config.kernels),
         conv_kernel=config.kernels,
         conv_stride=config.strides,
-        conv_bias=True,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
+        conv_bias=config.conv_bias,
+        feat_extract_norm="group" if config.group_norm else "layer",
+        do_stable_layer_norm=config.pre_norm,
         num_conv_pos_embeddings=config.pos_kernel,
         num_conv_pos_embedding_groups=config.pos_groups,
         # Parity: XLS-R's own configuration has all of these at 0; transformers' defaults
@@ -154,7 +166,7 @@ def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Wav2Vec2
         mask_time_prob=0.0,
         mask_feature_prob=0.0,
         apply_spec_augment=False,
-        attn_implementation=attention,  # type: ignore[call-arg]
+        attn_implementation="eager" if config.wavlm else attention,
     )
 
 
