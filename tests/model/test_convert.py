@@ -166,5 +166,6 @@ def test_the_command(original, tmp_path):
     done = subprocess.run(
         [*command, "--n-heads", "2"], cwd=tmp_path, capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout) == (0, "a.safetensors\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "a.safetensors" in done.stdout
     assert read_checkpoint(tmp_path / "a.safetensors")[1]["config"]["backbone"]["n_heads"] == 2
