@@ -78,14 +78,16 @@ class Model(nn.Module):
         return self.detector(x.squeeze(-1))
 
 
-def _to_our_names(model: Model, state: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
+def _to_our_names(
+    model: Model, state: MutableMapping[str, Any], prefix: str, told: dict[str, Any], *_: object
+) -> None:
     """Rename what is about to be loaded, and build an empty model to its dimensions."""
     names = [name for name in state if name.startswith(prefix)]
     ours = {our_name(name.removeprefix(prefix)): state.pop(name) for name in names}
     if model.detector is None:
         with usable("the state dict of an XLS-R + SLS model"), torch.device("meta"):
             # What a .pth of `slslib convert` tells, else XLS-R 300M.
-            config = _[0][KEY]["config"] if KEY in _[0] else dimensions(ours, {}, None)
+            config = told[KEY]["config"] if KEY in told else dimensions(ours, {}, None)
             detector = Detector(from_json(DetectorConfig, config))
         model.detector = detector.to_empty(device=model.device).train(model.training)
     model.pretraining = {name: t.cpu() for name, t in ours.items() if name.startswith(KEPT)}
