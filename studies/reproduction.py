@@ -443,8 +443,12 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             )
             or None,
             "min t-DCF": _values({name: row[name] for name in _COSTS if name in row}) or None,
-            "published": _values(row["published"]) or None,
-            "recomputed elsewhere": _values(row.get("elsewhere", {})) or None,
+            "published": "; ".join(
+                text + _values(values)
+                for text, values in (("", row["published"]), ("elsewhere ", row.get("elsewhere")))
+                if values
+            )
+            or None,
             "label": row["status"] + ("" if row.get("agrees", True) else ", **DIFFERS**"),
         }
         for row in result["rows"]
