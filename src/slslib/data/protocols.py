@@ -21,10 +21,10 @@ Sources: the README files of the ASVspoof 2019, 2021 and 5 databases and the 202
 package.
 
 Cells are separated by tabs if the first line holds one, else by whichever of blank, comma,
-semicolon and bar stands first in it. Only tabs and the marks that are no blanks can separate names
-that hold blanks. A header names its columns by the words of :data:`HEADER`, in any order; others
-are left out. Without a label column, an attack column in which ``bonafide`` stands tells the label.
-How a file was read stands in ``attrs["assumed"]`` of its table.
+semicolon and bar stands first in it: names that hold blanks need one of the others. A header names
+its columns by the words of :data:`HEADER`, in any order; others are left out. Without a label
+column, the attack column tells the label: ``bonafide``, or else the name of an attack. How a file
+was read stands in ``attrs["assumed"]`` of its table.
 
 Everything in these files is checked, since a wrong row gives a wrong error rate without a word:
 one form per file, known labels and phases, no duplicates, and utterance names that cannot leave

@@ -8,7 +8,7 @@ columns                     told by
 utterance score             their number
 utterance score label       the label's place; also ``utterance label score``
 utterance attack key score  their number (ASVspoof 2019)
-utterance spoof bonafide    only ``format``, or ``bonafide-spoof``: the order is not in the file
+utterance spoof bonafide    ``format="utterance,spoof,bonafide"``: the file does not tell the order
 a table with a header       the words of :data:`slslib.data.protocols.HEADER`, or ``format``
 ==========================  ==================================================================
 
