@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -54,3 +55,39 @@ def test_the_page_on_tracks_runs_on_them(corpora: Path, tmp_path: Path) -> None:
     assert "A04 (known)" in text
     assert "A07" in text
     assert "SLSLIB_CHECKPOINT" in text, "mini is said to know simulated speech only"
+
+
+@pytest.mark.slow
+def test_the_report_shows_own_runs_beside_the_published_numbers(
+    corpora: Path, tmp_path: Path
+) -> None:
+    for name in ("notebooks", "studies"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    run = tmp_path / "own runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "best.json").write_text("{}")
+    for corpus in ("asvspoof2021-df", "asvspoof2021-la:progress", "in-the-wild"):
+        trials = open_corpus(corpus, corpora).trials
+        lines = [f"{t.utterance} {t.label + k % 3}.0\n" for k, t in enumerate(trials.itertuples())]
+        name, _, part = corpus.partition(":")
+        (run / f"{name}.txt").write_text("".join(lines))
+        facts = {"corpus": name, "partition": part or "-"}
+        (run / f"{name}.txt.json").write_text(json.dumps(facts))
+    variables = {"SLSLIB_DATA": str(corpora), "SLSLIB_RUNS": str(run.parent)}
+    variables |= {"SLSLIB_CLIPS": "20", "OMP_NUM_THREADS": "1"}
+    notebook = tmp_path / "notebooks" / "10_reproduction_report.ipynb"
+    row = rehearsal.execute(notebook, dict(os.environ) | variables)
+    assert "error" not in row
+    cells = json.loads(notebook.read_text())["cells"]
+    texts = ["".join(o.get("text", "")) for c in cells for o in c.get("outputs", ())]
+    (table,) = [text for text in texts if "mine" in text]
+    media, phone, wild = (
+        next(line for line in table.splitlines() if name in line)
+        for name in ("asvspoof2021-df", "asvspoof2021-la", "in-the-wild")
+    )
+    assert "eval" in media
+    assert media.split()[-3:] == ["1.92", "2.14", "3.75"]
+    assert "progress" in phone
+    assert phone.split()[-3:] == ["-", "-", "-"], "published numbers are of another phase"
+    assert wild.split()[-3:] == ["7.46", "7.84", "12.67"]
+    assert any("keys/DF/CM/trial_metadata.txt is not the published file" in t for t in texts)
