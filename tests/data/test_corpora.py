@@ -238,7 +238,7 @@ def test_a_protocol_of_a_folder_tree_opens_it(tmp_path, top):
     for utterance in corpus.trials["utterance"]:
         assert corpus.audio_path(utterance) == tmp_path / "mine" / top / utterance
     assert (result["n_bonafide"], result["n_spoof"]) == (2, 1)
-    assert (result["unmatched"], result["unreadable"]) == ([names[3]], [])
+    assert (result["unmatched"], result["unreadable"]) == ([names[3]], [names[4]])
     result = protocol(tmp_path / "mine", bonafide="*_real*", spoof="*_fake*", out=tmp_path / "p")
     assert result["unreadable"] == [names[4]]
 

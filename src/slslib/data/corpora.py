@@ -26,7 +26,7 @@ from typing import Any
 
 import pandas as pd
 
-from slslib.data.audio import AUDIO_SUFFIXES
+from slslib.data.audio import AUDIO_SUFFIXES, list_recordings
 from slslib.data.protocols import check_utterances, is_safe, quote, read_protocol
 from slslib.errors import AudioError, ProtocolError
 from slslib.files import corpora_root, sha256, write_text
@@ -195,7 +195,7 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
 def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[str, Any]:
     """Write a protocol of the recordings below a folder, labelled by their paths.
 
-    Example: ``slslib protocol mine --bonafide 'real/*' --spoof 'fake/*' --out mine/own.csv``
+    Example: slslib protocol mine --bonafide 'real*' --spoof 'fake*' --out mine/own.csv
 
     Args:
         folder: Folder of recordings, in flac/ and wav/ or else anywhere below it. As a corpus it is
@@ -207,24 +207,24 @@ def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[s
 
     Returns:
         ``out``, ``n_bonafide``, ``n_spoof``, ``unmatched``: recordings that match neither pattern,
-        ``unreadable``: files that match one and are no recordings that can be read.
+        ``unreadable``: recordings in formats that cannot be read.
 
     Raises:
+        AudioError: There are no recordings, or a folder cannot be listed.
         ProtocolError: A class is empty, a file matches both patterns, or a name is unsafe.
         FileError: The table cannot be written.
     """
     patterns = {"bonafide": bonafide, "spoof": spoof}
     groups: dict[str, list[str]] = {name: [] for name in (*patterns, "unmatched", "unreadable")}
     for top in [top for top in (folder / "flac", folder / "wav") if top.is_dir()] or [folder]:
-        for file in filter(Path.is_file, sorted(top.rglob("*"))):
+        for file in list_recordings(top):
             path = file.relative_to(folder).as_posix()
             fits = [label for label, pattern in patterns.items() if fnmatchcase(path, pattern)]
             if len(fits) > 1:
                 raise ProtocolError(f"{folder}: {quote(path)} matches both patterns. Narrow one.")
-            is_audio = _split_ending(path)[1] != ""
-            if fits or is_audio:
-                kind = (fits or ["unmatched"])[0] if is_audio else "unreadable"
-                groups[kind].append(file.relative_to(top).as_posix())
+            is_read = file.suffix.lower() in AUDIO_SUFFIXES
+            kind = (fits or ["unmatched"])[0] if is_read else "unreadable"
+            groups[kind].append(file.relative_to(top).as_posix())
     rows = [(name, label) for label in patterns for name in groups[label]]
     counts = {f"n_{label}": len(groups.pop(label)) for label in patterns}
     if not all(counts.values()):
