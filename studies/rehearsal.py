@@ -100,7 +100,7 @@ def run(
     }
     paths = [
         path
-        for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+        for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
         if not notebooks or path.name.startswith(notebooks)
     ]
     rows: list[dict[str, Any]] = []
