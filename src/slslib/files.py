@@ -33,6 +33,11 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of(facts: Any) -> str:
+    """Return the SHA-256 of facts written as JSON."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def git_sha1(path: str | Path) -> str:
     """Return the name that git gives to the content of a (small) file: a SHA-1 in hexadecimal."""
     content = Path(path).read_bytes()

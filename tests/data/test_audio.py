@@ -295,9 +295,15 @@ def _two_data_chunks(tmp: Path) -> Path:
     return path
 
 
-def _joined(tmp: Path, name: str) -> Path:
+def _speech_behind_zeros(tmp: Path) -> Path:
+    path = wav(tmp / "x.wav")
+    path.write_bytes(path.read_bytes() + bytes(9_000) + voice().tobytes())
+    return path
+
+
+def _joined(tmp: Path, name: str, between: bytes = b"") -> Path:
     first, second = (wav(tmp / f"{k}{name}", voice(seed=k)).read_bytes() for k in (0, 1))
-    (tmp / name).write_bytes(first + second)
+    (tmp / name).write_bytes(first + between + second)
     return tmp / name
 
 
@@ -347,6 +353,11 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "WAV channels": (lambda tmp: _edit(wav(tmp / "x.wav"), 22, b"\2\0"), "2 channels"),
     "WAV with two data chunks": (_two_data_chunks, "bytes follow its audio"),
     "two WAV files joined": (lambda tmp: _joined(tmp, "x.wav"), "bytes follow its audio"),
+    "WAV with speech behind a pause": (_speech_behind_zeros, "bytes follow its audio"),
+    "two MP3 files joined around a tag": (
+        lambda tmp: _joined(tmp, "x.mp3", b"TAG" + bytes(125)),
+        "the file has",
+    ),
     "two Ogg files joined": (lambda tmp: _joined(tmp, "x.ogg"), "another stream"),
     "two MP3 files joined": (lambda tmp: _joined(tmp, "x.mp3"), "the file has"),
     "WAV of chunks": (_many_chunks, "no format chunk"),

@@ -128,7 +128,7 @@ def test_folders_name_their_partitions(tmp_path):
     assert open_corpus(f"{tmp_path / 'mine'}:test").trials["utterance"].tolist() == ["c"]
     with pytest.raises(ProtocolError, match="mine:test, mine:train"):
         open_corpus("mine", tmp_path)
-    with pytest.raises(ProtocolError, match=r"no protocol.*mine:test, mine:train"):
+    with pytest.raises(ProtocolError, match=r"no such partition.*mine:test, mine:train"):
         open_corpus("mine:dev", tmp_path)
     (tmp_path / "mine/protocols/x.cm.test.trl.txt").unlink()
     assert open_corpus("mine", tmp_path).partition == "train"

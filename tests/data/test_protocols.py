@@ -113,7 +113,7 @@ def test_how_a_file_was_read_is_said(tmp_path):
     assert "transmission/source (column 4)" in said["2021_la"]
     assert "attack (column 8), label (column 9)" in said["asvspoof5"]
     assert said["tabs"] == "tabs: speaker (speaker_id), utterance (Flac_File), label (key)"
-    assert "label (spoof where the attack is not bonafide)" in said["attack tells the label"]
+    assert "label (spoof where there is an attack like A01)" in said["attack tells the label"]
 
 
 def test_vocoder_is_kept_for_spoof(tmp_path):
@@ -140,7 +140,7 @@ MALFORMED = {
     "score file": (b"LA_E_1 0.25\n", "line 1: 2 columns fit no known"),
     "asv scores": (b"bonafide target 7.9\n", "line 1: 3 columns fit no known"),
     "seven columns": (b"a b c d e f g\n", "7 columns fit no known form"),
-    "duplicate": ((OK + "S b - - spoof\n" + OK).encode(), "line 3: 'LA_E_1' stands"),
+    "duplicate": ((OK + "S b - - spoof\n" + OK).encode(), "line 3: 'LA_E_1' is already"),
     "csv torn": (b"file,speaker,label\n0.wav,A,spoof\n1.wav,B\n", "line 3: 2 columns"),
     "csv quote": (b'file,speaker,label\n0.wav,"A,spoof\n', "line 2: 2 columns"),
     "csv header only": (b"file,speaker,label\n", "no trials"),
@@ -148,10 +148,23 @@ MALFORMED = {
     "csv quoted newline": (b'file,speaker,label\n0.wav,"A\nB",spoof\n', "line 2: 2 columns"),
     "csv long": (b"file,speaker,label\n0.wav,A,spoof\n1.wav," + b"x" * 200_000, "torn"),
     "csv other words": (b"name,class\na,spoof\n", "2 columns fit no known form: 'name, class'"),
-    "csv no label": (b"file,speaker\na,A\n", "flac_file and one of label, key."),
+    "csv no label": (b"file,speaker\na,A\n", "path and one of label, key."),
     "csv one column": (b"file\na\nb\n", "line 1: 1 columns fit no known form"),
     "csv two files": (b"file,filename,label\na,a,spoof\n", "line 1: 3 columns fit no known form"),
     "csv unclear attack": (b"file,attack\na,A1\nb,-\n", "line 3: unknown label '-'"),
+    "csv another word for bona fide": (
+        b"file,attack\na,genuine\nb,A01\n",
+        "line 2: unknown label 'genuine'",
+    ),
+    "attack of bona fide speech": (b"s u - A01 bonafide\n", "line 1: attack 'A01' contradicts"),
+    "csv bona fide attack of a spoof": (
+        b"file,attack,label\na,bonafide,spoof\n",
+        "line 2: attack 'bonafide' contradicts",
+    ),
+    "csv phase of some": (
+        b"file,label,phase\na,spoof,eval\nb,spoof,\n",
+        "line 3: phase '-'",
+    ),
     "csv short": (b"file,note,label\na,,spoof\nb,\n", "line 3: 2 columns"),
     "no form": (b"s u c - A1 B1 C1 D1 - -\n", "10 columns fit no known form"),
     "tabs torn": (b"file\tlabel\na b\tspoof\nc d spoof\n", "line 3: 1 columns"),

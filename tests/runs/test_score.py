@@ -224,6 +224,17 @@ def test_scores_of_other_audio_are_not_taken_for_these(checkpoint, corpus, tmp_p
     assert score_eval(checkpoint, out)["scores_sha256"] != first["scores_sha256"]
 
 
+def test_a_run_goes_on_when_the_recording_that_stopped_it_is_repaired(checkpoint, corpus, tmp_path):
+    last = corpus.audio_path(corpus.trials["utterance"].iloc[-1])
+    content = last.read_bytes()
+    last.write_bytes(content[:-50])
+    with pytest.raises(AudioError):
+        score_eval(checkpoint, tmp_path / "s.txt")
+    assert list((tmp_path / "s.txt.parts").glob("0*.json"))
+    last.write_bytes(content)
+    assert score_eval(checkpoint, tmp_path / "s.txt")["n_scores"] == 10
+
+
 def test_a_run_does_not_go_on_with_other_audio_or_a_part_that_lost_a_trial(
     checkpoint, corpus, tmp_path, monkeypatch
 ):
@@ -238,15 +249,15 @@ def test_a_run_does_not_go_on_with_other_audio_or_a_part_that_lost_a_trial(
     monkeypatch.setattr("slslib.runs.score.score_batch", stops)
     with pytest.raises(KeyboardInterrupt):
         score_eval(checkpoint, tmp_path / "s.txt")
-    last = corpus.audio_path(corpus.trials["utterance"].iloc[-1])
-    content = last.read_bytes()
-    last.unlink()
-    with pytest.raises(ConfigError, match="sizes_sha256"):
+    first, last = (corpus.audio_path(corpus.trials["utterance"].iloc[i]) for i in (0, -1))
+    content = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    with pytest.raises(ConfigError, match="other recordings"):
         score_eval(checkpoint, tmp_path / "s.txt")
-    last.write_bytes(content)
+    first.write_bytes(content)
     part = tmp_path / "s.txt.parts" / "000001.json"
     part.write_text(json.dumps(json.loads(part.read_text())[1:]))
-    with pytest.raises(ScoreError, match="every trial"):
+    with pytest.raises(ConfigError, match="other recordings"):
         score_eval(checkpoint, tmp_path / "s.txt")
     assert not (tmp_path / "s.txt").exists()
 

@@ -62,8 +62,7 @@ def verify(
 
     root = corpora_root(data)
     folder = next((path for path in (root / corpus, Path(corpus)) if path.is_dir()), None)
-    is_corpus = not folder or any((folder / d).is_dir() for d in ("flac", "wav", "protocols"))
-    parts = partitions(corpus, root) if is_corpus else []
+    parts = partitions(corpus, root)
     # 2021's partitions are phases of one list, which is opened whole.
     whole = ":" in Path(corpus).name or not parts or corpus.startswith("asvspoof2021")
     if folder and not parts:
@@ -77,7 +76,7 @@ def verify(
     report["errors"] = []
     if not report["sound"]:
         count = f"{report['n_sound']:,} of {report['n_trials']:,} files can be used"
-        report["errors"].append(f"{report['name']} is not sound: {count}; fetch the others again.")
+        report["errors"].append(f"{report['name']} is not sound: {count}; replace the others.")
     if out:
         write_json(out, report)
     return report

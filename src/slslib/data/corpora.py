@@ -119,7 +119,7 @@ def _layout_2021(track: str, record: int) -> _Layout:
     )
 
 
-_LAYOUTS = {
+LAYOUTS = {
     "asvspoof2019-la": _Layout(
         "LA.zip of ASVspoof 2019, https://datashare.ed.ac.uk/handle/10283/3336",
         ("LA/ASVspoof2019_LA_cm_protocols/*.LA.cm.*.tr[nl].txt",),
@@ -134,6 +134,7 @@ _LAYOUTS = {
         by_file=False,
     ),
 }
+"""The corpora that have a name."""
 _FOLDER = _Layout(
     "one with recordings, and in protocols/ one line per recording, 'SPEAKER UTTERANCE - "
     "ATTACK bonafide|spoof', in files like x.cm.train.trn.txt (slslib protocol writes one)",
@@ -173,11 +174,13 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     if layout is _FOLDER and not folders:
         folders = tuple({root for file in root.rglob("*") if _split_ending(file.name)[1]})
     if not protocol or not folders:
-        there = ", ".join(f"{name}:{part}" for part in protocols) or "none"
-        what = "recordings" if protocol else f"protocol (partitions: {there})"
+        if protocols and not protocol:
+            there = ", ".join(f"{name}:{part}" for part in protocols)
+            raise ProtocolError(f"{spec}: no such partition. Name one of {there}.")
+        what = "recordings" if protocol else "protocol"
         raise ProtocolError(
             f"{spec}: no {what} found; looked for "
-            f"{' and '.join(layout.audio if protocol else layout.protocols)} in {root}. "
+            f"{' and '.join(layout.audio if protocol else layout.protocols)} in {root.resolve()}. "
             f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)."
         )
     trials = read_protocol(protocol)
@@ -228,7 +231,7 @@ def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[s
     rows = [(name, label) for label in patterns for name in groups[label]]
     counts = {f"n_{label}": len(groups.pop(label)) for label in patterns}
     if not all(counts.values()):
-        raise ProtocolError(f"{folder}: one class is empty ({counts}). Correct its pattern.")
+        raise ProtocolError(f"{folder}: one class is empty ({counts}). Correct that pattern.")
     table = pd.DataFrame(rows, columns=["file", "label"])
     check_utterances(out, table["file"], ProtocolError)
     write_text(out, table.to_csv(index=False))
@@ -257,13 +260,13 @@ def _phases(trials: pd.DataFrame) -> list[str]:
 def _locate(name: str, data: str | Path | None) -> tuple[Path, _Layout]:
     """Tell a corpus from a folder: the root of its layout, and the layout."""
     root = corpora_root(data)
-    if name in _LAYOUTS:
-        return root, _LAYOUTS[name]
+    if name in LAYOUTS:
+        return root, LAYOUTS[name]
     for folder in (root / name, Path(name)):
         if os.path.isdir(folder):  # noqa: PTH112 (no error where the name is impossible)
             return folder, _FOLDER
     raise ProtocolError(
-        f"{name}: neither a corpus ({', '.join(_LAYOUTS)}) nor a folder in {root} or here. "
+        f"{name}: neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here. "
         "Check the name and --data."
     )
 

@@ -25,7 +25,7 @@ Format = Literal["WAV", "FLAC", "OGG", "MP3"]
 _REMEDY = "get it again, or if it plays in full convert it: ffmpeg -i OLD new.wav"
 _MAX_CHUNKS = 1_000
 _MAX_TAIL = 1 << 20  # bytes behind the last chunk
-_OTHER_AUDIO = (b"data", b"RIFF")
+_OTHER_AUDIO = (b"data", b"RIFF", bytes(4))
 _MP3_FRAME = 1441  # bytes of the longest frame
 _STREAMED = 0x7FFFF000  # lengths from here on stand for "not known" in a WAV file
 _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
@@ -163,9 +163,12 @@ def _mp3_contradiction(f: BinaryIO, position: int, size: int) -> str:
         return ""
     end = position + stated[flags & 1]
     f.seek(end)
-    if end > size or f.read(3)[:1] in (b"\xff", b"I"):
-        return f"its header announces {end} bytes, the file has {size}"
-    return ""
+    tail = f.read(_MAX_TAIL).lstrip(b"\0")
+    tail = tail[128:].lstrip(b"\0") if tail[:3] == b"TAG" else tail
+    is_other = tail[:1] in (b"\xff", b"I")  # another stream, or the tag before it
+    return (
+        f"its header announces {end} bytes, the file has {size}" if end > size or is_other else ""
+    )
 
 
 def _ogg_contradiction(f: BinaryIO) -> str:

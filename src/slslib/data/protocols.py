@@ -66,7 +66,7 @@ _FORMS += [_2021.format("source") + " vocoder" + n * " -" for n in range(5)]
 _FORMS += ["speaker utterance - codec - - - attack label" + n * " -" for n in range(5)]
 
 HEADER = {name: name for name in COLUMNS} | {
-    "utterance": "utterance file file_name filename flac_file",
+    "utterance": "utterance file file_name filename flac_file path",
     "label": "label key",
     "score": "score llr cm-score bonafide_score",
     "speaker": "speaker speaker_id",
@@ -119,6 +119,10 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
     if "label" not in cells:
         frame["label"] = np.int8(-1)
     frame["phase"] = translate(path, frame["phase"], PHASES | {"-": "-"}, ProtocolError)
+    if not (lacks := frame["phase"] == "-").all():
+        refuse(
+            path, frame["phase"], lacks, ProtocolError, "phase {} where others have one. Add it."
+        )
     return frame.reset_index(drop=True)
 
 
@@ -168,9 +172,10 @@ def read_columns(
     table = pd.DataFrame({name: cells[place] for name, place in named}, cells.index)
     told = [f"{name} ({where[place]})" for name, place in named]
     is_clear = 0 < len(named) == table.shape[1]
-    if "label" in header and "attack" in table and "label" not in table:
-        table["label"] = table["attack"].where(table["attack"].isin([*LABELS, "-"]), "spoof")
-        told.append("label (spoof where the attack is not bonafide)")
+    if not scores and "label" in header and "attack" in table and "label" not in table:
+        is_attack = table["attack"].str.fullmatch(r"[A-Z]+\d+")
+        table["label"] = table["attack"].mask(is_attack, "spoof")
+        told.append("label (spoof where there is an attack like A01)")
     if not is_clear or (has_header and not {*needed} <= {*table}):
         why = f"{len(first)} columns fit no known form: {quote(', '.join(first))}. {remedy}"
         raise error(f"{path}, line 1: {why}")
@@ -180,6 +185,11 @@ def read_columns(
         check_utterances(path, table["utterance"], error, scores)
     if "label" in table:
         table["label"] = translate(path, table["label"], LABELS, error).astype(np.int8)
+        if "attack" in table:
+            is_odd = table["attack"].isin(LABELS) & (table["attack"].map(LABELS) != table["label"])
+            is_odd |= (table["label"] == 1) & ~table["attack"].isin(["-", *LABELS])
+            why = "attack {} contradicts the label. Find out which of the two is wrong."
+            refuse(path, table["attack"], is_odd, error, why)
         # The keys of 2021 and 5 write "bonafide" into the attack and vocoder of bona fide speech.
         table.loc[table["label"] == 1, [*{"attack", "vocoder"} & {*table}]] = "-"
     table.attrs["assumed"] = [f"{Path(path).name}: {', '.join(told)}"]
@@ -287,7 +297,7 @@ def check_utterances(
     if (repeated := utterances.duplicated()).any():
         number, name = first_of(utterances, repeated)
         raise error(
-            f"{path}, line {number}: {name!r} stands already in line "
+            f"{path}, line {number}: {name!r} is already on line "
             f"{first_of(utterances, utterances == name)[0]} ({repeated.sum()} duplicates in all). "
             "A trial counts once; remove the repetitions."
         )

@@ -54,6 +54,8 @@ def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector")
             path /= Path(json.loads((path / "best.json").read_text())["file"]).name
     elif path.is_dir():
         path = next((path / n for n in _OF_TRANSFORMERS if (path / n).is_file()), path)
+    if (path / "config.json").is_file() and (path / "state.pt").is_file():
+        raise CheckpointError(f"{path}: no epoch is finished yet; go on with slslib train --resume")
     if not path.is_file() or path.stat().st_size == 0:
         raise CheckpointError(
             f"{path}: no such checkpoint file, or it is empty; give a file, a run folder, "

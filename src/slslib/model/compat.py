@@ -90,6 +90,8 @@ def _to_our_names(
             config = told[KEY]["config"] if KEY in told else dimensions(ours, {}, None)
             detector = Detector(from_json(DetectorConfig, config))
         model.detector = detector.to_empty(device=model.device).train(model.training)
+    elif KEY in told and from_json(DetectorConfig, told[KEY]["config"]) != model.detector.config:
+        raise CheckpointError("the state dict describes another model: load it into a new Model")
     model.pretraining = {name: t.cpu() for name, t in ours.items() if name.startswith(KEPT)}
     for name in ours.keys() - model.pretraining.keys():
         state[f"{prefix}detector.{name}"] = ours[name]

@@ -64,10 +64,10 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
     allowed = torch.serialization.safe_globals(_ALLOWED + inert)
     with allowed, warnings.catch_warnings(action="ignore"):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    named = next((content[name] for name in _STATES if name in content), content).items()
+    state = next((content[name] for name in _STATES if name in content), content)
     # PyTorch's averages of weights come with their number.
-    tensors = {str(n): t for n, t in named if isinstance(t, Tensor) and n != "n_averaged"}
-    return tensors, _settings(content), getattr(content, "_metadata", {}).get("", {}).get(KEY, {})
+    tensors = {str(n): t for n, t in state.items() if isinstance(t, Tensor) and n != "n_averaged"}
+    return tensors, _settings(content), getattr(state, "_metadata", {}).get("", {}).get(KEY, {})
 
 
 def _settings(content: Any, depth: int = 8) -> dict[str, Any]:

@@ -117,26 +117,26 @@ class TrialDataset(Dataset[Clip]):
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
-    """Return what a run writes down about its trials, to go on with the same ones only.
-
-    The sizes of the recordings in bytes stand for their content, of which a hash would take as
-    long as the run.
-    """
-    sizes = repr([_size(corpus, utterance) for utterance in corpus.trials["utterance"]])
+    """Return what a run writes down about its trials."""
     return {
         "corpus": corpus.name,
         "partition": corpus.partition,
         "protocol_sha256": corpus.protocol_sha256,
-        "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest(),
         "n_trials": len(corpus),
     }
 
 
-def _size(corpus: Corpus, utterance: str) -> int:
-    """Return the bytes of a recording, -1 for one that is not there."""
-    with suppress(AudioError, OSError):
-        return corpus.audio_path(utterance).stat().st_size
-    return -1
+def sizes(corpus: Corpus, indices: list[int] | None = None) -> list[int]:
+    """Return the bytes of recordings, of all by default; -1 for one that is not there.
+
+    They stand for the content, whose hash would take as long as a run.
+    """
+    found, utterances = [], corpus.trials["utterance"]
+    for utterance in utterances if indices is None else utterances.iloc[indices]:
+        found.append(-1)
+        with suppress(AudioError, OSError):
+            found[-1] = corpus.audio_path(utterance).stat().st_size
+    return found
 
 
 def keyed_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from slslib.data.corpora import LAYOUTS
 from slslib.errors import ConfigError
 from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector, load_backbone
@@ -56,7 +57,7 @@ class Scale:
             corpora += f"; at most {self.clips} clips of a class"
         text = f"corpora   {corpora}\ndetector  {self.checkpoint}\nbackbone  {self.backbone}\n"
         if not self.simulated and "mini" in (self.checkpoint, self.backbone):
-            text += "note      mini knows simulated speech only: set SLSLIB_CHECKPOINT\n"
+            text += "note      mini knows simulated speech only: name weights of your own\n"
         return f"{text}device    {self.device}"
 
     def label(self, text: str) -> str:
@@ -78,13 +79,16 @@ class Scale:
         return {file.parent.name: file.parent for file in best}
 
     def scored(self) -> dict[tuple[str, str], Path]:
-        """Return the score files that lie in the folders of runs, by run and ``NAME:PARTITION``."""
+        """Return the score files in the folders of runs, by folder and ``NAME:PARTITION``.
+
+        Only those of named corpora: another folder may be called from elsewhere by its path.
+        """
         found = {}
-        for name, run in self.trained().items():
-            for file in sorted(run.glob("*.txt.json")):
-                made = json.loads(file.read_text())
-                corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
-                found[name, corpus] = file.with_suffix("")
+        for file in [] if self.simulated else sorted(self.runs.glob("*/*.txt.json")):
+            made = json.loads(file.read_text())
+            corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
+            if made["corpus"] in LAYOUTS:
+                found[file.parent.name, corpus] = file.with_suffix("")
         return found
 
     def load_detector(self) -> Detector:

@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.files import check_same, corpora_root, lock, sha256, write_json, write_text
+from slslib.files import check_same, corpora_root, lock, sha256, sha256_of, write_json, write_text
 from slslib.model.geometry import Attention
 from slslib.runs.recipes import Precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from slslib.data.corpora import Corpus
     from slslib.model.detector import Detector
     from slslib.runs.clips import Clip
 
@@ -97,14 +96,14 @@ def score(
         AudioError: A recording cannot be read (unless ``on_error="record"``).
         CheckpointError: The checkpoint cannot be read.
         FileError: A file cannot be written.
-        ScoreError: ``out`` exists, or its parts are damaged.
-        ConfigError: ``out`` is being written, or its parts are of another run.
+        ScoreError: ``out`` exists.
+        ConfigError: ``out`` is being written, or its parts are of another run or damaged.
     """
     from slslib.data.corpora import open_corpus
     from slslib.model.checkpoints import locate
     from slslib.model.detector import Detector
     from slslib.runs import processes
-    from slslib.runs.clips import TrialDataset, batched, describe, load_batches
+    from slslib.runs.clips import TrialDataset, batched, describe, load_batches, sizes
 
     opened, path = open_corpus(corpus, corpora_root(data)), locate(checkpoint)
     accelerator = processes.start(config.precision, cpu=cpu)
@@ -118,7 +117,8 @@ def score(
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
     if out.exists():
         with suppress(ConfigError):
-            made = check_same(Path(f"{out}.json"), fingerprint | {"scores_sha256": sha256(out)})
+            now = {"scores_sha256": sha256(out), "sizes_sha256": sha256_of(sizes(opened))}
+            made = check_same(Path(f"{out}.json"), fingerprint | now)
             shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
             return made
         raise ScoreError(
@@ -133,6 +133,9 @@ def score(
         files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
         rank, size = accelerator.process_index, config.batch_size
         mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
+        for file, indices in mine:
+            if file.exists() and _sizes_of(file) != sizes(opened, indices):
+                raise ConfigError(f"{file} has scores of other recordings; remove {parts}")
         todo = [(file, batched(chunk, size)) for file, chunk in mine if not file.exists()]
         batches = [batch for _, chunk in todo for batch in chunk]
         detector = Detector.load(path, attention=config.attention).to(accelerator.device)
@@ -145,14 +148,16 @@ def score(
         with processes.deterministic():
             for file, chunk in todo:
                 rows: list[dict[str, Any]] = []
+                found = iter(sizes(opened, [i for batch in chunk for i in batch]))
                 for clips in islice(bar, len(chunk)):
                     scores = score_batch(detector, clips, config, accelerator)
                     for clip in clips:
                         error, own = clip.error and str(clip.error), scores.get(clip.utterance)
-                        rows.append(vars(clip) | {"waveform": None, "error": error, "score": own})
+                        told = {"error": error, "score": own, "size": next(found)}
+                        rows.append(vars(clip) | {"waveform": None} | told)
                 write_json(file, rows)
         accelerator.wait_for_everyone()
-        made = _join(out, files, fingerprint, opened) if accelerator.is_main_process else {}
+        made = _join(out, files, fingerprint) if accelerator.is_main_process else {}
         accelerator.wait_for_everyone()
     return made
 
@@ -190,22 +195,19 @@ def score_batch(
     return dict(zip(utterances, map(format_score, scores), strict=True))
 
 
-def _join(
-    out: Path, files: list[Path], fingerprint: dict[str, Any], corpus: Corpus
-) -> dict[str, Any]:
+def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
     """Write failures, provenance and the score file; then remove the parts."""
     import pandas as pd
 
     from slslib.data.protocols import separator
 
     table = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
-    if table["utterance"].tolist() != corpus.trials["utterance"].tolist():
-        raise ScoreError(f"{out}.parts does not hold every trial once: remove it and score again")
     failed, sound = table[table["score"].isna()], table[table["score"].notna()]
     text = "".join(sound["utterance"] + separator(sound["utterance"]) + sound["score"] + "\n")
     made = {
         **fingerprint,
         "scores_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "sizes_sha256": sha256_of(table["size"].tolist()),
         "n_scores": len(sound),
         "n_failures": len(failed),
         "decoders": sound["decoder"].value_counts(sort=False).to_dict(),
@@ -222,3 +224,8 @@ def _join(
     write_text(out, text)
     shutil.rmtree(f"{out}.parts")
     return made
+
+
+def _sizes_of(part: Path) -> list[int]:
+    """Return the sizes of the recordings that a part was scored from."""
+    return [row["size"] for row in json.loads(part.read_text())]

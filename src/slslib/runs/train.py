@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slslib.errors import ConfigError
-from slslib.files import check_same, corpora_root, lock, sha256, write_json
+from slslib.files import check_same, corpora_root, lock, sha256, sha256_of, write_json
 from slslib.runs.recipes import TrainConfig
 
 
@@ -77,7 +77,7 @@ def train(
         raise ConfigError(f"save_steps {save_steps} must be at least 1")
     from slslib.data.corpora import open_corpus
     from slslib.runs import fit, processes
-    from slslib.runs.clips import TrialDataset, describe
+    from slslib.runs.clips import TrialDataset, describe, sizes
 
     out = Path(out)
     accelerator = processes.start(config.precision, cpu=cpu)
@@ -97,7 +97,7 @@ def train(
     facts = {
         "config": asdict(config),
         "initial_sha256": initial and sha256(initial),
-        "data": [describe(corpus) for corpus in corpora],
+        "data": [describe(one) | {"sizes_sha256": sha256_of(sizes(one))} for one in corpora],
     }
     with lock(out) if accelerator.is_main_process else nullcontext():
         if resume:
