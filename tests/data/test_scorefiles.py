@@ -193,6 +193,15 @@ def test_names_match_by_their_stems_where_these_are_unique(tmp_path, names):
     assert "agree with the key by their stem" in matched.attrs["assumed"][-1]
 
 
+def test_folders_of_a_key_are_not_taken_off(tmp_path):
+    key = read_protocol(write(tmp_path / "k", "- r/0 - - - bona-fide\n- f/1 - - - spoof\n"))
+    other = read_scores(write(tmp_path / "s", "/x/f/0.wav 1\n/x/r/1.wav 2\n"))
+    with pytest.raises(ScoreError, match="names agree"):
+        match(other, key)
+    same = read_scores(write(tmp_path / "s", "r/0.wav 1\nf/1.wav 2\n"))
+    assert match(same, key)["score"].tolist() == [1, 2]
+
+
 def test_names_whose_stems_are_not_unique_do_not_match(tmp_path):
     key = read_protocol(write(tmp_path / "k", "- a/0 - - - spoof\n- b/0 - - - bona-fide\n"))
     with pytest.raises(ScoreError, match="names agree"):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,16 @@ def test_weights_that_do_not_fit(original):
         model.load_state_dict(original | {"fc9.bias": torch.zeros(1)})
     with pytest.raises(RuntimeError, match="size mismatch"):
         model.load_state_dict(original | {"fc0.bias": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_saved_model_tells_its_heads(original, tmp_path, parallel):
+    configs = [replace(CONFIG, backbone=replace(CONFIG.backbone, n_heads=n)) for n in (1, 4)]
+    for config in configs:
+        model = Model()
+        model.load_state_dict(told(original, config))
+        whole = nn.DataParallel(model) if parallel else model
+        torch.save({"state_dict": whole.state_dict()}, tmp_path / "saved.pth")
+        assert Detector.load(tmp_path / "saved.pth").config == config
+    with pytest.raises(CheckpointError, match="another model"):
+        model.load_state_dict(told(original, configs[0]))

@@ -12,9 +12,10 @@ announced against the decoded length, and the MD5 of a FLAC file that was decode
 recording of up to a minute is always decoded to its end, so a truncated file is refused even where
 its beginning would do; a *bounded* read of a longer one (``max_samples``, :func:`windows` that are
 not exhausted) vouches for the part it needed and for nothing behind it. What nothing can tell:
-changed sample values in a WAV file, most damage inside an MP3 file, a wrong sample rate where the
-frames do not state one, and a FLAC file without (or, if over-range, with an unusable) MD5 whose
-header announces less than follows.
+changed sample values in a WAV file, most damage inside an MP3 file, where an MP3 file without a
+length or a WAV file from a pipe was cut or joined, a wrong sample rate where the frames do not
+state one, and a FLAC file without (or, if over-range, with an unusable) MD5 whose header announces
+less than follows.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
 of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the

@@ -22,8 +22,8 @@ line by line beside a key of eight columns (ASVspoof 2021).
 A score file that is cut short still parses up to its last digit, and a duplicate of an easy trial
 lowers the error rate without a word. So the last line must end with a newline, every score must be
 a finite decimal number, names must be unique, and the trials must be exactly those of the key. A
-name may be a path or have an ending that the key's has not: it stands for the trial of the same
-stem, if that is unique, and ``attrs["assumed"]`` of the result says so.
+name may be a path, if the key's are none, or have another ending than the key's: it stands for the
+trial of the same stem, if that is unique, and ``attrs["assumed"]`` of the result says so.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ASV_KINDS = ("target", "nontarget", "spoof")
 
 _FORMS = ["utterance score", "utterance score label", "utterance label score"]
 _FORMS += ["utterance attack label score"]
-_AROUND_STEM = r"(?i)^.*[/\\]|\.(?:flac|wav|ogg|oga|opus|mp3|m4a)$"
+_FOLDERS, _ENDING = r"^.*[/\\]|", r"\.(?i:flac|wav|ogg|oga|opus|mp3|m4a)$"
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -253,10 +253,14 @@ def match(
 
 
 def _spell(scored: pd.Series, known: pd.Series) -> pd.Series:
-    """Spell names as the key does, by their stems: those without folder and ending, if unique."""
+    """Spell names as the key does, by their stems, if unique: those without folder and ending.
+
+    Where the key's names have folders, these belong to the stem.
+    """
     if scored.isin(known).all():
         return scored
-    stems = (names.str.replace(_AROUND_STEM, "", regex=True) for names in (scored, known))
+    around = _ENDING if known.str.contains("/").any() else _FOLDERS + _ENDING
+    stems = (names.str.replace(around, "", regex=True) for names in (scored, known))
     ours, theirs = (names.drop_duplicates(keep=False) for names in stems)
     spelling = pd.Series(known[theirs.index].to_numpy(), theirs)
     return ours.map(spelling).astype(object).reindex(scored.index).fillna(scored)

@@ -13,6 +13,7 @@ Names of weights, shapes and outputs are the original's; what computes is
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,13 @@ def _to_our_names(
 
 
 def _to_authors_names(
-    model: Model, state: MutableMapping[str, Any], prefix: str, _: object
+    model: Model, state: MutableMapping[str, Any], prefix: str, told: dict[str, Any]
 ) -> None:
-    """Rename what was collected, and add what only the original's strict load asks for."""
+    """Rename what was collected; add what the original's strict load asks for, and the config."""
     start = f"{prefix}detector."
     own = {n.removeprefix(start): state.pop(n) for n in list(state) if n.startswith(start)}
     complete = authors_state(own | model.pretraining) if own else {}
     state.update({prefix + name: tensor for name, tensor in complete.items()})
+    if model.detector is not None:  # where `slslib convert` writes it too
+        facts = {"config": asdict(model.detector.config), "metadata": model.detector.metadata}
+        told[KEY] = facts

@@ -32,10 +32,10 @@ class XLSRConfig:
     strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)  # product 320 samples = 20 ms
     pos_kernel: int = 128  # frames seen by the convolutional position embedding
     pos_groups: int = 16
-    pre_norm: bool = True  # False: each layer ends in its LayerNorm, as in wav2vec2-base
-    group_norm: bool = False  # True: one group norm in place of a LayerNorm after each convolution
+    pre_norm: bool = True  # LayerNorms before the parts of a layer; wav2vec2-base has them behind
+    group_norm: bool = False  # one group norm in place of a LayerNorm after each convolution
     conv_bias: bool = True
-    wavlm: bool = False  # True: WavLM's gated relative positions in every attention
+    wavlm: bool = False  # WavLM's gated relative positions in every attention
 
     def __post_init__(self) -> None:
         """Refuse dimensions that no backbone can have."""

@@ -67,7 +67,8 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
     state = next((content[name] for name in _STATES if name in content), content)
     # PyTorch's averages of weights come with their number.
     tensors = {str(n): t for n, t in state.items() if isinstance(t, Tensor) and n != "n_averaged"}
-    return tensors, _settings(content), getattr(state, "_metadata", {}).get("", {}).get(KEY, {})
+    facts = (own[KEY] for own in getattr(state, "_metadata", {}).values() if KEY in own)
+    return tensors, _settings(content), next(facts, {})
 
 
 def _settings(content: Any, depth: int = 8) -> dict[str, Any]:
