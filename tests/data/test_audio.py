@@ -295,9 +295,9 @@ def _two_data_chunks(tmp: Path) -> Path:
     return path
 
 
-def _speech_behind_zeros(tmp: Path) -> Path:
+def _behind(tmp: Path, between: bytes) -> Path:
     path = wav(tmp / "x.wav")
-    path.write_bytes(path.read_bytes() + bytes(9_000) + voice().tobytes())
+    path.write_bytes(path.read_bytes() + between + voice().tobytes())
     return path
 
 
@@ -353,7 +353,18 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "WAV channels": (lambda tmp: _edit(wav(tmp / "x.wav"), 22, b"\2\0"), "2 channels"),
     "WAV with two data chunks": (_two_data_chunks, "bytes follow its audio"),
     "two WAV files joined": (lambda tmp: _joined(tmp, "x.wav"), "bytes follow its audio"),
-    "WAV with speech behind a pause": (_speech_behind_zeros, "bytes follow its audio"),
+    "WAV with speech behind a pause": (
+        lambda tmp: _behind(tmp, bytes(9_000)),
+        "bytes follow its audio",
+    ),
+    "WAV with speech behind many chunks": (
+        lambda tmp: _behind(tmp, b"LIST\0\0\0\0" * 1_000),
+        "too many chunks",
+    ),
+    "WAV with speech behind a tag": (
+        lambda tmp: _behind(tmp, b"TAG" + bytes(125)),
+        "bytes follow its audio",
+    ),
     "two MP3 files joined around a tag": (
         lambda tmp: _joined(tmp, "x.mp3", b"TAG" + bytes(125)),
         "the file has",

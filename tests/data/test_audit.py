@@ -117,6 +117,17 @@ def test_a_folder_without_a_protocol(planted: Path) -> None:
     assert "flac/cut.flac" in verify("c", data=planted)["unusable"]
 
 
+def test_a_protocol_beside_the_recordings_is_used(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for name in ("a.wav", "b.wav"):
+        sf.write(tmp_path / "own" / name, 0.1 * np.random.default_rng(0).normal(size=800), 16_000)
+    (tmp_path / "own" / "labels.csv").write_text("file,label\na.wav,spoof\nc.wav,bonafide\n")
+    for spec in ("own", "own:labels"):
+        report = verify(spec, data=tmp_path)
+        assert report["missing"] == ["c.wav"]
+        assert [Path(file).name for file in report["extra"]] == ["b.wav"]
+
+
 def test_a_format_that_is_not_read_makes_a_folder_unsound(planted: Path) -> None:
     (planted / "c" / "flac" / "more.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     report = verify("c/flac", data=planted)

@@ -129,7 +129,7 @@ def verify_corpus(
     for folder in dict.fromkeys(folder for corpus in corpora for folder in corpus.audio_dirs):
         with suppress(AudioError):  # there is no recording at all
             extra += [str(p) for p in list_recordings(folder) if p.absolute() not in named]
-    name = ", ".join(f"{corpus.name}:{corpus.partition}" for corpus in corpora)
+    name = ", ".join(f"{one.name}:{one.partition}".removesuffix(":-") for one in corpora)
     # A process starts in the time that it needs for some 80 files.
     n_processes = jobs or min(os.cpu_count() or 1, len(recordings) // 100 + 1)
     one = delayed(audit)

@@ -172,7 +172,7 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     patterns = [pattern.format(part=partition) for pattern in layout.audio]
     folders = tuple(folder for pattern in patterns for folder in sorted(root.glob(pattern)))
     if layout is _FOLDER and not folders:
-        folders = tuple({root for file in root.rglob("*") if _split_ending(file.name)[1]})
+        folders = (root,) if any(_split_ending(file.name)[1] for file in root.rglob("*")) else ()
     if not protocol or not folders:
         if protocols and not protocol:
             there = ", ".join(f"{name}:{part}" for part in protocols)
@@ -249,7 +249,7 @@ def partitions(spec: str, data: str | Path | None = None) -> list[str]:
 
 def _split(spec: str) -> tuple[str, str]:
     """Split NAME[:PARTITION]; a path may hold other colons."""
-    parts = re.fullmatch(r"(.+):([a-z]+)", spec)
+    parts = re.fullmatch(r"(.+):([\w-]+)", spec)
     return (parts[1], parts[2]) if parts else (spec, "")
 
 
@@ -272,7 +272,7 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, _Layout]:
 
 
 def _protocols(root: Path, layout: _Layout) -> dict[str, Path]:
-    """Map partitions to protocols; a file name without a partition stands for itself."""
+    """Map partitions to protocols; a file name without one of their words is one itself."""
     files = next(filter(None, (sorted(root.glob(p)) for p in layout.protocols)), [])
     if not layout.by_file:
         return {"": files[0]} if files else {}
@@ -281,7 +281,8 @@ def _protocols(root: Path, layout: _Layout) -> dict[str, Path]:
         if file.name.lower().startswith(("readme", "licen")):
             continue
         words = re.split(r"[._-]", file.name)
-        part = next((word for word in ("train", "dev", "test", "eval") if word in words), file.name)
+        stem = file.name.partition(".")[0]
+        part = next((word for word in ("train", "dev", "test", "eval") if word in words), stem)
         if part in protocols:
             raise ProtocolError(
                 f"{file}: a second protocol for {part!r} beside {protocols[part].name}. Keep one."

@@ -145,12 +145,9 @@ def _wav_contradiction(f: BinaryIO, size: int) -> str:
             if data_end > size or length % align:
                 return f"its header announces {length} bytes of audio, {size - start} follow"
         elif data_end and (name in _OTHER_AUDIO or position > size + 1 or not name.isascii()):
-            # Behind the last chunk, recorders leave zeros, and taggers a tag of 128 bytes.
-            f.seek(start - 8)
-            tail = f.read(_MAX_TAIL)
-            is_known = tail[:3] == b"TAG" or not tail.strip(b"\0")
-            return "" if is_known else f"{len(tail)} bytes follow its audio that no chunk explains"
-    return "" if data_end else "it has no format chunk with a data chunk behind it"
+            rest = _tail(f, start - 8)
+            return f"{len(rest)} bytes follow its audio that no chunk explains" if rest else ""
+    return "it has no format chunk with a data chunk behind it, or too many chunks"
 
 
 def _mp3_contradiction(f: BinaryIO, position: int, size: int) -> str:
@@ -162,13 +159,19 @@ def _mp3_contradiction(f: BinaryIO, position: int, size: int) -> str:
     if tag < 0 or not flags & 2:  # it does not say how many bytes there are
         return ""
     end = position + stated[flags & 1]
-    f.seek(end)
-    tail = f.read(_MAX_TAIL).lstrip(b"\0")
-    tail = tail[128:].lstrip(b"\0") if tail[:3] == b"TAG" else tail
-    is_other = tail[:1] in (b"\xff", b"I")  # another stream, or the tag before it
-    return (
-        f"its header announces {end} bytes, the file has {size}" if end > size or is_other else ""
-    )
+    # Another stream, or the tag before it, may follow.
+    if end > size or _tail(f, end)[:1] in (b"\xff", b"I"):
+        return f"its header announces {end} bytes, the file has {size}"
+    return ""
+
+
+def _tail(f: BinaryIO, position: int) -> bytes:
+    """Return what follows, without the zeros of recorders and an ID3v1 tag; a long tail is cut."""
+    f.seek(position)
+    tail = f.read(_MAX_TAIL)
+    rest = tail.lstrip(b"\0")
+    rest = rest[128:].lstrip(b"\0") if rest[:3] == b"TAG" else rest
+    return tail if len(tail) == _MAX_TAIL else rest
 
 
 def _ogg_contradiction(f: BinaryIO) -> str:

@@ -132,7 +132,8 @@ def evaluate(
     systems, compared = systems[:, : len(files)], systems[:, len(files) :]
     labels, values = matched["label"].to_numpy(), systems[:, 0]
     told: dict[str, Any] = {}
-    swapped = _swapped(files[1:] and files, systems, labels) + _swapped(others, compared, labels)
+    fused = files if len(files) > 1 else []
+    swapped = _swapped(fused, systems, labels) + _swapped(others, compared, labels)
     if dev_key:
         dev, of_dev, _ = _join(dev_files, read_protocol(dev_key), None, format, **allowed)
         matched.attrs["assumed"] += dev.attrs["assumed"]

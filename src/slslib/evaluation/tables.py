@@ -42,8 +42,10 @@ _TITLES = {
     "md5": "FLAC MD5",
     "duplicates": "same audio",
     "extra": "not in the protocol",
-    "llr": "LLR",
-    "lowest_llr": "lowest window",
+    "window_s": "window (s)",
+    "llr": "LLR (nats)",
+    "threshold": "threshold (bona fide above)",
+    "lowest_llr": "lowest window (nats)",
     "peak_memory_bytes": "peak memory (bytes)",
 }
 _BY_CONDITION = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}

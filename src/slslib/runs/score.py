@@ -135,7 +135,8 @@ def score(
         mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
         for file, indices in mine:
             if file.exists() and _sizes_of(file) != sizes(opened, indices):
-                raise ConfigError(f"{file} has scores of other recordings; remove {parts}")
+                why = f"{file} has scores of other recordings, or is damaged"
+                raise ConfigError(f"{why}; remove {parts} to start again")
         todo = [(file, batched(chunk, size)) for file, chunk in mine if not file.exists()]
         batches = [batch for _, chunk in todo for batch in chunk]
         detector = Detector.load(path, attention=config.attention).to(accelerator.device)
@@ -227,5 +228,7 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
 
 
 def _sizes_of(part: Path) -> list[int]:
-    """Return the sizes of the recordings that a part was scored from."""
-    return [row["size"] for row in json.loads(part.read_text())]
+    """Return the sizes of the recordings that a part was scored from; none if it is damaged."""
+    with suppress(ValueError, KeyError, TypeError):
+        return [row["size"] for row in json.loads(part.read_text())]
+    return []
