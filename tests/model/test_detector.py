@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from slslib.data.scorefiles import match, read_scores
 from slslib.errors import CheckpointError, ConfigError
 from slslib.evaluation import metrics
 from slslib.model.checkpoints import locate, save_safetensors
+from slslib.model.convert import convert
 from slslib.model.detector import Detector, DetectorConfig, load_backbone
 from slslib.model.xlsr import XLSRConfig
 from slslib.runs.score import score
@@ -246,3 +249,21 @@ def test_half_precision_is_storage_only(tmp_path, waveform):
     with torch.no_grad():
         assert torch.equal(backbone(waveform), halved.backbone(waveform))
         torch.testing.assert_close(halved(waveform), detector(waveform), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
+def test_a_detector_that_is_gone_leaves_no_file_mapped(tmp_path):
+    convert(save_tiny(tmp_path), tmp_path / "epoch.pth")
+    gc.disable()  # the file has to go with the detector, not with the next collection
+    try:
+        detector = Detector.load(tmp_path / "epoch.pth")
+        assert "epoch.pth" in Path("/proc/self/maps").read_text()
+        del detector
+        assert "epoch.pth" not in Path("/proc/self/maps").read_text()
+    finally:
+        gc.enable()
+
+
+def save_tiny(folder: Path) -> Path:
+    Detector(DETECTOR, seed=0).save(folder / "tiny.safetensors")
+    return folder / "tiny.safetensors"

@@ -202,6 +202,8 @@ def assemble(
         model.backbone.card = dict(about.get("card", {}))
     tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
+    # PyTorch's weight norm is a reference cycle, which would keep the whole file in memory.
+    tensors |= {n: t.clone() for n, t in tensors.items() if "pos_conv_embed" in n}
     given, wanted = (
         {f"{name} {list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
         for state in (tensors, model.state_dict())
