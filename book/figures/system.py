@@ -1,7 +1,7 @@
 """Draw the picture of the system for the landing page: `python book/figures/system.py`.
 
-Writes system-light.svg and system-dark.svg beside this file. The waveform and the score curves are
-sketches, not data; the sizes in the text are those of the full model.
+Writes system-light.svg and system-dark.svg beside this file. The waveform, the gates and the score
+curves are sketches, not data: all gates are drawn equal. The sizes are those of the full model.
 """
 
 from __future__ import annotations
@@ -71,17 +71,16 @@ def waveform(y: float) -> str:
 
 
 def layers(y: float) -> str:
-    """Return 24 layer outputs, each with its gate: the fuller the dot, the more open the gate."""
+    """Return 24 layer outputs, each with its gate; all alike, since no gate was measured."""
     parts = []
     for n in range(24):
         x = 37 + n * 27
-        gate = 0.12 + 0.83 * math.exp(-(((n - 9) / 5.5) ** 2))
         parts.append(
             f'<rect x="{x}" y="{y}" width="17" height="62" rx="4" fill="{{accent}}" '
-            f'fill-opacity="{0.25 + 0.5 * gate:.2f}"/>'
+            f'fill-opacity="0.5"/>'
             f'<path d="M{x + 8.5} {y + 62} v20" stroke="{{line}}" stroke-width="1.5"/>'
             f'<circle cx="{x + 8.5}" cy="{y + 92}" r="9" fill="{{accent}}" stroke="{{accent}}" '
-            f'fill-opacity="{gate:.2f}" stroke-width="1.5"/>'
+            f'fill-opacity="0.35" stroke-width="1.5"/>'
         )
     return "".join(parts)
 
@@ -106,13 +105,14 @@ def picture() -> list[str]:
         waveform(82),
         arrow(124, 30),
         panel(156, 62, dashed=True),
-        text(360, 194, "RawBoost noise and filtering, in training only"),
+        text(360, 194, "in training only: filtered Gaussian noise (RawBoost 3)"),
         arrow(218, 30),
         panel(250, 210),
         text(30, 284, "XLS-R 300M", anchor="start", weight="600"),
         text(690, 284, "outputs of all 24 layers", fill="soft", anchor="end"),
         layers(302),
         text(30, 442, "one gate per layer, from its mean over time", fill="soft", anchor="start"),
+        text(690, 442, "(drawn equal)", fill="soft", anchor="end"),
         arrow(460, 30),
         panel(492, 92),
         text(30, 526, "SLS head", anchor="start", weight="600"),
