@@ -103,13 +103,12 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
             speaker, utterance, codec, transmission, attack, kind, trim, phase.
 
     Returns:
-        ``kind`` (target, nontarget or spoof), ``attack``, ``codec``, ``phase`` and ``score``;
-        ``"-"`` where the form has none.
+        ``kind`` (target, nontarget or spoof), ``phase`` (``"-"`` in the 2019 form) and ``score``.
 
     Raises:
         ScoreError: A file is malformed, or the two do not fit line by line.
     """
-    cells = read_columns(path, ScoreError, ("attack kind score",), {}, scores=True)
+    cells = read_columns(path, ScoreError, ("- kind score",), {}, scores=True)
     scores = _numbers(path, cells["score"])
     if cells["kind"].isin(ASV_KINDS).all() == (key is not None):
         raise ScoreError(
@@ -117,47 +116,18 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
             "the 2021 form need their key (--asv-key)."
         )
     if key is None:
-        table = cells[["kind", "attack"]].assign(codec="-", phase="-", score=scores)
-        return table.reset_index(drop=True)
-    trials = read_columns(key, ScoreError, ("- trial codec - attack kind - phase",), {})
+        return cells[["kind"]].assign(phase="-", score=scores).reset_index(drop=True)
+    trials = read_columns(key, ScoreError, ("- trial - - - kind - phase",), {})
     ours, theirs = trials["trial"].align(cells["kind"])
     if (differ := ours != theirs).any():
         raise ScoreError(
             f"{path}, line {differ.idxmax()}: does not fit the key {key} ({len(cells)} scores, "
             f"{len(trials)} trials). The two go line by line; use the files as distributed."
         )
-    table = trials[["kind", "attack", "codec", "phase"]]
+    table = trials[["kind", "phase"]]
     table["kind"] = translate(key, table["kind"], {kind: kind for kind in ASV_KINDS}, ScoreError)
     table["phase"] = table["phase"].replace(PHASES)
     return table.assign(score=scores).reset_index(drop=True)
-
-
-def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """Read a table of t-DCF weights, as the ASVspoof 2021 organisers give them.
-
-    Args:
-        path: CSV with the columns ``subset,attack,codec,C0,C1,C2``, where ``Pooled`` stands for
-            all attacks or codecs.
-        phase: ``progress`` (also spelt ``prog``), ``eval`` or ``hidden``.
-
-    Returns:
-        C0, C1 and C2 by attack and codec; conditions without numbers are left out.
-
-    Raises:
-        ScoreError: The file is malformed or has no pooled weights for the phase.
-    """
-    cells = read_columns(path, ScoreError, ("subset attack codec C0 C1 C2",), {})
-    if list(cells.iloc[0]) != list(cells):
-        raise ScoreError(f"{path}, line 1: the header has to be {','.join(cells.columns)}.")
-    cells = cells.iloc[1:]
-    spellings = cells["subset"].replace({"prog": "progress"} | PHASES)
-    cells = cells[(spellings == phase) & (cells["C0"].str.lower() != "nan")]
-    costs = [_numbers(path, cells[name]) for name in ("C0", "C1", "C2")]
-    rows = zip(cells["attack"], cells["codec"], *costs, strict=True)
-    weights = {(attack, codec): (c0, c1, c2) for attack, codec, c0, c1, c2 in rows}
-    if ("Pooled", "Pooled") not in weights:
-        raise ScoreError(f"{path}: no pooled weights for phase {phase}. Choose another (--phase).")
-    return weights
 
 
 def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFrame, str]:
@@ -209,6 +179,8 @@ def match(
 
     Returns:
         The key's rows that have a score, in the key's order, with the column ``score``.
+        ``attrs["assumed"]`` says how names were matched, ``attrs["n_extra"]`` how many scores were
+        left out.
 
     Raises:
         ScoreError: Missing or unknown trials, unknown labels, or columns that disagree.
@@ -249,6 +221,7 @@ def match(
     n = (scored != scores["utterance"]).sum()
     by_stem = [f"{n} names of scores agree with the key by their stem"] if n else []
     matched.attrs["assumed"] = [*scores.attrs.get("assumed", ()), *by_stem]
+    matched.attrs["n_extra"] = len(scores) - len(matched)
     return matched
 
 
