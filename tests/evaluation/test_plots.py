@@ -141,7 +141,6 @@ def test_windows(detections):
     "draw",
     [
         plots.plot_det,
-        lambda lines: plots.plot_samples(lines, start_s=0, seconds=1),
         lambda lines: plots.plot_layers(lines, ylabel="y"),
         lambda lines: plots.plot_lines(lines, xlabel="x", ylabel="y"),
     ],
@@ -172,7 +171,6 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(scores):
     figures = [
         plots.plot_layers({"_a": [1, 2], "b": [2, 1]}, ylabel="y"),
         plots.plot_det({"_a": scores, "b": scores}),
-        plots.plot_samples({"b": np.ones(9), "_a": np.ones(9)}, start_s=0, seconds=1),
     ]
     for _, axes in figures:
         shown = [text.split() for text in texts(axes)]
@@ -203,14 +201,6 @@ def test_det_shows_every_point_of_the_curve(scores):
     _, axes = plots.plot_det({"a": scores})
     curve = metrics.det_curve(*scores)
     np.testing.assert_allclose(axes.lines[0].get_data(), ndtri([curve.far, curve.frr]))
-
-
-def test_samples_are_cut_where_asked():
-    ramp = np.arange(16_000) / 16_000
-    _, axes = plots.plot_samples({"a": ramp, "b": -ramp}, start_s=0.5, seconds=0.01)
-    x, y = axes.lines[1].get_data()
-    assert len(x) == 160
-    np.testing.assert_allclose([x[0], y[0]], [500, -0.5])
 
 
 def test_estimates_show_value_and_interval():

@@ -216,9 +216,7 @@ def _tandem(
     return found | {"tdcf_weights": [c0, c1, c2]}
 
 
-def _warnings(
-    result: dict[str, Any], matched: pd.DataFrame, eers: dict[Path, float]
-) -> list[str]:
+def _warnings(result: dict[str, Any], matched: pd.DataFrame, eers: dict[Path, float]) -> list[str]:
     """Say what is odd about a result that is no error; the EERs are those of the other files."""
     n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
     n_values, eer = matched["score"].nunique(), result["eer_percent"]

@@ -154,25 +154,6 @@ def plot_learning(log: pd.DataFrame) -> Plot:
     return legend(axes)
 
 
-def plot_samples(recordings: Mapping[str, ArrayLike], *, start_s: float, seconds: float) -> Plot:
-    """Draw single samples of recordings over one another; the first one is the reference.
-
-    Args:
-        recordings: Samples at 16 kHz by name; up to five.
-        start_s: Where to begin.
-        seconds: How much to show.
-    """
-    _, (axes,) = panels(1, 6.4, 3.0)
-    part = slice(int(start_s * SAMPLE_RATE), int((start_s + seconds) * SAMPLE_RATE))
-    style: dict[str, Any] = {"marker": ""}
-    for label, samples in _styled(axes, recordings, ("0.3", *OTHER[1:])):
-        y = np.asarray(samples)[part]
-        axes.plot(1000 * (start_s + np.arange(len(y)) / SAMPLE_RATE), y, label=label, **style)
-        style = {"linestyle": "none", "markersize": 3}
-    axes.set(xlabel="time (ms)", ylabel="sample (full scale = 1)")
-    return legend(axes)
-
-
 # ------------------------------------------------------------------------------- scores and errors
 
 
