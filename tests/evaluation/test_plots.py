@@ -177,17 +177,6 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(scores):
         assert sorted(words[0] for words in shown) == ["_a", "b"]
 
 
-def test_spectrograms_show_a_tone_where_it_is():
-    tone = 0.5 * np.sin(2 * np.pi * 2000 / 16_000 * np.arange(48_000))
-    figure, axes = plots.plot_spectrograms({"tone": tone, "again": tone})
-    (image,) = axes.get_images()
-    rows = image.get_array().shape[0]
-    loudest = int(image.get_array().mean(axis=1).argmax())
-    assert loudest / (rows - 1) * 8 == pytest.approx(2.0, abs=0.05)
-    assert image.get_extent() == [0, 2.0, 0, 8.0]
-    assert [a.get_title() for a in figure.axes[:2]] == ["tone", "again"]
-
-
 def test_no_global_state(scores):
     import matplotlib.pyplot as plt
 

@@ -179,7 +179,7 @@ def test_a_book_is_built_from_the_runs_and_the_corpora(run, corpora, tmp_path, m
         return subprocess.CompletedProcess(command, code)
 
     monkeypatch.setattr(module.subprocess, "run", call)
-    options = {"out": tmp_path / "book", "data": corpora, "book": True}
+    options = {"out": tmp_path / "book.html", "data": corpora, "book": True}
     assert report((run,), **options) == tmp_path / "book"
     ((command, environment),) = calls
     assert Path(command[1]).read_text().startswith('"""Build a book from your corpora')

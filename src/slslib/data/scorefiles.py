@@ -3,12 +3,12 @@
 A score file has one trial per line:
 
 ==========================  ==================================================================
-columns                     told by
+columns                     recognised by
 ==========================  ==================================================================
 utterance score             their number
-utterance score label       the label's place; also ``utterance label score``
+utterance score label       the place of the label; also ``utterance label score``
 utterance attack key score  their number (ASVspoof 2019)
-utterance spoof bonafide    ``format="utterance,spoof,bonafide"``: the file does not tell the order
+utterance spoof bonafide    ``format="utterance,spoof,bonafide"``: the file does not say the order
 a table with a header       the words of :data:`slslib.data.protocols.HEADER`, or ``format``
 ==========================  ==================================================================
 
@@ -19,11 +19,12 @@ Scores of a speaker verification system, needed for the t-DCF, have three column
 ``attack-or-bonafide target|nontarget|spoof score`` (ASVspoof 2019), or ``speaker utterance score``
 line by line beside a key of eight columns (ASVspoof 2021).
 
-A score file that is cut short still parses up to its last digit, and a duplicate of an easy trial
-lowers the error rate without a word. So the last line must end with a newline, every score must be
-a finite decimal number, names must be unique, and the trials must be exactly those of the key. A
-name may be a path, if the key's are none, or have another ending than the key's: it stands for the
-trial of the same stem, if that is unique, and ``attrs["assumed"]`` of the result says so.
+A score file that was cut short can still be parsed, up to its last digit, and a duplicate of an
+easy trial silently lowers the error rate. Therefore the last line must end with a newline, every
+score must be a finite decimal number, names must be unique, and the trials must be exactly those of
+the key. A name may have another ending than in the key, and may be a path if no name in the key is
+one. It then stands for the trial with the same stem, if only one has it, and ``attrs["assumed"]``
+of the result says so.
 """
 
 from __future__ import annotations
@@ -65,12 +66,12 @@ def read_scores(path: str | Path, format: str = "auto") -> pd.DataFrame:
 
     Args:
         path: The file.
-        format: What the columns hold, as ``utterance,spoof,bonafide``, or the header's name of the
-            score; by default told by the header or the first line.
+        format: What the columns hold, as ``utterance,spoof,bonafide``, or the header's name for
+            the score; by default the header or the first line decides.
 
     Returns:
-        ``utterance`` and ``score`` (float64) in the order of the file; where the file tells them
-        also ``attack`` and ``label`` (int8, 1 bona fide, 0 spoof). ``attrs["assumed"]`` says which
+        ``utterance`` and ``score`` (float64) in the order of the file; ``attack`` and ``label``
+        (int8, 1 bona fide, 0 spoof) too if the file has them. ``attrs["assumed"]`` says which
         column was taken for what.
 
     Raises:
@@ -179,8 +180,9 @@ def match(
 
     Returns:
         The key's rows that have a score, in the key's order, with the column ``score``.
-        ``attrs["assumed"]`` says how names were matched, ``attrs["n_extra"]`` how many scores were
-        left out.
+        Its ``attrs`` hold ``phase``, ``n_missing`` (trials of the phase without a score),
+        ``n_extra`` (scores that were left out) and ``assumed`` (how the scores were read, and how
+        names were matched).
 
     Raises:
         ScoreError: Missing or unknown trials, unknown labels, or columns that disagree.
@@ -213,15 +215,15 @@ def match(
         if wrong.any():
             row, value = first_of(theirs, wrong)
             raise ScoreError(
-                f"{wrong.sum()} trials have another {column} in the score file than in the key: "
-                f"{matched['utterance'][row]} has {value} there and {ours[row]} in the key. "
-                "Use the key the scores were made with."
+                f"{wrong.sum()} trials have another {column} in the score file than in the key; "
+                f"{matched['utterance'][row]} has {value} there and {ours[row]} in the key."
             )
     matched["score"] = rows["score"]
     n = (scored != scores["utterance"]).sum()
     by_stem = [f"{n} names of scores agree with the key by their stem"] if n else []
-    matched.attrs["assumed"] = [*scores.attrs.get("assumed", ()), *by_stem]
-    matched.attrs["n_extra"] = len(scores) - len(matched)
+    counts = {"n_missing": len(missing), "n_extra": len(scores) - len(matched)}
+    assumed = [*scores.attrs.get("assumed", ()), *by_stem]
+    matched.attrs = {"phase": phase, "assumed": assumed} | counts
     return matched
 
 

@@ -7,7 +7,7 @@ trials of the same condition. Two factors make a cross table whose last row and 
 ``vocoder:codec`` for DF).
 
 A condition has an EER and a min DCF. The min t-DCF is computed for the whole set only: its weights
-depend on the speaker verification trials of the condition, which only the 2021 LA key tells.
+depend on the speaker verification trials of each condition, which only the 2021 LA key names.
 """
 
 from __future__ import annotations
@@ -57,11 +57,12 @@ def breakdown(trials: pd.DataFrame, factors: Sequence[str]) -> dict[str, Any]:
         factors: Names of one or two columns.
 
     Returns:
-        Value to :func:`rates` and ``n_bonafide``, ``n_spoof``; for two factors value to value to
-        these. A condition without trials of both classes is only counted.
+        For each value of the factor its :func:`rates`, ``n_bonafide`` and ``n_spoof``; for two
+        factors a dictionary of these for each value of the first. A condition that lacks a class
+        has only the counts.
 
     Raises:
-        ScoreError: The key does not tell a factor.
+        ScoreError: The key lacks a factor.
     """
     scores, is_bonafide = trials["score"].to_numpy(), trials["label"].to_numpy() == 1
     members = []

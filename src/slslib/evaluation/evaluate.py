@@ -2,8 +2,8 @@
 
 :func:`evaluate` reads scores and key, matches them strictly (:mod:`slslib.data.scorefiles`), and
 returns one plain dictionary, which is what ``slslib evaluate --json`` prints. ``assumed`` says how
-the files were read. ``warnings`` says what may be wrong with a result that is no error: labels or
-sign that look swapped, constant scores, ties that move the EER, pooled phases, trials left out.
+the files were read. ``warnings`` says what may be wrong without being an error: labels or sign that
+look swapped, constant scores, ties that move the EER, pooled phases, trials left out.
 
 :mod:`slslib.evaluation.breakdown` has the rates of single conditions,
 :mod:`slslib.evaluation.calibration` what is chosen on a development set.
@@ -86,8 +86,7 @@ def evaluate(
         ``tdcf_weights``, ``asv_eer_percent``, ``groups``, ``against``, ``transfer`` (see
         :func:`slslib.evaluation.calibration.transfer`), ``calibration``; and
         ``eer_tie_aware_percent`` where ties move the EER by more than 0.001 points. ``groups``
-        maps factor to value to EER, min DCF and counts, with the value ``Pooled`` last; for two
-        factors value to value to them.
+        holds a :func:`slslib.evaluation.breakdown.breakdown` for each word of ``by``.
 
     Raises:
         ProtocolError: The key is malformed.
@@ -95,7 +94,7 @@ def evaluate(
         ConfigError: Options contradict each other.
     """
     from slslib.data.protocols import read_protocol
-    from slslib.data.scorefiles import match, read_scores, select_phase
+    from slslib.data.scorefiles import match, read_scores
 
     cluster, by = _words(cluster), _words(by)
     for factors in (cluster, *(tuple(word.split(":")) for word in by)):
@@ -110,7 +109,8 @@ def evaluate(
     }
     if held := [text for text, holds in contradictions.items() if holds]:
         raise ConfigError(held[0])
-    trials, assumed = read_protocol(key), []
+    trials = read_protocol(key)
+    assumed = list(trials.attrs["assumed"])
 
     def read(file: Path, known: pd.DataFrame, phase: str | None = None) -> pd.DataFrame:
         table = read_scores(file, format)
@@ -118,21 +118,18 @@ def evaluate(
         assumed.extend(table.attrs["assumed"])
         return table
 
-    chosen, phase = select_phase(trials, phase)
-    assumed.extend(trials.attrs["assumed"])
     matched = read(scores, trials, phase)
     values, labels = matched["score"].to_numpy(), matched["label"].to_numpy()
     bonafide, spoof = metrics.split(values, labels)
     curve = metrics.det_curve(bonafide, spoof)
+    facts: Any = matched.attrs
     result: dict[str, Any] = {
         "n_bonafide": bonafide.size,
         "n_spoof": spoof.size,
-        "n_missing": len(chosen) - len(matched),
-        "n_extra": matched.attrs["n_extra"],
-        "phase": phase,
+        **facts,
         "assumed": assumed,
         **rates(curve),
-        **_tandem(curve, asv_scores, asv_key, c012, phase),
+        **_tandem(curve, asv_scores, asv_key, c012, facts["phase"]),
         "act_dcf": metrics.act_dcf(bonafide, spoof),
         "cllr": metrics.cllr(bonafide, spoof),
         "min_cllr": metrics.min_cllr(bonafide, spoof),
@@ -155,8 +152,7 @@ def evaluate(
         compared = read(against, trials, phase)
         if not compared["utterance"].equals(matched["utterance"]):
             raise ScoreError(
-                f"{against} covers other trials than {scores} ({len(compared)} and "
-                f"{len(matched)}). Systems to be compared need scores of the same trials."
+                f"{against} covers other trials than {scores}. A comparison needs the same ones."
             )
         other = compared["score"].to_numpy()
         its_curve = metrics.det_curve(*metrics.split(other, labels))
@@ -191,7 +187,7 @@ def _words(words: Sequence[str]) -> tuple[str, ...]:
 def _tandem(
     curve: metrics.DET, asv_scores: Path | None, asv_key: Path | None, c012: str | None, phase: str
 ) -> dict[str, Any]:
-    """Compute both forms of the min t-DCF where its weights, or what they follow from, is given."""
+    """Compute both forms of the min t-DCF, if ASV scores or weights are given."""
     from slslib.data.scorefiles import ASV_KINDS, read_asv_scores
 
     found: dict[str, Any] = {}
@@ -211,13 +207,13 @@ def _tandem(
     else:
         return {}
     for year, first in (("2019", 0.0), ("2021", c0)):
-        if first or min(c1, c2):  # a system that accepts no spoof: 0 / 0 in 2019
+        if first or min(c1, c2):  # 0 / 0 in 2019 if the ASV system accepts no spoof
             found[f"min_tdcf_{year}"] = curve.min_cost((first, c1, c2))
     return found | {"tdcf_weights": [c0, c1, c2]}
 
 
 def _warnings(result: dict[str, Any], matched: pd.DataFrame, eers: dict[Path, float]) -> list[str]:
-    """Say what is odd about a result that is no error; the EERs are those of the other files."""
+    """Say what may be wrong without being an error; ``eers`` are those of the other files."""
     n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
     n_values, eer = matched["score"].nunique(), result["eer_percent"]
     has_ties = "eer_tie_aware_percent" in result

@@ -25,17 +25,15 @@ from slslib.evaluation import metrics, tables
 from slslib.evaluation.evaluate import evaluate
 from slslib.files import sha256, write_text
 
-_PAGE = """<!doctype html>
+_HEAD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Training report</title>
 <style>
-body {{ max-width: 62rem; margin: auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }}
-pre {{ overflow-x: auto; }}
-img {{ max-width: 100%; }}
+body { max-width: 62rem; margin: auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }
+pre { overflow-x: auto; }
+img { max-width: 100%; }
 </style>
-<h1>Training report</h1>
-{}
-"""
+<h1>Training report</h1>"""
 
 
 def report(
@@ -52,7 +50,8 @@ def report(
 
     Args:
         runs: Folders of training runs. The score files in them are evaluated.
-        out: Page to write, in HTML; it needs no other file. With --book a folder.
+        out: Page to write, in HTML; it needs no other file. With --book the folder of this name,
+            without .html.
         data: Folder that holds the corpora; default SLSLIB_DATA.
         bootstrap: Replicates of the intervals; 0 for none.
         book: Execute the notebooks on these corpora and runs instead, and build a book of them.
@@ -72,7 +71,7 @@ def report(
     if book:
         return _book(folders, out, data)
     classes: dict[str, Any] = {}
-    blocks = [f"<p>Made with slslib {__version__}; intervals of {bootstrap} replicates.</p>"]
+    blocks = [_HEAD, f"<p>Made with slslib {__version__}; {bootstrap} bootstrap replicates.</p>"]
     for run in folders:
         blocks += [f"<h2>{escape(run.name)}</h2>", *_training(run)]
         for made in sorted(run.glob("*.txt.json")):
@@ -84,7 +83,7 @@ def report(
     for some in (names[k : k + n] for k in range(0, len(names), n)):
         figure = plots.plot_det({name: classes[name] for name in some})
         blocks.append(_picture(figure, f"DET curves of {', '.join(some)}"))
-    write_text(out, _PAGE.format("\n".join(blocks)))
+    write_text(out, "\n".join(blocks))
     return Path(out)
 
 
@@ -106,7 +105,7 @@ def _training(run: Path) -> Iterator[str]:
     else:
         yield "<p>No epoch is finished yet.</p>"
     for facts in filter(Path.is_file, (best, run / "config.json")):
-        yield _text(_read(facts))
+        yield f"<h4>{facts.name}</h4>{_text(_read(facts))}"
 
 
 def _scores(made: Path, data: Path | None, bootstrap: int) -> tuple[Any, list[str]]:
@@ -133,8 +132,9 @@ def _scores(made: Path, data: Path | None, bootstrap: int) -> tuple[Any, list[st
     matched = match(read_scores(file), corpus.trials, **options)
     classes = metrics.split(matched["score"], matched["label"])
     picture = _picture(plots.plot_scores(*classes), f"Histogram of the scores in {file.name}")
-    text = f"{warning}{spec}\n{tables.evaluate(result)}"
-    return classes, [_text(text), picture, _text(facts | {"sha256": result["sha256"]})]
+    text = _text(f"{warning}{spec}\n{tables.evaluate(result)}")
+    told = _text(facts | {"sha256": result["sha256"]})
+    return classes, [text, picture, f"<h4>{escape(made.name)}</h4>{told}"]
 
 
 def _book(runs: list[Path], out: Path, data: Path | None) -> Path:
@@ -144,9 +144,10 @@ def _book(runs: list[Path], out: Path, data: Path | None) -> Path:
     if others or not script.is_file():
         raise ConfigError(f"a book needs runs in one folder, and slslib's repository: {script}.")
     told = {"SLSLIB_RUNS": str(home)} | ({"SLSLIB_DATA": str(Path(data).resolve())} if data else {})
+    out = Path(str(out).removesuffix(".html"))
     if subprocess.run([sys.executable, script, "--out", out], env=os.environ | told).returncode:
         raise ConfigError("the book is not complete; the lines above say what stopped.")
-    return Path(out)
+    return out
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Tables for people: what a command returns, and prints as it is with ``--json``, as text.
+"""Results of commands as text for people; ``--json`` prints them as they are.
 
-:func:`show` lays out any result, but for those of the two commands that have a function here:
-:func:`score` needs one line, and an evaluation the digits that are published.
+:func:`show` lays out the result of any command but two: :func:`score` needs only one line, and
+:func:`evaluate` shows as many digits as publications do.
 """
 
 from __future__ import annotations
