@@ -35,7 +35,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from slslib.data.protocols import HEADER, PHASES, first_of, read_columns, refuse, translate
+from slslib.data.protocols import HEADER, PHASES, read_columns, refuse, translate
 from slslib.errors import ScoreError
 
 ASV_KINDS = ("target", "nontarget", "spoof")
@@ -213,10 +213,11 @@ def match(
         ours, theirs = matched[column].astype(str), rows[column].astype(str)
         wrong = (ours != theirs) & (ours != "-") & (theirs != "-")  # some do not tell the attack
         if wrong.any():
-            row, value = first_of(theirs, wrong)
+            row = wrong.idxmax()
             raise ScoreError(
-                f"{wrong.sum()} trials have another {column} in the score file than in the key; "
-                f"{matched['utterance'][row]} has {value} there and {ours[row]} in the key."
+                f"{wrong.sum()} trials have another {column} in the score file than in the key: "
+                f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key. "
+                "Use the key the scores were made with."
             )
     matched["score"] = rows["score"]
     n = (scored != scores["utterance"]).sum()
