@@ -27,7 +27,10 @@ counts are integers.
 Clusters are drawn as a weight for each *cell* of trials that share class and clusters. The weights
 of all replicates are summed at some edges of the sorted trials, by one matrix product, and then
 trial by trial only in the stretch where :math:`FRR - FAR` changes sign. A pair of systems on single
-trials is the same problem with every trial a cell of its own.
+trials is the same problem with every trial a cell of its own. Of the many trials that lie far below
+or above both changes of sign it only matters how many are drawn. Far means six standard errors: in
+fewer than one of a hundred million replicates a change of sign falls among them and gives a wrong
+EER.
 """
 
 from __future__ import annotations
@@ -41,10 +44,12 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.evaluation.metrics import Floats, eer, split
+from slslib.evaluation.metrics import Floats, det_curve, eer, split
 
 Ints = NDArray[np.int64]
 Draw = Callable[[int], Ints]  # from a number of replicates to weights, cells x replicates
+
+_NEAR = 6.0  # standard errors of FRR - FAR within which pairs are resampled trial by trial
 
 
 def interval(replicates: ArrayLike) -> tuple[float, float]:
@@ -123,7 +128,11 @@ def bootstrap_eer(
     if other is None and not clusters:
         return _bisect(bonafide, spoof, n_replicates, rng)
     values, known = np.array(systems, np.float64), np.asarray(labels, np.int64)
-    cells, draw = _clusters(known, clusters, rng) if clusters else _single_trials(known, rng)
+    if clusters:
+        cells, draw = _clusters(known, clusters, rng)
+    else:
+        values, known, draw = _single_trials(values, known, rng)
+        cells = np.arange(known.size)
     eers, width = [], max(1, 2**24 // (1 + int(cells.max())))  # weights stay below 128 MiB
     for start in range(0, n_replicates, width):
         weights = draw(min(width, n_replicates - start))
@@ -186,7 +195,7 @@ def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> 
     cell, is_bonafide = cells[order], labels[order] == 1
     n_cells, n_replicates = weights.shape
     # Step 1: counts in each stretch between edges. float64 counts exactly, and its product is fast.
-    n = max(1, min(math.isqrt(order.size), 2**21 // n_cells))
+    n = max(1, min(math.isqrt(order.size), 2**24 // n_cells))
     edges = np.linspace(0, order.size, n + 1).astype(np.int64)
     entry = np.repeat(np.arange(n), np.diff(edges)) * n_cells + cell
     tables = [np.bincount(entry[own], minlength=n * n_cells) for own in (is_bonafide, ~is_bonafide)]
@@ -205,18 +214,41 @@ def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> 
     return eers
 
 
-def _single_trials(labels: Ints, rng: Generator) -> tuple[Ints, Draw]:
-    """Make each trial a cell of its own, drawn within its class; return as :func:`_clusters`."""
-    members = [np.flatnonzero(labels == k) for k in (1, 0)]
+def _sides(scores: Floats, labels: Ints) -> Ints:
+    """Tell for each trial if it lies below (-1), in (0) or above (1) the part of the sorted trials
+    that nearly every resample changes sign in.
+    """
+    bonafide, spoof = split(scores, labels)
+    frr, far, thresholds = det_curve(bonafide, spoof)
+    error = np.sqrt(frr * (1 - frr) / bonafide.size + far * (1 - far) / spoof.size)
+    limit = _NEAR * (error + 1 / bonafide.size + 1 / spoof.size)
+    near = thresholds[np.abs(frr - far) <= limit]
+    return (scores > near.max()).astype(np.int64) - (scores < near.min())
+
+
+def _single_trials(pair: Floats, labels: Ints, rng: Generator) -> tuple[Floats, Ints, Draw]:
+    """Return trials of two systems, with one in place of many far ones, and what draws them.
+
+    The trials of a class that lie far from both changes of sign, on the same sides, become one
+    that is drawn many times. In each class the near trials come first, then these four.
+    """
+    sides = np.stack([_sides(scores, labels) for scores in pair])
+    is_near = (sides == 0).any(axis=0)
+    kind = np.where(is_near, 0, 1 + 2 * (sides[0] > 0) + (sides[1] > 0))
+    sizes = np.array([np.bincount(kind[labels == k], minlength=5) for k in (1, 0)])
+    far = np.array([[-np.inf, -np.inf, np.inf, np.inf], [-np.inf, np.inf, -np.inf, np.inf]])
+    parts = [pair[:, is_near & (labels == 1)], far, pair[:, is_near & (labels == 0)], far]
 
     def draw(n: int) -> Ints:
-        weights = np.zeros((labels.size, n), np.int64)
-        for k in range(n):
-            drawn = np.concatenate([rng.choice(own, own.size) for own in members])
-            weights[:, k] = np.bincount(drawn, minlength=labels.size)
-        return weights
+        drawn = [rng.multinomial(size.sum(), size / size.sum(), n).T for size in sizes]
+        weights = []
+        for (n_near, *_), (of_near, *of_far) in zip(sizes, drawn, strict=True):
+            picks = [rng.integers(max(n_near, 1), size=count) for count in of_near]
+            near = [np.bincount(pick, minlength=n_near) for pick in picks]
+            weights += [np.stack(near, axis=1), np.stack(of_far)]
+        return np.vstack(weights)
 
-    return np.arange(labels.size), draw
+    return np.hstack(parts), np.repeat([1, 0], sizes[:, 0] + 4), draw
 
 
 def _clusters(labels: Ints, clusters: Sequence[ArrayLike], rng: Generator) -> tuple[Ints, Draw]:
