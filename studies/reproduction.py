@@ -24,13 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import pandas as pd
 import tyro
 from provenance import ROOT, provenance, write
 
 from slslib.data.protocols import read_protocol
 from slslib.data.scorefiles import match, read_scores
 from slslib.errors import ScoreError
-from slslib.evaluation import tables
 from slslib.evaluation.evaluate import evaluate
 from slslib.files import cache_root, corpora_root, git_sha1, sha256
 
@@ -353,7 +353,7 @@ def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, An
     is_own = scores == measured
     about["status"] = "measured here" if is_own else "recomputed from published scores"
     options: dict[str, Any] = {"phase": row.phase, "bootstrap": bootstrap, "seed": seed}
-    options["scores"] = (scores,)
+    options["scores"] = scores
     result = evaluate(**options, key=key, **weights)
     about |= {name: result[name] for name in _QUANTITIES if name in result}
     if "eer_tie_aware_percent" in result:
@@ -379,9 +379,11 @@ def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, An
 
 
 def _weights(row: Row, store: _Store) -> dict[str, Any]:
-    """Return the options of the t-DCF: a table of weights if it is at hand, else ASV scores."""
+    """Return the options of the t-DCF: weights from a table if it is at hand, else ASV scores."""
     if row.c012 and (table := store.get(row.c012)):
-        return {"c012": table}
+        weights = pd.read_csv(table, dtype=str).set_index(["subset", "attack", "codec"])
+        subset = {"progress": "prog"}.get(str(row.phase), row.phase)
+        return {"c012": ",".join(weights.loc[(subset, "Pooled", "Pooled"), ["C0", "C1", "C2"]])}
     paths = {
         option: store.get(name)
         for option, name in zip(("asv_scores", "asv_key"), row.asv, strict=False)
@@ -411,7 +413,7 @@ def _difference(pair: Pair, store: _Store, bootstrap: int, seed: int) -> dict[st
     if not (key and first and other):
         names = {a.key: key, a.scores: first, b.scores: other}
         return about | {"missing": [name for name, path in names.items() if not path]}
-    options: dict[str, Any] = {"scores": (first,), "against": other, "phase": a.phase}
+    options: dict[str, Any] = {"scores": first, "against": other, "phase": a.phase}
     options |= {"bootstrap": bootstrap, "seed": seed}
     result = evaluate(key=key, **options)["against"]
     intervals = {"trials": result["difference_interval_percent"]}
@@ -472,7 +474,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             f"`{name}`: {reason}" for name, reason in result["unreachable"].items()
         ],
     }
-    parts = [tables.table(rows, "pipe")]
+    parts = [pd.DataFrame(rows).fillna("-").to_markdown(index=False, disable_numparse=True)]
     for title, lines in lists.items():
         if lines:
             parts += [title] * bool(title) + ["\n".join(f"- {line}" for line in lines)]

@@ -14,7 +14,6 @@ from slslib.data.scorefiles import (
     format_score,
     match,
     read_asv_scores,
-    read_c012,
     read_scores,
     select_phase,
 )
@@ -281,7 +280,8 @@ def test_asv_scores_of_2019(tmp_path):
     path = write(tmp_path / "asv", "bonafide target 7.9\nbonafide nontarget -3\nA07 spoof 1\n")
     frame = read_asv_scores(path)
     assert frame["kind"].tolist() == ["target", "nontarget", "spoof"]
-    assert frame["attack"].tolist() == ["bonafide", "bonafide", "A07"]
+    assert frame["phase"].tolist() == ["-", "-", "-"]
+    assert frame["score"].tolist() == [7.9, -3, 1]
     with pytest.raises(ScoreError, match="without a key"):
         read_asv_scores(path, write(tmp_path / "key", ASV_KEY))
 
@@ -291,7 +291,6 @@ def test_asv_scores_of_2021_go_line_by_line_with_their_key(tmp_path):
     path = write(tmp_path / "asv", "LA_1 u1 3\nLA_1 u2 -3\nLA_1 u3 0.5\n")
     frame = read_asv_scores(path, key)
     assert frame["phase"].tolist() == ["eval", "eval", "progress"]
-    assert frame["codec"].tolist() == ["alaw", "alaw", "none"]
     assert frame["score"].tolist() == [3, -3, 0.5]
     with pytest.raises(ScoreError, match="need their key"):
         read_asv_scores(path)
@@ -306,20 +305,6 @@ def test_asv_scores_of_2021_go_line_by_line_with_their_key(tmp_path):
             write(path, "LA_1 u1 3\nLA_1 u2 -3\nLA_1 u3 0.5\n"),
             write(tmp_path / "key", ASV_KEY.replace(" target", " bonafide")),
         )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("attack,codec,C0,C1,C2\n", "line 1"),
-        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2\n", "line 2"),
-        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,x\n", "line 2: C2 'x'"),
-        ("subset,attack,codec,C0,C1,C2\neval,A07,alaw,1,2,3\n", "no pooled weights for phase eval"),
-    ],
-)
-def test_malformed_tables_of_weights_are_refused(tmp_path, text, message):
-    with pytest.raises(ScoreError, match=message):
-        read_c012(write(tmp_path / "c012.csv", text), "eval")
 
 
 @settings(deadline=None, max_examples=80)

@@ -141,7 +141,6 @@ def test_windows(detections):
     "draw",
     [
         plots.plot_det,
-        lambda lines: plots.plot_samples(lines, start_s=0, seconds=1),
         lambda lines: plots.plot_layers(lines, ylabel="y"),
         lambda lines: plots.plot_lines(lines, xlabel="x", ylabel="y"),
     ],
@@ -172,22 +171,10 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(scores):
     figures = [
         plots.plot_layers({"_a": [1, 2], "b": [2, 1]}, ylabel="y"),
         plots.plot_det({"_a": scores, "b": scores}),
-        plots.plot_samples({"b": np.ones(9), "_a": np.ones(9)}, start_s=0, seconds=1),
     ]
     for _, axes in figures:
         shown = [text.split() for text in texts(axes)]
         assert sorted(words[0] for words in shown) == ["_a", "b"]
-
-
-def test_spectrograms_show_a_tone_where_it_is():
-    tone = 0.5 * np.sin(2 * np.pi * 2000 / 16_000 * np.arange(48_000))
-    figure, axes = plots.plot_spectrograms({"tone": tone, "again": tone})
-    (image,) = axes.get_images()
-    rows = image.get_array().shape[0]
-    loudest = int(image.get_array().mean(axis=1).argmax())
-    assert loudest / (rows - 1) * 8 == pytest.approx(2.0, abs=0.05)
-    assert image.get_extent() == [0, 2.0, 0, 8.0]
-    assert [a.get_title() for a in figure.axes[:2]] == ["tone", "again"]
 
 
 def test_no_global_state(scores):
@@ -203,14 +190,6 @@ def test_det_shows_every_point_of_the_curve(scores):
     _, axes = plots.plot_det({"a": scores})
     curve = metrics.det_curve(*scores)
     np.testing.assert_allclose(axes.lines[0].get_data(), ndtri([curve.far, curve.frr]))
-
-
-def test_samples_are_cut_where_asked():
-    ramp = np.arange(16_000) / 16_000
-    _, axes = plots.plot_samples({"a": ramp, "b": -ramp}, start_s=0.5, seconds=0.01)
-    x, y = axes.lines[1].get_data()
-    assert len(x) == 160
-    np.testing.assert_allclose([x[0], y[0]], [500, -0.5])
 
 
 def test_estimates_show_value_and_interval():

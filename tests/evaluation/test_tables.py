@@ -29,11 +29,6 @@ def test_table_fills_gaps_and_keeps_digits():
     assert tables.table([]) == ""
 
 
-def test_table_escapes_cells():
-    assert r"a\|b" in tables.table([{"n": "a|b"}], "pipe")
-    assert "&lt;b&gt;" in tables.table([{"n": "<b>"}], "html")
-
-
 def test_evaluate_shows_breakdowns_and_warnings():
     text = tables.evaluate(EVALUATION)
     for part in ("1,000 bona fide", "1.2500 %", "By attack", "EER % by attack and codec"):

@@ -3,12 +3,12 @@
 A score file has one trial per line:
 
 ==========================  ==================================================================
-columns                     told by
+columns                     recognised by
 ==========================  ==================================================================
 utterance score             their number
-utterance score label       the label's place; also ``utterance label score``
+utterance score label       the place of the label; also ``utterance label score``
 utterance attack key score  their number (ASVspoof 2019)
-utterance spoof bonafide    ``format="utterance,spoof,bonafide"``: the file does not tell the order
+utterance spoof bonafide    ``format="utterance,spoof,bonafide"``: the file does not say the order
 a table with a header       the words of :data:`slslib.data.protocols.HEADER`, or ``format``
 ==========================  ==================================================================
 
@@ -19,11 +19,12 @@ Scores of a speaker verification system, needed for the t-DCF, have three column
 ``attack-or-bonafide target|nontarget|spoof score`` (ASVspoof 2019), or ``speaker utterance score``
 line by line beside a key of eight columns (ASVspoof 2021).
 
-A score file that is cut short still parses up to its last digit, and a duplicate of an easy trial
-lowers the error rate without a word. So the last line must end with a newline, every score must be
-a finite decimal number, names must be unique, and the trials must be exactly those of the key. A
-name may be a path, if the key's are none, or have another ending than the key's: it stands for the
-trial of the same stem, if that is unique, and ``attrs["assumed"]`` of the result says so.
+A score file that was cut short can still be parsed, up to its last digit, and a duplicate of an
+easy trial silently lowers the error rate. Therefore the last line must end with a newline, every
+score must be a finite decimal number, names must be unique, and the trials must be exactly those of
+the key. A name may have another ending than in the key, and may be a path if no name in the key is
+one. It then stands for the trial with the same stem, if only one has it, and ``attrs["assumed"]``
+of the result says so.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from slslib.data.protocols import HEADER, PHASES, first_of, read_columns, refuse, translate
+from slslib.data.protocols import HEADER, PHASES, read_columns, refuse, translate
 from slslib.errors import ScoreError
 
 ASV_KINDS = ("target", "nontarget", "spoof")
@@ -65,12 +66,12 @@ def read_scores(path: str | Path, format: str = "auto") -> pd.DataFrame:
 
     Args:
         path: The file.
-        format: What the columns hold, as ``utterance,spoof,bonafide``, or the header's name of the
-            score; by default told by the header or the first line.
+        format: What the columns hold, as ``utterance,spoof,bonafide``, or the header's name for
+            the score; by default the header or the first line decides.
 
     Returns:
-        ``utterance`` and ``score`` (float64) in the order of the file; where the file tells them
-        also ``attack`` and ``label`` (int8, 1 bona fide, 0 spoof). ``attrs["assumed"]`` says which
+        ``utterance`` and ``score`` (float64) in the order of the file; ``attack`` and ``label``
+        (int8, 1 bona fide, 0 spoof) too if the file has them. ``attrs["assumed"]`` says which
         column was taken for what.
 
     Raises:
@@ -103,13 +104,12 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
             speaker, utterance, codec, transmission, attack, kind, trim, phase.
 
     Returns:
-        ``kind`` (target, nontarget or spoof), ``attack``, ``codec``, ``phase`` and ``score``;
-        ``"-"`` where the form has none.
+        ``kind`` (target, nontarget or spoof), ``phase`` (``"-"`` in the 2019 form) and ``score``.
 
     Raises:
         ScoreError: A file is malformed, or the two do not fit line by line.
     """
-    cells = read_columns(path, ScoreError, ("attack kind score",), {}, scores=True)
+    cells = read_columns(path, ScoreError, ("- kind score",), {}, scores=True)
     scores = _numbers(path, cells["score"])
     if cells["kind"].isin(ASV_KINDS).all() == (key is not None):
         raise ScoreError(
@@ -117,47 +117,18 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
             "the 2021 form need their key (--asv-key)."
         )
     if key is None:
-        table = cells[["kind", "attack"]].assign(codec="-", phase="-", score=scores)
-        return table.reset_index(drop=True)
-    trials = read_columns(key, ScoreError, ("- trial codec - attack kind - phase",), {})
+        return cells[["kind"]].assign(phase="-", score=scores).reset_index(drop=True)
+    trials = read_columns(key, ScoreError, ("- trial - - - kind - phase",), {})
     ours, theirs = trials["trial"].align(cells["kind"])
     if (differ := ours != theirs).any():
         raise ScoreError(
             f"{path}, line {differ.idxmax()}: does not fit the key {key} ({len(cells)} scores, "
             f"{len(trials)} trials). The two go line by line; use the files as distributed."
         )
-    table = trials[["kind", "attack", "codec", "phase"]]
+    table = trials[["kind", "phase"]]
     table["kind"] = translate(key, table["kind"], {kind: kind for kind in ASV_KINDS}, ScoreError)
     table["phase"] = table["phase"].replace(PHASES)
     return table.assign(score=scores).reset_index(drop=True)
-
-
-def read_c012(path: str | Path, phase: str) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """Read a table of t-DCF weights, as the ASVspoof 2021 organisers give them.
-
-    Args:
-        path: CSV with the columns ``subset,attack,codec,C0,C1,C2``, where ``Pooled`` stands for
-            all attacks or codecs.
-        phase: ``progress`` (also spelt ``prog``), ``eval`` or ``hidden``.
-
-    Returns:
-        C0, C1 and C2 by attack and codec; conditions without numbers are left out.
-
-    Raises:
-        ScoreError: The file is malformed or has no pooled weights for the phase.
-    """
-    cells = read_columns(path, ScoreError, ("subset attack codec C0 C1 C2",), {})
-    if list(cells.iloc[0]) != list(cells):
-        raise ScoreError(f"{path}, line 1: the header has to be {','.join(cells.columns)}.")
-    cells = cells.iloc[1:]
-    spellings = cells["subset"].replace({"prog": "progress"} | PHASES)
-    cells = cells[(spellings == phase) & (cells["C0"].str.lower() != "nan")]
-    costs = [_numbers(path, cells[name]) for name in ("C0", "C1", "C2")]
-    rows = zip(cells["attack"], cells["codec"], *costs, strict=True)
-    weights = {(attack, codec): (c0, c1, c2) for attack, codec, c0, c1, c2 in rows}
-    if ("Pooled", "Pooled") not in weights:
-        raise ScoreError(f"{path}: no pooled weights for phase {phase}. Choose another (--phase).")
-    return weights
 
 
 def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFrame, str]:
@@ -209,6 +180,9 @@ def match(
 
     Returns:
         The key's rows that have a score, in the key's order, with the column ``score``.
+        Its ``attrs`` hold ``phase``, ``n_missing`` (trials of the phase without a score),
+        ``n_extra`` (scores that were left out) and ``assumed`` (how the scores were read, and how
+        names were matched).
 
     Raises:
         ScoreError: Missing or unknown trials, unknown labels, or columns that disagree.
@@ -239,16 +213,18 @@ def match(
         ours, theirs = matched[column].astype(str), rows[column].astype(str)
         wrong = (ours != theirs) & (ours != "-") & (theirs != "-")  # some do not tell the attack
         if wrong.any():
-            row, value = first_of(theirs, wrong)
+            row = wrong.idxmax()
             raise ScoreError(
                 f"{wrong.sum()} trials have another {column} in the score file than in the key: "
-                f"{matched['utterance'][row]} has {value} there and {ours[row]} in the key. "
+                f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key. "
                 "Use the key the scores were made with."
             )
     matched["score"] = rows["score"]
     n = (scored != scores["utterance"]).sum()
     by_stem = [f"{n} names of scores agree with the key by their stem"] if n else []
-    matched.attrs["assumed"] = [*scores.attrs.get("assumed", ()), *by_stem]
+    counts = {"n_missing": len(missing), "n_extra": len(scores) - len(matched)}
+    assumed = [*scores.attrs.get("assumed", ()), *by_stem]
+    matched.attrs = {"phase": phase, "assumed": assumed} | counts
     return matched
 
 

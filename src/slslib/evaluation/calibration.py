@@ -1,17 +1,16 @@
-r"""What is chosen on one set of trials and used on another: thresholds, calibration, fusion.
+r"""What is chosen on one set of trials and used on another: thresholds and calibration.
 
-**Thresholds.** An EER chooses its threshold with the answers at hand. :func:`transfer` chooses it
-on a development set, at the EER or at a given false rejection rate, and reports both error rates
-on another set; a trial is accepted above it.
+**Thresholds.** An EER chooses its threshold with the answers at hand. :func:`transfer` chooses the
+threshold on a development set, at the EER or at a given false rejection rate, and reports both
+error rates on another set. A trial is accepted above the threshold.
 
-**Calibration** (Brümmer and du Preez 2006; Pigeon, Druyts and Verlinden 2000). The scores
-:math:`x_1 \dots x_k` of one or several systems become a log-likelihood ratio
+**Calibration** (Brümmer and du Preez 2006) turns a score :math:`x` into a log-likelihood ratio
 
-.. math:: \ell = \sum_i w_i x_i + b
+.. math:: \ell = w x + b
 
-by logistic regression: it minimises the Cllr of :mod:`slslib.evaluation.metrics`, in which bona
-fide and spoofed trials weigh the same, whatever their counts. With one system this leaves the order
-of the scores and so the EER as they are; with several it is their linear fusion.
+by logistic regression. :func:`fit` minimises the Cllr of :mod:`slslib.evaluation.metrics`, in which
+bona fide and spoofed trials weigh the same, whatever their counts. The order of the scores stays,
+and so does the EER.
 """
 
 from __future__ import annotations
@@ -21,18 +20,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from slslib.errors import ConfigError
-from slslib.evaluation.metrics import Floats, act_dcf, cllr, det_curve, split, validate
+from slslib.evaluation.metrics import Floats, det_curve, split, validate
 
 Classes = tuple[ArrayLike, ArrayLike]
 """Scores of bona fide and of spoofed trials."""
 
-Trials = tuple[Floats, NDArray[np.int8]]
-"""Scores, shape (trials, systems), and labels."""
-
-# So weak that it shows only where the classes are separable, and then keeps the slope finite.
+# So weak that it shows only where the classes are separable; there it keeps the slope finite.
 _RIDGE = 1e-6
 
 
@@ -41,28 +37,27 @@ class Calibration:
     """A linear map from scores to log-likelihood ratios (natural logarithm).
 
     Attributes:
-        weights: One for each system.
-        offset: Added to the weighted sum.
+        slope: The weight :math:`w` of the score.
+        offset: The constant :math:`b`.
     """
 
-    weights: tuple[float, ...]
+    slope: float
     offset: float
 
     def __call__(self, scores: ArrayLike) -> Floats:
-        """Map scores, shape (trials,) or (trials, systems), to log-likelihood ratios.
+        """Map scores to log-likelihood ratios.
 
-        >>> Calibration((2.0,), -1.0)([0.0, 1.0]).tolist()
+        >>> Calibration(2.0, -1.0)([0.0, 1.0]).tolist()
         [-1.0, 1.0]
         """
-        columns = np.c_[np.asarray(scores, dtype=np.float64)]  # np.c_ makes vectors columns
-        return columns @ np.array(self.weights) + self.offset
+        return self.slope * np.asarray(scores, dtype=np.float64) + self.offset
 
 
 def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
-    """Fit a calibration, or a fusion of several systems.
+    """Fit a calibration.
 
     Args:
-        scores: Shape (trials,) or (trials, systems).
+        scores: One per trial.
         labels: 1 for bona fide, 0 for spoof.
 
     Raises:
@@ -70,17 +65,15 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     """
     from sklearn.linear_model import LogisticRegression
 
-    x, is_bonafide = np.c_[np.asarray(scores, dtype=np.float64)], np.asarray(labels) == 1
-    for system in x.T:
-        split(system, labels)
+    classes = split(scores, labels)
+    x, is_bonafide = np.concatenate(classes), np.repeat([True, False], [c.size for c in classes])
     # Standardised, so that the ridge means the same whatever the scale of the scores.
-    mean, scale = x.mean(axis=0), x.std(axis=0)
-    scale[scale == 0] = 1
-    share = np.where(is_bonafide, 0.5 / is_bonafide.sum(), 0.5 / (~is_bonafide).sum())
+    mean, scale = x.mean(), x.std() or 1.0
+    share = np.where(is_bonafide, 0.5 / classes[0].size, 0.5 / classes[1].size)
     model = LogisticRegression(C=1 / _RIDGE, max_iter=1000, tol=1e-8)
-    model.fit((x - mean) / scale, is_bonafide, sample_weight=share)
-    weights = model.coef_[0] / scale
-    return Calibration(tuple(weights.tolist()), float(model.intercept_[0] - weights @ mean))
+    model.fit((x[:, None] - mean) / scale, is_bonafide, sample_weight=share)
+    slope = model.coef_[0, 0] / scale
+    return Calibration(float(slope), float(model.intercept_[0] - slope * mean))
 
 
 def transfer(
@@ -117,31 +110,3 @@ def transfer(
             rows[-1][f"{prefix}frr_percent"] = 100 * float(np.mean(bonafide <= threshold))
             rows[-1][f"{prefix}far_percent"] = 100 * float(np.mean(spoof > threshold))
     return rows
-
-
-def use_dev_set(dev: Trials, test: Trials, calibrate: bool) -> tuple[Floats, dict[str, Any]]:
-    """Choose thresholds, and fuse several systems or calibrate one, on a development set.
-
-    Args:
-        dev: Scores, shape (trials, systems), and labels to choose and fit on.
-        test: Those of the trials to evaluate.
-        calibrate: Fit, and tell the costs of what the fit makes of the scores.
-
-    Returns:
-        The scores to evaluate: fused ones, or those of a single system as they are. With them
-        ``transfer`` and, of a fit, ``calibration``.
-    """
-    (dev_systems, dev_labels), (systems, labels) = dev, test
-    dev_scores, scores = dev_systems[:, 0], systems[:, 0]
-    told: dict[str, Any] = {}
-    if calibrate:
-        to_llr = fit(*dev)
-        llrs = to_llr(systems)
-        classes = split(llrs, labels)
-        made: dict[str, Any] = {"prior": 0.5, "fitted_on": "the development set"}
-        made |= {"weights": list(to_llr.weights), "offset": to_llr.offset}
-        told["calibration"] = made | {"cllr": cllr(*classes), "act_dcf": act_dcf(*classes)}
-        if systems.shape[1] > 1:
-            dev_scores, scores = to_llr(dev_systems), llrs
-    told["transfer"] = transfer(split(dev_scores, dev_labels), split(scores, labels))
-    return scores, told

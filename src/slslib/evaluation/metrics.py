@@ -159,7 +159,7 @@ def split(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     if values.shape != known.shape or not np.isin(known, (0, 1)).all():
         raise ScoreError(
             f"{values.size} scores and {known.size} labels: every score needs a label 1 (bona "
-            "fide) or 0 (spoof), and paired or fused systems the same trials."
+            "fide) or 0 (spoof), and systems that are compared the same trials."
         )
     bonafide, spoof = validate(values[known == 1], values[known == 0])
     return bonafide, spoof

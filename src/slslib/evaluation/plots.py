@@ -20,10 +20,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from scipy.signal import spectrogram
 from scipy.special import ndtri
 
-from slslib.data.audio import SAMPLE_RATE
 from slslib.errors import ConfigError
 from slslib.evaluation import metrics
 
@@ -154,25 +152,6 @@ def plot_learning(log: pd.DataFrame) -> Plot:
     return legend(axes)
 
 
-def plot_samples(recordings: Mapping[str, ArrayLike], *, start_s: float, seconds: float) -> Plot:
-    """Draw single samples of recordings over one another; the first one is the reference.
-
-    Args:
-        recordings: Samples at 16 kHz by name; up to five.
-        start_s: Where to begin.
-        seconds: How much to show.
-    """
-    _, (axes,) = panels(1, 6.4, 3.0)
-    part = slice(int(start_s * SAMPLE_RATE), int((start_s + seconds) * SAMPLE_RATE))
-    style: dict[str, Any] = {"marker": ""}
-    for label, samples in _styled(axes, recordings, ("0.3", *OTHER[1:])):
-        y = np.asarray(samples)[part]
-        axes.plot(1000 * (start_s + np.arange(len(y)) / SAMPLE_RATE), y, label=label, **style)
-        style = {"linestyle": "none", "markersize": 3}
-    axes.set(xlabel="time (ms)", ylabel="sample (full scale = 1)")
-    return legend(axes)
-
-
 # ------------------------------------------------------------------------------- scores and errors
 
 
@@ -289,27 +268,3 @@ def plot_windows(result: Mapping[str, Any]) -> Plot:
     axes.axhline(threshold, **_MARK, label=label)
     axes.set(xlabel="time (s)", ylabel="score of the window: LLR (nats)")
     return legend(axes)
-
-
-def plot_spectrograms(recordings: Mapping[str, ArrayLike]) -> Plot:
-    """Draw log-power spectrograms of the first two seconds side by side, on one colour scale.
-
-    Args:
-        recordings: Samples at 16 kHz by title; up to four.
-    """
-    n = len(recordings)
-    figure, own = panels(n, 3.4 * n + 0.8, 3.0, grid=False, sharey=True)
-    images = []
-    for axes, (title, samples) in zip(own, recordings.items(), strict=True):
-        x = np.asarray(samples, float)[: 2 * SAMPLE_RATE]
-        # 25 ms windows every 5 ms.
-        _, _, power = spectrogram(x, SAMPLE_RATE, "hann", 400, 320, nfft=512, scaling="spectrum")
-        decibels, extent = 10 * np.log10(power + 1e-12), (0, len(x) / SAMPLE_RATE, 0, 8)
-        images.append(axes.imshow(decibels, "magma", aspect="auto", origin="lower", extent=extent))
-        axes.set(title=title, xlabel="time (s)")
-    top = max(image.get_clim()[1] for image in images)
-    for image in images:
-        image.set_clim(top - 70, top)
-    own[0].set_ylabel("frequency (kHz)")
-    figure.colorbar(images[0], ax=own, label="power (dB re full scale)")
-    return figure, own[0]

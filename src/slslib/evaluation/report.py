@@ -1,8 +1,9 @@
-"""One page that a result can be handed on with: tables, figures and where they come from.
+"""A page about training runs, to read and to hand on.
 
-Figures are embedded, so the page is one file that opens anywhere. Beside every number stands what
-it takes to get it again: hashes of the files, versions, the phase, how many trials there were, and
-for score files that slslib wrote, the checkpoint and how many recordings each decoder read.
+It is one HTML file with the figures inside. Each run has its learning curves, its epochs and its
+settings. Each score file in the run's folder is evaluated against the protocol of the corpus that
+was scored. The facts beside a score file stand below its result: hashes, versions, settings, and
+how many recordings each decoder read.
 """
 
 from __future__ import annotations
@@ -10,143 +11,89 @@ from __future__ import annotations
 import base64
 import io
 import json
-import platform
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from slslib import __version__
 from slslib.errors import ConfigError
 from slslib.evaluation import metrics, tables
 from slslib.evaluation.evaluate import evaluate
 from slslib.files import sha256, write_text
 
-_PAGE = """<!doctype html>
+_HEAD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
+<title>Training report</title>
 <style>
-body {{ max-width: 62rem; margin: auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }}
-table {{ display: block; overflow-x: auto; border-spacing: 1rem 0; }}
-img {{ max-width: 100%; }}
+body { max-width: 62rem; margin: auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }
+pre { overflow-x: auto; }
+img { max-width: 100%; }
 </style>
-<h1>{title}</h1>
-{body}
-"""
+<h1>Training report</h1>"""
 
 
 def report(
-    items: tuple[Path, ...],
+    runs: tuple[Path, ...],
     *,
     out: Path = Path("report.html"),
-    key: Path | None = None,
-    phase: str | None = None,
-    asv_scores: Path | None = None,
-    asv_key: Path | None = None,
-    c012: str | None = None,
+    data: Path | None = None,
     bootstrap: int = 1000,
-    cluster: tuple[str, ...] = (),
-    by: tuple[str, ...] = (),
+    book: bool = False,
 ) -> Path:
-    """Write one page about score files and training runs: tables, figures, provenance.
+    """Write one page about training runs: learning curves, results on scored corpora, settings.
 
-    Example: slslib report scores.txt runs/v1 --key key.txt --by attack --out report.html
+    Example: slslib report runs/v1 runs/v2 --data ~/corpora --out report.html
 
     Args:
-        items: Score files of the same trials, and folders of training runs.
-        out: Page to write, in HTML; it needs no other file.
-        key: Key of the score files.
-        phase: As for `slslib evaluate`, like all that follow.
-        asv_scores: ASV scores, for min t-DCF.
-        asv_key: Key of the ASV trials.
-        c012: C0,C1,C2 of the t-DCF, or a CSV file of them, instead of ASV scores.
+        runs: Folders of training runs. The score files in them are evaluated.
+        out: Page to write, in HTML; it needs no other file. With --book the folder of this name,
+            without .html.
+        data: Folder that holds the corpora; default SLSLIB_DATA.
         bootstrap: Replicates of the intervals; 0 for none.
-        cluster: Resample these instead of trials.
-        by: Breakdowns.
+        book: Execute the notebooks on these corpora and runs instead, and build a book of them.
 
     Raises:
-        ConfigError: There is nothing to report, or an item is neither of the two.
-        ProtocolError: The key is malformed.
-        ScoreError: The scores are malformed, or do not fit the key.
+        ConfigError: There is nothing to report, a folder is no run, or a file in it is damaged.
+        ProtocolError: The corpus of a score file is not there.
+        ScoreError: A score file does not fit its corpus.
         FileError: The page cannot be written.
     """
-    paths = list(dict.fromkeys(Path(item) for item in items))
-    files = [path for path in paths if path.is_file()]
-    runs = [path for path in paths if (path / "config.json").is_file()]
-    if wrong := set(paths).difference(files, runs):
-        raise ConfigError(f"{wrong.pop()}: neither a score file nor the folder of a training run.")
-    if not paths:
-        raise ConfigError("nothing to report: name score files or folders of training runs.")
-    made_with = {"Python": platform.python_version()}
-    made_with |= {name: version(name) for name in ("slslib", "numpy", "scipy", "pandas")}
-    blocks: list[str] = []
-    if files:
-        if key is None:
-            raise ConfigError("score files need their key (--key).")
-        options: dict[str, Any] = {"phase": phase, "bootstrap": bootstrap, "cluster": cluster}
-        options |= {"by": by, "asv_scores": asv_scores, "asv_key": asv_key, "c012": c012}
-        blocks += _systems(files, key, options)
-        made_with |= {"key": Path(key).name, "SHA-256 of the key": sha256(key)}
-        made_with["bootstrap"] = f"{bootstrap} replicates, seed 0"
-    for run in runs:
-        blocks += _run(run)
-    blocks += ["<h2>Made with</h2>", _facts(made_with)]
-    title = "Evaluation report" if files else "Training report"
-    write_text(out, _PAGE.format(title=title, body="\n".join(blocks)))
+    from slslib.evaluation import plots
+
+    folders = [Path(run) for run in runs]
+    if not folders or not all((run / "config.json").is_file() for run in folders):
+        told = ", ".join(map(str, folders)) or "nothing"
+        raise ConfigError(f"name folders of training runs, which hold a config.json; got {told}.")
+    if book:
+        return _book(folders, out, data)
+    classes: dict[str, Any] = {}
+    blocks = [_HEAD, f"<p>Made with slslib {__version__}; {bootstrap} bootstrap replicates.</p>"]
+    for run in folders:
+        blocks += [f"<h2>{escape(run.name)}</h2>", *_training(run)]
+        for made in sorted(run.glob("*.txt.json")):
+            if made.with_suffix("").is_file():  # not so after a scoring was killed at its end
+                name = f"{run.name}: {made.name.removesuffix('.txt.json')}"
+                classes[name], result = _scores(made, data, bootstrap)
+                blocks += [f"<h3>{escape(name)}</h3>", *result]
+    names, n = list(classes), len(plots.OTHER)  # as many curves as a figure can tell apart
+    for some in (names[k : k + n] for k in range(0, len(names), n)):
+        figure = plots.plot_det({name: classes[name] for name in some})
+        blocks.append(_picture(figure, f"DET curves of {', '.join(some)}"))
+    write_text(out, "\n".join(blocks))
     return Path(out)
 
 
-def _systems(files: list[Path], key: Path, options: dict[str, Any]) -> Iterator[str]:
-    """Compare the systems, then describe each."""
-    import pandas as pd
-
-    from slslib.data.protocols import read_protocol
-    from slslib.data.scorefiles import match, read_scores
-    from slslib.evaluation import plots
-
-    stems, trials = Counter(file.stem for file in files), read_protocol(key)
-    results, classes = {}, {}
-    for file in files:
-        name = file.stem if stems[file.stem] == 1 else str(file)
-        against = None if file == files[0] else files[0]
-        results[name] = evaluate((file,), key, **options, against=against)
-        matched = match(read_scores(file), trials, options["phase"])
-        classes[name] = metrics.split(matched["score"], matched["label"])
-    (first, *_) = results.values()
-    yield f"<p>Phase {first['phase']}. A higher score means more bona fide. Differences are to the"
-    yield "first system, on the same resampled trials.</p>"
-    summaries = {name: tables.summarize(result) for name, result in results.items()}
-    comparison = pd.DataFrame(summaries).rename_axis("quantity").reset_index()
-    yield tables.table(comparison.to_dict("records"), "html")
-    shown = dict(list(classes.items())[: len(plots.OTHER)])
-    yield "<h2>Error rates at every threshold</h2>"
-    if len(shown) < len(classes):
-        yield f"<p>The first {len(shown)} of {len(classes)} systems.</p>"
-    yield _picture(plots.plot_det(shown), f"DET curves of {', '.join(shown)}")
-    for (name, result), file in zip(results.items(), files, strict=True):
-        yield f"<h2>{escape(name)}</h2>"
-        yield from map(_warning, result["warnings"])
-        yield _picture(plots.plot_scores(*classes[name]), f"Histogram of the scores of {name}")
-        for title, rows in tables.details(result):
-            yield f"<h3>{escape(title)}</h3>\n{tables.table(rows, 'html')}"
-        # Where the scores come from, by the file that slslib writes beside them.
-        beside, found = file.with_name(file.name + ".json"), result["sha256"]["scores"]
-        made = _read(beside) if beside.is_file() else {"made by": f"there is no {beside.name}"}
-        yield "<h3>Provenance</h3>"
-        if made.get("scores_sha256", found) != found:
-            yield _warning(f"{file.name} was changed after it was written, says {beside.name}.")
-        facts = {name: result[name] for name in ("eer_rule", "n_missing", "n_extra", "sha256")}
-        yield _facts({"score file": file.name} | made | facts)
-
-
-def _run(run: Path) -> Iterator[str]:
+def _training(run: Path) -> Iterator[str]:
+    """Show the epochs of a run, which of them is the best, and the settings."""
     import pandas as pd
 
     from slslib.evaluation import plots
 
-    yield f"<h2>Training run {escape(run.name)}</h2>"
-    log, best, facts = run / "log.csv", run / "best.json", _read(run / "config.json")
+    log, best = run / "log.csv", run / "best.json"
     if log.is_file():
         try:
             epochs = pd.read_csv(log)
@@ -154,10 +101,53 @@ def _run(run: Path) -> Iterator[str]:
         except (ValueError, KeyError) as error:
             raise ConfigError(f"{log} is not the log of a training run: {error}") from error
         yield _picture(figure, f"Loss and error rate of {run.name} by epoch")
-        yield tables.table(epochs.to_dict("records"), "html")
+        yield _text(tables.table(epochs.to_dict("records")))
     else:
         yield "<p>No epoch is finished yet.</p>"
-    yield _facts(({"best": _read(best)} if best.is_file() else {}) | facts)
+    for facts in filter(Path.is_file, (best, run / "config.json")):
+        yield f"<h4>{facts.name}</h4>{_text(_read(facts))}"
+
+
+def _scores(made: Path, data: Path | None, bootstrap: int) -> tuple[Any, list[str]]:
+    """Evaluate a score file on the corpus that the facts beside it name.
+
+    Returns:
+        The scores of both classes, and what to show.
+    """
+    from slslib.data.corpora import open_corpus
+    from slslib.data.scorefiles import match, read_scores
+    from slslib.evaluation import plots
+
+    file, facts, warning = made.with_suffix(""), _read(made), ""
+    try:
+        spec = f"{facts['corpus']}:{facts['partition']}".removesuffix(":-")
+        if facts["scores_sha256"] != sha256(file):
+            warning = f"WARNING: {file.name} was changed after it was written, says {made.name}.\n"
+    except KeyError as error:
+        raise ConfigError(f"{made} is damaged: it lacks {error}; score again") from error
+    corpus = open_corpus(spec, data)
+    phase = corpus.partition if {corpus.partition} == {*corpus.trials["phase"]} else None
+    options: dict[str, Any] = {"phase": phase, "allow_missing": bool(facts.get("n_failures"))}
+    result = evaluate(file, corpus.protocol, bootstrap=bootstrap, **options)
+    matched = match(read_scores(file), corpus.trials, **options)
+    classes = metrics.split(matched["score"], matched["label"])
+    picture = _picture(plots.plot_scores(*classes), f"Histogram of the scores in {file.name}")
+    text = _text(f"{warning}{spec}\n{tables.evaluate(result)}")
+    told = _text(facts | {"sha256": result["sha256"]})
+    return classes, [text, picture, f"<h4>{escape(made.name)}</h4>{told}"]
+
+
+def _book(runs: list[Path], out: Path, data: Path | None) -> Path:
+    """Execute the notebooks on the corpora and the runs, and build a book of them."""
+    script = Path(__file__).resolve().parents[3] / "book" / "make_report.py"
+    home, *others = {run.resolve().parent for run in runs}
+    if others or not script.is_file():
+        raise ConfigError(f"a book needs runs in one folder, and slslib's repository: {script}.")
+    told = {"SLSLIB_RUNS": str(home)} | ({"SLSLIB_DATA": str(Path(data).resolve())} if data else {})
+    out = Path(str(out).removesuffix(".html"))
+    if subprocess.run([sys.executable, script, "--out", out], env=os.environ | told).returncode:
+        raise ConfigError("the book is not complete; the lines above say what stopped.")
+    return out
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -168,16 +158,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged: {error}; copy it again, or remove it") from error
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
-    """Make a table of two columns of nested dictionaries."""
-    import pandas as pd
-
-    (flat,) = pd.json_normalize(dict(facts)).to_dict("records")
-    return tables.table([{"what": name, "value": value} for name, value in flat.items()], "html")
-
-
-def _warning(text: str) -> str:
-    return f"<p><strong>Warning: {escape(text)}</strong></p>"
+def _text(what: str | dict[str, Any]) -> str:
+    text = what if isinstance(what, str) else json.dumps(what, indent=2)
+    return f"<pre>{escape(text)}</pre>"
 
 
 def _picture(plot: tuple[Any, Any], text: str) -> str:

@@ -1,7 +1,7 @@
-"""Tables for people: what a command returns, and prints as it is with ``--json``, as text.
+"""Results of commands as text for people; ``--json`` prints them as they are.
 
-:func:`show` lays out any result, but for those of the two commands that have a function here:
-:func:`score` needs one line, and an evaluation the digits that are published.
+:func:`show` lays out the result of any command but two: :func:`score` needs only one line, and
+:func:`evaluate` shows as many digits as publications do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SUMMARY = {
     "act DCF (scores read as LLR)": "{act_dcf:.6f}",
     "Cllr (scores read as LLR)": "{cllr:.6f}",
     "min Cllr": "{min_cllr:.6f}",
-    "Cllr, calibrated on {calibration[fitted_on]}": "{calibration[cllr]:.6f}",
+    "Cllr, calibrated on the development set": "{calibration[cllr]:.6f}",
     "act DCF, calibrated": "{calibration[act_dcf]:.6f}",
     "EER of the other system": (
         "{against[eer_percent]:.4f} %, difference {against[difference_percent]:+.4f}{difference}"
@@ -48,27 +48,23 @@ _TITLES = {
     "lowest_llr": "lowest window (nats)",
     "peak_memory_bytes": "peak memory (bytes)",
 }
-_BY_CONDITION = {"eer_percent": "EER %", "min_tdcf_2021": "min t-DCF (2021)", "min_dcf": "min DCF"}
 
 
-def table(rows: Sequence[Mapping[Any, Any]], form: str = "simple") -> str:
+def table(rows: Sequence[Mapping[Any, Any]]) -> str:
     """Lay out rows of cells, with numbers to the right and a dash for a cell that a row lacks.
 
     Args:
         rows: Cells by column: texts, numbers, lists or dictionaries of them. The columns stand in
             the order of their first appearance.
-        form: How ``tabulate`` writes it: ``simple``, ``pipe`` (Markdown) or ``html``.
     """
     import pandas as pd
     from tabulate import tabulate
 
     cells = pd.DataFrame(rows, dtype=object).map(_cell)
     is_number = [cells[c].str.fullmatch(r"-|[-+]?[\d.,]+(e[-+]?\d+)?").all() for c in cells]
-    if form == "pipe":
-        cells = cells.replace(r"\|", r"\\|", regex=True)
     lines, columns = cells.to_numpy().tolist(), cells.columns.tolist()
     sides = ["right" if number else "left" for number in is_number] if rows else None
-    return tabulate(lines, columns, form, colalign=sides, disable_numparse=True)
+    return tabulate(lines, columns, "simple", colalign=sides, disable_numparse=True)
 
 
 def show(result: Mapping[str, Any]) -> str:
@@ -91,58 +87,41 @@ def score(result: Mapping[str, Any]) -> str:
 
 def evaluate(result: Mapping[str, Any]) -> str:
     """Lay out an evaluation: the summary, thresholds, then a table for each breakdown."""
-    summary = [{"what": title, "value": text} for title, text in summarize(result).items()]
     first = "EER {eer_percent:.4f} %, phase {phase}: {n_bonafide:,} bona fide, {n_spoof:,} spoof"
     lines = [f"{first.format(**result)}; higher scores mean bona fide"]
     lines += [f"Assumed: {text}" for text in result.get("assumed", ())]
-    return _page(result, ("\n".join(lines), summary), *details(result))
-
-
-def summarize(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return the quantities of an evaluation as texts, by title."""
     values = dict(result) | {"interval": "", "difference": ""}
     if ends := result.get("eer_interval_percent"):
         over = " and ".join(result["bootstrap"]["cluster"]) or "trials"
         values["interval"] = "  (95 % over {}: {:.3f} to {:.3f})".format(over, *ends)
     if ends := result.get("against", {}).get("difference_interval_percent"):
         values["difference"] = " (95 %: {:+.3f} to {:+.3f})".format(*ends)
-    lines = {}
+    summary = []
     for title, text in _SUMMARY.items():
         with suppress(KeyError):
-            lines[title.format(**values)] = text.format(**values)
-    return lines
-
-
-def details(result: Mapping[str, Any]) -> list[Titled]:
-    """Return the tables of an evaluation below its summary: thresholds and breakdowns."""
-    parts: list[Titled] = []
+            summary.append({"what": title, "value": text.format(**values)})
+    parts: list[Titled] = [("\n".join(lines), summary)]
     if "transfer" in result:
         parts.append(("Thresholds from the development set", result["transfer"]))
-    for factors, groups in result.get("groups", {}).items():
-        parts += _breakdown(factors, groups)
-    return parts
+    parts += [_breakdown(*one) for one in result.get("groups", {}).items()]
+    return _page(result, *parts)
 
 
-def _breakdown(factors: str, groups: Mapping[str, Any]) -> list[Titled]:
-    """Tabulate a breakdown by one factor, or each quantity of one by two crossed factors."""
+def _breakdown(factors: str, groups: Mapping[str, Any]) -> Titled:
+    """Tabulate a breakdown by one factor, or the EERs of two crossed factors."""
     first, _, second = factors.partition(":")
-    pooled = groups["Pooled"]["Pooled"] if second else groups["Pooled"]
-    shown = {quantity: title for quantity, title in _BY_CONDITION.items() if quantity in pooled}
-    if not second:
+    if second:
         rows = [
-            {first: value, "bona fide": row["n_bonafide"], "spoof": row["n_spoof"]}
-            | {title: _number(row, quantity) for quantity, title in shown.items()}
+            {first: value} | {name: _number(cell, "eer_percent") for name, cell in row.items()}
             for value, row in groups.items()
         ]
-        return [(f"By {first}", rows)]
-    parts: list[Titled] = []
-    for quantity, title in shown.items():
-        rows = [
-            {first: value} | {name: _number(cell, quantity) for name, cell in row.items()}
-            for value, row in groups.items()
-        ]
-        parts.append((f"{title} by {first} and {second}", rows))
-    return parts
+        return f"EER % by {first} and {second}", rows
+    rows = [
+        {first: value, "bona fide": row["n_bonafide"], "spoof": row["n_spoof"]}
+        | {"EER %": _number(row, "eer_percent"), "min DCF": _number(row, "min_dcf")}
+        for value, row in groups.items()
+    ]
+    return f"By {first}", rows
 
 
 def _page(result: Mapping[str, Any], *parts: Titled) -> str:
