@@ -1,4 +1,4 @@
-"""Build a book from your corpora and weights: `make report`.
+"""Build a book from your corpora and weights: `make report`, `slslib report`.
 
 The notebooks are copied into a folder, executed there on what SLSLIB_DATA, SLSLIB_CHECKPOINT,
 SLSLIB_BACKBONE and SLSLIB_CLIPS name, without comparing outputs and without a time limit, and built
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 
 import yaml
@@ -73,6 +74,7 @@ def main() -> None:
     """Copy, execute, build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "report", help="folder, made anew")
+    parser.add_argument("--only", nargs="+", default=[""], help="numbers of notebooks to execute")
     args = parser.parse_args()
     here = scale()
     print(here)
@@ -90,6 +92,14 @@ def main() -> None:
     config["execute"]["execute_notebooks"] = "off"
     (out / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     failed = {}
+    for path in (out / "notebooks").glob("[0-9]*.ipynb"):
+        if not path.name.startswith(tuple(args.only)):
+            path.unlink()
+    contents = yaml.safe_load((out / "_toc.yml").read_text(encoding="utf-8"))
+    for part in contents["parts"]:
+        is_there = [any(out.glob(f"{one['file']}.*")) for one in part["chapters"]]
+        part["chapters"] = list(compress(part["chapters"], is_there))
+    (out / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
     bar = tqdm(sorted((out / "notebooks").glob("[0-9]*.ipynb")), unit="notebook")
     for path in bar:
         bar.set_description(path.stem)

@@ -31,7 +31,7 @@ COMMANDS = {
     "train": ("slslib.runs.train:train", "Train a detector by a recipe."),
     "score": ("slslib.runs.score:score", "Score every trial of a corpus, resumably."),
     "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
-    "report": ("slslib.evaluation.report:report", "Write a page about training runs."),
+    "report": ("slslib.evaluation.report:report", "Build a book from training runs."),
     "detect": ("slslib.runs.detect:detect", "Score single recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
     "bench": ("slslib.runs.bench:bench", "Measure speed and memory of this machine."),
