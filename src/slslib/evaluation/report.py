@@ -50,7 +50,8 @@ def report(
         raise ConfigError(
             f"a report needs runs in one folder and slslib installed from its repository: {_SCRIPT}"
         )
-    given = {"SLSLIB_RUNS": str(home)} | ({"SLSLIB_DATA": str(Path(data).resolve())} if data else {})
+    given = {"SLSLIB_RUNS": str(home)}
+    given |= {"SLSLIB_DATA": str(Path(data).resolve())} if data else {}
     command = [sys.executable, str(_SCRIPT), "--out", str(out)]
     command += ["--only", *only] if only else []
     if subprocess.run(command, env=os.environ | given).returncode:
