@@ -12,8 +12,7 @@ Names of weights, shapes and outputs are the original's; what computes is
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,12 @@ from torch import Tensor, nn
 from slslib.errors import CheckpointError
 from slslib.model.checkpoints import usable
 from slslib.model.detector import Detector, load_backbone
-from slslib.model.foreign import KEPT, KEY, authors_state, dimensions, our_name
+from slslib.model.foreign import KEPT, KEY, authors_name, dimensions, our_name
 from slslib.model.geometry import DetectorConfig, from_json
 
 
 class Model(nn.Module):
-    """XLS-R with SLS under the names of the authors' ``model.py``.
-
-    ``load_state_dict`` takes the authors' 440 names, with or without ``module.``, and
-    ``state_dict`` gives them.
-    """
+    """XLS-R with SLS under the names of the authors' ``model.py``."""
 
     def __init__(
         self,
@@ -56,14 +51,11 @@ class Model(nn.Module):
         super().__init__()
         self.device, self.ssl_cpkt_path = device, ssl_cpkt_path
         self.detector: Detector | None = None
-        self.pretraining: dict[str, Tensor] = {}
         if ssl_cpkt_path is not None and Path(ssl_cpkt_path).exists():
             backbone = load_backbone(ssl_cpkt_path)
             self.detector = Detector(DetectorConfig(backbone.config))
             self.detector.backbone = backbone
             self.detector.train().to(device)
-        self.register_load_state_dict_pre_hook(_to_our_names)  # type: ignore[no-untyped-call]
-        self.register_state_dict_post_hook(_to_authors_names)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Float[Tensor, "batch samples *one"]) -> Float[Tensor, "batch 2"]:
         """Return log-probabilities of [spoof, bona fide], as the original does.
@@ -78,34 +70,27 @@ class Model(nn.Module):
             )
         return self.detector(x.squeeze(-1))
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights under the authors' 440 names, with or without ``module.``.
 
-def _to_our_names(
-    model: Model, state: MutableMapping[str, Any], prefix: str, told: dict[str, Any], *_: object
-) -> None:
-    """Rename what is about to be loaded, and build an empty model to its dimensions."""
-    names = [name for name in state if name.startswith(prefix)]
-    ours = {our_name(name.removeprefix(prefix)): state.pop(name) for name in names}
-    if model.detector is None:
-        with usable("the state dict of an XLS-R + SLS model"), torch.device("meta"):
-            # What a .pth of `slslib convert` tells, else XLS-R 300M.
-            config = told[KEY]["config"] if KEY in told else dimensions(ours, {}, None)
-            detector = Detector(from_json(DetectorConfig, config))
-        model.detector = detector.to_empty(device=model.device).train(model.training)
-    elif KEY in told and from_json(DetectorConfig, told[KEY]["config"]) != model.detector.config:
-        raise CheckpointError("the state dict describes another model: load it into a new Model")
-    model.pretraining = {name: t.cpu() for name, t in ours.items() if name.startswith(KEPT)}
-    for name in ours.keys() - model.pretraining.keys():
-        state[f"{prefix}detector.{name}"] = ours[name]
+        Raises:
+            CheckpointError: If the model is empty and these are not the weights of one.
+            RuntimeError: PyTorch's, if they do not fit a model that has weights.
+        """
+        named = {our_name(name): tensor for name, tensor in state_dict.items()}
+        ours = {name: tensor for name, tensor in named.items() if not name.startswith(KEPT)}
+        if self.detector is None:
+            with usable("the state dict of an XLS-R + SLS model"):
+                # What a .pth of `slslib convert` tells, else XLS-R 300M.
+                told = getattr(state_dict, "_metadata", {}).get("", {}).get(KEY)
+                config = told["config"] if told else dimensions(ours, {}, None)
+                detector = Detector(from_json(DetectorConfig, config))
+            self.detector = detector.train(self.training).to(self.device)
+        return self.detector.load_state_dict(ours, strict, assign)
 
-
-def _to_authors_names(
-    model: Model, state: MutableMapping[str, Any], prefix: str, told: dict[str, Any]
-) -> None:
-    """Rename what was collected; add what the original's strict load asks for, and the config."""
-    start = f"{prefix}detector."
-    own = {n.removeprefix(start): state.pop(n) for n in list(state) if n.startswith(start)}
-    complete = authors_state(own | model.pretraining) if own else {}
-    state.update({prefix + name: tensor for name, tensor in complete.items()})
-    if model.detector is not None:  # where `slslib convert` writes it too
-        facts = {"config": asdict(model.detector.config), "metadata": model.detector.metadata}
-        told[KEY] = facts
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the weights under the authors' names; ``slslib convert`` adds the unused ones."""
+        state = super().state_dict(*args, **kwargs)
+        return {authors_name(name.removeprefix("detector.")): t for name, t in state.items()}
