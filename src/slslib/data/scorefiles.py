@@ -34,7 +34,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from slslib.data.protocols import HEADER, PHASES, first_of, read_columns, refuse, translate
+from slslib.data.protocols import HEADER, PHASES, read_columns, refuse, translate
 from slslib.errors import ScoreError
 
 ASV_KINDS = ("target", "nontarget", "spoof")
@@ -61,7 +61,7 @@ def format_score(score: float) -> str:
 
 
 def read_scores(path: str | Path, format: str = "auto") -> pd.DataFrame:
-    """Read a score file of any known form, plain or gzipped.
+    """Read a score file of any known form.
 
     Args:
         path: The file.
@@ -239,10 +239,10 @@ def match(
         ours, theirs = matched[column].astype(str), rows[column].astype(str)
         wrong = (ours != theirs) & (ours != "-") & (theirs != "-")  # some do not tell the attack
         if wrong.any():
-            row, value = first_of(theirs, wrong)
+            row = wrong.idxmax()
             raise ScoreError(
                 f"{wrong.sum()} trials have another {column} in the score file than in the key: "
-                f"{matched['utterance'][row]} has {value} there and {ours[row]} in the key. "
+                f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key. "
                 "Use the key the scores were made with."
             )
     matched["score"] = rows["score"]
