@@ -38,13 +38,6 @@ def sha256_of(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def git_sha1(path: str | Path) -> str:
-    """Return the name that git gives to the content of a (small) file: a SHA-1 in hexadecimal."""
-    content = Path(path).read_bytes()
-    header = b"blob %d\0" % len(content)
-    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
-
-
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
