@@ -110,10 +110,7 @@ class Recording:
 
 
 def load(
-    path: str | os.PathLike[str],
-    *,
-    max_samples: int | None = None,
-    allow_silence: bool = False,
+    path: str | os.PathLike[str], *, max_samples: int | None = None, allow_silence: bool = False
 ) -> Recording:
     """Decode a recording to float32 mono at 16 kHz.
 
@@ -257,11 +254,7 @@ class Decoder:
         self.fail(f"truncated or damaged: {why}; fetch or make it again")
 
     def blocks(
-        self,
-        max_samples: int | None = None,
-        *,
-        allow_silence: bool = False,
-        heard: int = N_SAMPLES,
+        self, max_samples: int | None = None, *, allow_silence: bool = False, heard: int = N_SAMPLES
     ) -> Iterator[Mono]:
         """Yield the first samples, or all of them, as float32 mono at 16 kHz, and check the file.
 
@@ -284,8 +277,16 @@ class Decoder:
                 break
         if n_samples == 0:
             self.fail("it holds no samples; fetch or make it again")
-        if not allow_silence:
-            self._check_audible(n_samples, min(n_samples, heard), audible)
+        if allow_silence:
+            return
+        remedy = "leave it out, or pass allow_silence (--allow-silence)"
+        if n_samples < MIN_SAMPLES:
+            self.fail(f"{n_samples} samples at 16 kHz are too few, under {MIN_SAMPLES}; {remedy}")
+        if self._energy[1] < _SILENT_MIX * self._energy[0]:
+            self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
+        if not audible:
+            first = min(n_samples, heard)
+            self.fail(f"its first {first} samples at 16 kHz are all zero; {remedy}")
 
     def _resampled(self) -> Iterator[Mono]:
         """Yield the downmix at 16 kHz; soxr passes on what has this rate, bit for bit."""
@@ -308,7 +309,7 @@ class Decoder:
             recording.n_source_frames += len(block)
             if self._flac and recording.over_range is not None and (low < -1 or high >= 1):
                 recording.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
-            md5.update(_pack(block, self._flac.bits) if self._flac else block)
+            md5.update(_pack(block, self._flac.bits) if self._flac else block.tobytes())
             mean = block.mean(axis=1, dtype=np.float64)
             if recording.channels > 1:
                 energies = np.square(block, dtype=np.float64).sum(axis=0)
@@ -332,10 +333,8 @@ class Decoder:
                 return
             except sf.LibsndfileError as error:
                 if not self._flac:
-                    reason = error.error_string.strip().rstrip(".")
-                    self._damaged(
-                        f"libsndfile stopped at frame {recording.n_source_frames} ({reason})"
-                    )
+                    where, why = recording.n_source_frames, error.error_string.strip(" .\n")
+                    self._damaged(f"libsndfile stopped at frame {where} ({why})")
         yield from self._decoded_by_ffmpeg()
 
     def _describe(self, header: Any) -> None:
@@ -401,16 +400,6 @@ class Decoder:
         else:
             recording.md5 = "bad"
             self._damaged(f"the MD5 is {md5}, in the header {flac.md5}")
-
-    def _check_audible(self, n_samples: int, n_heard: int, audible: bool) -> None:
-        """Refuse what holds nothing to score; lengths are at 16 kHz."""
-        remedy = "leave it out, or pass allow_silence (--allow-silence)"
-        if n_samples < MIN_SAMPLES:
-            self.fail(f"{n_samples} samples at 16 kHz are too few, under {MIN_SAMPLES}; {remedy}")
-        if self._energy[1] < _SILENT_MIX * self._energy[0]:
-            self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
-        if not audible:
-            self.fail(f"its first {n_heard} samples at 16 kHz are all zero; {remedy}")
 
 
 def _pack(block: np.ndarray, bits: int) -> bytes:

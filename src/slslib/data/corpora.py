@@ -84,10 +84,7 @@ class Corpus:
     def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
         """List a folder once, by stem and ending."""
         if folder not in self._listings:
-            try:
-                names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-            except OSError as problem:
-                raise AudioError(f"{folder}: cannot be listed ({problem}).") from problem
+            names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
             self._listings[folder] = {_split_ending(name): name for name in names}
         return self._listings[folder]
 
@@ -210,9 +207,11 @@ def open_partitions(
         trials = pd.DataFrame({"utterance": names, "label": -1})
         trials = trials.reindex(columns=[*COLUMNS], fill_value="-")
         return [Corpus(name, "-", trials, (root,), root, sha256_of(names))]
-    protocols = _by_partition(files) if layout.by_file else {partition: f for f in files[:1]}
+    # Any phase is in the first file.
+    by_phase = dict(zip([partition], files, strict=False))
+    protocols = _by_partition(files) if layout.by_file else by_phase
     parts = [partition] if partition else [*protocols]
-    if protocols and (partition not in ("", *protocols) or len(parts) > 1 and not several):
+    if protocols and (partition not in ("", *protocols) or (len(parts) > 1 and not several)):
         there = ", ".join(f"{name}:{part}" for part in protocols)
         raise ProtocolError(f"{spec}: no such partition. Name one of {there}.")
     corpora = []
@@ -230,13 +229,10 @@ def open_partitions(
             )
         trials = read_protocol(protocol)
         if part and not layout.by_file:
-            known = ", ".join(sorted({*trials["phase"]} - {"-"})) or "none"
             trials = trials[trials["phase"] == part].reset_index(drop=True)
             if trials.empty:
-                raise ProtocolError(
-                    f"{spec}: no trial of this phase in {protocol} (of {known}). Phases stand in "
-                    f"the keys. Get {layout.source}."
-                )
+                why = f"no trial of this phase in {protocol}. Phases stand in the keys"
+                raise ProtocolError(f"{spec}: {why}. Get {layout.source}.")
         corpora.append(Corpus(name, part or "-", trials, audio, protocol, sha256(protocol)))
     return corpora
 

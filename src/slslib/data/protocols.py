@@ -223,7 +223,7 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
         bare = lines if plain else lines.str.replace(r'"[^"]*("|$)', "", regex=True)
         counts = bare.str.count(r"[^ \t]+" if mark == " " else f"^|[{mark}]")
         if (counts != counts[1]).any() or len(cells) != len(lines):
-            number = (counts != counts[1]).idxmax()
+            number = 1 + int(np.argmax(counts != counts[1]))
             raise error(
                 f"{path}, line {number}: {counts[number]} columns where line 1 has {counts[1]}, or "
                 "a torn quotation. The file is torn or mixes two forms; use one complete file."
