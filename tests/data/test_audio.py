@@ -99,8 +99,13 @@ def test_formats(tmp_path: Path, name: str, options: dict[str, str], tolerance: 
         lambda data: data + bytes(4_000),
         lambda data: data + b"TAG" + b"title".ljust(125),
         lambda data: data + b"LIST" + struct.pack("<I", 4) + b"INFO",
+        lambda data: data + 2 * (b"LIST" + struct.pack("<I", 5) + b"INFOa"),
+        lambda data: data[:28] + bytes(4) + data[32:],
     ],
-    ids=["piped", "piped, signed", "RIFF + 8", "RIFF - 8", "zeros", "ID3v1", "LIST"],
+    ids=[
+        *("piped", "piped, signed", "RIFF + 8", "RIFF - 8", "zeros", "ID3v1", "LIST"),
+        *("odd LIST without padding", "no byte rate"),
+    ],
 )
 def test_headers_of_recorders_and_services(tmp_path: Path, edit: Callable[[bytes], bytes]) -> None:
     path = wav(tmp_path / "x.wav")
