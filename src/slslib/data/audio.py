@@ -289,12 +289,14 @@ class Decoder:
             self.fail(f"its first {first} samples at 16 kHz are all zero; {remedy}")
 
     def _resampled(self) -> Iterator[Mono]:
-        """Yield the downmix at 16 kHz; soxr passes on what has this rate, bit for bit."""
+        """Yield the downmix at 16 kHz."""
         stream, end = None, np.zeros(0, np.float32)
         for block in chain(self._downmixed(), [end]):
-            rate = self.recording.source_rate
-            stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
-            yield stream.resample_chunk(block, last=block is end)
+            if (rate := self.recording.source_rate) == SAMPLE_RATE:
+                yield block
+            else:
+                stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+                yield stream.resample_chunk(block, last=block is end)
 
     def _downmixed(self) -> Iterator[Mono]:
         """Yield the mean of the channels; note and check the samples."""
