@@ -142,6 +142,14 @@ def test_a_crash_of_a_decoder_is_our_error(planted: Path, monkeypatch: pytest.Mo
         verify("c", data=planted, jobs=2)
 
 
+def test_nothing_of_a_corpus_is_there(planted: Path) -> None:
+    shutil.rmtree(planted / "c" / "flac")
+    report = verify("c", data=planted)
+    assert (report["n_trials"], len(report["missing"]), report["n_sound"]) == (14, 14, 0)
+    assert report["seconds"] == {"min": 0, "median": 0, "max": 0, "total": 0}
+    assert "0 of 14" in report["errors"][0]
+
+
 def test_progress_is_shown_on_a_terminal(
     planted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

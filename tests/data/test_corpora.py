@@ -195,7 +195,7 @@ def test_folders_without_audio_or_protocol(tmp_path):
 
 
 def test_a_folder_without_a_protocol_is_unlabelled(tmp_path):
-    for name in ("x/b.wav", "a.flac"):
+    for name in ("x/b.wav", "a.flac", "README.txt"):
         touch(tmp_path / "bare" / name)
     corpus = open_corpus("bare", tmp_path)
     assert corpus.trials["utterance"].tolist() == ["a.flac", "x/b.wav"]

@@ -122,6 +122,7 @@ def verify_corpus(
     usable = table["problem"].isna()
     decoded = table[table["n_source_frames"] > 0]
     seconds = (decoded["n_source_frames"] / decoded["source_rate"]).astype(float)
+    lengths = seconds.agg(min="min", median="median", max="max", total="sum").fillna(0)
     odd = table[usable & (table["over_range"] != 0)][["peak", "over_range"]]
     same = decoded[decoded["content"] != ""].groupby("content", sort=False).groups
     counted = {
@@ -140,7 +141,7 @@ def verify_corpus(
         **{what: values.value_counts().to_dict() for what, values in counted.items()},
         "over_range": odd.rename(columns={"over_range": "samples"}).to_dict("index"),
         "duplicates": [list(group) for group in same.values() if len(group) > 1],
-        "seconds": seconds.agg(min="min", median="median", max="max", total="sum").to_dict(),
+        "seconds": lengths.to_dict(),
         "missing": missing,
         "extra": sorted(map(str, extra - {*paths.values()})),
         "protocol_sha256": {corpus.partition: corpus.protocol_sha256 for corpus in corpora},

@@ -43,8 +43,8 @@ class Corpus:
         partition: ``train``, ``dev``, ``eval``, ...; ``"-"`` where there is only one.
         trials: The table of :func:`slslib.data.protocols.read_protocol`.
         audio_dirs: The folders that hold the recordings.
-        protocol: The file the trials come from.
-        protocol_sha256: That file's hash, for the record of a run.
+        protocol: The file the trials come from, or the folder, if it has no protocol.
+        protocol_sha256: The hash of that file, or of the names, for the record of a run.
     """
 
     name: str
@@ -202,12 +202,13 @@ def open_partitions(
             )
         root = folders[0]
     files = next(filter(None, (sorted(root.glob(p)) for p in layout.protocols)), [])
+    files = [file for file in files if not file.name.lower().startswith(("readme", "licen"))]
     if layout is _FOLDER and not (files or partition):
         names = [path.relative_to(root).as_posix() for path in list_recordings(root)]
         trials = pd.DataFrame({"utterance": names, "label": -1})
         trials = trials.reindex(columns=[*COLUMNS], fill_value="-")
         return [Corpus(name, "-", trials, (root,), root, sha256_of(names))]
-    # Any phase is in the first file.
+    # The trials of any phase are in the first file.
     by_phase = dict(zip([partition], files, strict=False))
     protocols = _by_partition(files) if layout.by_file else by_phase
     parts = [partition] if partition else [*protocols]
@@ -241,8 +242,6 @@ def _by_partition(files: list[Path]) -> dict[str, Path]:
     """Map partitions to protocols: the word for one in the file's name, or else its beginning."""
     protocols: dict[str, Path] = {}
     for file in files:
-        if file.name.lower().startswith(("readme", "licen")):
-            continue
         words = re.split(r"[._-]", file.name)
         part = next((word for word in ("train", "dev", "test", "eval") if word in words), "")
         part = part or file.name.partition(".")[0]
