@@ -1,10 +1,10 @@
-"""The command line: ``slslib COMMAND ...``, made of the signatures of the functions it calls.
+"""The command line: ``slslib COMMAND ...``, built from the signatures of the functions it calls.
 
-A command is a public function. Its parameters are the options, its docstring is the help, and it
-returns what is shown: a path, or a dictionary that :mod:`slslib.evaluation.tables` lays out and
-``--json`` prints. The ``errors`` of a dictionary go to standard error; the exit status is 0 only if
-everything was done that was asked for (``slslib --help`` lists the others). An error is one
-readable paragraph on standard error; ``--debug`` adds the traceback.
+A command is a public function. Its parameters are the options and its docstring is the help. It
+returns what is shown: a path, or a dictionary, which :mod:`slslib.evaluation.tables` lays out and
+``--json`` prints. The ``errors`` of a dictionary go to standard error. The exit status is 0 only if
+everything was done that was asked for; ``slslib --help`` lists the others. An error is one readable
+paragraph on standard error, and ``--debug`` adds the traceback.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from inspect import getdoc
+from pkgutil import resolve_name
 from typing import Any
 
 import tyro
@@ -69,8 +69,7 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
     if name not in COMMANDS:
         _say(f"slslib: no command {name!r}; the commands are {', '.join(COMMANDS)}")
         return 2
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    function, title = getattr(import_module(module), attribute), f"slslib {name}"
+    function, title = resolve_name(COMMANDS[name][0]), f"slslib {name}"
     about = f"{(getdoc(function) or '').partition('Args:')[0]}Also: {_EVERYWHERE}"
     if name == "train":
         from slslib.runs.recipes import RECIPES

@@ -42,9 +42,9 @@ def sha256_of(facts: Any) -> str:
 def writing(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
 
-    A folder of files may be made there instead, for a ``path`` that is new. The folder of ``path``
-    is created where it lacks. The bytes are flushed to the disk before the rename; a crash leaves
-    the previous file as it was.
+    If ``path`` is new, a folder of files may be made there instead. A missing parent folder is
+    created. The bytes are flushed to the disk before the rename; a crash leaves the previous file
+    as it was.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.

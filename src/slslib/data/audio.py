@@ -1,21 +1,25 @@
 """Recordings: decode, check, bring to 16 kHz mono, cut to the model's length.
 
-Every array that leaves this module is float32, mono, 16 kHz, with one 16-bit full scale as its unit
-(int16 / 32768) and no normalisation. Other rates are converted by soxr (HQ), channels are averaged.
+Every array that leaves this module is float32, mono and at 16 kHz. Full scale is 1 (a 16-bit sample
+is divided by 32768), and nothing is normalised. soxr (HQ) converts other rates; channels are
+averaged.
 
 Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, zeroed or invented.
-WAV, FLAC, Ogg (Vorbis, Opus) and MP3 are read; other containers are refused, because libsndfile
-shortens them silently where they are truncated. MP3 is decoded by FFmpeg, because libsndfile stops
-at a length that it estimates. What can be checked is checked: the header of a WAV or MP3 file
-against its size, the pages of an Ogg file, the CRC of every FLAC frame that is decoded, the
-announced against the decoded length, and the MD5 of a FLAC file that was decoded to its end. A
-recording of up to a minute is always decoded to its end, so a truncated file is refused even where
-its beginning would do; a *bounded* read of a longer one (``max_samples``, :func:`windows` that are
-not exhausted) vouches for the part it needed and for nothing behind it. What nothing can tell:
-changed sample values in a WAV file, most damage inside an MP3 file, where an MP3 file without a
-length or a WAV file from a pipe was cut or joined, a wrong sample rate where the frames do not
-state one, and a FLAC file without (or, if over-range, with an unusable) MD5 whose header announces
-less than follows.
+WAV, FLAC, Ogg (Vorbis, Opus) and MP3 files are read. Other containers are refused, because
+libsndfile silently shortens truncated ones. FFmpeg decodes MP3, because libsndfile stops at a
+length that it estimates.
+
+These checks are made: the header of a WAV or MP3 file against the size of the file, every page of
+an Ogg file, the CRC of every FLAC frame that is decoded, the announced length against the decoded
+one, and the MD5 of a FLAC file that is decoded to its end. A recording of up to a minute is always
+decoded to its end, so a truncated file is refused even if only its beginning is needed. A *bounded*
+read of a longer recording (``max_samples``, or :func:`windows` that are not exhausted) vouches for
+what it decoded and for nothing behind that.
+
+Some damage cannot be detected: changed sample values in a WAV file; most damage inside an MP3 file;
+a cut or a joint in an MP3 file without a length or in a WAV file from a pipe; a wrong sample rate
+in a FLAC file whose frames state none; and audio beyond the announced length of a FLAC file that
+has no MD5, or is over-range and so has no usable one.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
 of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
@@ -90,7 +94,8 @@ class Recording:
         md5: Of a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (does not match, as
             expected of an over-range file: see above) or ``"unchecked"`` (not decoded to its end);
             ``"absent"`` for other formats.
-        content: MD5 of the decoded samples: equal for equal audio in the same sample format.
+        content: MD5 of the decoded samples, if all were decoded: of the integers of a FLAC file,
+            of the floats of any other.
         problem: Why an audited file cannot be used, or ``None`` where it is sound.
     """
 
@@ -118,9 +123,8 @@ def load(
 
     Args:
         path: A WAV, FLAC, Ogg or MP3 file.
-        max_samples: Return at most so many samples (at 16 kHz), and of recordings longer than a
-            minute decode no more than they need. The result is the beginning of the unbounded one
-            (to 1e-6 where the rate is converted).
+        max_samples: Return at most this many samples (at 16 kHz). A recording longer than a minute
+            is decoded only until they are there. The result is the beginning of the whole.
         allow_silence: Accept all-zero audio, fewer than 400 samples, and stereo whose channels
             cancel in the downmix.
 

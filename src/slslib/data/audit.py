@@ -1,11 +1,10 @@
 """Audit a corpus before hours are spent on it.
 
-Every file of a protocol, or every audio file of a folder, is decoded completely
-(:func:`slslib.data.audio.audit`) in several processes. The result says what is missing, undecodable
-or damaged, what is at another rate or has several channels (which is converted, not refused),
-whether the FLAC MD5 holds, which decoder was needed, which files are over-range, which hold the
-same audio and which no protocol names. A corpus is *sound* when no file is missing and every file
-can be used.
+Several processes decode every file of a protocol, or every audio file of a folder, to its end
+(:func:`slslib.data.audio.audit`). The report says which files are missing, cannot be decoded or are
+damaged, counts rates and channels (other ones are converted, not refused), FLAC MD5s and decoders,
+and lists which files are over-range, which hold the same audio and which no protocol names. A
+corpus is *sound* if no file is missing and every file can be used.
 """
 
 from __future__ import annotations

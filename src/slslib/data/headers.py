@@ -1,10 +1,10 @@
 """Audio headers: which container a file is, and whether its header contradicts the file.
 
-Decoders trust headers more than they should: libsndfile reads a truncated WAV file as a shorter
-one, drops damaged Ogg pages, and of two files that were joined byte by byte it reads the first.
-What is read here is headers (and Ogg pages, one at a time), and nothing is allocated from the
-numbers they hold. A WAV file that was written to a pipe, and so does not know its length, lasts to
-its end.
+Decoders trust headers more than they should. libsndfile reads a truncated WAV file as a shorter
+one, drops damaged Ogg pages, and reads only the first of two files that were joined byte by byte.
+This module reads headers (and Ogg pages, one at a time) and allocates nothing by the numbers they
+hold. A WAV file that was written to a pipe does not state its length; it lasts to the end of the
+file.
 
 Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag.
 """
