@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from slslib.data.corpora import open_corpus, open_partitions, protocol
+from slslib.data.protocols import COLUMNS
 from slslib.errors import AudioError, ProtocolError
 
 KEY_2021_LA = (
@@ -200,6 +201,8 @@ def test_a_folder_without_a_protocol_is_unlabelled(tmp_path):
     corpus = open_corpus("bare", tmp_path)
     assert corpus.trials["utterance"].tolist() == ["a.flac", "x/b.wav"]
     assert corpus.trials["label"].tolist() == [-1, -1]
+    assert tuple(corpus.trials) == COLUMNS
+    assert set(corpus.trials["attack"]) == {"-"}
     assert corpus.audio_path("x/b.wav") == tmp_path / "bare/x/b.wav"
     touch(tmp_path / "bare/c.mp3")
     assert open_corpus("bare", tmp_path).protocol_sha256 != corpus.protocol_sha256

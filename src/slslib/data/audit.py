@@ -119,25 +119,22 @@ def verify_corpus(
         raise AudioError(f"{name}: a file crashed the decoder ({error}).") from error
     table = pd.DataFrame(found, list(paths), [*vars(Recording(""))], dtype=object)
     usable = table["problem"].isna()
-    decoded = table[table["n_source_frames"] > 0]
-    seconds = (decoded["n_source_frames"] / decoded["source_rate"]).astype(float)
+    names = {"source_rate": "rates", "decoder": "decoders"}
+    decoded = table[table["n_source_frames"] > 0].rename(columns=names)
+    decoded["formats"] = decoded["format"] + "/" + decoded["subtype"]
+    decoded["md5"] = decoded["md5"].where(decoded["format"] == "FLAC")
+    counted = ("rates", "channels", "formats", "decoders", "md5")
+    seconds = (decoded["n_source_frames"] / decoded["rates"]).astype(float)
     lengths = seconds.agg(min="min", median="median", max="max", total="sum").fillna(0)
     odd = table[usable & (table["over_range"] != 0)][["peak", "over_range"]]
     same = decoded[decoded["content"] != ""].groupby("content", sort=False).groups
-    counted = {
-        "rates": decoded["source_rate"],
-        "channels": decoded["channels"],
-        "formats": decoded["format"] + "/" + decoded["subtype"],
-        "decoders": decoded["decoder"],
-        "md5": decoded["md5"][decoded["format"] == "FLAC"],
-    }
     report = {
         "sound": len(paths) > 0 and not missing and bool(usable.all()),
         "name": name,
         "n_trials": len(paths) + len(missing),
         "n_sound": int(usable.sum()),
         "unusable": table["problem"].dropna().to_dict(),
-        **{what: values.value_counts().to_dict() for what, values in counted.items()},
+        **{what: decoded[what].value_counts().to_dict() for what in counted},
         "over_range": odd.rename(columns={"over_range": "samples"}).to_dict("index"),
         "duplicates": [list(group) for group in same.values() if len(group) > 1],
         "seconds": lengths.to_dict(),

@@ -205,8 +205,7 @@ def open_partitions(
     files = [file for file in files if not file.name.lower().startswith(("readme", "licen"))]
     if layout is _FOLDER and not (files or partition):
         names = [path.relative_to(root).as_posix() for path in list_recordings(root)]
-        trials = pd.DataFrame({"utterance": names, "label": -1})
-        trials = trials.reindex(columns=[*COLUMNS], fill_value="-")
+        trials = pd.DataFrame({"utterance": names, "label": -1}, columns=[*COLUMNS]).fillna("-")
         return [Corpus(name, "-", trials, (root,), root, sha256_of(names))]
     # The trials of any phase are in the first file.
     by_phase = dict(zip([partition], files, strict=False))
