@@ -321,7 +321,7 @@ def _many_chunks(tmp: Path) -> Path:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "missing": (lambda tmp: tmp / "x.wav", "No such file"),
+    "missing": (lambda tmp: tmp / "x.wav", "no such file"),
     "empty": (_empty, "empty"),
     "folder": (lambda tmp: tmp, "not a regular file"),
     "FIFO": (_fifo, "not a regular file"),

@@ -62,8 +62,10 @@ def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
             raise AudioError(f"{path}: the file is empty, or not a regular file; fetch it again.")
         with path.open("rb") as f:
             container, info, contradiction = _inspect(f, status.st_size)
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such file; check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise AudioError(f"{path}: it cannot be opened ({error}); check the path.") from error
+        raise AudioError(f"{path}: it cannot be opened ({error}).") from error
     if contradiction:
         raise AudioError(f"{path}: {contradiction}; {_REMEDY}.")
     return container, info
