@@ -26,13 +26,14 @@ from typing import IO, Any
 
 import pandas as pd
 import tyro
+from huggingface_hub.utils.sha import git_hash
 from provenance import ROOT, provenance, write
 
 from slslib.data.protocols import read_protocol
 from slslib.data.scorefiles import match, read_scores
 from slslib.errors import ScoreError
 from slslib.evaluation.evaluate import evaluate
-from slslib.files import cache_root, corpora_root, git_sha1, sha256
+from slslib.files import cache_root, corpora_root, sha256
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def _wrong(path: Path, file: File) -> str:
         return f"it has {size:,} bytes, not {file.bytes:,}"
     for stated in file.hash.split():
         kind, _, value = stated.partition(":")
-        found = sha256(path) if kind == "sha256" else git_sha1(path)
+        found = sha256(path) if kind == "sha256" else git_hash(path.read_bytes())
         if not found.startswith(value):
             return f"its hash is {kind}:{found}, not {stated}"
     return ""

@@ -148,7 +148,11 @@ def test_overview(slslib):
     status, out, _ = slslib("--help")
     assert status == 0
     assert all(command in out for command in COMMANDS)
+    assert "Exit status: 0" in out
     assert slslib()[0] == 2
+    for words in (["fly"], ["train"], ["train", "--out", "x"], ["verify"]):
+        assert slslib(*words)[0] == 2
+    assert "slslib train v1 --out" in " ".join(slslib("train")[2].split())
     assert slslib("--version")[1].startswith("slslib 0.")
 
 

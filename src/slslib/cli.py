@@ -1,10 +1,10 @@
-"""The command line: ``slslib COMMAND ...``, made of the signatures of the functions it calls.
+"""The command line: ``slslib COMMAND ...``, built from the signatures of the functions it calls.
 
-A command is a public function. Its parameters are the options, its docstring is the help, and it
-returns what is shown: a path, or a dictionary that :mod:`slslib.evaluation.tables` lays out and
-``--json`` prints. The ``errors`` of a dictionary go to standard error; a command exits with status
-0 only when everything it was asked for was done. An error is one readable paragraph on standard
-error; ``--debug`` adds the traceback.
+A command is a public function. Its parameters are the options and its docstring is the help. It
+returns what is shown: a path, or a dictionary, which :mod:`slslib.evaluation.tables` lays out and
+``--json`` prints. The ``errors`` of a dictionary go to standard error. The exit status is 0 only if
+everything was done that was asked for; ``slslib --help`` lists the others. An error is one readable
+paragraph on standard error, and ``--debug`` adds the traceback.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from inspect import getdoc
+from pkgutil import resolve_name
 from typing import Any
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
 
 from slslib import __version__
-from slslib.errors import ConfigError, SlslibError
+from slslib.errors import SlslibError
 
 COMMANDS = {
     "verify": ("slslib.data.audit:verify", "Audit the recordings of a corpus."),
@@ -50,11 +50,14 @@ Audio deepfake detection with XLS-R and SLS.
 
 `slslib COMMAND --help` shows the options and an example.
 {}
-Example: slslib evaluate --scores scores.txt --key key.txt --bootstrap 1000"""
+Example: slslib evaluate --scores scores.txt --key key.txt --bootstrap 1000
+
+Exit status: 0 if everything was done, 1 after an error or if some recordings could not be used,
+2 for a wrong command line, 130 or 143 if interrupted."""
 
 
 def run(argv: Sequence[str], *, as_json: bool = False) -> int:
-    """Run one command and return its exit status; errors are raised."""
+    """Run one command and return its exit status; errors are raised, but for wrong words."""
     name, *words = argv or ["--help"]
     if name in ("-h", "--help"):
         lines = [f"  {command:9}  {summary}" for command, (_, summary) in COMMANDS.items()]
@@ -64,9 +67,9 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
         print(f"slslib {__version__}")
         return 0
     if name not in COMMANDS:
-        raise ConfigError(f"no command {name!r}; the commands are {', '.join(COMMANDS)}")
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    function, title = getattr(import_module(module), attribute), f"slslib {name}"
+        _say(f"slslib: no command {name!r}; the commands are {', '.join(COMMANDS)}")
+        return 2
+    function, title = resolve_name(COMMANDS[name][0]), f"slslib {name}"
     about = f"{(getdoc(function) or '').partition('Args:')[0]}Also: {_EVERYWHERE}"
     if name == "train":
         from slslib.runs.recipes import RECIPES
@@ -75,7 +78,10 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
         if recipe in ("-h", "--help"):
             recipe, words = "v1", ["--help"]
         if recipe not in RECIPES:
-            raise ConfigError(f"no recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
+            fault = f"no recipe {recipe!r}" if recipe else "no recipe is named"
+            remedy = "Name one before any option, as in: slslib train v1 --out runs/v1"
+            _say(f"slslib: {fault}; the recipes are {', '.join(RECIPES)}. {remedy}")
+            return 2
         function, title = partial(function, config=RECIPES[recipe]()), f"{title} {recipe}"
     markers = [FlagCreatePairsOff, OmitArgPrefixes]
     if name in _WITHOUT_NAMES:

@@ -38,20 +38,13 @@ def sha256_of(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def git_sha1(path: str | Path) -> str:
-    """Return the name that git gives to the content of a (small) file: a SHA-1 in hexadecimal."""
-    content = Path(path).read_bytes()
-    header = b"blob %d\0" % len(content)
-    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
-
-
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
 
-    A folder of files may be made there instead, for a ``path`` that is new. The folder of ``path``
-    is created where it lacks. The bytes are flushed to the disk before the rename; a crash leaves
-    the previous file as it was.
+    If ``path`` is new, a folder of files may be made there instead. A missing parent folder is
+    created. The bytes are flushed to the disk before the rename; a crash leaves the previous file
+    as it was.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.

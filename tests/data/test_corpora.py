@@ -1,10 +1,12 @@
 """Corpora open as they are distributed, and every utterance's recording is found."""
 
 import hashlib
+import shutil
 
 import pytest
 
-from slslib.data.corpora import open_corpus, partitions, protocol
+from slslib.data.corpora import open_corpus, open_partitions, protocol
+from slslib.data.protocols import COLUMNS
 from slslib.errors import AudioError, ProtocolError
 
 KEY_2021_LA = (
@@ -18,6 +20,10 @@ def touch(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     return path
+
+
+def partitions(spec, data=None):
+    return [corpus.partition for corpus in open_partitions(spec, data)]
 
 
 def write(path, text):
@@ -52,6 +58,22 @@ def make_2021_df(root):
     return "asvspoof2021-df", "DF_E_2"
 
 
+def make_asvspoof5(root, protocols="", audio=""):
+    for part, track in {"train": "", "dev": ".track_1", "eval": ".track_1"}.items():
+        letter = part[0].upper()
+        row = f"{letter}_0001 {letter}_000001 F C01 1 - AC1 A17 spoof -\n"
+        write(root / protocols / f"ASVspoof5.{part}{track}.tsv", row)
+    write(root / protocols / "ASVspoof5.dev.track_2.enroll.tsv", "D_0001 D_1,D_2\n")
+    write(root / protocols / "ASVspoof5.dev.track_2.trial.tsv", "D_0001 D_1 F spoof\n")
+    for folder in ("flac_T", "flac_D", "flac_E_eval"):
+        touch(root / audio / folder / f"{folder[5]}_000001.flac")
+    return "asvspoof5:eval", "E_000001"
+
+
+def make_asvspoof5_in_folders(root):
+    return make_asvspoof5(root, "ASVspoof5_protocols", "ASVspoof5")
+
+
 def make_in_the_wild(root):
     write(root / "release_in_the_wild" / "meta.csv", META_CSV)
     touch(root / "release_in_the_wild" / "1.wav")
@@ -67,7 +89,16 @@ def make_folder(root):
 
 
 @pytest.mark.parametrize(
-    "make", [make_2019, make_2021_la, make_2021_df, make_in_the_wild, make_folder]
+    "make",
+    [
+        make_2019,
+        make_2021_la,
+        make_2021_df,
+        make_asvspoof5,
+        make_asvspoof5_in_folders,
+        make_in_the_wild,
+        make_folder,
+    ],
 )
 def test_every_layout_opens(tmp_path, make):
     spec, utterance = make(tmp_path)
@@ -90,6 +121,7 @@ def test_every_layout_opens(tmp_path, make):
         ("asvspoof2019-la:test", "no protocol"),
         ("asvspoof2021-la", "4837263"),
         ("asvspoof2021-df", "4835108"),
+        ("asvspoof5:dev", "14498691"),
         ("in-the-wild", "deepfake-total"),
         ("in-the-wild:eval", "no protocol"),
         ("nothing:train", "neither a corpus"),
@@ -101,6 +133,18 @@ def test_absent_corpora_say_where_to_get_them(tmp_path, spec, expected):
     with pytest.raises(ProtocolError) as caught:
         open_corpus(spec, tmp_path)
     assert expected in str(caught.value)
+
+
+def test_asvspoof5_has_three_partitions(tmp_path):
+    make_asvspoof5(tmp_path)
+    corpora = open_partitions("asvspoof5", tmp_path)
+    assert [one.partition for one in corpora] == ["dev", "eval", "train"]
+    assert [one.trials["utterance"].item()[0] for one in corpora] == ["D", "E", "T"]
+    assert {(one.trials["attack"].item(), one.trials["label"].item()) for one in corpora} == {
+        ("A17", 0)
+    }
+    names = [[folder.name for folder in one.audio_dirs] for one in corpora]
+    assert names == [["flac_D"], ["flac_E_eval"], ["flac_T"]]
 
 
 def test_2021_labels_are_unknown_without_the_keys(tmp_path):
@@ -116,7 +160,7 @@ def test_2021_phases_need_to_be_asked_for(tmp_path):
     assert len(open_corpus("asvspoof2021-la", tmp_path)) == 2
     only = open_corpus("asvspoof2021-la:hidden", tmp_path)
     assert only.trials["utterance"].tolist() == ["LA_E_2"]
-    assert partitions("asvspoof2021-la", tmp_path) == ["eval", "hidden"]
+    assert len(open_partitions("asvspoof2021-la", tmp_path)) == 1
     with pytest.raises(ProtocolError, match="no trial of this phase"):
         open_corpus("asvspoof2021-la:progress", tmp_path)
 
@@ -142,15 +186,31 @@ def test_folders_without_audio_or_protocol(tmp_path):
     with pytest.raises(ProtocolError, match="no protocol"):
         open_corpus("bare:train", tmp_path)
     write(tmp_path / "bare" / "train.txt", "S a - - spoof\n")
-    with pytest.raises(ProtocolError, match="no recordings"):
-        open_corpus("bare:train", tmp_path)
-    (tmp_path / "bare" / "wav").mkdir()
-    assert len(open_corpus("bare:train", tmp_path)) == 1
+    corpus = open_corpus("bare:train", tmp_path)
+    with pytest.raises(AudioError, match="no recording of this name"):
+        corpus.audio_path("a")
+    make_2019(tmp_path)
+    shutil.rmtree(tmp_path / "LA" / "ASVspoof2019_LA_dev")
+    with pytest.raises(ProtocolError, match=r"no recordings.*LA\.zip"):
+        open_corpus("asvspoof2019-la:dev", tmp_path)
+
+
+def test_a_folder_without_a_protocol_is_unlabelled(tmp_path):
+    for name in ("x/b.wav", "a.flac", "README.txt"):
+        touch(tmp_path / "bare" / name)
+    corpus = open_corpus("bare", tmp_path)
+    assert corpus.trials["utterance"].tolist() == ["a.flac", "x/b.wav"]
+    assert corpus.trials["label"].tolist() == [-1, -1]
+    assert tuple(corpus.trials) == COLUMNS
+    assert set(corpus.trials["attack"]) == {"-"}
+    assert corpus.audio_path("x/b.wav") == tmp_path / "bare/x/b.wav"
+    touch(tmp_path / "bare/c.mp3")
+    assert open_corpus("bare", tmp_path).protocol_sha256 != corpus.protocol_sha256
 
 
 def test_a_corpus_without_phases_has_no_partitions(tmp_path):
     make_in_the_wild(tmp_path)
-    assert partitions("in-the-wild", tmp_path) == []
+    assert partitions("in-the-wild", tmp_path) == ["-"]
     with pytest.raises(ProtocolError, match="phase"):
         open_corpus("in-the-wild:eval", tmp_path)
 
@@ -159,7 +219,7 @@ def test_the_root_may_come_from_the_environment(tmp_path, monkeypatch):
     spec, _ = make_2019(tmp_path)
     monkeypatch.setenv("SLSLIB_DATA", str(tmp_path))
     assert len(open_corpus(spec)) == 1
-    assert partitions(spec) == ["dev", "eval", "train"]
+    assert partitions("asvspoof2019-la") == ["dev", "eval", "train"]
     with pytest.raises(ProtocolError, match="no protocol"):
         open_corpus(spec, tmp_path / "elsewhere")
 

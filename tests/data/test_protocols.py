@@ -80,14 +80,13 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("ending", ["newline", "none", "crlf", "gzip", "bom"])
+@pytest.mark.parametrize("ending", ["newline", "none", "crlf", "bom"])
 def test_every_form_becomes_the_same_table(tmp_path, form, ending):
     text, row = FORMS[form]
     data = {
         "newline": text.encode(),
         "none": text.rstrip("\n").encode(),
         "crlf": text.replace("\n", "\r\n").encode(),
-        "gzip": gzip.compress(text.encode()),
         "bom": b"\xef\xbb\xbf" + text.encode(),
     }[ending]
     path = tmp_path / "protocol.txt"
@@ -130,7 +129,7 @@ MALFORMED = {
     "nul": (OK.encode() + b"S b\0 - - spoof\n", "line 2: control character"),
     "lone return": (b"S a - - spoof\rS b - - spoof\n", "line 1: control character"),
     "latin-1": (OK.encode() + b"S Andr\xe9 - - spoof\n", "line 2: control character, or not UTF-8"),
-    "bad gzip": (gzip.compress(OK.encode() * 99)[:40], "cannot be read"),
+    "gzip": (gzip.compress(OK.encode()), "line 1: control character, or not UTF-8"),
     "torn": (OK.encode() + b"S LA_E_2 - A0", "line 2: 4 columns"),
     "mixed forms": (OK.encode() + b"- 0.wav - - - spoof\n", "line 2: 6 columns"),
     "compensating rows": (b"a b - - spoof\nc d - -\ne f - - spoof x\n", "line 2: 4 columns"),
@@ -163,7 +162,7 @@ MALFORMED = {
     ),
     "csv phase of some": (
         b"file,label,phase\na,spoof,eval\nb,spoof,\n",
-        "line 3: phase '-'",
+        "line 3: unknown phase '-'",
     ),
     "csv short": (b"file,note,label\na,,spoof\nb,\n", "line 3: 2 columns"),
     "no form": (b"s u c - A1 B1 C1 D1 - -\n", "10 columns fit no known form"),

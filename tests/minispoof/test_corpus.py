@@ -23,7 +23,7 @@ from minispoof import channel, voices
 from minispoof import corpus as minispoof
 from minispoof.corpus import Trial, plan, write
 from slslib.data import audio
-from slslib.data.corpora import open_corpus, partitions
+from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import format_score, read_asv_scores
 from slslib.errors import ConfigError
 from slslib.evaluation.evaluate import evaluate
@@ -75,7 +75,7 @@ def test_what_lies_where(root: Path) -> None:
         assert ids == list(corpus.trials.utterance)
         columns = {len(line.split()) for line in corpus.protocol.read_text().splitlines()}
         assert columns == {8 if track == "LA" else 13}
-        assert {"progress", "eval", "hidden"} == set(partitions(corpus.name, root))
+        assert {"progress", "eval", "hidden"} == set(corpus.trials.phase)
 
 
 def test_over_range_recordings_of_both_classes_are_counted(root: Path) -> None:

@@ -1,21 +1,25 @@
 """Recordings: decode, check, bring to 16 kHz mono, cut to the model's length.
 
-Every array that leaves this module is float32, mono, 16 kHz, with one 16-bit full scale as its unit
-(int16 / 32768) and no normalisation. Other rates are converted by soxr (HQ), channels are averaged.
+Every array that leaves this module is float32, mono and at 16 kHz. Full scale is 1 (a 16-bit sample
+is divided by 32768), and nothing is normalised. soxr (HQ) converts other rates; channels are
+averaged.
 
 Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, zeroed or invented.
-WAV, FLAC, Ogg (Vorbis, Opus) and MP3 are read; other containers are refused, because libsndfile
-shortens them silently where they are truncated. MP3 is decoded by FFmpeg, because libsndfile stops
-at a length that it estimates. What can be checked is checked: the header of a WAV or MP3 file
-against its size, the pages of an Ogg file, the CRC of every FLAC frame that is decoded, the
-announced against the decoded length, and the MD5 of a FLAC file that was decoded to its end. A
-recording of up to a minute is always decoded to its end, so a truncated file is refused even where
-its beginning would do; a *bounded* read of a longer one (``max_samples``, :func:`windows` that are
-not exhausted) vouches for the part it needed and for nothing behind it. What nothing can tell:
-changed sample values in a WAV file, most damage inside an MP3 file, where an MP3 file without a
-length or a WAV file from a pipe was cut or joined, a wrong sample rate where the frames do not
-state one, and a FLAC file without (or, if over-range, with an unusable) MD5 whose header announces
-less than follows.
+WAV, FLAC, Ogg (Vorbis, Opus) and MP3 files are read. Other containers are refused, because
+libsndfile silently shortens truncated ones. FFmpeg decodes MP3, because libsndfile stops at a
+length that it estimates.
+
+These checks are made: the header of a WAV or MP3 file against the size of the file, every page of
+an Ogg file, the CRC of every FLAC frame that is decoded, the announced length against the decoded
+one, and the MD5 of a FLAC file that is decoded to its end. A recording of up to a minute is always
+decoded to its end, so a truncated file is refused even if only its beginning is needed. A *bounded*
+read of a longer recording (``max_samples``, or :func:`windows` that are not exhausted) vouches for
+what it decoded and for nothing behind that.
+
+Some damage cannot be detected: changed sample values in a WAV file; most damage inside an MP3 file;
+a cut or a joint in an MP3 file without a length or in a WAV file from a pipe; a wrong sample rate
+in a FLAC file whose frames state none; and audio beyond the announced length of a FLAC file that
+has no MD5, or is over-range and so has no usable one.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
 of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
@@ -90,7 +94,8 @@ class Recording:
         md5: Of a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (does not match, as
             expected of an over-range file: see above) or ``"unchecked"`` (not decoded to its end);
             ``"absent"`` for other formats.
-        content: MD5 of the decoded samples: equal for equal audio in the same sample format.
+        content: MD5 of the decoded samples, if all were decoded: of the integers of a FLAC file,
+            of the floats of any other.
         problem: Why an audited file cannot be used, or ``None`` where it is sound.
     """
 
@@ -110,10 +115,7 @@ class Recording:
 
 
 def load(
-    path: str | os.PathLike[str],
-    *,
-    max_samples: int | None = None,
-    allow_silence: bool = False,
+    path: str | os.PathLike[str], *, max_samples: int | None = None, allow_silence: bool = False
 ) -> Recording:
     """Decode a recording to float32 mono at 16 kHz.
 
@@ -121,9 +123,8 @@ def load(
 
     Args:
         path: A WAV, FLAC, Ogg or MP3 file.
-        max_samples: Return at most so many samples (at 16 kHz), and of recordings longer than a
-            minute decode no more than they need. The result is the beginning of the unbounded one
-            (to 1e-6 where the rate is converted).
+        max_samples: Return at most this many samples (at 16 kHz). A recording longer than a minute
+            is decoded only until they are there. The result is the beginning of the whole.
         allow_silence: Accept all-zero audio, fewer than 400 samples, and stereo whose channels
             cancel in the downmix.
 
@@ -149,7 +150,7 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recor
 
     Never raises for bad input: see :attr:`Recording.problem`.
     """
-    decoder = Decoder(path, hashing=True)
+    decoder = Decoder(path)
     try:
         for _ in decoder.blocks(allow_silence=allow_silence):
             pass
@@ -242,13 +243,11 @@ class _Stream(sf.SoundFile):  # type: ignore[misc]
 class Decoder:
     """A file that is decoded once; ``recording`` tells what was found so far."""
 
-    def __init__(self, path: str | os.PathLike[str], *, hashing: bool = False) -> None:
-        """Name the file; nothing is opened yet. Only ``hashing`` tells the recording's content."""
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Name the file; nothing is opened yet."""
         self.recording = Recording(os.fspath(path))
         self.announced: int | None = None  # frames, according to the header
         self._flac: FlacInfo | None = None
-        self._hashing = hashing
-        self._file: Any = None  # None where libsndfile refuses the file
         self._energy = np.zeros(2)  # of the channels, and of their mean
 
     def fail(self, why: str) -> NoReturn:
@@ -259,11 +258,7 @@ class Decoder:
         self.fail(f"truncated or damaged: {why}; fetch or make it again")
 
     def blocks(
-        self,
-        max_samples: int | None = None,
-        *,
-        allow_silence: bool = False,
-        heard: int = N_SAMPLES,
+        self, max_samples: int | None = None, *, allow_silence: bool = False, heard: int = N_SAMPLES
     ) -> Iterator[Mono]:
         """Yield the first samples, or all of them, as float32 mono at 16 kHz, and check the file.
 
@@ -275,70 +270,42 @@ class Decoder:
         Raises:
             AudioError: As :func:`load`; much is known at the end of the recording only.
         """
-        self._open()
-        rate, limit = self.recording.source_rate, sys.maxsize
-        if max_samples and not 0 < (self.announced or 0) <= _WHOLE_SECONDS * rate:
-            # The resampling filter looks less than a tenth of a second ahead.
-            ahead = 0 if rate == SAMPLE_RATE else rate // 10
-            limit = -(-max_samples * rate // SAMPLE_RATE) + ahead
-            if self.announced is None:  # it may end within the minute
-                limit = max(limit, _WHOLE_SECONDS * rate)
-        n_samples, audible = 0, False
-        for decoded in self._resampled(limit):
-            block = decoded[: (max_samples or sys.maxsize) - n_samples]
+        wanted, n_samples, audible = max_samples or sys.maxsize, 0, False
+        for decoded in self._resampled():
+            block = decoded[: wanted - n_samples]
             audible = audible or bool(block[: max(0, heard - n_samples)].any())
             n_samples += len(block)
             yield block
+            n_frames = max(self.announced or 0, self.recording.n_source_frames)
+            if n_samples == wanted and n_frames > _WHOLE_SECONDS * self.recording.source_rate:
+                break
         if n_samples == 0:
             self.fail("it holds no samples; fetch or make it again")
-        if not allow_silence:
-            self._check_audible(n_samples, min(n_samples, heard), audible)
-
-    def _open(self) -> None:
-        recording = self.recording
-        recording.format, self._flac = inspect(Path(recording.path))
-        try:
-            self._file = _Stream(os.fsencode(recording.path))  # the name may not be valid UTF-8
-        except sf.LibsndfileError as error:
-            self._leave_to_ffmpeg(error)
-        if self._file and not self._file.format.startswith(recording.format):  # WAVEX is WAV
-            self.fail(f"it looks like {recording.format} but holds {self._file.format}; convert it")
-        header = self._flac or self._file
-        rate, channels, self.announced = header.samplerate, header.channels, header.frames
-        if recording.format == "MP3":  # libsndfile estimates the length, and stops there
-            self.announced = self._file = None
-        recording.source_rate, recording.channels = rate, channels
-        recording.subtype = header.subtype
-        if self._flac and self._flac.md5:
-            recording.md5, self._hashing = "unchecked", True
-        if not RATES[0] <= rate <= RATES[1] or channels > MAX_CHANNELS:
-            self.fail(f"{rate} Hz, {channels} channels; convert it to 4-192 kHz and at most 8")
-
-    def _leave_to_ffmpeg(self, error: sf.LibsndfileError) -> None:
-        """Decode a FLAC file by FFmpeg from here on; refuse any other that libsndfile refuses."""
-        self._file = None
-        if not self._flac:
-            reason, frame = error.error_string.strip().rstrip("."), self.recording.n_source_frames
-            self._damaged(f"libsndfile stopped at frame {frame} ({reason})")
-
-    def _resampled(self, limit: int) -> Iterator[Mono]:
-        """Yield the downmix of the first ``limit`` frames at 16 kHz."""
-        if self.recording.source_rate == SAMPLE_RATE:
-            yield from self._downmixed(limit)
+        if allow_silence:
             return
-        stream = soxr.ResampleStream(
-            self.recording.source_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ"
-        )
-        end = np.zeros(0, np.float32)
-        for block in chain(self._downmixed(limit), [end]):
-            yield stream.resample_chunk(block, last=block is end)
+        remedy = "leave it out, or pass allow_silence (--allow-silence)"
+        if n_samples < MIN_SAMPLES:
+            self.fail(f"{n_samples} samples at 16 kHz are too few, under {MIN_SAMPLES}; {remedy}")
+        if self._energy[1] < _SILENT_MIX * self._energy[0]:
+            self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
+        if not audible:
+            first = min(n_samples, heard)
+            self.fail(f"its first {first} samples at 16 kHz are all zero; {remedy}")
 
-    def _downmixed(self, limit: int) -> Iterator[Mono]:
-        """Yield the mean of the channels of the first ``limit`` frames; note and check them."""
-        recording, flac = self.recording, self._flac
-        bits = flac.bits if flac else 16 if recording.subtype == "PCM_16" else None
-        md5 = hashlib.md5(usedforsecurity=False)
-        for block in self._decoded(limit):
+    def _resampled(self) -> Iterator[Mono]:
+        """Yield the downmix at 16 kHz."""
+        stream, end = None, np.zeros(0, np.float32)
+        for block in chain(self._downmixed(), [end]):
+            if (rate := self.recording.source_rate) == SAMPLE_RATE:
+                yield block
+            else:
+                stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+                yield stream.resample_chunk(block, last=block is end)
+
+    def _downmixed(self) -> Iterator[Mono]:
+        """Yield the mean of the channels; note and check the samples."""
+        recording, md5 = self.recording, hashlib.md5(usedforsecurity=False)
+        for block in self._decoded():
             low, high = float(block.min()), float(block.max())
             if not max(high, -low) < LOUDEST:  # neither is NaN
                 where = f"near frame {recording.n_source_frames}, where full scale is 1"
@@ -346,33 +313,46 @@ class Decoder:
                 self.fail(f"samples of {low:g} to {high:g} {where}; {remedy}")
             recording.peak = max(recording.peak, high, -low)
             recording.n_source_frames += len(block)
-            if flac and recording.over_range is not None and (low < -1 or high >= 1):
+            if self._flac and recording.over_range is not None and (low < -1 or high >= 1):
                 recording.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
-            if self._hashing:
-                md5.update(_pack(block, bits))
+            md5.update(_pack(block, self._flac.bits) if self._flac else block.tobytes())
             mean = block.mean(axis=1, dtype=np.float64)
             if recording.channels > 1:
                 energies = np.square(block, dtype=np.float64).sum(axis=0)
                 self._energy += energies.mean(), np.square(mean).sum()
             yield mean.astype(np.float32)
-        self._check_end(limit, md5.hexdigest())
+        self._check_end(md5.hexdigest())
 
-    def _decoded(self, limit: int) -> Iterator[np.ndarray]:
+    def _decoded(self) -> Iterator[np.ndarray]:
         """Yield float32 [frames, channels] from libsndfile, or from FFmpeg where that refuses."""
-        if self._file:
+        recording = self.recording
+        recording.format, self._flac = inspect(Path(recording.path))
+        if self._flac:
+            recording.md5 = "unchecked" if self._flac.md5 else "absent"
+            self._describe(self._flac)
+        if recording.format != "MP3":  # of which libsndfile estimates the length, and stops there
             try:
-                with self._file as file:
-                    while want := min(_BLOCK, limit - self.recording.n_source_frames):
-                        block = file.read(want, dtype="float32", always_2d=True)
-                        if not len(block):
-                            break
+                with _Stream(os.fsencode(recording.path)) as file:  # the name may not be UTF-8
+                    self._describe(self._flac or file)
+                    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
                         yield block
                 return
             except sf.LibsndfileError as error:
-                self._leave_to_ffmpeg(error)
-        yield from self._decoded_by_ffmpeg(limit)
+                if not self._flac:
+                    where, why = recording.n_source_frames, error.error_string.strip(" .\n")
+                    self._damaged(f"libsndfile stopped at frame {where} ({why})")
+        yield from self._decoded_by_ffmpeg()
 
-    def _decoded_by_ffmpeg(self, limit: int) -> Iterator[np.ndarray]:
+    def _describe(self, header: Any) -> None:
+        """Note what a header says, in soundfile's words, and refuse what is out of bounds."""
+        recording = self.recording
+        recording.source_rate, recording.channels = header.samplerate, header.channels
+        recording.subtype, self.announced = header.subtype, header.frames
+        if not RATES[0] <= header.samplerate <= RATES[1] or header.channels > MAX_CHANNELS:
+            form = f"{header.samplerate} Hz, {header.channels} channels"
+            self.fail(f"{form}; convert it to 4-192 kHz and at most {MAX_CHANNELS}")
+
+    def _decoded_by_ffmpeg(self) -> Iterator[np.ndarray]:
         """Decode a FLAC or MP3 file from its beginning; yield what was not decoded yet."""
         import av  # takes 0.1 s, and most corpora never need it
 
@@ -390,37 +370,34 @@ class Decoder:
             ):
                 stream = container.streams.audio[0]
                 stream.codec_context.options = strict
+                if not flac:
+                    recording.source_rate, recording.channels = stream.rate, stream.channels
+                    recording.subtype = stream.codec_context.name
                 for frame in container.decode(stream):
-                    # FFmpeg's parser skips what it cannot parse; the last frame may lack a time.
-                    start = frame.time and round(frame.time * recording.source_rate)
-                    if not flac or (start is None and position + frame.samples == flac.frames):
-                        start = position
-                    form = start, frame.sample_rate, frame.layout.nb_channels
-                    if form != (position, recording.source_rate, recording.channels):
+                    form = frame.sample_rate, frame.layout.nb_channels
+                    missing = flac and frame.pts not in (position, None)  # skipped by the parser
+                    if missing or form != (recording.source_rate, recording.channels):
                         raise ValueError(f"a frame is missing, or of another form, at {position}")
                     pcm = frame.to_ndarray()  # MP3: floats [channels, frames]; FLAC: interleaved
                     pcm = pcm.reshape(-1, recording.channels) if flac else pcm.T
-                    new = pcm[max(0, recording.n_source_frames - position) : limit - position]
+                    new = pcm[max(0, recording.n_source_frames - position) :]
                     position += frame.samples
                     if len(new):
                         scale = 1 << 8 * pcm.itemsize - 1 if flac else 1
                         yield (new / scale).astype(np.float32)
-                    if recording.n_source_frames == limit:
-                        return
         except (av.FFmpegError, ValueError, IndexError) as error:
             self._damaged(f"FFmpeg stopped at frame {position} ({error})")
 
-    def _check_end(self, limit: int, md5: str) -> None:
-        """Check the length, and after a decode of the whole file the MD5."""
-        recording, n_frames = self.recording, self.recording.n_source_frames
-        if self.announced is not None and n_frames != min(limit, self.announced):
-            self._damaged(f"its header announces {self.announced} frames, {n_frames} decode")
-        if n_frames == limit:
+    def _check_end(self, md5: str) -> None:
+        """Check the length, and the MD5 where the header states one."""
+        recording, flac = self.recording, self._flac
+        recording.content = md5
+        if self.announced is not None and recording.n_source_frames != self.announced:
+            n_frames = f"{self.announced} frames, {recording.n_source_frames} decode"
+            self._damaged(f"its header announces {n_frames}")
+        if flac is None or not flac.md5:
             return
-        recording.content = md5 if self._hashing else ""
-        if self._flac is None or recording.md5 == "absent":
-            return
-        if md5 == self._flac.md5:
+        if md5 == flac.md5:
             recording.md5 = "ok"
         elif recording.over_range or (recording.over_range is None and self.announced):
             # No decoder returns what the encoder hashed; see the module's docstring. The CRC of
@@ -428,22 +405,10 @@ class Decoder:
             recording.md5 = "over-range"
         else:
             recording.md5 = "bad"
-            self._damaged(f"the MD5 is {md5}, in the header {self._flac.md5}")
-
-    def _check_audible(self, n_samples: int, n_heard: int, audible: bool) -> None:
-        """Refuse what holds nothing to score; lengths are at 16 kHz."""
-        remedy = "leave it out, or pass allow_silence (--allow-silence)"
-        if n_samples < MIN_SAMPLES:
-            self.fail(f"{n_samples} samples at 16 kHz are too few, under {MIN_SAMPLES}; {remedy}")
-        if self._energy[1] < _SILENT_MIX * self._energy[0]:
-            self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
-        if not audible:
-            self.fail(f"its first {n_heard} samples at 16 kHz are all zero; {remedy}")
+            self._damaged(f"the MD5 is {md5}, in the header {flac.md5}")
 
 
-def _pack(block: np.ndarray, bits: int | None) -> bytes:
-    """Return the little-endian integers of a block, as FLAC hashes them (or its floats)."""
-    if bits is None:
-        return block.tobytes()
+def _pack(block: np.ndarray, bits: int) -> bytes:
+    """Return the little-endian integers of a block, as FLAC hashes them."""
     integers = (block * np.float32(1 << bits - 1)).astype("<i4")  # exact up to 24 bits
     return integers.view(np.uint8).reshape(*block.shape, 4)[..., : -(-bits // 8)].tobytes()

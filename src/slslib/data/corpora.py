@@ -6,9 +6,11 @@ name                    layout under the root, ``--data`` or ``$SLSLIB_DATA``
 ``asvspoof2019-la``     ``LA/ASVspoof2019_LA_cm_protocols``, ``LA/ASVspoof2019_LA_train/flac``
 ``asvspoof2021-la``     ``keys/LA`` or the list of ids, ``ASVspoof2021_LA_eval/flac``
 ``asvspoof2021-df``     the same with ``DF``; its audio in one folder or in ``..._part00`` to 03
+``asvspoof5``           ``ASVspoof5.train.tsv``, ``ASVspoof5.*.track_1.tsv``; ``flac_T``, ...
 ``in-the-wild``         ``release_in_the_wild`` with ``meta.csv``
 a folder                recordings in ``flac/``, ``wav/`` or anywhere, and protocols in
-                        ``protocols/`` or beside them; :func:`protocol` writes one
+                        ``protocols/`` or beside them; :func:`protocol` writes one. Without a
+                        protocol, every recording is a trial without a label
 ======================  ====================================================================
 
 Names in protocols are checked (:mod:`slslib.data.protocols`). Folders and recordings may be
@@ -27,9 +29,9 @@ from typing import Any
 import pandas as pd
 
 from slslib.data.audio import AUDIO_SUFFIXES, list_recordings
-from slslib.data.protocols import check_utterances, is_safe, quote, read_protocol
+from slslib.data.protocols import COLUMNS, check_utterances, is_safe, quote, read_protocol
 from slslib.errors import AudioError, ProtocolError
-from slslib.files import corpora_root, sha256, write_text
+from slslib.files import corpora_root, sha256, sha256_of, write_text
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Corpus:
         partition: ``train``, ``dev``, ``eval``, ...; ``"-"`` where there is only one.
         trials: The table of :func:`slslib.data.protocols.read_protocol`.
         audio_dirs: The folders that hold the recordings.
-        protocol: The file the trials come from.
-        protocol_sha256: That file's hash, for the record of a run.
+        protocol: The file the trials come from, or the folder, if it has no protocol.
+        protocol_sha256: The hash of that file, or of the names, for the record of a run.
     """
 
     name: str
@@ -82,10 +84,7 @@ class Corpus:
     def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
         """List a folder once, by stem and ending."""
         if folder not in self._listings:
-            try:
-                names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-            except OSError as problem:
-                raise AudioError(f"{folder}: cannot be listed ({problem}).") from problem
+            names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
             self._listings[folder] = {_split_ending(name): name for name in names}
         return self._listings[folder]
 
@@ -99,7 +98,10 @@ def _split_ending(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a corpus has its files: patterns below the root, ``{part}`` for the partition."""
+    """Where a corpus has its files, as patterns below the root.
+
+    In those of the audio, ``{part}`` stands for the partition, ``{letter}`` for its first letter.
+    """
 
     source: str
     protocols: tuple[str, ...]  # the first that is there
@@ -127,6 +129,12 @@ LAYOUTS = {
     ),
     "asvspoof2021-la": _layout_2021("LA", 4837263),
     "asvspoof2021-df": _layout_2021("DF", 4835108),
+    "asvspoof5": _Layout(
+        "ASVspoof 5, https://zenodo.org/records/14498691",
+        # Ends in "train" or "track_1"; the tables of track 2 name speakers to verify.
+        ("ASVspoof5.*[n1].tsv", "*/ASVspoof5.*[n1].tsv"),
+        ("flac_{letter}*", "ASVspoof5*/flac_{letter}*"),
+    ),
     "in-the-wild": _Layout(
         "In-the-Wild, https://deepfake-total.com/in_the_wild",
         ("release_in_the_wild/meta.csv", "release_in_the_wild/in_the_wild_key.txt"),
@@ -144,55 +152,104 @@ _FOLDER = _Layout(
 
 
 def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
-    """Open a corpus as it is distributed, or any folder that looks like one.
+    """Open a corpus as it is distributed, or any folder of recordings.
 
     Args:
-        spec: ``NAME[:PARTITION]``. ``asvspoof2019-la`` with ``train``, ``dev`` or ``eval``;
-            ``asvspoof2021-la`` and ``asvspoof2021-df``, whole or with a phase (``progress``,
-            ``eval``, ``hidden``), which needs the keys; ``in-the-wild``; or a folder of recordings,
-            in ``flac/`` and ``wav/`` or else anywhere below it, with protocols in ``protocols/`` or
-            beside it, whose file names contain the partition, as in ``x.cm.train.trn.txt``.
+        spec: ``NAME[:PARTITION]``. ``asvspoof2019-la`` and ``asvspoof5`` with ``train``, ``dev`` or
+            ``eval``; ``asvspoof2021-la`` and ``asvspoof2021-df``, whole or with a phase
+            (``progress``, ``eval``, ``hidden``), which needs the keys; ``in-the-wild``; or a folder
+            of recordings, in ``flac/`` and ``wav/`` or else anywhere below it, with protocols in
+            ``protocols/`` or beside it, whose file names contain the partition, as in
+            ``x.cm.train.trn.txt``.
         data: The folder that holds the named corpora, as unpacked; by default ``$SLSLIB_DATA``,
             else the working directory. A folder given as ``spec`` may be absolute, relative to
             this one or to the working directory.
 
     Returns:
-        The corpus. Labels are -1 for ASVspoof 2021 without its keys.
+        The corpus. Labels are -1 for ASVspoof 2021 without its keys, and for a folder without a
+        protocol, where every recording is a trial.
 
     Raises:
-        ProtocolError: A folder or protocol is missing or malformed; the message says what was
-            looked for and where it is to be had.
+        ProtocolError: A folder or protocol is missing or malformed, or there are several
+            partitions and none is named. The message says what was looked for and where to get it.
+        AudioError: A folder holds neither a protocol nor a recording.
     """
-    name, partition = _split(spec)
-    root, layout = _locate(name, data)
-    protocols = _protocols(root, layout)
-    if layout.by_file and not partition and len(protocols) == 1:
-        (partition,) = protocols
-    protocol = protocols.get(partition if layout.by_file else "")
-    patterns = [pattern.format(part=partition) for pattern in layout.audio]
-    folders = tuple(folder for pattern in patterns for folder in sorted(root.glob(pattern)))
-    if layout is _FOLDER and not folders:
-        folders = (root,) if any(_split_ending(file.name)[1] for file in root.rglob("*")) else ()
-    if not protocol or not folders:
-        if protocols and not protocol:
-            there = ", ".join(f"{name}:{part}" for part in protocols)
-            raise ProtocolError(f"{spec}: no such partition. Name one of {there}.")
-        what = "recordings" if protocol else "protocol"
-        raise ProtocolError(
-            f"{spec}: no {what} found; looked for "
-            f"{' and '.join(layout.audio if protocol else layout.protocols)} in {root.resolve()}. "
-            f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)."
-        )
-    trials = read_protocol(protocol)
-    if partition and not layout.by_file:
-        known = ", ".join(_phases(trials)) or "none"
-        trials = trials[trials["phase"] == partition].reset_index(drop=True)
-        if trials.empty:
+    return open_partitions(spec, data, several=False)[0]
+
+
+def open_partitions(
+    spec: str, data: str | Path | None = None, *, several: bool = True
+) -> list[Corpus]:
+    """Open the partition that ``spec`` names, or all that are there.
+
+    ASVspoof 2021 without a phase is one corpus, since its phases share one list.
+
+    Args:
+        spec: As for :func:`open_corpus`, whose errors are raised too.
+        data: As for :func:`open_corpus`.
+        several: Accept a corpus of several partitions, none of which is named.
+    """
+    named = re.fullmatch(r"(.+):([\w-]+)", spec)  # a path may hold other colons
+    name, partition = named.groups() if named else (spec, "")
+    root, layout = corpora_root(data), LAYOUTS.get(name, _FOLDER)
+    if layout is _FOLDER:
+        # Path.is_dir raises an error where a name is impossible.
+        folders = [path for path in (root / name, Path(name)) if os.path.isdir(path)]  # noqa: PTH112
+        if not folders:
             raise ProtocolError(
-                f"{spec}: no trial of this phase in {protocol} (of {known}). Phases stand in the "
-                f"keys. Get {layout.source}."
+                f"{name}: neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here. "
+                "Check the name and --data."
             )
-    return Corpus(name, partition or "-", trials, folders, protocol, sha256(protocol))
+        root = folders[0]
+    files = next(filter(None, (sorted(root.glob(p)) for p in layout.protocols)), [])
+    files = [file for file in files if not file.name.lower().startswith(("readme", "licen"))]
+    if layout is _FOLDER and not (files or partition):
+        names = [path.relative_to(root).as_posix() for path in list_recordings(root)]
+        trials = pd.DataFrame({"utterance": names, "label": -1}, columns=[*COLUMNS]).fillna("-")
+        return [Corpus(name, "-", trials, (root,), root, sha256_of(names))]
+    # The trials of any phase are in the first file.
+    by_phase = dict(zip([partition], files, strict=False))
+    protocols = _by_partition(files) if layout.by_file else by_phase
+    parts = [partition] if partition else [*protocols]
+    if protocols and (partition not in ("", *protocols) or (len(parts) > 1 and not several)):
+        there = ", ".join(f"{name}:{part}" for part in protocols)
+        raise ProtocolError(f"{spec}: no such partition. Name one of {there}.")
+    corpora = []
+    for part in parts or [""]:
+        patterns = [p.format(part=part, letter=part[:1].upper()) for p in layout.audio]
+        audio = tuple(path for pattern in patterns for path in sorted(root.glob(pattern)))
+        if layout is _FOLDER:
+            audio = audio or (root,)
+        protocol = protocols.get(part)
+        if not (protocol and audio):
+            what, where = ("recordings", patterns) if protocol else ("protocol", layout.protocols)
+            raise ProtocolError(
+                f"{spec}: no {what} found; looked for {' and '.join(where)} in {root.resolve()}. "
+                f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)."
+            )
+        trials = read_protocol(protocol)
+        if part and not layout.by_file:
+            trials = trials[trials["phase"] == part].reset_index(drop=True)
+            if trials.empty:
+                why = f"no trial of this phase in {protocol}. Phases stand in the keys"
+                raise ProtocolError(f"{spec}: {why}. Get {layout.source}.")
+        corpora.append(Corpus(name, part or "-", trials, audio, protocol, sha256(protocol)))
+    return corpora
+
+
+def _by_partition(files: list[Path]) -> dict[str, Path]:
+    """Map partitions to protocols: the word for one in the file's name, or else its beginning."""
+    protocols: dict[str, Path] = {}
+    for file in files:
+        words = re.split(r"[._-]", file.name)
+        part = next((word for word in ("train", "dev", "test", "eval") if word in words), "")
+        part = part or file.name.partition(".")[0]
+        if part in protocols:
+            raise ProtocolError(
+                f"{file}: a second protocol for {part!r} beside {protocols[part].name}. Keep one."
+            )
+        protocols[part] = file
+    return protocols
 
 
 def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[str, Any]:
@@ -236,56 +293,3 @@ def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[s
     check_utterances(out, table["file"], ProtocolError)
     write_text(out, table.to_csv(index=False))
     return {"out": str(out), **counts, **groups}
-
-
-def partitions(spec: str, data: str | Path | None = None) -> list[str]:
-    """List the partitions of a corpus that are there; empty where it has none or is absent."""
-    root, layout = _locate(_split(spec)[0], data)
-    protocols = _protocols(root, layout)
-    if layout.by_file:
-        return sorted(protocols)
-    return _phases(read_protocol(protocols[""])) if protocols else []
-
-
-def _split(spec: str) -> tuple[str, str]:
-    """Split NAME[:PARTITION]; a path may hold other colons."""
-    parts = re.fullmatch(r"(.+):([\w-]+)", spec)
-    return (parts[1], parts[2]) if parts else (spec, "")
-
-
-def _phases(trials: pd.DataFrame) -> list[str]:
-    return sorted(set(trials["phase"]) - {"-"})
-
-
-def _locate(name: str, data: str | Path | None) -> tuple[Path, _Layout]:
-    """Tell a corpus from a folder: the root of its layout, and the layout."""
-    root = corpora_root(data)
-    if name in LAYOUTS:
-        return root, LAYOUTS[name]
-    for folder in (root / name, Path(name)):
-        if os.path.isdir(folder):  # noqa: PTH112 (no error where the name is impossible)
-            return folder, _FOLDER
-    raise ProtocolError(
-        f"{name}: neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here. "
-        "Check the name and --data."
-    )
-
-
-def _protocols(root: Path, layout: _Layout) -> dict[str, Path]:
-    """Map partitions to protocols; a file name without one of their words is one itself."""
-    files = next(filter(None, (sorted(root.glob(p)) for p in layout.protocols)), [])
-    if not layout.by_file:
-        return {"": files[0]} if files else {}
-    protocols: dict[str, Path] = {}
-    for file in files:
-        if file.name.lower().startswith(("readme", "licen")):
-            continue
-        words = re.split(r"[._-]", file.name)
-        stem = file.name.partition(".")[0]
-        part = next((word for word in ("train", "dev", "test", "eval") if word in words), stem)
-        if part in protocols:
-            raise ProtocolError(
-                f"{file}: a second protocol for {part!r} beside {protocols[part].name}. Keep one."
-            )
-        protocols[part] = file
-    return protocols

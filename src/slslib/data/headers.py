@@ -1,10 +1,10 @@
 """Audio headers: which container a file is, and whether its header contradicts the file.
 
-Decoders trust headers more than they should: libsndfile reads a truncated WAV file as a shorter
-one, drops damaged Ogg pages, and of two files that were joined byte by byte it reads the first.
-What is read here is headers (and Ogg pages, one at a time), and nothing is allocated from the
-numbers they hold. A WAV file that was written to a pipe, and so does not know its length, lasts to
-its end.
+Decoders trust headers more than they should. libsndfile reads a truncated WAV file as a shorter
+one, drops damaged Ogg pages, and reads only the first of two files that were joined byte by byte.
+This module reads headers (and Ogg pages, one at a time) and allocates nothing by the numbers they
+hold. A WAV file that was written to a pipe does not state its length; it lasts to the end of the
+file.
 
 Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag.
 """
@@ -29,8 +29,7 @@ _OTHER_AUDIO = (b"data", b"RIFF", bytes(4))
 _MP3_FRAME = 1441  # bytes of the longest frame
 _STREAMED = 0x7FFFF000  # lengths from here on stand for "not known" in a WAV file
 _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
-_FLAC_BITS = (0, 8, 12, 0, 16, 20, 24, 32)  # by code; 0: not stated
-_FLAC_HZ = (
+_FLAC_HZ = (  # by a frame's code; 0: not stated
     *(0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000),
     *(0, 0, 0, 0),
 )
@@ -85,8 +84,6 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, str]:
     f.seek(tag)
     start = f.read(42).ljust(42, b"\0")
     if start[:4] == b"fLaC":
-        if start[4] & 0x7F or start[5:8] != b"\0\0\x22":
-            return "FLAC", None, "its FLAC header is damaged"
         packed = int.from_bytes(start[18:26], "big")
         info = FlacInfo(
             samplerate=packed >> 44,
@@ -103,7 +100,7 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, str]:
 
 
 def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
-    """Return how the first frame's header contradicts STREAMINFO, or nothing."""
+    """Return how STREAMINFO contradicts the first frame in what no decoder compares, or nothing."""
     if info.frames is None and not info.md5:  # a truncated copy would look like a whole one
         return "its FLAC header states neither length nor MD5, as if written to a pipe"
     is_last = False
@@ -113,41 +110,38 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
         position += 4 + int.from_bytes(block[1:], "big")
         is_last = bool(block[0] & 0x80)
     f.seek(position)
-    frame = f.read(4)
-    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
-        return f"no FLAC frame begins at byte {position}, where its metadata ends"
-    hz, channels, bits = _FLAC_HZ[frame[2] & 15], frame[3] >> 4, _FLAC_BITS[frame[3] >> 1 & 7]
-    stated = hz or info.samplerate, 2 if channels > 7 else channels + 1, bits or info.bits
-    announced = info.samplerate, info.channels, info.bits
-    if stated != announced:
-        return f"its header announces Hz, channels and bits {announced}, its first frame {stated}"
+    frame = f.read(3).ljust(3, b"\0")
+    if frame[0] != 0xFF or _FLAC_HZ[frame[2] & 15] not in (0, info.samplerate):
+        return f"no FLAC frame of {info.samplerate} Hz begins where its header ends"
     return ""
 
 
 def _wav_contradiction(f: BinaryIO, size: int) -> str:
     """Return what in a RIFF header contradicts the file, or nothing."""
-    align, data_end, position = 0, 0, 12
+    data_end, position = 0, 12
     for _ in range(_MAX_CHUNKS):
         f.seek(position)
         name, length = struct.unpack("<4sI", f.read(8).ljust(8, b"\0"))
-        start, position = position + 8, position + 8 + length + (length & 1)
+        start, position = position + 8, position + 8 + length
         if name == b"fmt ":
             tag, channels, rate, per_second, align, bits = _FMT.unpack(f.read(16).ljust(16, b"\0"))
             n_bytes = channels * -(-bits // 8)
-            if tag in _PLAIN_TAGS and (align, per_second) != (n_bytes, rate * n_bytes):
+            if tag in _PLAIN_TAGS and (align != n_bytes or per_second not in (0, rate * n_bytes)):
                 sizes = f"{align} bytes per frame and {per_second} per second"
                 return f"its header says {rate} Hz, {channels} channels, {bits} bits, but {sizes}"
-            align = align if tag in _PLAIN_TAGS else 1
-        if name == b"data" and align and not data_end:
+        f.seek(position)
+        if length & 1 and f.read(1) == b"\0":  # some writers leave out this byte
+            position += 1
+        if name == b"data" and not data_end:
             if length >= _STREAMED:
                 return ""
             data_end = start + length
-            if data_end > size or length % align:
+            if data_end > size:
                 return f"its header announces {length} bytes of audio, {size - start} follow"
-        elif data_end and (name in _OTHER_AUDIO or position > size + 1 or not name.isascii()):
+        elif data_end and (name in _OTHER_AUDIO or position > size or not name.isascii()):
             rest = _tail(f, start - 8)
             return f"{len(rest)} bytes follow its audio that no chunk explains" if rest else ""
-    return "it has no format chunk with a data chunk behind it, or too many chunks"
+    return "it has no data chunk, or too many chunks"
 
 
 def _mp3_contradiction(f: BinaryIO, position: int, size: int) -> str:

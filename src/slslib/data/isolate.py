@@ -1,13 +1,14 @@
 """Decode an untrusted file in a process of its own, within limits.
 
-A decoder is C code that reads hostile bytes. Here it runs in a fresh interpreter with limits on
-memory, time, open files and written files: those of POSIX ``setrlimit``, of which macOS ignores the
-one on memory, and an alarm. Its standard output holds the samples, its standard error why a file is
-refused. A crash or a kill is an :class:`~slslib.errors.AudioError` like any other bad file. This
-contains accidents and resource exhaustion. It is no sandbox: the child runs with the user's rights.
+A decoder is C code that reads hostile bytes. Here it runs in a fresh interpreter. POSIX
+``setrlimit`` limits its memory (not on macOS), CPU time, open files and written files, and an alarm
+limits the time for a block. The child writes the samples to its standard output, or to its standard
+error why it refuses the file. A crash or a kill becomes an :class:`~slslib.errors.AudioError`, as
+any other bad file does. This contains accidents and exhausted resources. It is no sandbox: the
+child has the user's rights.
 
-Neither :mod:`multiprocessing` nor a pool is used: they run the caller's main script again (so that
-a script without a guard never ends), or copy a process that has threads running.
+:mod:`multiprocessing` and process pools are not used. They either run the caller's main script
+again, which then never ends if it has no guard, or copy a process that has threads running.
 """
 
 from __future__ import annotations

@@ -34,10 +34,8 @@ the folder of the corpus. A :class:`ProtocolError` names the file, the line and 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +73,6 @@ HEADER = {name: name for name in COLUMNS} | {
 }
 """The words, in small letters, by which a header names what a column holds."""
 
-_MAX_BYTES = 200 * 2**20  # the largest official key has some 60 MB
 _UNREADABLE = re.compile(r"[\0-\x08\x0b-\x1f\x7f\ufffd]")
 # Names that are empty or may leave the folder of the corpus.
 _UNSAFE = re.compile(r"[-.]?$|[ /~]|[A-Za-z]:|(.*/)?\.\.(/|$)|.*(\\| $)")
@@ -94,7 +91,7 @@ def separator(utterances: Iterable[str]) -> str:
 
 
 def read_protocol(path: str | Path) -> pd.DataFrame:
-    """Read a protocol or key of any known form, plain or gzipped.
+    """Read a protocol or key of any known form.
 
     Args:
         path: The file.
@@ -118,11 +115,8 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
     frame = frame.reindex(columns=list(COLUMNS), fill_value="-")
     if "label" not in cells:
         frame["label"] = np.int8(-1)
-    frame["phase"] = translate(path, frame["phase"], PHASES | {"-": "-"}, ProtocolError)
-    if not (lacks := frame["phase"] == "-").all():
-        refuse(
-            path, frame["phase"], lacks, ProtocolError, "phase {} where others have one. Add it."
-        )
+    phases = {"-": "-"} if (frame["phase"] == "-").all() else PHASES
+    frame["phase"] = translate(path, frame["phase"], phases, ProtocolError)
     return frame.reset_index(drop=True)
 
 
@@ -186,8 +180,8 @@ def read_columns(
     if "label" in table:
         table["label"] = translate(path, table["label"], LABELS, error).astype(np.int8)
         if "attack" in table:
-            is_odd = table["attack"].isin(LABELS) & (table["attack"].map(LABELS) != table["label"])
-            is_odd |= (table["label"] == 1) & ~table["attack"].isin(["-", *LABELS])
+            is_odd = (table["attack"].map(LABELS) == 1) != (table["label"] == 1)
+            is_odd &= table["attack"] != "-"
             why = "attack {} contradicts the label. Find out which of the two is wrong."
             refuse(path, table["attack"], is_odd, error, why)
         # The keys of 2021 and 5 write "bonafide" into the attack and vocoder of bona fide speech.
@@ -200,9 +194,9 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
     """Read lines of the same number of cells.
 
     Args:
-        path: The file; gzip is recognised by its content. If the first line holds a tab, tabs
-            separate the cells; else blanks and tabs, commas, semicolons or bars, whichever stands
-            first. Only with the last three may cells be quoted.
+        path: The file. If the first line holds a tab, tabs separate the cells; else blanks and
+            tabs, commas, semicolons or bars, whichever stands first. Only with the last three may
+            cells be quoted.
         error: The error type to raise.
         whole_last_line: Refuse a last line that does not end with a newline.
 
@@ -210,8 +204,8 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
         The cells as strings. Columns are numbered from 0; the index is the line, from 1.
 
     Raises:
-        SlslibError: Of the type given, for a file that is missing, not regular, empty, too large,
-            damaged, not UTF-8, torn, or holds control characters or blank lines.
+        SlslibError: Of the type given, for a file that is missing, not regular, empty, not UTF-8,
+            torn, or holds control characters or blank lines.
     """
     text = _read_text(Path(path), error, whole_last_line)
     lines = pd.Series(text.split("\n"), range(1, text.count("\n") + 2), dtype=str)
@@ -229,28 +223,24 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
         bare = lines if plain else lines.str.replace(r'"[^"]*("|$)', "", regex=True)
         counts = bare.str.count(r"[^ \t]+" if mark == " " else f"^|[{mark}]")
         if (counts != counts[1]).any() or len(cells) != len(lines):
-            number, n = first_of(counts, counts != counts[1])
+            number = 1 + int(np.argmax(counts != counts[1]))
             raise error(
-                f"{path}, line {number}: {n} columns where line 1 has {counts[1]}, or a torn "
-                "quotation. The file is torn or mixes two forms; use one complete file."
+                f"{path}, line {number}: {counts[number]} columns where line 1 has {counts[1]}, or "
+                "a torn quotation. The file is torn or mixes two forms; use one complete file."
             )
     return cells.set_axis(lines.index)
 
 
 def _read_text(path: Path, error: ErrorType, whole_last_line: bool) -> str:
-    """Read a regular file of plain text, bounded, and unpack it if it is gzipped."""
+    """Read a regular file of plain text."""
     try:
         if not path.is_file():
             raise error(f"{path}: no such file, or not a regular file. Correct the path.")
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_MAX_BYTES + 1)
-    except (OSError, ValueError, EOFError, zlib.error) as problem:
+        text = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    except (OSError, ValueError) as problem:
         raise error(f"{path}: cannot be read ({problem}). Get or write it again.") from problem
-    text = data.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
-    if len(data) > _MAX_BYTES or not text.strip():
-        raise error(f"{path}: the file is empty, or has more than {_MAX_BYTES >> 20} MiB.")
+    if not text.strip():
+        raise error(f"{path}: the file is empty. Get or write it again.")
     if unreadable := _UNREADABLE.search(text):
         number = text.count("\n", 0, unreadable.start()) + 1
         why = f"control character, or not UTF-8: {unreadable[0]!r}. Save it as UTF-8"
@@ -295,12 +285,10 @@ def check_utterances(
         why += "outside the corpus. Correct or remove the line."
         refuse(path, utterances, [not is_safe(name) for name in names], error, why)
     if (repeated := utterances.duplicated()).any():
-        number, name = first_of(utterances, repeated)
-        raise error(
-            f"{path}, line {number}: {name!r} is already on line "
-            f"{first_of(utterances, utterances == name)[0]} ({repeated.sum()} duplicates in all). "
-            "A trial counts once; remove the repetitions."
-        )
+        first = (utterances == utterances[repeated].iloc[0]).idxmax()
+        why = f"{{}} is already on line {first} ({repeated.sum()} duplicates in all). "
+        why += "A trial counts once; remove the repetitions."
+        refuse(path, utterances, repeated, error, why)
 
 
 def refuse(path: str | Path, values: pd.Series, wrong: Any, error: ErrorType, why: str) -> None:
@@ -314,20 +302,14 @@ def refuse(path: str | Path, values: pd.Series, wrong: Any, error: ErrorType, wh
         why: The message, with ``{}`` for the value.
     """
     if np.any(wrong):
-        number, value = first_of(values, wrong)
-        raise error(f"{path}, line {number}: {why.format(quote(value))}")
+        place = int(np.argmax(wrong))
+        raise error(f"{path}, line {values.index[place]}: {why.format(quote(values.iloc[place]))}")
 
 
 def is_safe(utterance: str) -> bool:
     """Tell whether a name is one of a file in the corpus folder, and visible."""
     is_short = utterance.isprintable() and len(utterance.encode()) <= 200
     return is_short and not _UNSAFE.match(utterance)
-
-
-def first_of(values: pd.Series, chosen: pd.Series | Sequence[bool]) -> tuple[int, str]:
-    """Return the line and the value of the first that is chosen."""
-    place = int(np.argmax(chosen))
-    return values.index[place], values.iloc[place]
 
 
 def quote(text: str) -> str:

@@ -72,9 +72,8 @@ class Notch:
     def _band(self, centre: float, bandwidth: float, n_taps: int) -> Samples:
         """Return ``firwin(n_taps, [low, high], window="hamming")``, in closed form."""
         nyquist = SAMPLE_RATE / 2
-        low, high = centre - bandwidth / 2, centre + bandwidth / 2
-        low = (1e-3 if low <= 0 else low) / nyquist
-        high = (nyquist - 1e-3 if high >= nyquist else high) / nyquist
+        low = max(centre - bandwidth / 2, 1e-3) / nyquist
+        high = min(centre + bandwidth / 2, nyquist - 1e-3) / nyquist
         n = np.arange(n_taps) - (n_taps - 1) / 2
         ideal = np.sinc(n) - high * np.sinc(high * n) + low * np.sinc(low * n)
         taps = ideal * np.hamming(n_taps)

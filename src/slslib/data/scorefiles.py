@@ -62,7 +62,7 @@ def format_score(score: float) -> str:
 
 
 def read_scores(path: str | Path, format: str = "auto") -> pd.DataFrame:
-    """Read a score file of any known form, plain or gzipped.
+    """Read a score file of any known form.
 
     Args:
         path: The file.

@@ -37,8 +37,6 @@ _SUMMARY = {
 _TITLES = {
     "n_sound": "usable",
     "rates": "sample rate (Hz)",
-    "other_rate": "resampled to 16 kHz",
-    "multichannel": "mixed down",
     "md5": "FLAC MD5",
     "duplicates": "same audio",
     "extra": "not in the protocol",

@@ -86,6 +86,7 @@ def download(
             it from the cache; no partial file is left.
     """
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils.sha import git_hash
 
     try:
         path = Path(hf_hub_download(repository, filename, revision=revision))
@@ -97,7 +98,7 @@ def download(
         ) from error
     blob = path.resolve()
     stated = sha256.lower() if sha256 else blob.name
-    digest = files.git_sha1(blob) if len(stated) == 40 else files.sha256(blob)
+    digest = git_hash(blob.read_bytes()) if len(stated) == 40 else files.sha256(blob)
     # A cache without symbolic links has no hashes for names.
     if stated != digest and (sha256 or re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stated)):
         path.unlink()

@@ -79,7 +79,8 @@ def score(
 
     Args:
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
-        corpus: asvspoof2019-la:eval, asvspoof2021-la, asvspoof2021-df, in-the-wild, or a folder.
+        corpus: asvspoof2019-la:eval, asvspoof2021-la, asvspoof2021-df, asvspoof5:eval, in-the-wild,
+            or a folder.
         out: Score file to write; beside it <out>.json says how it was made.
         data: Folder that holds the corpora; default SLSLIB_DATA.
         config: Settings that determine the bytes of the score file.
