@@ -200,16 +200,7 @@ def assemble(
             config = from_json(XLSRConfig, about["config"]["backbone"])
             model = nn.ModuleDict({"backbone": XLSR(config, attention=attention)})
         model.backbone.card = dict(about.get("card", {}))
-    tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
-    given, wanted = (
-        {f"{name} {list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
-        for state in (tensors, model.state_dict())
-    )
-    if given != wanted:
-        raise CheckpointError(
-            f"{path} does not fit the model: it has {sorted(given - wanted)[:1]}, the model has "
-            f"{sorted(wanted - given)[:1]}; take the file that belongs to it, with its config.json"
-        )
-    model.load_state_dict(tensors, assign=True)
-    return model.eval(), kept, about
+    with usable(path):
+        model.load_state_dict(tensors, assign=True)
+    return model.float().eval(), kept, about
