@@ -178,8 +178,12 @@ def read_checkpoint(
 
 
 @contextmanager
-def usable(path: str | Path) -> Iterator[None]:
+def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
     """Work with what a file says, which nothing guarantees.
+
+    Args:
+        path: The file that an error names.
+        remedy: What the user can do about a damaged file.
 
     Raises:
         CheckpointError: Naming the file, for whatever Python or a library raises.
@@ -197,7 +201,7 @@ def usable(path: str | Path) -> Iterator[None]:
         cause = re.sub(other, "", str(error), flags=re.I).strip().partition("\n")[0][:200]
         raise CheckpointError(
             f"{path} is not usable ({type(error).__name__}: {cause}); it is damaged, no "
-            "checkpoint, without its config.json, or asks for code, which was not run; get it again"
+            f"checkpoint, without its config.json, or asks for code, which was not run; {remedy}"
         ) from error
 
 

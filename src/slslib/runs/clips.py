@@ -35,7 +35,7 @@ class Clip:
     Attributes:
         utterance: Its name.
         label: 1 bona fide, 0 spoof, -1 unknown.
-        waveform: Audio of the fixed length, or None if it could not be had.
+        waveform: Audio of the fixed length, or None if it could not be read.
         error: Why there is no waveform.
         decoder: Decoder and version that read the file.
         over_range: The file holds samples beyond its integer range.
@@ -45,7 +45,7 @@ class Clip:
     utterance: str
     label: int
     waveform: Float[np.ndarray, " samples"] | None = None
-    error: AudioError | None = None
+    error: str = ""
     decoder: str = ""
     over_range: bool = False
     converted: bool = False
@@ -99,7 +99,7 @@ class TrialDataset(Dataset[Clip]):
                 allow_silence=self.allow_silence,
             )
         except AudioError as error:
-            return Clip(utterance, label, error=error)
+            return Clip(utterance, label, error=str(error))
         samples, rng = recording.samples, keyed_rng(self.seed, self.epoch, utterance)
         if self.algo != "none":
             samples = rawboost(samples, self.algo, seed=rng)
@@ -194,8 +194,8 @@ def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor
         AudioError: The first clip's error, if any clip has one.
     """
     for clip in clips:
-        if clip.error is not None:
-            raise clip.error
+        if clip.error:
+            raise AudioError(clip.error)
     # Torch's own memory, which is aligned: the last bit of a convolution depends on the alignment.
     waveforms = torch.stack([torch.from_numpy(c.waveform) for c in clips if c.waveform is not None])
     return waveforms, torch.tensor([clip.label for clip in clips])

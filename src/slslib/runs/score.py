@@ -20,7 +20,6 @@ import math
 import shutil
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,7 +96,7 @@ def score(
         CheckpointError: The checkpoint cannot be read.
         FileError: A file cannot be written.
         ScoreError: ``out`` exists.
-        ConfigError: ``out`` is being written, or its parts are of another run or damaged.
+        ConfigError: ``out`` is being written, or its parts are of another run.
     """
     from slslib.data.corpora import open_corpus
     from slslib.model.checkpoints import locate
@@ -133,11 +132,9 @@ def score(
         files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
         rank, size = accelerator.process_index, config.batch_size
         mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
-        for file, indices in mine:
-            if file.exists() and _sizes_of(file) != sizes(opened, indices):
-                why = f"{file} has scores of other recordings, or is damaged"
-                raise ConfigError(f"{why}; remove {parts} to start again")
-        todo = [(file, batched(chunk, size)) for file, chunk in mine if not file.exists()]
+        # A part that is damaged, or of recordings that were replaced since, is scored again.
+        mine = [(file, chunk) for file, chunk in mine if _sizes_of(file) != sizes(opened, chunk)]
+        todo = [(file, batched(chunk, size)) for file, chunk in mine]
         batches = [batch for _, chunk in todo for batch in chunk]
         detector = Detector.load(path, attention=config.attention).to(accelerator.device)
         dataset = TrialDataset(
@@ -149,12 +146,10 @@ def score(
         with processes.deterministic():
             for file, chunk in todo:
                 rows: list[dict[str, Any]] = []
-                found = iter(sizes(opened, [i for batch in chunk for i in batch]))
-                for clips in islice(bar, len(chunk)):
+                for batch, clips in zip(chunk, bar, strict=False):  # the bar has all chunks' clips
                     scores = score_batch(detector, clips, config, accelerator)
-                    for clip in clips:
-                        error, own = clip.error and str(clip.error), scores.get(clip.utterance)
-                        told = {"error": error, "score": own, "size": next(found)}
+                    for clip, n_bytes in zip(clips, sizes(opened, batch), strict=True):
+                        told = {"score": scores.get(clip.utterance), "size": n_bytes}
                         rows.append(vars(clip) | {"waveform": None} | told)
                 write_json(file, rows)
         accelerator.wait_for_everyone()
@@ -178,7 +173,7 @@ def score_batch(
     from slslib.runs.clips import stack
 
     if config.on_error == "record":
-        clips = [clip for clip in clips if clip.error is None]
+        clips = [clip for clip in clips if not clip.error]
     if not clips:
         return {}
     waveforms, _ = stack(clips)
@@ -228,7 +223,7 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
 
 
 def _sizes_of(part: Path) -> list[int]:
-    """Return the sizes of the recordings that a part was scored from; none if it is damaged."""
-    with suppress(ValueError, KeyError, TypeError):
+    """Return the sizes of the recordings that a part holds, none if there is no sound part."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
         return [row["size"] for row in json.loads(part.read_text())]
     return []
