@@ -193,7 +193,7 @@ def assemble(
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
     with usable(path), torch.device("meta"):  # where size costs nothing
-        if any(name.startswith("head.") for name in tensors):
+        if "head.hidden.weight" in tensors:
             model: Any = Detector(from_json(DetectorConfig, about["config"]), attention=attention)
             model.metadata = dict(about.get("metadata", {}))
         else:

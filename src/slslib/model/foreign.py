@@ -61,7 +61,6 @@ _NAMES = [
     ("encoder.pos_conv_embed.conv.weight_v", _DIRECTION),
     ("", BACKBONE),
 ]
-_OTHERS = {"GAT_layer_S": "AASIST", "Nested_Res2Net_TDNN": "Nes2Net"}
 # What transformers' configuration or fairseq's settings must say where no tensor's shape shows it.
 _GELU = ("hidden_act", "feat_extract_activation", "activation_fn")
 _ALIKE = dict.fromkeys(_GELU, "gelu") | {"layer_norm_eps": 1e-5, "max_bucket_distance": 800}
@@ -144,11 +143,10 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
             or the file does not tell enough.
     """
     shapes = {name.removeprefix(BACKBONE): tensor.shape for name, tensor in tensors.items()}
-    kind = told.get("model_type")
-    unknown = None if kind in (None, "wav2vec2", "hubert", "wavlm") else kind
-    other = next((name for part, name in _OTHERS.items() if part in " ".join(shapes)), unknown)
-    if other or "encoder.layer_norm.weight" not in shapes:
-        raise ConfigError(f"it holds {other or 'no wav2vec 2.0 backbone'}; give another checkpoint")
+    kind = told.get("model_type", "wav2vec2")
+    known = kind in ("wav2vec2", "hubert", "wavlm")
+    if not known or "encoder.layer_norm.weight" not in shapes:
+        raise ConfigError(f"it holds no wav2vec 2.0 backbone or relative (model type {kind})")
     ffn_width, width = shapes["encoder.layers.0.feed_forward.intermediate_dense.weight"]
     n_layers = sum(name.endswith(".final_layer_norm.weight") for name in shapes)
     for name, value in (_ALIKE | {"num_hidden_layers": n_layers}).items():
