@@ -54,8 +54,7 @@ def assert_same_run(a: Path, b: Path) -> None:
     ours, theirs = weights(a), weights(b)
     assert ours.keys() == theirs.keys()
     assert [k for k in ours if not torch.equal(ours[k], theirs[k])] == []
-    rows = [[{**row, "finished": ""} for row in log(run)] for run in (a, b)]
-    assert rows[0] == rows[1]
+    assert (a / "log.csv").read_text() == (b / "log.csv").read_text()
     assert (a / "best.json").read_text() == (b / "best.json").read_text()
 
 

@@ -126,13 +126,13 @@ def describe(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def sizes(corpus: Corpus, indices: list[int] | None = None) -> list[int]:
-    """Return the bytes of recordings, of all by default; -1 for one that is not there.
+def sizes(corpus: Corpus) -> list[int]:
+    """Return the bytes of each recording; -1 for one that is not there.
 
     They stand for the content, whose hash would take as long as a run.
     """
-    found, utterances = [], corpus.trials["utterance"]
-    for utterance in utterances if indices is None else utterances.iloc[indices]:
+    found = []
+    for utterance in corpus.trials["utterance"]:
         found.append(-1)
         with suppress(AudioError, OSError):
             found[-1] = corpus.audio_path(utterance).stat().st_size
@@ -168,15 +168,14 @@ def load_batches(
     dataset: TrialDataset, batches: Sequence[list[int]], *, workers: int = 0
 ) -> Iterable[list[Clip]]:
     """Return the clips for lists of indices, decoded by ``workers`` processes (0: this one)."""
-    # Its own generator: the loader draws a base seed, which would otherwise move the global
-    # stream and make results depend on how often a loader was started.
-    own = torch.Generator().manual_seed(0)
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=list,
-        generator=own,
+        # Its own: the loader draws a base seed, which would otherwise move the global stream and
+        # make results depend on how often a loader was started.
+        generator=torch.Generator().manual_seed(0),
         worker_init_fn=_leave_signals_to_parent,
     )
 

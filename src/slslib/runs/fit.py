@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -258,7 +257,7 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     """Decide, and write the epoch's checkpoint, the log, and last the state that includes them."""
     config, position, epoch = run.config, run.position, run.position.epoch
     monitor = config.monitor
-    row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    row = {"epoch": epoch, **results}
     before = position.best_epoch(monitor)
     position.advance(row)
     best = position.best_epoch(monitor)
@@ -280,7 +279,7 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
 
 @torch.no_grad()
 def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
-    """Return loss, accuracy, EER and its threshold on the development corpus."""
+    """Return the loss, the EER and its threshold on the development corpus."""
     accelerator, config = run.accelerator, run.config
     dev.epoch = run.position.epoch
     run.detector.eval()
@@ -301,7 +300,6 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
     result = metrics.eer(llr[labels.numpy() == 1], llr[labels.numpy() == 0])
     return {
         "dev_loss": float(torch.stack(losses).sum()) / len(labels),
-        "dev_accuracy": float((log_probs.argmax(1) == labels).double().mean()),
         "dev_eer_percent": 100 * float(result.value),
         "dev_eer_threshold": float(result.threshold),
     }

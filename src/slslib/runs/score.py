@@ -2,10 +2,11 @@
 
 The trials are divided into fixed chunks in the order of the protocol. A chunk is scored as a whole,
 in batches that never straddle its borders, and written to its own file under ``<out>.parts/``
-(temporary name, flush to disk, rename). When all are there they are joined to the score file,
-beside it a ``<out>.json`` that says how it was made. So a killed run goes on where it was, to the
-same bytes (same machine, settings and number of processes), and several processes (``accelerate
-launch``) share the chunks without any other agreement.
+(temporary name, flush to disk, rename). When all parts are there, they are joined to the score file
+and ``<out>.json`` says how it was made. So a killed run goes on where it was, to the same bytes
+(same machine, settings and number of processes), and several processes (``accelerate launch``)
+share the chunks without any other agreement. The sizes of the recordings stand for their content,
+whose hash would take as long as the run: recordings that were replaced are scored again.
 
 A score file has lines ``utterance score``. The score is the log-likelihood ratio
 ``log p(bona fide) - log p(spoof)``, or ``log p(bona fide)`` where that is asked for, as the
@@ -20,6 +21,7 @@ import math
 import shutil
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -95,7 +97,7 @@ def score(
         AudioError: A recording cannot be read (unless ``on_error="record"``).
         CheckpointError: The checkpoint cannot be read.
         FileError: A file cannot be written.
-        ScoreError: ``out`` exists.
+        ScoreError: ``out`` exists, a score is not finite, or a part lacks trials.
         ConfigError: ``out`` is being written, or its parts are of another run.
     """
     from slslib.data.corpora import open_corpus
@@ -114,10 +116,11 @@ def score(
         **processes.environment(accelerator),  # each may change the last bit
     }
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
+    n_bytes = sizes(opened)
+    made = fingerprint | {"sizes_sha256": sha256_of(n_bytes)}
     if out.exists():
         with suppress(ConfigError):
-            now = {"scores_sha256": sha256(out), "sizes_sha256": sha256_of(sizes(opened))}
-            made = check_same(Path(f"{out}.json"), fingerprint | now)
+            made = check_same(Path(f"{out}.json"), made | {"scores_sha256": sha256(out)})
             shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
             return made
         raise ScoreError(
@@ -129,12 +132,12 @@ def score(
                 write_json(began, fingerprint)
             check_same(began, fingerprint)
         chunks = batched(range(len(opened)), config.chunk)
-        files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
+        # A part's name tells the sizes of its recordings: where one was replaced, it is another.
+        told = [sha256_of(chunk)[:16] for chunk in batched(n_bytes, config.chunk)]
+        files = [parts / f"{i:06d}-{sizes_hash}.json" for i, sizes_hash in enumerate(told)]
         rank, size = accelerator.process_index, config.batch_size
         mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
-        # A part that is damaged, or of recordings that were replaced since, is scored again.
-        mine = [(file, chunk) for file, chunk in mine if _sizes_of(file) != sizes(opened, chunk)]
-        todo = [(file, batched(chunk, size)) for file, chunk in mine]
+        todo = [(file, batched(chunk, size)) for file, chunk in mine if not file.exists()]
         batches = [batch for _, chunk in todo for batch in chunk]
         detector = Detector.load(path, attention=config.attention).to(accelerator.device)
         dataset = TrialDataset(
@@ -146,14 +149,14 @@ def score(
         with processes.deterministic():
             for file, chunk in todo:
                 rows: list[dict[str, Any]] = []
-                for batch, clips in zip(chunk, bar, strict=False):  # the bar has all chunks' clips
+                for clips in islice(bar, len(chunk)):
                     scores = score_batch(detector, clips, config, accelerator)
-                    for clip, n_bytes in zip(clips, sizes(opened, batch), strict=True):
-                        told = {"score": scores.get(clip.utterance), "size": n_bytes}
-                        rows.append(vars(clip) | {"waveform": None} | told)
+                    for clip in clips:
+                        own = {"waveform": None, "score": scores.get(clip.utterance)}
+                        rows.append(vars(clip) | own)
                 write_json(file, rows)
         accelerator.wait_for_everyone()
-        made = _join(out, files, fingerprint) if accelerator.is_main_process else {}
+        made = _join(out, files, made) if accelerator.is_main_process else {}
         accelerator.wait_for_everyone()
     return made
 
@@ -191,19 +194,19 @@ def score_batch(
     return dict(zip(utterances, map(format_score, scores), strict=True))
 
 
-def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
+def _join(out: Path, files: list[Path], made: dict[str, Any]) -> dict[str, Any]:
     """Write failures, provenance and the score file; then remove the parts."""
     import pandas as pd
 
     from slslib.data.protocols import separator
 
     table = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
+    if len(table) != made["n_trials"]:
+        raise ScoreError(f"{out}.parts lacks trials; remove it to score all of them again")
     failed, sound = table[table["score"].isna()], table[table["score"].notna()]
     text = "".join(sound["utterance"] + separator(sound["utterance"]) + sound["score"] + "\n")
-    made = {
-        **fingerprint,
+    made |= {
         "scores_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "sizes_sha256": sha256_of(table["size"].tolist()),
         "n_scores": len(sound),
         "n_failures": len(failed),
         "decoders": sound["decoder"].value_counts(sort=False).to_dict(),
@@ -220,10 +223,3 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
     write_text(out, text)
     shutil.rmtree(f"{out}.parts")
     return made
-
-
-def _sizes_of(part: Path) -> list[int]:
-    """Return the sizes of the recordings that a part holds, none if there is no sound part."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return [row["size"] for row in json.loads(part.read_text())]
-    return []

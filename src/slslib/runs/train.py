@@ -16,7 +16,6 @@ The loop itself is :func:`slslib.runs.fit.fit`. PyTorch loads when a run starts,
 
 from __future__ import annotations
 
-import platform
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -116,8 +115,8 @@ def train(
         if resume and (out / "state.pt").exists():
             run.restore()
         elif accelerator.is_main_process:
-            facts |= {"detector": asdict(detector.config), "python": platform.python_version()}
-            write_json(out / "config.json", facts | processes.environment(accelerator))
+            facts |= {"detector": asdict(detector.config), **processes.environment(accelerator)}
+            write_json(out / "config.json", facts)
         # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
         with processes.deterministic(), processes.signals() as run.signals:
             fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
