@@ -115,8 +115,8 @@ def test_a_fault_is_never_scored(checkpoint, corpus, tmp_path, fault, index):
     with pytest.raises(AudioError, match=utterance):
         score_eval(checkpoint, out)
     assert not out.exists()
-    parts = sorted(p.name[:7] for p in (tmp_path / "s.txt.parts").glob("0*.json"))
-    assert parts == [f"{i:06d}-" for i in range(index // 3)]
+    parts = {p.name for p in (tmp_path / "s.txt.parts").glob("0*.json")}
+    assert parts == {f"{i:06d}.json" for i in range(index // 3)}
     shutil.rmtree(tmp_path / "s.txt.parts")
 
     config = ScoreConfig(batch_size=2, chunk=3, on_error="record")
@@ -235,12 +235,16 @@ def test_a_run_goes_on_when_the_recording_that_stopped_it_is_repaired(checkpoint
     assert score_eval(checkpoint, tmp_path / "s.txt")["n_scores"] == 10
 
 
-def test_recordings_that_were_replaced_are_scored_again(checkpoint, corpus, tmp_path, monkeypatch):
+def test_parts_of_other_audio_and_damaged_parts_are_scored_again(
+    checkpoint, corpus, tmp_path, monkeypatch
+):
     real = interrupt(monkeypatch, 4)
     with pytest.raises(RuntimeError):
         score_eval(checkpoint, tmp_path / "s.txt")
     first, last = (corpus.audio_path(corpus.trials["utterance"].iloc[i]) for i in (0, -1))
-    first.write_bytes(last.read_bytes())
+    first.write_bytes(last.read_bytes())  # part 0 was scored from another recording
+    parts = tmp_path / "s.txt.parts"
+    part = parts / "000001.json"
     scored: list[str] = []
 
     def spy(detector, clips, *others):
@@ -248,22 +252,23 @@ def test_recordings_that_were_replaced_are_scored_again(checkpoint, corpus, tmp_
         return real(detector, clips, *others)
 
     monkeypatch.setattr("slslib.runs.score.score_batch", spy)
+    part.write_text(json.dumps(json.loads(part.read_text())[1:]))  # a trial is lost
     score_eval(checkpoint, tmp_path / "s.txt")
-    assert "".join(scored) == "0126789", "all parts but the second"
+    assert "".join(scored) == "0123456789"
     score_eval(checkpoint, tmp_path / "whole.txt")
     assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
 
-def test_a_part_that_lost_a_trial_is_no_part(checkpoint, corpus, tmp_path, monkeypatch):
-    real = interrupt(monkeypatch, 4)
+@pytest.mark.parametrize("damage", ["", "[]", "[1]", "{", '[{"utterance": "x"}]'])
+def test_a_part_that_is_no_part_is_scored_again(checkpoint, corpus, tmp_path, monkeypatch, damage):
+    score_eval(checkpoint, tmp_path / "whole.txt")
+    real = interrupt(monkeypatch, 2)
     with pytest.raises(RuntimeError):
         score_eval(checkpoint, tmp_path / "s.txt")
     monkeypatch.setattr("slslib.runs.score.score_batch", real)
-    part = next((tmp_path / "s.txt.parts").glob("000001-*.json"))
-    part.write_text(json.dumps(json.loads(part.read_text())[1:]))
-    with pytest.raises(ScoreError, match="lacks trials"):
-        score_eval(checkpoint, tmp_path / "s.txt")
-    assert not (tmp_path / "s.txt").exists()
+    (tmp_path / "s.txt.parts" / "000000.json").write_text(damage)
+    score_eval(checkpoint, tmp_path / "s.txt")
+    assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
 
 _SCRIPT = """

@@ -126,13 +126,13 @@ def describe(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def sizes(corpus: Corpus) -> list[int]:
-    """Return the bytes of each recording; -1 for one that is not there.
+def sizes(corpus: Corpus, indices: list[int] | None = None) -> list[int]:
+    """Return the bytes of recordings, of all by default; -1 for one that is not there.
 
     They stand for the content, whose hash would take as long as a run.
     """
-    found = []
-    for utterance in corpus.trials["utterance"]:
+    found, utterances = [], corpus.trials["utterance"]
+    for utterance in utterances if indices is None else utterances.iloc[indices]:
         found.append(-1)
         with suppress(AudioError, OSError):
             found[-1] = corpus.audio_path(utterance).stat().st_size

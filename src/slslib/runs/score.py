@@ -21,7 +21,6 @@ import math
 import shutil
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,7 +96,7 @@ def score(
         AudioError: A recording cannot be read (unless ``on_error="record"``).
         CheckpointError: The checkpoint cannot be read.
         FileError: A file cannot be written.
-        ScoreError: ``out`` exists, a score is not finite, or a part lacks trials.
+        ScoreError: ``out`` exists.
         ConfigError: ``out`` is being written, or its parts are of another run.
     """
     from slslib.data.corpora import open_corpus
@@ -116,11 +115,10 @@ def score(
         **processes.environment(accelerator),  # each may change the last bit
     }
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
-    n_bytes = sizes(opened)
-    made = fingerprint | {"sizes_sha256": sha256_of(n_bytes)}
     if out.exists():
         with suppress(ConfigError):
-            made = check_same(Path(f"{out}.json"), made | {"scores_sha256": sha256(out)})
+            now = {"scores_sha256": sha256(out), "sizes_sha256": sha256_of(sizes(opened))}
+            made = check_same(Path(f"{out}.json"), fingerprint | now)
             shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
             return made
         raise ScoreError(
@@ -132,12 +130,12 @@ def score(
                 write_json(began, fingerprint)
             check_same(began, fingerprint)
         chunks = batched(range(len(opened)), config.chunk)
-        # A part's name tells the sizes of its recordings: where one was replaced, it is another.
-        told = [sha256_of(chunk)[:16] for chunk in batched(n_bytes, config.chunk)]
-        files = [parts / f"{i:06d}-{sizes_hash}.json" for i, sizes_hash in enumerate(told)]
+        files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
         rank, size = accelerator.process_index, config.batch_size
         mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
-        todo = [(file, batched(chunk, size)) for file, chunk in mine if not file.exists()]
+        # A part that is damaged, or of recordings that were replaced since, is scored again.
+        mine = [(file, chunk) for file, chunk in mine if _sizes_of(file) != sizes(opened, chunk)]
+        todo = [(file, batched(chunk, size)) for file, chunk in mine]
         batches = [batch for _, chunk in todo for batch in chunk]
         detector = Detector.load(path, attention=config.attention).to(accelerator.device)
         dataset = TrialDataset(
@@ -149,14 +147,14 @@ def score(
         with processes.deterministic():
             for file, chunk in todo:
                 rows: list[dict[str, Any]] = []
-                for clips in islice(bar, len(chunk)):
+                for batch, clips in zip(chunk, bar, strict=False):  # the bar has all chunks' clips
                     scores = score_batch(detector, clips, config, accelerator)
-                    for clip in clips:
-                        own = {"waveform": None, "score": scores.get(clip.utterance)}
-                        rows.append(vars(clip) | own)
+                    for clip, n_bytes in zip(clips, sizes(opened, batch), strict=True):
+                        told = {"score": scores.get(clip.utterance), "size": n_bytes}
+                        rows.append(vars(clip) | {"waveform": None} | told)
                 write_json(file, rows)
         accelerator.wait_for_everyone()
-        made = _join(out, files, made) if accelerator.is_main_process else {}
+        made = _join(out, files, fingerprint) if accelerator.is_main_process else {}
         accelerator.wait_for_everyone()
     return made
 
@@ -194,19 +192,19 @@ def score_batch(
     return dict(zip(utterances, map(format_score, scores), strict=True))
 
 
-def _join(out: Path, files: list[Path], made: dict[str, Any]) -> dict[str, Any]:
+def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
     """Write failures, provenance and the score file; then remove the parts."""
     import pandas as pd
 
     from slslib.data.protocols import separator
 
     table = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
-    if len(table) != made["n_trials"]:
-        raise ScoreError(f"{out}.parts lacks trials; remove it to score all of them again")
     failed, sound = table[table["score"].isna()], table[table["score"].notna()]
     text = "".join(sound["utterance"] + separator(sound["utterance"]) + sound["score"] + "\n")
-    made |= {
+    made = {
+        **fingerprint,
         "scores_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "sizes_sha256": sha256_of(table["size"].tolist()),
         "n_scores": len(sound),
         "n_failures": len(failed),
         "decoders": sound["decoder"].value_counts(sort=False).to_dict(),
@@ -223,3 +221,10 @@ def _join(out: Path, files: list[Path], made: dict[str, Any]) -> dict[str, Any]:
     write_text(out, text)
     shutil.rmtree(f"{out}.parts")
     return made
+
+
+def _sizes_of(part: Path) -> list[int]:
+    """Return the sizes of the recordings that a part holds, none if there is no sound part."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return [row["size"] for row in json.loads(part.read_text())]
+    return []
