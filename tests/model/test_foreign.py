@@ -348,22 +348,6 @@ def test_heads_of_other_tasks_are_left_aside(tmp_path, waveform, network, weight
         torch.testing.assert_close(load_backbone(tmp_path)(waveform)[:, -1], seen[0])
 
 
-def test_a_model_in_parts_is_put_together(tmp_path, waveform):
-    whole = write("wavlm-base", tmp_path / "whole")
-    whole.save_pretrained(tmp_path / "parts", max_shard_size="8KB")
-    assert not (tmp_path / "parts" / "model.safetensors").exists()
-    with torch.no_grad():
-        ours, theirs = (load_backbone(tmp_path / n)(waveform) for n in ("parts", "whole"))
-    assert torch.equal(ours, theirs)
-    convert(tmp_path / "parts", tmp_path / "one.safetensors")
-    with torch.no_grad():
-        assert torch.equal(load_backbone(tmp_path / "one.safetensors")(waveform), theirs)
-    lost = sorted((tmp_path / "parts").glob("*.safetensors"))[-1]
-    lost.unlink()
-    with pytest.raises(CheckpointError, match=lost.name):
-        load_backbone(tmp_path / "parts")
-
-
 def aasist() -> dict[str, torch.Tensor]:
     state = authors_file(Detector(DETECTOR))
     return {n: t for n, t in state.items() if n.startswith("ssl_model.")} | {

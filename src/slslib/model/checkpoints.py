@@ -28,7 +28,7 @@ from slslib.model.pickles import read_pickle
 FORMAT = "slslib-1"
 _WEIGHTS = Path(__file__).parent / "weights"  # the small weights that the package carries
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-_OF_TRANSFORMERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 
 
 def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector") -> Path:
@@ -140,9 +140,8 @@ def read_checkpoint(
     """Read any supported checkpoint without running code from it.
 
     Args:
-        path: ``*.safetensors`` of ours or of transformers, or the index of one in parts; else a
-            pickle: fairseq's ``.pt``, an SLS ``.pth`` (with or without ``module.`` before each
-            name) or transformers' ``.bin``.
+        path: ``*.safetensors`` of ours or of transformers; else a pickle: fairseq's ``.pt``, an
+            SLS ``.pth`` (with or without ``module.`` before each name) or transformers' ``.bin``.
         n_heads: Attention heads, in place of what the file tells.
 
     Returns:
@@ -152,19 +151,15 @@ def read_checkpoint(
     Raises:
         CheckpointError: Naming the file, the cause and the remedy.
     """
-    path, told, tensors = Path(path), dict[str, Any](), dict[str, Tensor]()
+    path, told = Path(path), dict[str, Any]()
     config = path.with_name("config.json")
     with usable(path):
-        parts = {path.name}
-        if path.suffix == ".json":  # the index of a model in parts
-            parts = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        for part in parts:
-            if path.suffix in (".safetensors", ".json"):
-                with safe_open(path.with_name(Path(part).name), framework="pt") as file:
-                    about = json.loads((file.metadata() or {}).get(KEY, "{}"))
-                    tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            else:
-                tensors, told, about = read_pickle(path)
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            tensors, told, about = read_pickle(path)
         if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
             tensors = {our_name(name): tensor for name, tensor in tensors.items()}
         if not about:

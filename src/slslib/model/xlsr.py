@@ -71,7 +71,8 @@ class XLSR(nn.Module):
         self.config = config or XLSRConfig()
         self.checkpointing = checkpointing
         self.card: dict[str, Any] = {}
-        _quiet_transformers()
+        # transformers would log hints about modules that are not used here.
+        logging.getLogger("transformers").setLevel(logging.ERROR)
         model: Any = WavLMModel if self.config.wavlm else Wav2Vec2Model
         self.model = model(hugging_face(self.config, attention))
         # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
@@ -164,8 +165,3 @@ def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Any:
         apply_spec_augment=False,
         attn_implementation="eager" if config.wavlm else attention,
     )
-
-
-def _quiet_transformers() -> None:
-    """Keep transformers from logging hints about modules that are not used here."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -279,7 +279,7 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
 
 @torch.no_grad()
 def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
-    """Return the loss, the EER and its threshold on the development corpus."""
+    """Return loss, accuracy, EER and its threshold on the development corpus."""
     accelerator, config = run.accelerator, run.config
     dev.epoch = run.position.epoch
     run.detector.eval()
@@ -300,6 +300,7 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
     result = metrics.eer(llr[labels.numpy() == 1], llr[labels.numpy() == 0])
     return {
         "dev_loss": float(torch.stack(losses).sum()) / len(labels),
+        "dev_accuracy": float((log_probs.argmax(1) == labels).double().mean()),
         "dev_eer_percent": 100 * float(result.value),
         "dev_eer_threshold": float(result.threshold),
     }

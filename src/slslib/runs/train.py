@@ -82,10 +82,8 @@ def train(
     out = Path(out)
     accelerator = processes.start(config.precision, cpu=cpu)
     if config.batch_size % accelerator.num_processes:
-        raise ConfigError(
-            f"a batch of {config.batch_size} cannot be split over {accelerator.num_processes} "
-            "processes; use another number of processes or --batch-size"
-        )
+        n = accelerator.num_processes
+        raise ConfigError(f"--batch-size {config.batch_size} cannot be split over {n} processes")
     corpora = [open_corpus(one, corpora_root(data)) for one in (config.train, config.dev) if one]
     for corpus in corpora:
         if set(corpus.trials["label"]) != {0, 1} or len(corpus) < config.batch_size:
