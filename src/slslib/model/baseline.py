@@ -122,10 +122,10 @@ def fit_gmm(
     deltas: bool = True,
     seed: int | np.random.Generator = 0,
 ) -> LFCCGMM:
-    """Fit a Gaussian mixture to each class by ten steps of expectation and maximisation.
+    """Fit a Gaussian mixture to each class by ten steps of expectation-maximisation.
 
-    A mixture sees about 20,000 frames at most: of each clip of its class as many as of another,
-    evenly spaced in time.
+    A mixture sees about 20,000 frames at most: the same number from each clip of its class, evenly
+    spaced in time.
 
     Args:
         train: labelled trials of both classes.
@@ -162,7 +162,7 @@ def fit_gmm(
 
 
 def baseline_scores(train: Corpus, test: Corpus, *, deltas: bool = True) -> pd.DataFrame:
-    """Fit LFCC-GMM to one corpus, score another.
+    """Fit LFCC-GMM to one corpus and score another.
 
     Args:
         train: labelled trials of both classes.

@@ -174,11 +174,11 @@ def read_checkpoint(
 
 @contextmanager
 def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
-    """Work with what a file says, which nothing guarantees.
+    """Turn any error from reading or believing a file into one that names the file.
 
     Args:
         path: The file that an error names.
-        remedy: What the user can do about a damaged file.
+        remedy: What to do about a damaged file.
 
     Raises:
         CheckpointError: Naming the file, for whatever Python or a library raises.

@@ -134,7 +134,7 @@ class Detector(nn.Module):
     def from_pretrained(
         repository: str, filename: str = "model.safetensors", **pins: str | None
     ) -> Detector:
-        """Load a detector from the Hugging Face hub; the first time it is downloaded.
+        """Load a detector from the Hugging Face hub; it is downloaded once.
 
         ``Detector.load("hub:owner/name/file@revision")`` is the same, and has further options.
 

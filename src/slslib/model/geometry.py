@@ -20,7 +20,7 @@ class XLSRConfig:
     """Dimensions and architecture of a backbone; the defaults are XLS-R 300M.
 
     Raises:
-        ConfigError: If one of them is no size.
+        ConfigError: If a value is not a size.
     """
 
     width: int = 1024  # of the residual stream
@@ -38,9 +38,9 @@ class XLSRConfig:
     wavlm: bool = False  # WavLM's gated relative positions in every attention
 
     def __post_init__(self) -> None:
-        """Refuse what is no size, and more layers than can be built in passing.
+        """Refuse values that are not sizes, and numbers of layers that would cost time and memory.
 
-        Widths that heads or groups do not divide are refused where the network is built.
+        A width that heads or groups do not divide is refused where the network is built.
         """
         for one in fields(self):
             value = getattr(self, one.name)

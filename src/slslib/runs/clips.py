@@ -1,8 +1,8 @@
 """Trials as tensors: decode, augment, crop, batch.
 
-Everything random is keyed, never drawn from a shared stream: the order of an epoch by (seed,
-epoch), the augmentation of a clip by (seed, epoch, utterance). So neither the number of workers
-nor a resume in the middle of an epoch can change a result.
+Random numbers never come from a shared stream. The order of an epoch is keyed by (seed, epoch),
+and the augmentation of a clip by (seed, epoch, utterance). So neither the number of workers nor a
+resume in the middle of an epoch can change a result.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Clip:
 class TrialDataset(Dataset[Clip]):
     """The trials of a corpus as clips of one length.
 
-    Audio that cannot be decoded becomes a :class:`Clip` with an error, for the caller to raise or
-    record: it is never replaced.
+    Audio that cannot be decoded becomes a :class:`Clip` with an error, which the caller raises or
+    records. It is never replaced.
 
     Attributes:
         corpus: Its trials, in their order.
@@ -127,9 +127,9 @@ def describe(corpus: Corpus) -> dict[str, Any]:
 
 
 def sizes(corpus: Corpus, indices: list[int] | None = None) -> list[int]:
-    """Return the bytes of recordings, of all by default; -1 for one that is not there.
+    """Return the sizes of recordings in bytes, by default of all; -1 for a missing file.
 
-    They stand for the content, whose hash would take as long as a run.
+    A size stands for the content: hashing every recording would take as long as a run.
     """
     found, utterances = [], corpus.trials["utterance"]
     for utterance in utterances if indices is None else utterances.iloc[indices]:
@@ -146,7 +146,7 @@ def keyed_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 
 
 def epoch_batches(n_trials: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Shuffle trials into whole batches for one epoch; what does not fill the last is left out.
+    """Shuffle trials into whole batches for one epoch; an incomplete last batch is dropped.
 
     >>> epoch_batches(5, 2, seed=0, epoch=0)
     [[2, 4], [3, 0]]
@@ -181,7 +181,7 @@ def load_batches(
 
 
 def _leave_signals_to_parent(_worker: int) -> None:
-    """Let a scheduler stop the whole group: the parent still needs its workers to end well."""
+    """Ignore signals that reach the whole group: the parent needs its workers to stop cleanly."""
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
 
@@ -214,7 +214,7 @@ def read_clips(
 def sample(
     corpus: Corpus, per_class: int, *, n_samples: int = N_SAMPLES, seed: int = 0
 ) -> tuple[pd.DataFrame, Float[Tensor, "trials samples"]]:
-    """Draw as many trials of each class, and read them as clips of ``n_samples`` at 16 kHz.
+    """Draw the same number of trials of each class, as clips of ``n_samples`` at 16 kHz.
 
     Raises:
         ConfigError: If a class has fewer trials, or none are asked for.

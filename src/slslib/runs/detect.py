@@ -1,10 +1,10 @@
 """Score single recordings of any length, window by window.
 
-A recording is divided into windows of the detector's length (4.0375 s), the last one ending with
-the recording; a shorter recording is tiled. Its score is the mean of the windows' log-likelihood
-ratios; windows of digital silence have none, and are counted. For a recording of one window that is
-the score that :mod:`slslib.runs.score` writes, which reads only the first. Files are taken as
-untrusted: each is decoded in a process of its own with limits on memory and time
+A recording is divided into windows of the detector's length (4.0375 s). The last window ends with
+the recording; a recording shorter than one window is tiled. The score is the mean of the windows'
+log-likelihood ratios. Windows of digital silence have no score and are counted. For a recording of
+one window this is the score that :mod:`slslib.runs.score` writes, which reads the first window
+only. No file is trusted: each is decoded in a process of its own with limits on memory and time
 (:mod:`slslib.data.isolate`).
 """
 
@@ -119,7 +119,7 @@ def detect(
 def _score_windows(
     detector: Detector, recording: Path, allow_silence: bool
 ) -> list[dict[str, float | None]]:
-    """Score the windows of a recording; those of zeros have no score, unless they are wanted."""
+    """Score the windows of a recording; digital silence has no score unless it is allowed."""
     import torch
 
     from slslib.data.audio import windows

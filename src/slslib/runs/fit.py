@@ -40,7 +40,7 @@ _REMEDY = "go on from the last state with a lower learning rate or --precision n
 
 @dataclass
 class Position:
-    """Where a run stands, exactly: all of it is restored by a resume."""
+    """The exact point that a run has reached; a resume restores all of it."""
 
     epoch: int = 0
     step: int = 0  # optimizer steps done in this epoch
@@ -88,7 +88,7 @@ class Run:
                 torch.save(state, temporary)
 
     def check_finite(self) -> None:
-        """Make sure that what is about to be written is worth going on from.
+        """Check the weights before they are written.
 
         Raises:
             TrainingError: If a weight is not finite.
@@ -98,7 +98,7 @@ class Run:
                 raise TrainingError(f"{name} holds NaN or infinite values; {_REMEDY}")
 
     def restore(self) -> None:
-        """Go to where :meth:`save` was called.
+        """Restore what :meth:`save` wrote.
 
         Raises:
             CheckpointError: If the file is damaged or does not fit the detector.
@@ -112,7 +112,7 @@ class Run:
 
 
 def initial_weights(config: TrainConfig) -> Path | None:
-    """Return the local file of a recipe's initial weights; None where they are random.
+    """Return the local file of a recipe's initial weights; None if they are random.
 
     Raises:
         CheckpointError: If it cannot be had.
@@ -153,13 +153,13 @@ def build_optimizer(detector: Detector, config: TrainConfig) -> torch.optim.Opti
 
 
 def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
-    """Train until the recipe says to stop, or, with the state saved, until something else does.
+    """Train until the recipe ends the run, or until a signal or ``max_steps`` interrupts it.
 
     Args:
         run: The run, at the beginning or restored.
         save_steps: Optimizer steps between saves within an epoch.
         keep: ``"best"`` or ``"all"``.
-        max_steps: Steps at most. After them, or after a signal, the state is saved.
+        max_steps: Steps at most. The state is saved after them, as it is after a signal.
 
     Raises:
         TrainingError: If the loss or a weight is not finite.
@@ -237,10 +237,10 @@ def train_step(
 def weighted_nll(
     log_probs: Tensor, labels: Tensor, class_weights: Any, accelerator: Accelerator
 ) -> tuple[Tensor, float]:
-    """Return the class-weighted cross entropy of the whole batch: to differentiate, to report.
+    """Return the class-weighted cross entropy of the whole batch, to differentiate and to report.
 
-    Over several processes the sum of weights is that of the whole batch, so that the averaged
-    gradient equals that of one process.
+    With several processes, the sum of the weights is taken over the whole batch, so that the
+    averaged gradient equals that of one process.
     """
     weighted, weights = _sums(log_probs, labels, class_weights)
     loss = weighted * accelerator.num_processes / accelerator.reduce(weights, "sum")
@@ -254,7 +254,7 @@ def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor
 
 
 def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
-    """Decide, and write the epoch's checkpoint, the log, and last the state that includes them."""
+    """Write the checkpoint of the epoch if it is kept, then the log, and the state last."""
     config, position, epoch = run.config, run.position, run.position.epoch
     monitor = config.monitor
     row = {"epoch": epoch, **results}

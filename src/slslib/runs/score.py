@@ -1,4 +1,4 @@
-"""Score a corpus: one line per trial, complete or not there at all.
+"""Score a corpus: a score file holds every trial, or it does not exist.
 
 The trials are divided into fixed chunks in the order of the protocol. A chunk is scored as a whole,
 in batches that never straddle its borders, and written to its own file under ``<out>.parts/``
@@ -72,7 +72,7 @@ def score(
     cpu: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score every trial of a corpus into a score file; a killed run goes on where it was.
+    """Score every trial of a corpus into a score file; a killed run resumes where it stopped.
 
     Example: slslib score --checkpoint runs/v1 --corpus asvspoof2021-df --data ~/corpora
     --out scores.txt
@@ -88,9 +88,9 @@ def score(
         progress: Show a progress bar on standard error.
 
     Returns:
-        The provenance that is also written to ``<out>.json``: hashes, settings, versions, counts
-        of decoders, of over-range and of converted files, number of failures; and ``errors`` where
-        there are failures. Of several processes the first alone returns it, the others nothing.
+        The provenance that is also written to ``<out>.json``: hashes, settings, versions, the
+        numbers of files by decoder, of over-range and of converted files, and of failures; and
+        ``errors`` if there are failures. Of several processes only the first one returns it.
 
     Raises:
         AudioError: A recording cannot be read (unless ``on_error="record"``).

@@ -1,4 +1,4 @@
-"""Train a detector: files that are never half-written, and a resume that changes nothing.
+"""Train a detector. Files are never half-written, and a resume does not change the result.
 
 A run is a folder:
 
@@ -59,7 +59,7 @@ def train(
             influence on the result. SIGINT and SIGTERM save the state and cost nothing.
         keep: Epoch checkpoints to keep.
         cpu: Train on the CPU even where there is a GPU.
-        max_steps: Stop after this many steps; this is no error, and --resume goes on.
+        max_steps: Stop after this many steps with exit status 0; --resume goes on from there.
         progress: Show progress bars and a line per epoch on standard error.
 
     Returns:
