@@ -5,7 +5,8 @@
 The reference is the CPU in 32 bits with eager attention. Clips are tones and noises, since the
 weights are random unless a checkpoint is named. PyTorch lets a GPU round the inputs of convolutions
 to TF32 (11 significant bits) by itself, those of matrix products only on demand; the rows say
-which. Speed and memory are those of `slslib bench`. `--cpu` tries the script without a GPU.
+which. Speed and memory of scoring are those of `slslib bench`; a training step of the recipe v1 is
+timed here in the same way. `--cpu` tries the script without a GPU.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from precision import drift
 from provenance import ROOT, provenance, write
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from slslib.data.audio import SAMPLE_RATE
 from slslib.model.detector import Detector
@@ -128,6 +130,28 @@ def scores(
     return np.array([float(made[clip.utterance]) for clip in clips])
 
 
+def training_speed(
+    detector: Detector, clips: list[Clip], config: TrainConfig, *, cpu: bool
+) -> dict[str, Any]:
+    """Return the median time of an optimizer step and, on a GPU, the memory that it takes."""
+    accelerator = processes.start(config.precision, cpu=cpu)
+    model = copy.deepcopy(detector).to(accelerator.device).train()
+    arguments = model, build_optimizer(model, config), clips, config, accelerator
+    if not cpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    timer = Timer(
+        "train_step(*arguments)",
+        globals={"train_step": train_step, "arguments": arguments},
+        num_threads=torch.get_num_threads(),
+    )
+    with processes.deterministic():
+        seconds = timer.adaptive_autorange().median
+    memory = None if cpu else torch.cuda.max_memory_allocated()
+    row = {"precision": config.precision, "batch_size": len(clips), "seconds": seconds}
+    return row | {"steps_per_second": 1 / seconds, "peak_memory_bytes": memory}
+
+
 def load(checkpoint: str, attention: str) -> Detector:
     """Load a detector, or build XLS-R 300M and SLS with random weights."""
     if checkpoint == "random":
@@ -152,7 +176,7 @@ def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool)
     batch = clips[: config.batch_size]
     reference = scores(detector, clips, "float32", cpu=True)
     first = step(detector.cpu(), batch, config, cpu=True)
-    rows: dict[str, Any] = {"device": device, "step": {}, "scores": {}, "bench": {}}
+    rows: dict[str, Any] = {"device": device, "step": {}, "scores": {}, "training": {}, "bench": {}}
     for attention in ("eager", "sdpa"):
         detector = load(checkpoint, attention)
         done = step(detector, batch, config, cpu=cpu)
@@ -160,8 +184,12 @@ def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool)
         for rounding in ON_CPU if cpu else ROUNDING:
             llr = scores(detector, clips, rounding, cpu=cpu)
             rows["scores"][f"{attention}, {rounding}"] = drift(llr, reference)
-        detector.cpu()  # the memory that bench measures is its own
-        speed = bench(
+        detector.cpu()  # the memory that is measured below is no other's
+        rows["training"][attention] = [
+            training_speed(detector, batch, replace(config, precision=precision), cpu=cpu)
+            for precision in ("no", "bf16")
+        ]
+        rows["bench"][attention] = bench(
             checkpoint=checkpoint,
             batch_size=tuple(batch_sizes),
             precision=("no", "bf16"),
@@ -169,9 +197,6 @@ def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool)
             cpu=cpu,
             progress=False,
         )
-        for row in speed["rows"]:
-            row |= {"steps_per_second": 1 / row["seconds"]} if "seconds" in row else {}
-        rows["bench"][attention] = speed
     return rows
 
 

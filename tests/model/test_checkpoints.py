@@ -226,11 +226,11 @@ def _compressed(path: Path, state: dict) -> None:
         ),
         (
             lambda p, s: torch.save({k: v for k, v in s.items() if k != "fc0.bias"}, p),
-            r"it has \[\], the model has \['head.gate.bias \[1\]",
+            r"Missing key.*head\.gate\.bias",
         ),
         (
             lambda p, s: torch.save(s | {"fc0.bias": torch.zeros(2)}, p),
-            r"it has \['head.gate.bias \[2\].* has \['head.gate.bias \[1\]",
+            r"size mismatch for head\.gate\.bias",
         ),
     ],
 )
@@ -339,7 +339,7 @@ def test_fairseq_settings_tell_the_heads(shared, name, heads):
         (torch.eye(3).to_sparse(), "not a plain dense tensor|asks for code"),
         (torch.zeros(1, dtype=torch.int32), r"not a plain dense tensor: torch.int32"),
         (torch.zeros(1).to(torch.float8_e5m2), "not a plain dense tensor|asks for code"),
-        (torch.zeros(1, dtype=torch.int64), r"gate.bias \[1\] torch.int64.* torch.float32"),
+        (torch.zeros(1, dtype=torch.int64), r"not a plain dense tensor: torch.int64"),
     ],
 )
 def test_odd_tensors_are_refused_before_they_are_read(authors_state, tmp_path, tensor, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiny import DETECTOR
 from slslib.data.audio import load
 from slslib.errors import AudioError, ConfigError
 from slslib.model.detector import Detector
+from slslib.runs import processes
 from slslib.runs.detect import detect
 
 
@@ -47,6 +49,21 @@ def test_windows_cover_the_recording(checkpoint, recording):
     assert [w["llr"] for w in one["windows"]] == pytest.approx(want, abs=1e-4)
     assert one["llr"] == pytest.approx(np.mean(want), abs=1e-4)
     assert result["window_s"] == 0.25
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_progress(checkpoint, recording, monkeypatch, terminal):
+    """Of the files, and of the windows of one; only of what takes longer than a second."""
+    shown, real = [], processes.bar
+
+    def bar(iterable, **options):
+        shown.append((options["desc"], options["delay"], options["show"]))
+        return real(iterable, **options)
+
+    monkeypatch.setattr(processes, "bar", bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    detect((recording,), checkpoint=checkpoint)
+    assert shown == [("detect", 1, terminal), ("call.wav", 1, terminal)]
 
 
 def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):

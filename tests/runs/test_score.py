@@ -22,7 +22,7 @@ from slslib.data.scorefiles import read_scores
 from slslib.errors import AudioError, CheckpointError, ConfigError, ScoreError
 from slslib.files import lock
 from slslib.model.detector import Detector
-from slslib.runs.score import ScoreConfig, score, score_batch
+from slslib.runs.score import ScoreConfig, score
 
 SMALL = ScoreConfig(batch_size=2, chunk=3)
 
@@ -235,31 +235,40 @@ def test_a_run_goes_on_when_the_recording_that_stopped_it_is_repaired(checkpoint
     assert score_eval(checkpoint, tmp_path / "s.txt")["n_scores"] == 10
 
 
-def test_a_run_does_not_go_on_with_other_audio_or_a_part_that_lost_a_trial(
+def test_parts_of_other_audio_and_damaged_parts_are_scored_again(
     checkpoint, corpus, tmp_path, monkeypatch
 ):
-    calls = []
-
-    def stops(*arguments):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return score_batch(*arguments)
-
-    monkeypatch.setattr("slslib.runs.score.score_batch", stops)
-    with pytest.raises(KeyboardInterrupt):
+    real = interrupt(monkeypatch, 4)
+    with pytest.raises(RuntimeError):
         score_eval(checkpoint, tmp_path / "s.txt")
     first, last = (corpus.audio_path(corpus.trials["utterance"].iloc[i]) for i in (0, -1))
-    content = first.read_bytes()
-    first.write_bytes(last.read_bytes())
-    with pytest.raises(ConfigError, match="other recordings"):
+    first.write_bytes(last.read_bytes())  # part 0 was scored from another recording
+    parts = tmp_path / "s.txt.parts"
+    part = parts / "000001.json"
+    scored: list[str] = []
+
+    def spy(detector, clips, *others):
+        scored.extend(clip.utterance[-1] for clip in clips)
+        return real(detector, clips, *others)
+
+    monkeypatch.setattr("slslib.runs.score.score_batch", spy)
+    part.write_text(json.dumps(json.loads(part.read_text())[1:]))  # a trial is lost
+    score_eval(checkpoint, tmp_path / "s.txt")
+    assert "".join(scored) == "0123456789"
+    score_eval(checkpoint, tmp_path / "whole.txt")
+    assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "[1]", "{", '[{"utterance": "x"}]'])
+def test_a_part_that_is_no_part_is_scored_again(checkpoint, corpus, tmp_path, monkeypatch, damage):
+    score_eval(checkpoint, tmp_path / "whole.txt")
+    real = interrupt(monkeypatch, 2)
+    with pytest.raises(RuntimeError):
         score_eval(checkpoint, tmp_path / "s.txt")
-    first.write_bytes(content)
-    part = tmp_path / "s.txt.parts" / "000001.json"
-    part.write_text(json.dumps(json.loads(part.read_text())[1:]))
-    with pytest.raises(ConfigError, match="other recordings"):
-        score_eval(checkpoint, tmp_path / "s.txt")
-    assert not (tmp_path / "s.txt").exists()
+    monkeypatch.setattr("slslib.runs.score.score_batch", real)
+    (tmp_path / "s.txt.parts" / "000000.json").write_text(damage)
+    score_eval(checkpoint, tmp_path / "s.txt")
+    assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
 
 _SCRIPT = """

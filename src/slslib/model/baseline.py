@@ -122,10 +122,10 @@ def fit_gmm(
     deltas: bool = True,
     seed: int | np.random.Generator = 0,
 ) -> LFCCGMM:
-    """Fit a Gaussian mixture to each class by ten steps of expectation and maximisation.
+    """Fit a Gaussian mixture to each class by ten steps of expectation-maximisation.
 
-    A mixture sees about 20,000 frames at most: of each clip of its class as many as of another,
-    evenly spaced in time.
+    A mixture sees about 20,000 frames at most: the same number from each clip of its class, evenly
+    spaced in time.
 
     Args:
         train: labelled trials of both classes.
@@ -139,10 +139,8 @@ def fit_gmm(
     """
     labels = train.trials.label
     if set(labels) != {0, 1}:
-        raise ProtocolError(
-            f"{train.name} {train.partition}: the labels {sorted(set(labels))} are not of both "
-            "classes; train on bona fide and spoofed trials, all labelled"
-        )
+        where = f"{train.name}:{train.partition}"
+        raise ProtocolError(f"{where} has the labels {sorted(set(labels))}; 0 and 1 are needed")
     rng = np.random.default_rng(seed)
 
     def fit(label: int) -> GaussianMixture:
@@ -164,7 +162,7 @@ def fit_gmm(
 
 
 def baseline_scores(train: Corpus, test: Corpus, *, deltas: bool = True) -> pd.DataFrame:
-    """Fit LFCC-GMM to one corpus, score another.
+    """Fit LFCC-GMM to one corpus and score another.
 
     Args:
         train: labelled trials of both classes.
@@ -189,15 +187,14 @@ def clip_features(samples: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate([coefficients.mean(axis=0), coefficients.std(axis=0)])
 
 
-def per_clip(
-    function: Callable[[NDArray[np.float32]], Any], corpus: Corpus, *, progress: bool = True
-) -> list[Any]:
+def per_clip(function: Callable[[NDArray[np.float32]], Any], corpus: Corpus) -> list[Any]:
     """Apply a function to the samples of every trial of a corpus, in its order.
+
+    A progress bar appears if it takes longer than half a minute.
 
     Args:
         function: `LFCCGMM.score`, `clip_features` or another function of one clip.
         corpus: labels are not looked at.
-        progress: show a bar where it takes longer than half a minute.
 
     Returns:
         What the function returned for each trial.
@@ -209,7 +206,7 @@ def per_clip(
     def one(utterance: str) -> Any:
         return function(audio.load(corpus.audio_path(utterance)).samples)
 
-    bar: Any = {"unit": "clip", "leave": False, "delay": 30, "disable": not progress}
+    bar: Any = {"unit": "clip", "leave": False, "delay": 30}
     return thread_map(one, corpus.trials.utterance, tqdm_class=tqdm, **bar)
 
 

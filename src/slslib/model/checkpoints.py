@@ -27,7 +27,7 @@ from slslib.model.pickles import read_pickle
 
 FORMAT = "slslib-1"
 _WEIGHTS = Path(__file__).parent / "weights"  # the small weights that the package carries
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64)
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _OF_TRANSFORMERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -179,8 +179,12 @@ def read_checkpoint(
 
 
 @contextmanager
-def usable(path: str | Path) -> Iterator[None]:
-    """Work with what a file says, which nothing guarantees.
+def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
+    """Turn any error from reading or believing a file into one that names the file.
+
+    Args:
+        path: The file that an error names.
+        remedy: What to do about a damaged file.
 
     Raises:
         CheckpointError: Naming the file, for whatever Python or a library raises.
@@ -192,21 +196,22 @@ def usable(path: str | Path) -> Iterator[None]:
     except ConfigError as error:  # the file can be read, and the message says what to do
         raise CheckpointError(f"{path} is not usable ({error})") from error
     except Exception as error:
-        # PyTorch's message begins with the advice to load without protection; the cause follows,
-        # and behind it the advice to allow what was refused.
-        cause = re.sub(r".*weights.only.*| Please use .*", "", str(error), flags=re.I)
-        cause = cause.strip().partition("\n")[0]
+        # PyTorch's messages begin with a heading or the advice to load without protection. The
+        # cause follows, and then the advice to allow what was refused.
+        other = r".*weights.only.*|Error.* in loading state_dict.*| Please use .*"
+        cause = re.sub(other, "", str(error), flags=re.I).strip().partition("\n")[0][:200]
         raise CheckpointError(
-            f"{path} is not usable ({type(error).__name__}: {cause}); "
-            "it is damaged, no checkpoint, or asks for code, which was not run; get it again"
+            f"{path} is not usable ({type(error).__name__}: {cause}); it is damaged, no "
+            f"checkpoint, without its config.json, or asks for code, which was not run; {remedy}"
         ) from error
 
 
 def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:
+    dtypes = (torch.int64, *_FLOATS) if name.endswith("num_batches_tracked") else _FLOATS
     # Before anything reads its elements: a file of a few bytes can claim terabytes by strides.
     if (
         tensor.layout is not torch.strided
-        or tensor.dtype not in _DTYPES
+        or tensor.dtype not in dtypes
         or tensor.device.type != "cpu"
         or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
     ):

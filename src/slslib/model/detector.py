@@ -134,7 +134,7 @@ class Detector(nn.Module):
     def from_pretrained(
         repository: str, filename: str = "model.safetensors", **pins: str | None
     ) -> Detector:
-        """Load a detector from the Hugging Face hub; the first time it is downloaded.
+        """Load a detector from the Hugging Face hub; it is downloaded once.
 
         ``Detector.load("hub:owner/name/file@revision")`` is the same, and has further options.
 
@@ -193,25 +193,16 @@ def assemble(
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
     with usable(path), torch.device("meta"):  # where size costs nothing
-        if any(name.startswith("head.") for name in tensors):
+        if "head.hidden.weight" in tensors:
             model: Any = Detector(from_json(DetectorConfig, about["config"]), attention=attention)
             model.metadata = dict(about.get("metadata", {}))
         else:
             config = from_json(XLSRConfig, about["config"]["backbone"])
             model = nn.ModuleDict({"backbone": XLSR(config, attention=attention)})
         model.backbone.card = dict(about.get("card", {}))
-    tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
     # PyTorch's weight norm is a reference cycle, which would keep the whole file in memory.
     tensors |= {n: t.clone() for n, t in tensors.items() if "pos_conv_embed" in n}
-    given, wanted = (
-        {f"{name} {list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
-        for state in (tensors, model.state_dict())
-    )
-    if given != wanted:
-        raise CheckpointError(
-            f"{path} does not fit the model: it has {sorted(given - wanted)[:1]}, the model has "
-            f"{sorted(wanted - given)[:1]}; take the file that belongs to it, with its config.json"
-        )
-    model.load_state_dict(tensors, assign=True)
-    return model.eval(), kept, about
+    with usable(path):
+        model.load_state_dict(tensors, assign=True)
+    return model.float().eval(), kept, about

@@ -20,7 +20,7 @@ class XLSRConfig:
     """Dimensions and architecture of a backbone; the defaults are XLS-R 300M.
 
     Raises:
-        ConfigError: If no backbone can have them.
+        ConfigError: If a value is not a size.
     """
 
     width: int = 1024  # of the residual stream
@@ -38,15 +38,22 @@ class XLSRConfig:
     wavlm: bool = False  # WavLM's gated relative positions in every attention
 
     def __post_init__(self) -> None:
-        """Refuse dimensions that no backbone can have."""
-        _check_counts(self)
+        """Refuse values that are not sizes, and numbers of layers that would cost time and memory.
+
+        A width that heads or groups do not divide is refused where the network is built.
+        """
+        for one in fields(self):
+            value = getattr(self, one.name)
+            kind = bool if isinstance(one.default, bool) else int
+            sizes = value if isinstance(value, tuple) else (value,)
+            sound = {type(size) for size in sizes} == {kind} and (kind is bool or min(sizes) > 0)
+            if not sound and value is not one.default:
+                what = "true or false" if kind is bool else "whole numbers of at least 1"
+                raise ConfigError(f"{one.name} is {value!r}; it must be {what}")
         if self.n_layers > 1000:
             raise ConfigError(f"n_layers is {self.n_layers}; it must be at most 1000")
         if len(self.kernels) != len(self.strides):
             raise ConfigError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
-        for name, parts in (("n_heads", self.heads), ("pos_groups", self.pos_groups)):
-            if self.width % parts:
-                raise ConfigError(f"width {self.width} is not divisible by {name} {parts}")
 
     @property
     def heads(self) -> int:
@@ -74,19 +81,11 @@ class XLSRConfig:
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Dimensions of a detector; the defaults are the paper's.
-
-    Raises:
-        ConfigError: If no detector can have them.
-    """
+    """Dimensions of a detector; the defaults are the paper's."""
 
     backbone: XLSRConfig = field(default_factory=XLSRConfig)
     hidden_width: int = 1024  # of the head's hidden linear layer
     n_samples: int = 64_600  # audio that one score is computed from, at 16 kHz (4.04 s)
-
-    def __post_init__(self) -> None:
-        """Refuse dimensions that no detector can have."""
-        _check_counts(self)
 
 
 def from_json(kind: type[Any], facts: Any) -> Any:
@@ -105,17 +104,3 @@ def from_json(kind: type[Any], facts: Any) -> Any:
     if kind is DetectorConfig:
         values["backbone"] = from_json(XLSRConfig, facts["backbone"])
     return kind(**values)
-
-
-def _check_counts(config: XLSRConfig | DetectorConfig) -> None:
-    """Refuse what is no whole number of at least 1, tuple of them or truth value, as asked."""
-    for one in fields(config):
-        value = getattr(config, one.name)
-        if isinstance(value, XLSRConfig) or value is one.default is None:
-            continue
-        if isinstance(one.default, bool) and not isinstance(value, bool):
-            raise ConfigError(f"{one.name} is {value!r}; give true or false")
-        counts = value if isinstance(one.default, tuple) else (value,)
-        sound = isinstance(counts, tuple) and {type(count) for count in counts} == {int}
-        if not isinstance(one.default, bool) and (not sound or min(counts) < 1):
-            raise ConfigError(f"{one.name} is {value!r}; give whole numbers of at least 1")

@@ -34,6 +34,11 @@ from slslib.model.geometry import Attention, Freeze, XLSRConfig
 
 __all__ = ["XLSR", "XLSRConfig", "hugging_face"]
 
+# Parity: XLS-R's own configuration has all of these at 0; transformers' defaults are 0.1 for the
+# dropouts and for LayerDrop, with SpecAugment on.
+_DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout")
+_STOCHASTIC = (*_DROPOUTS, "final_dropout", "layerdrop", "mask_time_prob", "mask_feature_prob")
+
 
 class XLSR(nn.Module):
     """XLS-R, or a relative of it, that gives the output of every transformer layer.
@@ -66,7 +71,8 @@ class XLSR(nn.Module):
         self.config = config or XLSRConfig()
         self.checkpointing = checkpointing
         self.card: dict[str, Any] = {}
-        _quiet_transformers()
+        # transformers would log hints about modules that are not used here.
+        logging.getLogger("transformers").setLevel(logging.ERROR)
         model: Any = WavLMModel if self.config.wavlm else Wav2Vec2Model
         self.model = model(hugging_face(self.config, attention))
         # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
@@ -155,21 +161,7 @@ def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Any:
         do_stable_layer_norm=config.pre_norm,
         num_conv_pos_embeddings=config.pos_kernel,
         num_conv_pos_embedding_groups=config.pos_groups,
-        # Parity: XLS-R's own configuration has all of these at 0; transformers' defaults
-        # are 0.1 with SpecAugment on.
-        hidden_dropout=0.0,
-        activation_dropout=0.0,
-        attention_dropout=0.0,
-        feat_proj_dropout=0.0,
-        final_dropout=0.0,
-        layerdrop=0.0,
-        mask_time_prob=0.0,
-        mask_feature_prob=0.0,
+        **dict.fromkeys(_STOCHASTIC, 0.0),
         apply_spec_augment=False,
         attn_implementation="eager" if config.wavlm else attention,
     )
-
-
-def _quiet_transformers() -> None:
-    """Keep transformers from logging hints about modules that are not used here."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """Trials as tensors: decode, augment, crop, batch.
 
-Everything random is keyed, never drawn from a shared stream: the order of an epoch by (seed,
-epoch), the augmentation of a clip by (seed, epoch, utterance). So neither the number of workers
-nor a resume in the middle of an epoch can change a result.
+Random numbers never come from a shared stream. The order of an epoch is keyed by (seed, epoch),
+and the augmentation of a clip by (seed, epoch, utterance). So neither the number of workers nor a
+resume in the middle of an epoch can change a result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Clip:
     Attributes:
         utterance: Its name.
         label: 1 bona fide, 0 spoof, -1 unknown.
-        waveform: Audio of the fixed length, or None if it could not be had.
+        waveform: Audio of the fixed length, or None if it could not be read.
         error: Why there is no waveform.
         decoder: Decoder and version that read the file.
         over_range: The file holds samples beyond its integer range.
@@ -45,7 +45,7 @@ class Clip:
     utterance: str
     label: int
     waveform: Float[np.ndarray, " samples"] | None = None
-    error: AudioError | None = None
+    error: str = ""
     decoder: str = ""
     over_range: bool = False
     converted: bool = False
@@ -55,8 +55,8 @@ class Clip:
 class TrialDataset(Dataset[Clip]):
     """The trials of a corpus as clips of one length.
 
-    Audio that cannot be decoded becomes a :class:`Clip` with an error, for the caller to raise or
-    record: it is never replaced.
+    Audio that cannot be decoded becomes a :class:`Clip` with an error, which the caller raises or
+    records. It is never replaced.
 
     Attributes:
         corpus: Its trials, in their order.
@@ -99,7 +99,7 @@ class TrialDataset(Dataset[Clip]):
                 allow_silence=self.allow_silence,
             )
         except AudioError as error:
-            return Clip(utterance, label, error=error)
+            return Clip(utterance, label, error=str(error))
         samples, rng = recording.samples, keyed_rng(self.seed, self.epoch, utterance)
         if self.algo != "none":
             samples = rawboost(samples, self.algo, seed=rng)
@@ -127,9 +127,9 @@ def describe(corpus: Corpus) -> dict[str, Any]:
 
 
 def sizes(corpus: Corpus, indices: list[int] | None = None) -> list[int]:
-    """Return the bytes of recordings, of all by default; -1 for one that is not there.
+    """Return the sizes of recordings in bytes, by default of all; -1 for a missing file.
 
-    They stand for the content, whose hash would take as long as a run.
+    A size stands for the content: hashing every recording would take as long as a run.
     """
     found, utterances = [], corpus.trials["utterance"]
     for utterance in utterances if indices is None else utterances.iloc[indices]:
@@ -146,7 +146,7 @@ def keyed_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 
 
 def epoch_batches(n_trials: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Shuffle trials into whole batches for one epoch; what does not fill the last is left out.
+    """Shuffle trials into whole batches for one epoch; an incomplete last batch is dropped.
 
     >>> epoch_batches(5, 2, seed=0, epoch=0)
     [[2, 4], [3, 0]]
@@ -168,21 +168,20 @@ def load_batches(
     dataset: TrialDataset, batches: Sequence[list[int]], *, workers: int = 0
 ) -> Iterable[list[Clip]]:
     """Return the clips for lists of indices, decoded by ``workers`` processes (0: this one)."""
-    # Its own generator: the loader draws a base seed, which would otherwise move the global
-    # stream and make results depend on how often a loader was started.
-    own = torch.Generator().manual_seed(0)
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=list,
-        generator=own,
+        # Its own: the loader draws a base seed, which would otherwise move the global stream and
+        # make results depend on how often a loader was started.
+        generator=torch.Generator().manual_seed(0),
         worker_init_fn=_leave_signals_to_parent,
     )
 
 
 def _leave_signals_to_parent(_worker: int) -> None:
-    """Let a scheduler stop the whole group: the parent still needs its workers to end well."""
+    """Ignore signals that reach the whole group: the parent needs its workers to stop cleanly."""
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
 
@@ -194,8 +193,8 @@ def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor
         AudioError: The first clip's error, if any clip has one.
     """
     for clip in clips:
-        if clip.error is not None:
-            raise clip.error
+        if clip.error:
+            raise AudioError(clip.error)
     # Torch's own memory, which is aligned: the last bit of a convolution depends on the alignment.
     waveforms = torch.stack([torch.from_numpy(c.waveform) for c in clips if c.waveform is not None])
     return waveforms, torch.tensor([clip.label for clip in clips])
@@ -215,7 +214,7 @@ def read_clips(
 def sample(
     corpus: Corpus, per_class: int, *, n_samples: int = N_SAMPLES, seed: int = 0
 ) -> tuple[pd.DataFrame, Float[Tensor, "trials samples"]]:
-    """Draw as many trials of each class, and read them as clips of ``n_samples`` at 16 kHz.
+    """Draw the same number of trials of each class, as clips of ``n_samples`` at 16 kHz.
 
     Raises:
         ConfigError: If a class has fewer trials, or none are asked for.

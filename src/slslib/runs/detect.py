@@ -1,16 +1,17 @@
 """Score single recordings of any length, window by window.
 
-A recording is divided into windows of the detector's length (4.0375 s), the last one ending with
-the recording; a shorter recording is tiled. Its score is the mean of the windows' log-likelihood
-ratios; windows of digital silence have none, and are counted. For a recording of one window that is
-the score that :mod:`slslib.runs.score` writes, which reads only the first. Files are taken as
-untrusted: each is decoded in a process of its own with limits on memory and time
+A recording is divided into windows of the detector's length (4.0375 s). The last window ends with
+the recording; a recording shorter than one window is tiled. The score is the mean of the windows'
+log-likelihood ratios. Windows of digital silence have no score and are counted. For a recording of
+one window this is the score that :mod:`slslib.runs.score` writes, which reads the first window
+only. No file is trusted: each is decoded in a process of its own with limits on memory and time
 (:mod:`slslib.data.isolate`).
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,8 @@ def detect(
     """Score single recordings of any length, window by window, and give a verdict.
 
     The score is the log-likelihood ratio of bona fide against spoof, averaged over windows of the
-    detector's length. Files are decoded in a process of their own with limits.
+    detector's length. Each file is decoded in a process of its own with limits. A terminal shows
+    the progress of what takes longer than a second.
 
     Example: slslib detect call.wav --checkpoint runs/v1 --plot call.png
 
@@ -89,7 +91,7 @@ def detect(
     if not isinstance(threshold, int | float) or not math.isfinite(threshold):
         raise ConfigError(f"the threshold {threshold!r} ({source}) is no number; give --threshold")
     rows: list[dict[str, Any]] = []
-    for recording in recordings:
+    for recording in processes.bar(recordings, desc="detect", delay=1, show=sys.stderr.isatty()):
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
         row |= {"lowest_llr": None, "n_silent": 0, "windows": [], "error": None}
         try:
@@ -117,16 +119,18 @@ def detect(
 def _score_windows(
     detector: Detector, recording: Path, allow_silence: bool
 ) -> list[dict[str, float | None]]:
-    """Score the windows of a recording; those of zeros have no score, unless they are wanted."""
+    """Score the windows of a recording; digital silence has no score unless it is allowed."""
     import torch
 
     from slslib.data.audio import windows
     from slslib.data.isolate import blocks_isolated
+    from slslib.runs import processes
 
     n_samples, device = detector.config.n_samples, next(detector.parameters()).device
     decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples)
-    scored: list[dict[str, float | None]] = []
-    while batch := list(islice(decoded, _BATCH)):
+    bar = processes.bar(decoded, desc=recording.name, delay=1, show=sys.stderr.isatty())
+    shown, scored = iter(bar), list[dict[str, float | None]]()
+    while batch := list(islice(shown, _BATCH)):
         with torch.inference_mode():
             samples = torch.from_numpy(np.stack([samples for _, samples in batch]))
             llrs = detector.llr(samples.to(device)).tolist()

@@ -1,8 +1,9 @@
-"""The training loop, and what it is made of: detector, optimizer, position, step, validation.
+"""The training loop and its parts: detector, optimizer, position, step, validation.
 
 The loss is the cross entropy weighted by class, on log-softmax outputs. With several processes
-(``accelerate launch``) a batch is split between them and the weights of the whole batch normalise
-the loss, so the step is that of one process; on CUDA the BatchNorm statistics are shared too.
+(``accelerate launch``) each batch is split between them. The class weights of the whole batch
+normalise the loss, so a step is the same as in one process. On CUDA the processes also share the
+BatchNorm statistics.
 
 ``state.pt`` holds everything needed to go on: weights, the optimizer's state and the position.
 ``log.csv`` and ``best.json`` repeat the position's history for people.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,17 +28,19 @@ from tqdm import tqdm
 from slslib.errors import TrainingError
 from slslib.evaluation import metrics
 from slslib.files import write_json, write_text, writing
-from slslib.model.checkpoints import locate
+from slslib.model.checkpoints import locate, usable
 from slslib.model.detector import Detector, load_backbone
 from slslib.model.geometry import DetectorConfig
 from slslib.runs import processes
 from slslib.runs.clips import Clip, TrialDataset, batched, epoch_batches, load_batches, stack
 from slslib.runs.recipes import TrainConfig
 
+_REMEDY = "go on from the last state with a lower learning rate or --precision no"
+
 
 @dataclass
 class Position:
-    """Where a run stands, exactly: all of it is restored by a resume."""
+    """The exact point that a run has reached; a resume restores all of it."""
 
     epoch: int = 0
     step: int = 0  # optimizer steps done in this epoch
@@ -86,43 +88,31 @@ class Run:
                 torch.save(state, temporary)
 
     def check_finite(self) -> None:
-        """Make sure that what is about to be written is worth going on from.
+        """Check the weights before they are written.
 
         Raises:
             TrainingError: If a weight is not finite.
         """
         for name, tensor in self.detector.state_dict().items():
             if not bool(tensor.isfinite().all()):
-                raise self.diverged(f"{name} holds NaN or infinite values")
+                raise TrainingError(f"{name} holds NaN or infinite values; {_REMEDY}")
 
     def restore(self) -> None:
-        """Go to where :meth:`save` was called.
+        """Restore what :meth:`save` wrote.
 
         Raises:
-            TrainingError: If the file is damaged or does not fit the detector.
+            CheckpointError: If the file is damaged or does not fit the detector.
         """
         path = self.out / "state.pt"
-        try:
+        with usable(path, remedy="remove it to begin again"):
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.detector.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.position = Position(**state["position"])
-        except Exception as error:  # whatever PyTorch raises for a damaged file
-            cause = " ".join(str(error).split())
-            raise TrainingError(
-                f"{path} is damaged or does not fit the model: {cause}; remove it to begin again"
-            ) from error
-
-    def diverged(self, what: str, where: str = "") -> TrainingError:
-        """Return the error for a loss or a weight that is not finite."""
-        return TrainingError(
-            f"{what} in epoch {self.position.epoch}, step {self.position.step}{where}; the last "
-            f"good state is in {self.out}: lower the learning rate or use --precision no"
-        )
 
 
 def initial_weights(config: TrainConfig) -> Path | None:
-    """Return the local file of a recipe's initial weights; None where they are random.
+    """Return the local file of a recipe's initial weights; None if they are random.
 
     Raises:
         CheckpointError: If it cannot be had.
@@ -163,17 +153,16 @@ def build_optimizer(detector: Detector, config: TrainConfig) -> torch.optim.Opti
 
 
 def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
-    """Train until the recipe says to stop.
+    """Train until the recipe ends the run, or until a signal or ``max_steps`` interrupts it.
 
     Args:
         run: The run, at the beginning or restored.
         save_steps: Optimizer steps between saves within an epoch.
         keep: ``"best"`` or ``"all"``.
-        max_steps: Steps at most.
+        max_steps: Steps at most. The state is saved after them, as it is after a signal.
 
     Raises:
-        TrainingError: If the loss or a weight is not finite, or if a signal or ``max_steps`` stops
-            the run; its state is then saved.
+        TrainingError: If the loss or a weight is not finite.
         AudioError: If a recording cannot be read.
     """
     config, position, accelerator = run.config, run.position, run.accelerator
@@ -183,40 +172,35 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model, run.optimizer = accelerator.prepare(model, run.optimizer)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    steps_taken, began = 0, time.monotonic()
+    steps_taken = 0
     while not position.finished(config):
         epoch = dataset.epoch = position.epoch
         batches = epoch_batches(len(dataset), config.batch_size, seed=config.seed, epoch=epoch)
         todo = [batch[mine] for batch in batches[position.step :]]
         model.train()
         loaded = load_batches(dataset, todo, workers=run.workers)
-        bar = processes.bar(loaded, desc=f"epoch {epoch}", show=run.progress)
+        done, total = epoch * len(batches) + position.step, config.max_epochs * len(batches)
+        # Of all epochs, so that the time that the bar estimates is that of the whole run.
+        steps = {"initial": done, "total": total}
+        bar = processes.bar(loaded, desc=f"epoch {epoch}", show=run.progress, **steps)
         for clips in bar:
-            told = torch.tensor(float(bool(run.signals) or steps_taken == max_steps))
-            if accelerator.reduce(told.to(accelerator.device), "sum"):  # one process or another
+            if run.signals or steps_taken == max_steps:
+                accelerator.set_trigger()
+            if accelerator.check_trigger():  # in one process or another
                 run.save()
                 accelerator.wait_for_everyone()  # a process that exits takes the others along
-                raise TrainingError(
-                    f"stopped after {steps_taken} steps in epoch {epoch}, step {position.step}; "
-                    "the state is saved, go on with --resume"
-                )
-            done = epoch * len(batches) + position.step
-            rise = min(1.0, (done + 1) / max(1, config.warmup_steps))
+                return
+            done += 1
+            rise = min(1.0, done / max(1, config.warmup_steps))
             run.optimizer.param_groups[0]["lr"] = config.lr * rise
             loss = train_step(model, run.optimizer, clips, config, accelerator)
-            if not math.isfinite(loss):
-                names = ", ".join(clip.utterance for clip in clips)
-                raise run.diverged(f"the loss is {loss}", f" (utterances {names})")
             position.loss_sum += loss * config.batch_size
             position.step += 1
             steps_taken += 1
             if position.step % save_steps == 0 and position.step < len(batches):
                 run.save()
             mean = position.loss_sum / (position.step * config.batch_size)
-            to_go = (config.max_epochs - epoch) * len(batches) - position.step
-            hours = (time.monotonic() - began) / steps_taken * to_go / 3600
-            text = f"loss {mean:.4g}, {config.max_epochs} epochs in at most {hours:.1f} h more"
-            bar.set_postfix_str(text, refresh=False)
+            bar.set_postfix_str(f"loss {mean:.4g}", refresh=False)
         run.check_finite()
         results = {"train_loss": mean}
         if dev:
@@ -232,25 +216,31 @@ def train_step(
     config: TrainConfig,
     accelerator: Accelerator,
 ) -> float:
-    """Take an optimizer step, unless the loss is not finite; return the loss of the whole batch."""
+    """Take an optimizer step and return the loss of the whole batch.
+
+    Raises:
+        TrainingError: If the loss is not finite; the weights are then as they were.
+    """
     waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
     with accelerator.autocast():
         log_probs = model(waveforms)
     loss, reported = weighted_nll(log_probs, labels, config.class_weights, accelerator)
-    if math.isfinite(reported):
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        optimizer.step()
+    if not math.isfinite(reported):
+        names = ", ".join(clip.utterance for clip in clips)
+        raise TrainingError(f"the loss is {reported} (utterances {names}); {_REMEDY}")
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    optimizer.step()
     return reported
 
 
 def weighted_nll(
     log_probs: Tensor, labels: Tensor, class_weights: Any, accelerator: Accelerator
 ) -> tuple[Tensor, float]:
-    """Return the class-weighted cross entropy of the whole batch: to differentiate, to report.
+    """Return the class-weighted cross entropy of the whole batch, to differentiate and to report.
 
-    Over several processes the sum of weights is that of the whole batch, so that the averaged
-    gradient equals that of one process.
+    With several processes, the sum of the weights is taken over the whole batch, so that the
+    averaged gradient equals that of one process.
     """
     weighted, weights = _sums(log_probs, labels, class_weights)
     loss = weighted * accelerator.num_processes / accelerator.reduce(weights, "sum")
@@ -264,10 +254,10 @@ def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor
 
 
 def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
-    """Decide, and write the epoch's checkpoint, the log, and last the state that includes them."""
+    """Write the checkpoint of the epoch if it is kept, then the log, and the state last."""
     config, position, epoch = run.config, run.position, run.position.epoch
     monitor = config.monitor
-    row = {"epoch": epoch, **results, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    row = {"epoch": epoch, **results}
     before = position.best_epoch(monitor)
     position.advance(row)
     best = position.best_epoch(monitor)

@@ -59,7 +59,7 @@ def deterministic() -> AbstractContextManager[None]:
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, for work that ends well by itself; the second of a kind kills."""
+    """Collect SIGINT and SIGTERM, for work that stops by itself; a second one of a kind kills."""
     received: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -74,7 +74,7 @@ def signals() -> Iterator[list[int]]:
 
 
 def bar(iterable: Iterable[Any], *, show: bool, **options: Any) -> Any:
-    """Return a tqdm progress bar that the first process alone shows; a log file gets little."""
+    """Return a tqdm progress bar, shown by the first process only and rarely in a log file."""
     show = show and os.environ.get("RANK", "0") == "0"
     interval = 0.5 if sys.stderr.isatty() else 30
     return tqdm(iterable, disable=not show, leave=False, mininterval=interval, **options)

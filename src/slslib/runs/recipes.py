@@ -79,7 +79,7 @@ class TrainConfig:
     """Seed of head weights, order and augmentation."""
 
     def __post_init__(self) -> None:
-        """Bring RawBoost's algorithm into one form, and refuse values that make no sense."""
+        """Turn the name of a RawBoost algorithm into its number; refuse senseless values."""
         number = ALGORITHMS.index(algorithm_name(self.rawboost))
         object.__setattr__(self, "rawboost", number)
         for name, kind in get_type_hints(type(self)).items():
@@ -94,7 +94,7 @@ class TrainConfig:
             raise ConfigError(f"monitor {self.monitor} needs a development corpus (--dev)")
 
     def check_used(self) -> None:
-        """Refuse what was given beside initial weights that bring their own.
+        """Refuse options that the initial weights decide already.
 
         Raises:
             ConfigError: If such a value is not the recipe's.

@@ -23,7 +23,6 @@ import torch
 
 from slslib.data.corpora import LAYOUTS
 from slslib.errors import ConfigError
-from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector, load_backbone
 from slslib.model.xlsr import XLSR
 
@@ -93,11 +92,11 @@ class Scale:
 
     def load_detector(self) -> Detector:
         """Load the detector in evaluation mode, with the faster attention kernel."""
-        return Detector.load(locate(self.checkpoint), attention="sdpa").to(self.device)
+        return Detector.load(self.checkpoint, attention="sdpa").to(self.device)
 
     def load_backbone(self) -> XLSR:
         """Load the backbone in evaluation mode."""
-        return load_backbone(locate(self.backbone, "backbone")).to(self.device)
+        return load_backbone(self.backbone).to(self.device)
 
 
 def scale() -> Scale:

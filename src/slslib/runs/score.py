@@ -1,11 +1,12 @@
-"""Score a corpus: one line per trial, complete or not there at all.
+"""Score a corpus: a score file holds every trial, or it does not exist.
 
 The trials are divided into fixed chunks in the order of the protocol. A chunk is scored as a whole,
 in batches that never straddle its borders, and written to its own file under ``<out>.parts/``
-(temporary name, flush to disk, rename). When all are there they are joined to the score file,
-beside it a ``<out>.json`` that says how it was made. So a killed run goes on where it was, to the
-same bytes (same machine, settings and number of processes), and several processes (``accelerate
-launch``) share the chunks without any other agreement.
+(temporary name, flush to disk, rename). When all parts are there, they are joined to the score file
+and ``<out>.json`` says how it was made. So a killed run goes on where it was, to the same bytes
+(same machine, settings and number of processes), and several processes (``accelerate launch``)
+share the chunks without any other agreement. The sizes of the recordings stand for their content,
+whose hash would take as long as the run: recordings that were replaced are scored again.
 
 A score file has lines ``utterance score``. The score is the log-likelihood ratio
 ``log p(bona fide) - log p(spoof)``, or ``log p(bona fide)`` where that is asked for, as the
@@ -20,7 +21,6 @@ import math
 import shutil
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +72,7 @@ def score(
     cpu: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score every trial of a corpus into a score file; a killed run goes on where it was.
+    """Score every trial of a corpus into a score file; a killed run resumes where it stopped.
 
     Example: slslib score --checkpoint runs/v1 --corpus asvspoof2021-df --data ~/corpora
     --out scores.txt
@@ -89,16 +89,16 @@ def score(
         progress: Show a progress bar on standard error.
 
     Returns:
-        The provenance that is also written to ``<out>.json``: hashes, settings, versions, counts
-        of decoders, of over-range and of converted files, number of failures; and ``errors`` where
-        there are failures. Of several processes the first alone returns it, the others nothing.
+        The provenance that is also written to ``<out>.json``: hashes, settings, versions, the
+        numbers of files by decoder, of over-range and of converted files, and of failures; and
+        ``errors`` if there are failures. Of several processes only the first one returns it.
 
     Raises:
         AudioError: A recording cannot be read (unless ``on_error="record"``).
         CheckpointError: The checkpoint cannot be read.
         FileError: A file cannot be written.
         ScoreError: ``out`` exists.
-        ConfigError: ``out`` is being written, or its parts are of another run or damaged.
+        ConfigError: ``out`` is being written, or its parts are of another run.
     """
     from slslib.data.corpora import open_corpus
     from slslib.model.checkpoints import locate
@@ -134,11 +134,9 @@ def score(
         files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
         rank, size = accelerator.process_index, config.batch_size
         mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
-        for file, indices in mine:
-            if file.exists() and _sizes_of(file) != sizes(opened, indices):
-                why = f"{file} has scores of other recordings, or is damaged"
-                raise ConfigError(f"{why}; remove {parts} to start again")
-        todo = [(file, batched(chunk, size)) for file, chunk in mine if not file.exists()]
+        # A part that is damaged, or of recordings that were replaced since, is scored again.
+        mine = [(file, chunk) for file, chunk in mine if _sizes_of(file) != sizes(opened, chunk)]
+        todo = [(file, batched(chunk, size)) for file, chunk in mine]
         batches = [batch for _, chunk in todo for batch in chunk]
         detector = Detector.load(path, attention=config.attention).to(accelerator.device)
         dataset = TrialDataset(
@@ -150,12 +148,10 @@ def score(
         with processes.deterministic():
             for file, chunk in todo:
                 rows: list[dict[str, Any]] = []
-                found = iter(sizes(opened, [i for batch in chunk for i in batch]))
-                for clips in islice(bar, len(chunk)):
+                for batch, clips in zip(chunk, bar, strict=False):  # the bar has all chunks' clips
                     scores = score_batch(detector, clips, config, accelerator)
-                    for clip in clips:
-                        error, own = clip.error and str(clip.error), scores.get(clip.utterance)
-                        told = {"error": error, "score": own, "size": next(found)}
+                    for clip, n_bytes in zip(clips, sizes(opened, batch), strict=True):
+                        told = {"score": scores.get(clip.utterance), "size": n_bytes}
                         rows.append(vars(clip) | {"waveform": None} | told)
                 write_json(file, rows)
         accelerator.wait_for_everyone()
@@ -179,7 +175,7 @@ def score_batch(
     from slslib.runs.clips import stack
 
     if config.on_error == "record":
-        clips = [clip for clip in clips if clip.error is None]
+        clips = [clip for clip in clips if not clip.error]
     if not clips:
         return {}
     waveforms, _ = stack(clips)
@@ -229,7 +225,7 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
 
 
 def _sizes_of(part: Path) -> list[int]:
-    """Return the sizes of the recordings that a part was scored from; none if it is damaged."""
-    with suppress(ValueError, KeyError, TypeError):
+    """Return the sizes of the recordings that a part holds, none if there is no sound part."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
         return [row["size"] for row in json.loads(part.read_text())]
     return []

@@ -1,4 +1,4 @@
-"""Train a detector: files that are never half-written, and a resume that changes nothing.
+"""Train a detector. Files are never half-written, and a resume does not change the result.
 
 A run is a folder:
 
@@ -16,13 +16,13 @@ The loop itself is :func:`slslib.runs.fit.fit`. PyTorch loads when a run starts,
 
 from __future__ import annotations
 
-import platform
+import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from slslib.errors import ConfigError
+from slslib.errors import ConfigError, TrainingError
 from slslib.files import check_same, corpora_root, lock, sha256, sha256_of, write_json
 from slslib.runs.recipes import TrainConfig
 
@@ -59,17 +59,17 @@ def train(
             influence on the result. SIGINT and SIGTERM save the state and cost nothing.
         keep: Epoch checkpoints to keep.
         cpu: Train on the CPU even where there is a GPU.
-        max_steps: Stop, resumable, after this many steps.
+        max_steps: Stop after this many steps with exit status 0; --resume goes on from there.
         progress: Show progress bars and a line per epoch on standard error.
 
     Returns:
-        The best checkpoint.
+        The best checkpoint; the saved state where ``max_steps`` ended the run before the recipe.
 
     Raises:
-        TrainingError: The loss is not finite, the run was stopped, or it cannot be resumed.
+        TrainingError: The loss is not finite, or a signal stopped the run.
         ConfigError: Settings that contradict each other or the data, or a folder of another run.
         AudioError: A recording cannot be read.
-        CheckpointError: The initial weights cannot be read.
+        CheckpointError: The initial weights or the saved state cannot be read.
         FileError: A file cannot be written.
     """
     config.check_used()
@@ -82,10 +82,8 @@ def train(
     out = Path(out)
     accelerator = processes.start(config.precision, cpu=cpu)
     if config.batch_size % accelerator.num_processes:
-        raise ConfigError(
-            f"a batch of {config.batch_size} cannot be split over {accelerator.num_processes} "
-            "processes; use another number of processes or --batch-size"
-        )
+        n = accelerator.num_processes
+        raise ConfigError(f"--batch-size {config.batch_size} cannot be split over {n} processes")
     corpora = [open_corpus(one, corpora_root(data)) for one in (config.train, config.dev) if one]
     for corpus in corpora:
         if set(corpus.trials["label"]) != {0, 1} or len(corpus) < config.batch_size:
@@ -115,9 +113,16 @@ def train(
         if resume and (out / "state.pt").exists():
             run.restore()
         elif accelerator.is_main_process:
-            facts |= {"detector": asdict(detector.config), "python": platform.python_version()}
-            write_json(out / "config.json", facts | processes.environment(accelerator))
+            facts |= {"detector": asdict(detector.config), **processes.environment(accelerator)}
+            write_json(out / "config.json", facts)
         # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
         with processes.deterministic(), processes.signals() as run.signals:
             fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
+    if not run.position.finished(config):
+        where = f"epoch {run.position.epoch}, step {run.position.step}"
+        text = f"stopped in {where}; the state is saved, go on with --resume"
+        if run.signals:
+            raise TrainingError(text)
+        accelerator.print(text, file=sys.stderr)
+        return out / "state.pt"
     return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"
