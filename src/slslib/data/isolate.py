@@ -30,7 +30,9 @@ from slslib.errors import AudioError
 MEMORY = 512 << 20
 """Bytes of address space beyond those of the interpreter with its libraries."""
 CPU_SECONDS = 60
-"""CPU time, of which starting takes about one second."""
+"""CPU time, of which starting takes about one second, beside that for the file's size."""
+BYTES_PER_SECOND = 100_000
+"""What is decoded in a second of CPU time at least; hours in a small file are a trap."""
 WALL_SECONDS = 120
 """Time to decode one block of samples."""
 
@@ -92,7 +94,8 @@ def _serve(
     """Decode a file within limits; runs in the child."""
     stderr = os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes there
-    _restrict(memory, cpu_seconds)
+    size = Path(path).stat().st_size if Path(path).is_file() else 0
+    _restrict(memory, cpu_seconds + size // BYTES_PER_SECOND)
     signal.alarm(wall_seconds)
     try:
         for block in Decoder(path).blocks(allow_silence=allow_silence, heard=sys.maxsize):
