@@ -19,10 +19,13 @@ class File:
     large: bool = True  # stored by LFS and named by its SHA-256; small files by git's SHA-1
     sent: bytes | None = None  # what is really sent, if not the content
     break_at: int | None = None  # the next transfer breaks off after so many bytes
+    stated: str = ""  # what is stated as hash, if not the content's
 
     @property
     def etag(self) -> str:
         """The hash that the hub states."""
+        if self.stated:
+            return self.stated
         if self.large:
             return hashlib.sha256(self.content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()

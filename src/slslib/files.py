@@ -50,7 +50,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         FileError: If the disk is full, read-only or over quota.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -51,9 +51,18 @@ def test_errors_are_those_of_decoding(tmp_path: Path) -> None:
 def test_cpu_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolate, "CPU_SECONDS", 1)
     path = write_bomb(tmp_path / "x.flac", 24_000)
+    assert path.stat().st_size < isolate.BYTES_PER_SECOND * 10  # hours in a small file
     with pytest.raises(AudioError, match="SIGXCPU"):
         for _ in blocks_isolated(path):
             pass
+
+
+def test_a_large_file_gets_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "CPU_SECONDS", 1)
+    monkeypatch.setattr(isolate, "BYTES_PER_SECOND", 1)
+    path = write_bomb(tmp_path / "x.flac", 24_000)
+    for block in blocks_isolated(path):
+        assert block.any()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")

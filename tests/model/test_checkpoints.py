@@ -209,6 +209,13 @@ def _compressed(path: Path, state: dict) -> None:
             archive.writestr(name, content)
 
 
+def _compressed_past_its_end(path: Path, state: dict) -> None:
+    """Python's zipfile looks for the end record in the last 64 KiB; PyTorch looks further."""
+    _compressed(path, state)
+    with path.open("ab") as file:
+        file.write(bytes(65_600))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -220,6 +227,7 @@ def _compressed(path: Path, state: dict) -> None:
         (lambda p, s: torch.save([1, 2], p), "not usable .*'list'"),
         (lambda p, s: torch.save({"a": torch.zeros(3)}, p), "no wav2vec 2.0 backbone"),
         (_compressed, "is compressed"),
+        (_compressed_past_its_end, "not a zip file"),
         (
             lambda p, s: torch.save(s | {"fc0.bias": torch.tensor([float("nan")])}, p),
             "'head.gate.bias' holds NaN",

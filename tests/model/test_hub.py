@@ -142,6 +142,39 @@ def test_bytes_that_change_in_the_cache_are_noticed(hub: Hub, tmp_path: Path) ->
     assert left_over(tmp_path) == []
 
 
+def test_a_cache_without_links_is_compared_with_what_the_hub_states(
+    hub: Hub, tmp_path: Path
+) -> None:
+    name = "hub:owner/good/v1/epoch_2.pth"
+    (first,) = run(tmp_path, hub.url, name)
+    file = Path(first["path"])
+    content = file.read_bytes()
+    file.resolve().unlink()
+    file.unlink()
+    file.write_bytes(content)
+    assert run(tmp_path, hub.url, name) == [first]
+    (offline,) = run(tmp_path, hub.url, name, HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE" in offline["error"]  # what cannot be checked is not used
+    file.write_bytes(content[:-1] + b"x")
+    (wrong,) = run(tmp_path, hub.url, name)
+    assert re.search(_WRONG, wrong["error"])
+    assert not file.exists()
+
+
+def test_nothing_outside_the_cache_is_written_or_removed(hub: Hub, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for depth in range(3, 8):
+        stated = "../" * depth + "victim"
+        hub.put(f"owner/hostile{depth}", "epoch_2.pth", File(pth(1), stated=stated))
+        (wrong,) = run(tmp_path, hub.url, f"hub:owner/hostile{depth}/epoch_2.pth")
+        assert "error" in wrong
+        assert victim.read_text() == "precious"
+    (wrong,) = run(tmp_path, hub.url, "hub:owner/good/v1/epoch_2.pth@../../../../../victim")
+    assert "no branch, tag or commit" in wrong["error"]
+    assert victim.read_text() == "precious"
+
+
 def test_a_broken_transfer_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
     """And small files, which the hub names by another hash, are found again."""
     small = "hub:owner/small/epoch_2.pth"

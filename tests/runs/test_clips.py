@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from multiprocessing import active_children
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from slslib.data import isolate
 from slslib.data.audio import fix_length, load
 from slslib.data.corpora import open_corpus
 from slslib.errors import AudioError, ConfigError
+from slslib.runs import clips
 from slslib.runs.clips import (
     TrialDataset,
     epoch_batches,
@@ -110,3 +116,36 @@ def test_a_sample_reads_as_many_of_each_class(corpora):
         sample(corpus, 1000)
     with pytest.raises(ConfigError, match="per_class is 0"):
         sample(corpus, 0)
+
+
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(60)"])
+def test_a_recording_that_ends_its_worker_is_one_failed_trial(corpus, monkeypatch, ending):
+    hostile = corpus.trials["utterance"][4]
+    monkeypatch.setattr(clips, "_PATIENCE_SECONDS", 3)
+    monkeypatch.setattr(isolate, "WALL_SECONDS", 2)
+
+    def crash(path, **options):
+        if Path(path).stem == hostile:
+            exec(f"import os, signal, time\n{ending}")
+        return load(path, **options)
+
+    monkeypatch.setattr(clips, "load", crash)
+    script = (
+        "import json, os, signal, sys, time\n"
+        "from slslib.data import isolate\n"
+        f"if {hostile!r} in sys.argv[1]:\n"
+        "    signal.alarm(2)\n"
+        f"    {ending}\n"
+        "isolate._serve(*json.loads(sys.argv[1]))"
+    )
+    monkeypatch.setattr(isolate, "_COMMAND", (sys.executable, "-P", "-c", script))
+    dataset = TrialDataset(corpus, n_samples=4000)
+    batches = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    read = [clip for batch in load_batches(dataset, batches, workers=2) for clip in batch]
+    assert [clip.utterance for clip in read] == list(corpus.trials["utterance"][:10])
+    (failed,) = (clip for clip in read if clip.error)
+    assert failed.utterance == hostile
+    assert "was killed by" in str(failed.error)
+    for clip, expected in zip(read, [dataset[i] for i in (0, 1, 2, 3)], strict=False):
+        assert np.array_equal(clip.waveform, expected.waveform)
+    assert not active_children()

@@ -206,6 +206,14 @@ def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, m
             score_eval(checkpoint, tmp_path / "s.txt")
 
 
+def test_a_name_too_long_for_its_failures_is_refused_at_once(checkpoint, corpus, tmp_path):
+    with pytest.raises(ConfigError, match="too long"):
+        score_eval(checkpoint, tmp_path / ("s" * 245 + ".txt"))
+    assert not list(tmp_path.glob("s*"))
+    score_eval(checkpoint, tmp_path / ("s" * 236 + ".txt"))
+    assert read_scores(tmp_path / ("s" * 236 + ".txt")).shape[0] == len(corpus)
+
+
 def test_two_writers_are_refused(checkpoint, corpus, tmp_path):
     with lock(tmp_path / "s.txt.parts"), pytest.raises(ConfigError, match="another run"):
         score_eval(checkpoint, tmp_path / "s.txt")

@@ -31,7 +31,9 @@ from slslib.errors import AudioError
 MEMORY = 512 << 20
 """Bytes of address space beyond those of the interpreter with its libraries."""
 CPU_SECONDS = 60
-"""CPU time, of which starting takes about one second."""
+"""CPU time, of which starting takes about one second, beside that for the file's size."""
+BYTES_PER_SECOND = 100_000
+"""What is decoded in a second of CPU time at least; hours in a small file are a trap."""
 WALL_SECONDS = 120
 """Time to decode one block of samples."""
 
@@ -48,7 +50,9 @@ def blocks_isolated(path: str | os.PathLike[str], *, allow_silence: bool = False
     Raises:
         AudioError: As :func:`slslib.data.audio.load`, and if the process crashed or broke a limit.
     """
-    request = json.dumps([os.fspath(path), allow_silence, MEMORY, CPU_SECONDS, WALL_SECONDS])
+    size = Path(path).stat().st_size if Path(path).is_file() else 0
+    cpu_seconds = CPU_SECONDS + size // BYTES_PER_SECOND
+    request = json.dumps([os.fspath(path), allow_silence, MEMORY, cpu_seconds, WALL_SECONDS])
     with subprocess.Popen(
         [*_COMMAND, request],
         stdout=subprocess.PIPE,

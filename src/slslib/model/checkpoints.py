@@ -85,11 +85,17 @@ def download(
         CheckpointError: If it cannot be had, or its bytes are not the stated ones, which removes
             it from the cache; no partial file is left.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.utils.sha import git_hash
 
     try:
+        if not re.fullmatch(r"(?!.*\.\.)\w[\w./-]*", revision or "main"):
+            raise ValueError("that is no branch, tag or commit")
         path = Path(hf_hub_download(repository, filename, revision=revision))
+        stated = sha256 or (path.resolve().name if path.is_symlink() else "")
+        if not stated:  # a cache on a disk without symbolic links has no hashes for names
+            url = hf_hub_url(repository, filename, revision=revision)
+            stated = get_hf_file_metadata(url).etag or ""
     except Exception as error:
         raise CheckpointError(
             f"cannot get {filename} of {repository} at {revision or 'main'} from the hub: "
@@ -97,12 +103,12 @@ def download(
             "and HF_HUB_OFFLINE, or `hf auth login`; or get the file in another way)"
         ) from error
     blob = path.resolve()
-    stated = sha256.lower() if sha256 else blob.name
     digest = git_hash(blob.read_bytes()) if len(stated) == 40 else files.sha256(blob)
-    # A cache without symbolic links has no hashes for names.
-    if stated != digest and (sha256 or re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stated)):
+    if stated.lower() != digest:
         path.unlink()
-        blob.unlink(missing_ok=True)
+        store = path.parents[len(Path(filename).parts) + 1]
+        if blob.parent == store.resolve() / "blobs":  # a hostile server may name another place
+            blob.unlink(missing_ok=True)
         raise CheckpointError(
             f"{filename} of {repository} has the hash {digest}, not {stated} as it should: it was "
             "removed; try again, and correct the pinned sha256 if there is one"

@@ -55,7 +55,8 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
         Exception: PyTorch's or Python's, if the file is damaged, asks for code, or holds no state
             dict; :func:`slslib.model.checkpoints.usable` words it.
     """
-    zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\3\4"  # as PyTorch tells; zipfile may not find the same end
     if zipped:
         _check_zip(path)
     unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []

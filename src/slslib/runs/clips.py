@@ -7,11 +7,14 @@ resume in the middle of an epoch can change a result.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -23,9 +26,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from slslib.data.audio import N_SAMPLES, SAMPLE_RATE, fix_length, load
 from slslib.data.corpora import Corpus
+from slslib.data.isolate import blocks_isolated
 from slslib.data.rawboost import algorithm_name, rawboost
 from slslib.errors import AudioError, ConfigError
 from slslib.runs.recipes import Crop
+
+_PATIENCE_SECONDS = 30  # a worker that gives no batch for so long reads a file that may never end
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,7 @@ class TrialDataset(Dataset[Clip]):
 
     def __getitem__(self, index: int) -> Clip:
         """Decode, augment and crop one trial."""
-        trial = self.corpus.trials.iloc[index]
-        utterance, label = str(trial["utterance"]), int(trial["label"])
+        utterance, label = self._trial(index)
         # Augmentation and random crops need the whole recording; scoring only its beginning.
         whole = self.algo != "none" or self.crop == "random"
         try:
@@ -114,6 +119,20 @@ class TrialDataset(Dataset[Clip]):
             over_range=recording.over_range != 0,
             converted=recording.source_rate != SAMPLE_RATE or recording.channels != 1,
         )
+
+    def read_guarded(self, index: int) -> Clip:
+        """Read one trial whose recording may crash the decoder: another process tries it first."""
+        utterance, label = self._trial(index)
+        try:
+            for _ in blocks_isolated(self.corpus.audio_path(utterance), allow_silence=True):
+                pass
+        except AudioError as error:
+            return Clip(utterance, label, error=str(error))
+        return self[index]
+
+    def _trial(self, index: int) -> tuple[str, int]:
+        trial = self.corpus.trials.iloc[index]
+        return str(trial["utterance"]), int(trial["label"])
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
@@ -166,24 +185,61 @@ def batched(indices: Sequence[int], size: int) -> list[list[int]]:
 
 def load_batches(
     dataset: TrialDataset, batches: Sequence[list[int]], *, workers: int = 0
-) -> Iterable[list[Clip]]:
-    """Return the clips for lists of indices, decoded by ``workers`` processes (0: this one)."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=list,
-        # Its own: the loader draws a base seed, which would otherwise move the global stream and
-        # make results depend on how often a loader was started.
-        generator=torch.Generator().manual_seed(0),
-        worker_init_fn=_leave_signals_to_parent,
-    )
+) -> Iterator[list[Clip]]:
+    """Yield the clips for lists of indices, decoded by ``workers`` processes (0: this one).
+
+    A file may crash its decoder or never end. Where a worker dies or is silent for 30 seconds, its
+    batch is read again, each recording first by a process of its own: what fails there is a
+    :class:`Clip` with an error. Without workers, such a file ends the run.
+    """
+    done = 0
+    while done < len(batches):
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches[done:],
+            num_workers=workers,
+            collate_fn=list,
+            timeout=_PATIENCE_SECONDS if workers else 0,
+            # Its own generator: the loader draws a base seed, which would otherwise move the global
+            # stream and make results depend on how often a loader was started.
+            generator=torch.Generator().manual_seed(0),
+            worker_init_fn=_leave_signals_to_parent,
+        )
+        others, handler = active_children(), signal.getsignal(signal.SIGCHLD)
+        iterator = iter(loader)
+        own = [process for process in active_children() if process not in others]
+        with suppress(ValueError):  # not the main thread, in which alone PyTorch sets a handler
+            # It would raise for a dead worker wherever this process is at that time.
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        try:
+            for clips in iterator:
+                yield clips
+                done += 1
+        except RuntimeError:  # PyTorch's for a worker that died or is silent
+            if not workers:
+                raise
+        finally:
+            _kill(own)
+        if done < len(batches):
+            yield [dataset.read_guarded(index) for index in batches[done]]
+            done += 1
 
 
 def _leave_signals_to_parent(_worker: int) -> None:
     """Ignore signals that reach the whole group: the parent needs its workers to stop cleanly."""
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
+
+
+@atexit.register
+def _kill_all() -> None:
+    """Kill the workers that an error left; multiprocessing would wait for them for ever."""
+    _kill(process for process in active_children() if process.daemon)
 
 
 def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor]:

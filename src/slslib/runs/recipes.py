@@ -8,6 +8,7 @@ functions below spell out; the rest are the defaults of :class:`TrainConfig`.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -19,6 +20,8 @@ from slslib.model.geometry import Attention, Freeze, XLSRConfig
 Crop = Literal["first", "random"]
 Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
 Precision = Literal["no", "bf16"]
+# Processes that decode. Elsewhere a new one runs the caller's script again, which needs a guard.
+WORKERS = 2 if sys.platform == "linux" else 0
 
 _LEAST = {"batch_size": 1, "max_epochs": 1, "patience": 1, "n_samples": 1, "hidden_width": 1}
 _LEAST |= {"lr": 0, "weight_decay": 0, "warmup_steps": 0, "seed": 0}

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from slslib.errors import ConfigError, ScoreError
 from slslib.files import check_same, corpora_root, lock, sha256, sha256_of, write_json, write_text
 from slslib.model.geometry import Attention
-from slslib.runs.recipes import Precision
+from slslib.runs.recipes import WORKERS, Precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -68,7 +69,7 @@ def score(
     *,
     data: str | Path | None = None,
     config: ScoreConfig = ScoreConfig(),
-    workers: int = 0,
+    workers: int = WORKERS,
     cpu: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -84,7 +85,8 @@ def score(
         out: Score file to write; beside it <out>.json says how it was made.
         data: Folder that holds the corpora; default SLSLIB_DATA.
         config: Settings that determine the bytes of the score file.
-        workers: Processes that decode; no influence on the result.
+        workers: Processes that decode; no influence on the result. A recording that crashes one or
+            never ends is a failed trial; with 0 it would end the run.
         cpu: Use the CPU even where there is a GPU.
         progress: Show a progress bar on standard error.
 
@@ -116,6 +118,10 @@ def score(
         **processes.environment(accelerator),  # each may change the last bit
     }
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
+    if len(os.fsencode(out.name)) > 240:  # <out>.failures.csv has to be a name too
+        raise ConfigError(
+            f"--out has the name {out.name!r}, which is too long; choose a shorter one"
+        )
     if out.exists():
         with suppress(ConfigError):
             now = {"scores_sha256": sha256(out), "sizes_sha256": sha256_of(sizes(opened))}
@@ -143,7 +149,7 @@ def score(
             opened, n_samples=detector.config.n_samples, allow_silence=config.allow_silence
         )
         loaded = load_batches(dataset, batches, workers=workers)
-        bar = iter(processes.bar(loaded, desc="score", show=progress))
+        bar = iter(processes.bar(loaded, desc="score", show=progress, total=len(batches)))
         # The same bytes again need the same convolution algorithms again.
         with processes.deterministic():
             for file, chunk in todo:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from slslib.errors import ConfigError, TrainingError
 from slslib.files import check_same, corpora_root, lock, sha256, sha256_of, write_json
-from slslib.runs.recipes import TrainConfig
+from slslib.runs.recipes import WORKERS, TrainConfig
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     *,
     data: str | Path | None = None,
     resume: bool = False,
-    workers: int = 0,
+    workers: int = WORKERS,
     save_steps: int = 1000,
     keep: Literal["best", "all"] = "best",
     cpu: bool = False,
@@ -54,7 +54,8 @@ def train(
         data: Folder that holds the corpora; default SLSLIB_DATA.
         resume: Go on where the run in --out stopped, to the same weights bit for bit (same
             machine and settings).
-        workers: Processes that decode and augment; no influence on the result.
+        workers: Processes that decode and augment; no influence on the result. 0 decodes in this
+            process, which a recording that crashes the decoder then ends.
         save_steps: Optimizer steps between saves within an epoch, which is what a kill may cost; no
             influence on the result. SIGINT and SIGTERM save the state and cost nothing.
         keep: Epoch checkpoints to keep.
