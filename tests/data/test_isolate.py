@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,11 +59,14 @@ def test_cpu_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_large_file_gets_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolate, "CPU_SECONDS", 1)
-    monkeypatch.setattr(isolate, "BYTES_PER_SECOND", 1)
-    path = write_bomb(tmp_path / "x.flac", 24_000)
-    for block in blocks_isolated(path):
-        assert block.any()
+    requests = []
+    monkeypatch.setattr(isolate, "_COMMAND", (sys.executable, "-c", "pass"))
+    monkeypatch.setattr(isolate.json, "dumps", lambda request: requests.append(request) or "")
+    for size in (0, 100, 50_000_000):
+        (tmp_path / "x.mp3").write_bytes(b"")
+        os.truncate(tmp_path / "x.mp3", size)
+        list(blocks_isolated(tmp_path / "x.mp3"))
+    assert [request[3] for request in requests] == [60, 60, 560]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")
