@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -149,3 +152,28 @@ def test_a_recording_that_ends_its_worker_is_one_failed_trial(corpus, monkeypatc
     for clip, expected in zip(read, [dataset[i] for i in (0, 1, 2, 3)], strict=False):
         assert np.array_equal(clip.waveform, expected.waveform)
     assert not active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_a_killed_process_leaves_no_workers(corpora):
+    script = (
+        "import os, signal, sys\n"
+        "from multiprocessing import active_children\n"
+        "from slslib.data.corpora import open_corpus\n"
+        "from slslib.runs.clips import TrialDataset, load_batches\n"
+        "corpus = open_corpus('asvspoof2019-la:train', sys.argv[1])\n"
+        "batches = [[i] for i in range(10)]\n"
+        "dataset = TrialDataset(corpus, n_samples=200_000)\n"  # more than a pipe holds
+        "next(loaded := load_batches(dataset, batches, workers=2))\n"
+        "print(*[child.pid for child in active_children()], flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", script, str(corpora)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    pids = done.stdout.split()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a worker is left"
+        time.sleep(0.05)

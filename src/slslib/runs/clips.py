@@ -8,8 +8,10 @@ resume in the middle of an epoch can change a result.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import hashlib
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
@@ -31,6 +33,7 @@ from slslib.data.rawboost import algorithm_name, rawboost
 from slslib.errors import AudioError, ConfigError
 from slslib.runs.recipes import Crop
 
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _PATIENCE_SECONDS = 30  # a worker that gives no batch for so long reads a file that may never end
 
 
@@ -203,7 +206,7 @@ def load_batches(
             # Its own generator: the loader draws a base seed, which would otherwise move the global
             # stream and make results depend on how often a loader was started.
             generator=torch.Generator().manual_seed(0),
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=_serve_parent,
         )
         others, handler = active_children(), signal.getsignal(signal.SIGCHLD)
         iterator = iter(loader)
@@ -225,10 +228,12 @@ def load_batches(
             done += 1
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
-    """Ignore signals that reach the whole group: the parent needs its workers to stop cleanly."""
-    for kind in (signal.SIGINT, signal.SIGTERM):
+def _serve_parent(_worker: int) -> None:
+    """Leave signals to the parent, which needs its workers to end well; end when it is gone."""
+    for kind in (signal.SIGINT, signal.SIGTERM):  # a scheduler stops the whole group
         signal.signal(kind, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _kill(workers: Iterable[BaseProcess]) -> None:
