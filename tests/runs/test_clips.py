@@ -142,7 +142,7 @@ def test_a_recording_that_ends_its_worker_is_one_failed_trial(corpus, monkeypatc
         "isolate._serve(*json.loads(sys.argv[1]))"
     )
     monkeypatch.setattr(isolate, "_COMMAND", (sys.executable, "-P", "-c", script))
-    dataset = TrialDataset(corpus, n_samples=4000)
+    dataset, before = TrialDataset(corpus, n_samples=4000), active_children()
     batches = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     read = [clip for batch in load_batches(dataset, batches, workers=2) for clip in batch]
     assert [clip.utterance for clip in read] == list(corpus.trials["utterance"][:10])
@@ -151,7 +151,7 @@ def test_a_recording_that_ends_its_worker_is_one_failed_trial(corpus, monkeypatc
     assert "was killed by" in str(failed.error)
     for clip, expected in zip(read, [dataset[i] for i in (0, 1, 2, 3)], strict=False):
         assert np.array_equal(clip.waveform, expected.waveform)
-    assert not active_children()
+    assert {*active_children()} <= {*before}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
