@@ -24,7 +24,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
 
 from slslib import __version__
-from slslib.errors import SlslibError
+from slslib.errors import ConfigError, SlslibError
 
 COMMANDS = {
     "verify": ("slslib.data.audit:verify", "Audit the recordings of a corpus."),
@@ -53,11 +53,11 @@ Audio deepfake detection with XLS-R and SLS.
 Example: slslib evaluate --scores scores.txt --key key.txt --bootstrap 1000
 
 Exit status: 0 if everything was done, 1 after an error or if some recordings could not be used,
-2 for a wrong command line, 130 or 143 if interrupted."""
+2 for options that make no sense, 130 or 143 if interrupted."""
 
 
 def run(argv: Sequence[str], *, as_json: bool = False) -> int:
-    """Run one command and return its exit status; errors are raised, but for wrong words."""
+    """Run one command and return its exit status; errors are raised."""
     name, *words = argv or ["--help"]
     if name in ("-h", "--help"):
         lines = [f"  {command:9}  {summary}" for command, (_, summary) in COMMANDS.items()]
@@ -67,8 +67,7 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
         print(f"slslib {__version__}")
         return 0
     if name not in COMMANDS:
-        _say(f"slslib: no command {name!r}; the commands are {', '.join(COMMANDS)}")
-        return 2
+        raise ConfigError(f"no command {name!r}; the commands are {', '.join(COMMANDS)}")
     function, title = resolve_name(COMMANDS[name][0]), f"slslib {name}"
     about = f"{(getdoc(function) or '').partition('Args:')[0]}Also: {_EVERYWHERE}"
     if name == "train":
@@ -80,8 +79,7 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
         if recipe not in RECIPES:
             fault = f"no recipe {recipe!r}" if recipe else "no recipe is named"
             remedy = "Name one before any option, as in: slslib train v1 --out runs/v1"
-            _say(f"slslib: {fault}; the recipes are {', '.join(RECIPES)}. {remedy}")
-            return 2
+            raise ConfigError(f"{fault}; the recipes are {', '.join(RECIPES)}. {remedy}")
         function, title = partial(function, config=RECIPES[recipe]()), f"{title} {recipe}"
     markers = [FlagCreatePairsOff, OmitArgPrefixes]
     if name in _WITHOUT_NAMES:
@@ -131,7 +129,7 @@ def main() -> None:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             text = "not enough memory; use a smaller --batch-size"
         _say(f"slslib: {text}")
-        status = 1
+        status = 2 if isinstance(error, ConfigError) else 1
     sys.exit(status)
 
 

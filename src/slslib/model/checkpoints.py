@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -88,19 +91,21 @@ def download(
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.utils.sha import git_hash
 
+    only = not _has_network()
     try:
         if not re.fullmatch(r"(?!.*\.\.)\w[\w./-]*", revision or "main"):
             raise ValueError("that is no branch, tag or commit")
-        path = Path(hf_hub_download(repository, filename, revision=revision))
+        path = Path(hf_hub_download(repository, filename, revision=revision, local_files_only=only))
         stated = sha256 or (path.resolve().name if path.is_symlink() else "")
         if not stated:  # a cache on a disk without symbolic links has no hashes for names
             url = hf_hub_url(repository, filename, revision=revision)
             stated = get_hf_file_metadata(url).etag or ""
     except Exception as error:
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise CheckpointError(
             f"cannot get {filename} of {repository} at {revision or 'main'} from the hub: "
-            f"{type(error).__name__}: {' '.join(str(error).split())} (check the name, the network "
-            "and HF_HUB_OFFLINE, or `hf auth login`; or get the file in another way)"
+            f"{'no network, and it is not in the cache' if only else cause} (check the name, the "
+            "network and HF_HUB_OFFLINE, or `hf auth login`; offline, name a file or mini)"
         ) from error
     blob = path.resolve()
     digest = git_hash(blob.read_bytes()) if len(stated) == 40 else files.sha256(blob)
@@ -117,6 +122,15 @@ def download(
         with suppress(CheckpointError):  # ours needs none; what else lacks it is refused
             download(repository, str(Path(filename).with_name("config.json")), revision=revision)
     return path
+
+
+def _has_network() -> bool:
+    """Tell whether the hub's address can be found; huggingface_hub would try for a minute."""
+    from huggingface_hub.constants import ENDPOINT
+
+    with suppress(OSError):
+        return bool(getproxies() or socket.getaddrinfo(urlsplit(ENDPOINT).hostname, None))
+    return False
 
 
 def save_safetensors(

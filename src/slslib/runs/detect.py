@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slslib.model.detector import Detector
 
 _BATCH = 8
+_MINI = "mini knows simulated speech only: what it says of a real recording is worth nothing"
 
 
 def detect(
@@ -53,10 +54,10 @@ def detect(
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
-        ``checkpoint``, ``threshold``, ``threshold_source``, ``window_s``, ``errors`` (texts) and
-        ``files``: for each its ``file``, ``llr`` (mean over windows), ``verdict``, ``lowest_llr``
-        (of a window), ``n_silent`` (windows of zeros, which are left out), ``windows``
-        (``start_s``, ``llr``) and ``error``.
+        ``checkpoint``, ``threshold``, ``threshold_source``, ``window_s``, ``errors`` and
+        ``warnings`` (texts) and ``files``: for each its ``file``, ``llr`` (mean over windows),
+        ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows of zeros, which are left
+        out), ``windows`` (``start_s``, ``llr``) and ``error``.
 
     Raises:
         ConfigError: There is no file, no finite threshold, or the plot has an unknown format.
@@ -109,6 +110,7 @@ def detect(
         "threshold_source": source,
         "window_s": detector.config.n_samples / SAMPLE_RATE,
         "files": rows,
+        "warnings": [_MINI] if str(checkpoint) == "mini" else [],
         "errors": [row["error"] for row in rows if row["error"]],
     }
     if plot and len(made["errors"]) < len(rows):
