@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import inputs
 import pytest
-from provenance import read
+from provenance import ROOT, read
 
 Rows = list[dict[str, Any]]
 RECORDINGS = {*inputs.recordings()}
@@ -50,6 +51,13 @@ def test_a_refusal_says_why() -> None:
     for row in read("inputs"):
         for command, result in row["results"].items():
             assert (result == "accepted") == (command not in row["says"]), row["input"]
+
+
+def test_the_page_shows_every_group() -> None:
+    page = (ROOT / "book" / "inputs.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^:group: (.*)$", page, re.M)
+    assert shown == list(dict.fromkeys(row["group"] for row in read("inputs")))
+    assert all(f"\n## {group}\n" in page for group in shown)
 
 
 def test_inputs_have_names_of_their_own() -> None:
