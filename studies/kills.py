@@ -16,13 +16,12 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from provenance import ROOT
@@ -36,8 +35,10 @@ sys.path.append(str(ROOT / "tests"))
 from tiny import DETECTOR, recipe, weights
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
-PATIENCE_S = 60
+PATIENCE_S = 40
 """A run that a signal did not end by then hangs."""
+ORPHANED_S = 12
+"""Processes of a killed run that live on for so long stay; PyTorch's look every five seconds."""
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -97,6 +98,7 @@ def start(job: Job, workers: int = 0, limit: int | None = None) -> Any:
 
 def _run(job: Job, workers: int, limit: int | None) -> None:
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     stream = os.open(_log(job), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
@@ -108,8 +110,8 @@ def _run(job: Job, workers: int, limit: int | None) -> None:
         job(workers)
     except SystemExit as end:
         code = end.code
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         code = 1
     # Only now, when what the job held is let go, as at the end of a program.
     sys.exit(code)
@@ -120,8 +122,8 @@ def _log(job: Job) -> Path:
 
 
 def said(job: Job) -> str:
-    """Return what the last run wrote to its standard output and error."""
-    return _log(job).read_text(errors="replace")
+    """Return what the last run wrote to its standard output and error, in one line."""
+    return " ".join(_log(job).read_text(errors="replace").split())
 
 
 def finish(job: Job, workers: int = 0) -> int:
@@ -141,12 +143,16 @@ def finish(job: Job, workers: int = 0) -> int:
     raise RuntimeError(f"a run that was interrupted cannot go on: {said(job)}")
 
 
-def kill(job: Job, workers: int, seconds: float, rng: random.Random) -> tuple[str, bool]:
-    """Start a job and kill it at a random moment.
+class Kill(NamedTuple):
+    """How a run was killed: by what (nothing: it was done), its group, and whether it hung."""
 
-    Returns:
-        By what, or nothing if it was done before; and whether it hung, and had to be killed again.
-    """
+    signal: str
+    group: int
+    hung: bool
+
+
+def kill(job: Job, workers: int, seconds: float, rng: random.Random) -> Kill:
+    """Start a job and send it a signal at a random moment; end it where that hangs."""
     number, group = rng.choice(SIGNALS), rng.random() < 0.5
     process = start(job, workers)
     time.sleep(rng.uniform(0, seconds))
@@ -156,7 +162,20 @@ def kill(job: Job, workers: int, seconds: float, rng: random.Random) -> tuple[st
     if is_hung := process.exitcode is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
-    return (number.name if process.exitcode else ""), is_hung
+    return Kill(number.name if process.exitcode else "", process.pid, is_hung)
+
+
+def leaves_processes(group: int) -> bool:
+    """Tell whether processes of a run outlive it; they are ended."""
+    end = time.monotonic() + ORPHANED_S
+    try:
+        while time.monotonic() < end:
+            os.killpg(group, 0)
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def timed(job: Job, workers: int = 0) -> float:
@@ -172,20 +191,22 @@ def killed(job: Job, expected: Any, workers: int, n: int, rng: random.Random) ->
     seconds = timed(job, workers)
     row: dict[str, Any] = {"command": "score" if job.corpus else "train", "workers": workers}
     row |= {"kills": 0, "signals": Counter(), "under_way": 0, "same": 0, "wrong_before_the_end": 0}
-    row |= {"hung": 0, "held_by_orphans": 0, "leftovers": 0}
+    row |= {"hung": 0, "left_processes": 0, "held_by_another": 0, "leftovers": 0}
     while row["kills"] < n:
         job.clear()
-        name, is_hung = kill(job, workers, seconds, rng)
+        done = kill(job, workers, seconds, rng)
         row["wrong_before_the_end"] += job.is_wrong(expected)
         is_begun = any(job.folder.glob(f"{job.out.name}*/*.*"))
         refused = finish(job, workers)
-        if name:
+        orphans = leaves_processes(done.group)
+        if done.signal:
             row["kills"] += 1
-            row["signals"][name] += 1
+            row["signals"][done.signal] += 1
             row["under_way"] += is_begun
             row["same"] += is_same(job.result(), expected)
-            row["hung"] += is_hung
-            row["held_by_orphans"] += refused > 0
+            row["hung"] += done.hung
+            row["left_processes"] += orphans
+            row["held_by_another"] += refused > 0
             row["leftovers"] += bool(leftovers(job))
     job.clear()
     return row
@@ -285,7 +306,7 @@ def moved(job: Job, expected: Any, n: int, rng: random.Random) -> dict[str, Any]
     seconds = timed(job)
     while row["moves"] < n:
         job.clear()
-        if not kill(job, 0, seconds, rng)[0]:
+        if not kill(job, 0, seconds, rng).signal:
             continue
         row["under_way"] += any(job.folder.glob(f"{job.out.name}*/*.*"))
         there = Job(job.folder.with_name("moved"), job.corpus)
@@ -330,9 +351,9 @@ def count(
         ],
         "full_disk": [
             {"command": "score"} | full_disks(scoring, scores, limits),
-            {"command": "train"} | full_disks(training, state, [500, saved // 2, saved - 1]),
+            {"command": "train"} | full_disks(training, state, [1_000, saved // 2, saved - 1]),
         ],
-        "small_disk": small_disks(scoring, scores, list(range(4, 4 + 3 * few, 3))),
+        "small_disk": small_disks(scoring, scores, list(range(4, 4 + 2 * few, 2))),
         "two_writers": two_writers(scoring, scores, few),
         "moved": [moved(scoring, scores, few, rng), moved(training, state, few, rng)],
     }

@@ -121,10 +121,9 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     kills, fuzz = found["kills"], found["fuzz"]
     for row in kills["killed"]:
         outcome = f"{row['same']} ended as undisturbed"
-        outcome += f"; {row['hung']} hung" if row["hung"] else ""
-        wrong, left = row["wrong_before_the_end"], row["leftovers"]
-        outcome += f"; {wrong} left a wrong score file" if wrong else ""
-        outcome += f"; {left} left a temporary file behind" if left else ""
+        told = {"wrong_before_the_end": "left a wrong score file", "hung": "hung"}
+        told |= {"left_processes": "left processes running", "leftovers": "left a temporary file"}
+        outcome += "".join(f"; {row[name]} {text}" for name, text in told.items() if row[name])
         name = f"{row['command']} killed, {row['workers']} workers"
         rows.append((name, row["kills"], outcome))
     full = [(row, len(row["limits_bytes"])) for row in kills["full_disk"]]

@@ -71,6 +71,7 @@ def test_all_kinds_of_interruption(corpora: Path, tmp_path: Path) -> None:
     assert [row["kills"] for row in told["killed"]] == [2, 2, 1, 1, 1]
     for row in told["killed"]:
         assert row["same"] == row["kills"]
+        assert sum(row["signals"].values()) == row["kills"]
     for row in told["full_disk"]:
         assert row["same"] == row["failed"] == len(row["limits_bytes"])
         assert row["wrong_before_the_end"] == row["leftovers"] == 0
