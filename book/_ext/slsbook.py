@@ -93,11 +93,9 @@ class InputsTable(SphinxDirective):
         rows = [row for row in rows if row["group"] == self.options["group"]]
         if not rows:
             raise self.error(f"no inputs of the group {self.options['group']!r}")
-        body = nodes.tbody("", *(_row([row["input"]], _outcome(row), _said(row)) for row in rows))
-        head = nodes.thead("", _row(["input"], ["outcome"], ["what slslib says"]))
-        widths = [nodes.colspec(colwidth=width) for width in (24, 24, 52)]
-        table = nodes.table("", nodes.tgroup("", *widths, head, body, cols=3), classes=["inputs"])
-        return [table]
+        cells = [[["input"], ["outcome"], ["what slslib says"]]]
+        cells += [[[row["input"]], _outcome(row), _said(row)] for row in rows]
+        return [_table(cells, (25, 22, 53))]
 
 
 class FaultsTable(SphinxDirective):
@@ -109,10 +107,8 @@ class FaultsTable(SphinxDirective):
         _, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
         rows = fault_rows(json.loads(Path(path).read_text(encoding="utf-8"))["results"])
-        body = nodes.tbody("", *(_row(*([cell] for cell in row)) for row in rows))
-        head = nodes.thead("", _row(["fault"], ["tried"], ["outcome"]))
-        widths = [nodes.colspec(colwidth=width) for width in (38, 14, 48)]
-        return [nodes.table("", nodes.tgroup("", *widths, head, body, cols=3), classes=["inputs"])]
+        cells = [[[cell] for cell in row] for row in [("fault", "tried", "outcome"), *rows]]
+        return [_table(cells, (36, 13, 51))]
 
 
 def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -130,11 +126,11 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     if small := kills["small_disk"]:
         full.append((small | {"command": "score (tmpfs)"}, len(small["pages_left"])))
     for row, n in full:
-        outcome = f"{row['failed']} failed, {row['wrong_before_the_end']} left a wrong score file; "
+        outcome = f"{row['failed']} failed, {row['wrong_before_the_end']} left a wrong file; "
         outcome += f"{row['same']} then ended as undisturbed"
         rows.append((f"{row['command']} on a full disk", n, outcome))
     pair = kills["two_writers"]
-    outcome = f"{pair['one_refused']} times one was refused; {pair['same']} right score files"
+    outcome = f"in {pair['one_refused']} one of the two was refused; {pair['same']} right results"
     rows.append(("two runs with one output", pair["pairs"], outcome))
     for row in kills["moved"]:
         name = f"{row['command']} killed, its folder moved"
@@ -155,10 +151,20 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(name, f"{n:,}", outcome) for name, n, outcome in rows]
 
 
-def _row(*cells: list[str]) -> nodes.row:
-    """Make a row of cells, each of some paragraphs."""
-    paragraphs = ([nodes.paragraph(text, text) for text in cell] for cell in cells)
-    return nodes.row("", *(nodes.entry("", *cell) for cell in paragraphs))
+def _table(cells: list[list[list[str]]], widths: tuple[int, ...]) -> nodes.table:
+    """Make a table of cells, each of some paragraphs; the first row is its head."""
+
+    def row(one: list[list[str]]) -> nodes.row:
+        # Quotation marks stay as they are said.
+        as_it_is = {"support_smartquotes": False}
+        paragraphs = ([nodes.paragraph(text, text, **as_it_is) for text in cell] for cell in one)
+        return nodes.row("", *(nodes.entry("", *cell) for cell in paragraphs))
+
+    head, *rows = map(row, cells)
+    columns = [nodes.colspec(colwidth=width) for width in widths]
+    parts = [*columns, nodes.thead("", head), nodes.tbody("", *rows)]
+    group = nodes.tgroup("", *parts, cols=len(widths))
+    return nodes.table("", group, classes=["inputs", "colwidths-given"])
 
 
 def _outcome(row: dict[str, Any]) -> list[str]:
