@@ -148,7 +148,7 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     for name in loaded["over_300_mb"]:
         outcome += f"; more than 300 MB: {Path(name).stem}"
     rows.append(("hostile checkpoints", loaded["payloads"], outcome))
-    return [(name, f"{n:,}", outcome) for name, n, outcome in rows]
+    return [(name, f"{n:,} times", outcome) for name, n, outcome in rows]
 
 
 def _table(cells: list[list[list[str]]], widths: tuple[int, ...]) -> nodes.table:
