@@ -12,6 +12,7 @@ import fuzz
 import hostile
 import kills
 import pytest
+from provenance import read
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
@@ -87,3 +88,21 @@ def test_the_command_writes_one_result(tmp_path: Path, monkeypatch: pytest.Monke
     content = json.loads(out.read_text())
     assert list(content) == ["what", "provenance", "results"]
     assert [row["mutations"] for row in content["results"]["mutations"]["formats"]] == [3] * 4
+
+
+def test_the_committed_counts_keep_the_promises() -> None:
+    found = read("faults")
+    interrupted = found["kills"]
+    for row in interrupted["killed"]:
+        assert row["same"] == row["kills"]
+        assert row["wrong_before_the_end"] == 0
+    assert sum(row["kills"] for row in interrupted["killed"]) >= 60
+    for row in interrupted["full_disk"]:
+        assert row["same"] == row["failed"] == row["said_why"] == len(row["limits_bytes"])
+    assert interrupted["two_writers"]["otherwise"] == 0
+    assert [row["escaped"] for row in found["fuzz"]["targets"].values()] == [{}] * 6
+    rows = {row["format"]: row for row in found["mutations"]["formats"]}
+    assert all(row["crashed"] == 0 for row in rows.values())
+    assert all(row["isolated_agree"] == row["isolated"] for row in rows.values())
+    assert rows["FLAC"]["other"] == rows["Ogg Vorbis"]["other"] == 0
+    assert found["payloads"]["ran_code"] == found["payloads"]["escaped"] == 0
