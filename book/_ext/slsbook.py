@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
@@ -78,9 +79,120 @@ class ReproductionTable(SphinxDirective):
         return parent.children
 
 
+class InputsTable(SphinxDirective):
+    """One group of the file that `studies/inputs.py` wrote: input, outcome, what is said."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    option_spec: ClassVar[dict[str, Any]] = {"group": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))["results"]
+        rows = [row for row in rows if row["group"] == self.options["group"]]
+        if not rows:
+            raise self.error(f"no inputs of the group {self.options['group']!r}")
+        cells = [[["input"], ["outcome"], ["what slslib says"]]]
+        cells += [[[row["input"]], _outcome(row), _said(row)] for row in rows]
+        return [_table(cells, (25, 22, 53))]
+
+
+class FaultsTable(SphinxDirective):
+    """The counts of the file that `studies/faults.py` wrote."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        rows = fault_rows(json.loads(Path(path).read_text(encoding="utf-8"))["results"])
+        cells = [[[cell] for cell in row] for row in [("fault", "tried", "outcome"), *rows]]
+        return [_table(cells, (36, 13, 51))]
+
+
+def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Lay out the counts of `studies/faults.py`: what was tried, how often, with what outcome."""
+    rows = []
+    kills, fuzz = found["kills"], found["fuzz"]
+    for row in kills["killed"]:
+        outcome = f"{row['same']} ended as undisturbed"
+        told = {"wrong_before_the_end": "left a wrong score file", "hung": "hung"}
+        told |= {"left_processes": "left processes running", "leftovers": "left a temporary file"}
+        outcome += "".join(f"; {row[name]} {text}" for name, text in told.items() if row[name])
+        name = f"{row['command']} killed, {row['workers']} workers"
+        rows.append((name, row["kills"], outcome))
+    full = [(row, len(row["limits_bytes"])) for row in kills["full_disk"]]
+    if small := kills["small_disk"]:
+        full.append((small | {"command": "score (tmpfs)"}, len(small["pages_left"])))
+    for row, n in full:
+        outcome = f"{row['failed']} failed, {row['wrong_before_the_end']} left a wrong file; "
+        outcome += f"{row['same']} then ended as undisturbed"
+        rows.append((f"{row['command']} on a full disk", n, outcome))
+    pair = kills["two_writers"]
+    outcome = f"in {pair['one_refused']} one of the two was refused; {pair['same']} right results"
+    rows.append(("two runs with one output", pair["pairs"], outcome))
+    for row in kills["moved"]:
+        name = f"{row['command']} killed, its folder moved"
+        rows.append((name, row["moves"], f"{row['same']} ended as undisturbed"))
+    for name, row in fuzz["targets"].items():
+        escaped = sum(kind["count"] for kind in row["escaped"].values())
+        outcome = f"{row['accepted']:,} accepted, {row['refused']:,} refused, {escaped} escaped"
+        rows.append((f"malformed {name} ({fuzz['engine']})", row["runs"], outcome))
+    for row in found["mutations"]["formats"]:
+        outcome = f"{row['refused']:,} refused, {row['same']:,} with the same samples, "
+        outcome += f"{row['other']:,} accepted with other samples, {row['crashed']} crashes"
+        rows.append((f"damaged {row['format']}", row["mutations"] - row["unchanged"], outcome))
+    loaded = found["payloads"]
+    outcome = f"{loaded['ran_code']} ran code, {loaded['escaped']} escaped"
+    for name in loaded["over_300_mb"]:
+        outcome += f"; more than 300 MB: {Path(name).stem}"
+    rows.append(("hostile checkpoints", loaded["payloads"], outcome))
+    return [(name, f"{n:,} times", outcome) for name, n, outcome in rows]
+
+
+def _table(cells: list[list[list[str]]], widths: tuple[int, ...]) -> nodes.table:
+    """Make a table of cells, each of some paragraphs; the first row is its head."""
+
+    def row(one: list[list[str]]) -> nodes.row:
+        # Quotation marks stay as they are said.
+        as_it_is = {"support_smartquotes": False}
+        paragraphs = ([nodes.paragraph(text, text, **as_it_is) for text in cell] for cell in one)
+        return nodes.row("", *(nodes.entry("", *cell) for cell in paragraphs))
+
+    head, *rows = map(row, cells)
+    columns = [nodes.colspec(colwidth=width) for width in widths]
+    parts = [*columns, nodes.thead("", head), nodes.tbody("", *rows)]
+    group = nodes.tgroup("", *parts, cols=len(widths))
+    return nodes.table("", group, classes=["inputs", "colwidths-given"])
+
+
+def _outcome(row: dict[str, Any]) -> list[str]:
+    """Say which commands accept and refuse an input, and why they differ if they do."""
+    by_word: dict[str, list[str]] = {}
+    for command, result in row["results"].items():
+        word = "refused" if result == "refused" else "accepted"
+        by_word.setdefault(word, []).append(command)
+    if len(by_word) == 1:
+        return [*by_word]
+    return [f"{word} by {', '.join(names)}" for word, names in by_word.items()] + [row["differs"]]
+
+
+def _said(row: dict[str, Any]) -> list[str]:
+    """Say each sentence once; with the commands that say it, where others say something else."""
+    by_text: dict[str, list[str]] = {}
+    for command, text in row["says"].items():
+        by_text.setdefault(text, []).append(command)
+    if len(by_text) == 1 and "refused" in row["results"].values():
+        return [*by_text]
+    return [f"{', '.join(commands)}: {text}" for text, commands in by_text.items()]
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx: the scripts after the theme's, the docstrings before napoleon's."""
     app.add_directive("reproduction-table", ReproductionTable)
+    app.add_directive("inputs-table", InputsTable)
+    app.add_directive("faults-table", FaultsTable)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)

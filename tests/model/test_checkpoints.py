@@ -9,12 +9,12 @@ import pickle
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile import CANARY, Bomb, compress
 from tiny import DETECTOR
 
 from slslib.errors import CheckpointError
@@ -175,16 +175,11 @@ def _weight_norm(found: re.Match[str]) -> str:
     return ("weight_g", "weight_v")[int(found[1])]
 
 
-class _Bomb:
-    def __reduce__(self):
-        return os.system, ("touch ran",)
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("forced", [False, True])
 def test_code_in_a_checkpoint_is_never_run(tmp_path, zipped, forced):
     """In a process of its own, with the variable that switches PyTorch's own protection off."""
-    torch.save({"model": _Bomb()}, tmp_path / "b.pt", _use_new_zipfile_serialization=zipped)
+    torch.save({"model": Bomb()}, tmp_path / "b.pt", _use_new_zipfile_serialization=zipped)
     environment = os.environ | ({"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"} if forced else {})
     code = (
         "from slslib.model.checkpoints import read_checkpoint\n"
@@ -197,16 +192,12 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path, zipped, forced):
     )
     assert done.returncode == 0, done.stderr
     assert "posix.system" in done.stdout
-    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / CANARY).exists()
 
 
 def _compressed(path: Path, state: dict) -> None:
     torch.save(state, path)
-    with zipfile.ZipFile(path) as archive:
-        members = {m: archive.read(m) for m in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+    compress(path)
 
 
 def _compressed_past_its_end(path: Path, state: dict) -> None:

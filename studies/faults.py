@@ -1,0 +1,263 @@
+r"""Count what faults do: kills, full disks, malformed files, damaged audio, hostile checkpoints.
+
+    nice python studies/faults.py all --out studies/results/faults.json
+    nice python studies/faults.py kills|fuzz|mutations|payloads [--out FILE]
+
+`kills` runs `slslib score` and a training on the simulated corpus with a tiny detector, interrupts
+them, runs them again until they are done and compares with the undisturbed run: score files byte by
+byte, training states bit by bit (`studies/kills.py`). `fuzz` gives malformed files to the parsers
+(`studies/fuzz.py`), by Atheris where that is installed. `mutations` decodes damaged recordings.
+`payloads` loads checkpoints that call code or ask for memory (`studies/hostile.py`). A count that
+should be zero and is not is a fault of the library, and is written down like the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import fuzz
+import hostile
+import kills
+import numpy as np
+import provenance
+import soundfile as sf
+import torch
+from tiny import DETECTOR, authors_file
+
+from minispoof import corpus as minispoof
+from slslib.data.audio import load
+from slslib.data.isolate import blocks_isolated
+from slslib.errors import AudioError, CheckpointError
+from slslib.model.detector import Detector
+
+WHAT = "kills, full disks, malformed files, damaged audio and hostile checkpoints, counted"
+ALLOWED_MB = 300
+"""More memory than this no checkpoint may get before it is refused."""
+SHARES = {
+    "protocols": 0.06,
+    "scores": 0.04,
+    "checkpoint descriptions": 0.02,
+    "safetensors": 0.04,
+    "pickles": 0.04,
+    "audio headers": 0.8,
+}
+"""How the executions are divided over the targets: a header takes 0.1 ms, a description 3 ms."""
+FORMATS = {
+    "WAV": ("wav", "PCM_16"),
+    "FLAC": ("flac", "PCM_16"),
+    "Ogg Vorbis": ("ogg", "VORBIS"),
+    "MP3": ("mp3", "MPEG_LAYER_III"),
+}
+
+
+def fuzzed(runs: int, seconds: float, seed: int) -> dict[str, Any]:
+    """Fuzz each target in a process of its own, for so many executions or seconds.
+
+    Args:
+        runs: Executions of all targets together.
+        seconds: Time for all of them; what is reached in it counts.
+        seed: Of the changes.
+    """
+    engine = "atheris" if importlib.util.find_spec("atheris") else "mutate"
+    targets: dict[str, dict[str, Any]] = {}
+    end = time.monotonic() + seconds
+    for target, share in SHARES.items():
+        time_left = (end - time.monotonic()) / (len(SHARES) - len(targets))
+        command = [sys.executable, fuzz.__file__, target, f"--engine={engine}", f"--seed={seed}"]
+        command += [f"--runs={round(runs * share)}", f"--seconds={time_left:.0f}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"the fuzzer of {target} ended: {done.stderr[-2000:]}")
+        targets[target] = json.loads(done.stdout)
+        print(target, targets[target], flush=True)
+    told = {"engine": engine, "seed": seed, "runs": sum(row["runs"] for row in targets.values())}
+    return told | {"targets": targets}
+
+
+def recording(form: str, seed: int = 0) -> bytes:
+    """Return a second of a tone in noise, with tags, in a format of :data:`FORMATS`."""
+    rng = np.random.default_rng(seed)
+    samples = 0.3 * np.sin(0.1 * np.arange(16_000)) + 0.05 * rng.standard_normal(16_000)
+    stream, (ending, subtype) = io.BytesIO(), FORMATS[form]
+    with sf.SoundFile(stream, "w", 16_000, 1, subtype, format=ending) as file:
+        file.title, file.artist, file.comment = "title", "artist", "comment" * 30
+        file.write(samples)
+    return stream.getvalue()
+
+
+def damage(data: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """Change a file in one place; return how, and the file."""
+    place, n = rng.randrange(len(data)), rng.choice((1, 2, 4, 16, 64, 500))
+    before, part, after = data[:place], data[place : place + n], data[place + n :]
+    ways: dict[str, Callable[[], bytes]] = {
+        "one bit": lambda: (
+            before + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :]
+        ),
+        "bytes replaced": lambda: before + rng.randbytes(len(part)) + after,
+        "bytes zeroed": lambda: before + bytes(len(part)) + after,
+        "bytes removed": lambda: before + after,
+        "bytes inserted": lambda: before + rng.randbytes(n) + part + after,
+        "bytes repeated": lambda: before + part + part + after,
+        "cut short": lambda: before,
+    }
+    kind = rng.choice([*ways])
+    return kind, ways[kind]()
+
+
+def _outcome(path: Path, sound: np.ndarray, isolated: bool = False) -> str:
+    """Decode a file and compare it with the sound one."""
+    try:
+        samples = np.concatenate(list(blocks_isolated(path))) if isolated else load(path).samples
+    except AudioError:
+        return "refused"
+    except Exception as error:
+        return f"escaped: {type(error).__name__}: {error}"[:100]
+    return "same" if np.array_equal(samples, sound) else "other"
+
+
+def mutations(n: int, n_isolated: int, seed: int) -> dict[str, Any]:
+    """Decode damaged recordings of each format, and some also in a process of their own.
+
+    Returns:
+        By format: how many were ``refused``, held the ``same`` samples (the damage hit a tag) or
+        ``other`` ones, which nothing told, and how these were damaged; ``crashed`` decoders; and
+        whether the isolated decoder agreed.
+    """
+    rows = []
+    pool = ProcessPoolExecutor(1, get_context("fork"))
+    with tempfile.TemporaryDirectory(dir=fuzz.memory()) as folder:
+        for form, (ending, _) in FORMATS.items():
+            rng, data, path = random.Random(seed), recording(form), Path(folder) / f"x.{ending}"
+            path.write_bytes(data)
+            sound = load(path).samples
+            counts, others, agreed = Counter[str](), Counter[str](), 0
+            for k in range(n):
+                kind, damaged = damage(data, rng)
+                if damaged == data:
+                    counts["unchanged"] += 1
+                    continue
+                path.write_bytes(damaged)
+                try:
+                    outcome = pool.submit(_outcome, path, sound).result()
+                except BrokenProcessPool:
+                    outcome, pool = "crashed", ProcessPoolExecutor(1, get_context("fork"))
+                counts[outcome] += 1
+                others[kind] += outcome == "other"
+                agreed += k < n_isolated and _outcome(path, sound, isolated=True) == outcome
+            row = {"format": form, "bytes": len(data), "mutations": n}
+            row |= dict.fromkeys(("refused", "same", "other", "crashed", "unchanged"), 0) | counts
+            row["other_by_kind"] = dict(sorted((+others).items()))
+            row |= {"isolated": n_isolated, "isolated_agree": agreed}
+            print(row, flush=True)
+            rows.append(row)
+    pool.shutdown()
+    return {"seed": seed, "formats": rows}
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def _loaded(path: Path) -> tuple[str, float]:
+    """Load a checkpoint in its folder; return what came of it, and how many MB that took."""
+    os.chdir(path.parent)
+    # Asks PyTorch to run what it finds; the reader has to refuse all the same.
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
+    before = _peak_mb()
+    try:
+        Detector.load(path, n_heads=2)
+        told = "accepted"
+    except CheckpointError as error:
+        told = str(error).replace(f"{path.parent}/", "")
+    except Exception as error:
+        told = f"escaped: {type(error).__name__}: {error}"
+    return re.sub(r" at 0x\w+", "", told)[:200], _peak_mb() - before
+
+
+def payloads(names: list[str] | None = None) -> dict[str, Any]:
+    """Load hostile checkpoints, each in a process of its own."""
+    detector = Detector(DETECTOR, seed=0)
+    files = hostile.payloads(authors_file(detector), detector.state_dict(), asdict(DETECTOR))
+    rows = []
+    for name in names or files:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"x{Path(name).suffix}"
+            files[name](path)
+            with ProcessPoolExecutor(1, get_context("fork")) as pool:
+                told, megabytes = pool.submit(_loaded, path).result()
+            ran = (path.parent / hostile.CANARY).exists()
+        row = {"payload": name, "ran_code": ran, "megabytes": round(megabytes), "told": told}
+        rows.append(row)
+    return {
+        "payloads": len(rows),
+        "ran_code": sum(row["ran_code"] for row in rows),
+        "escaped": sum(row["told"].startswith("escaped") for row in rows),
+        "accepted": [row["payload"] for row in rows if row["told"] == "accepted"],
+        f"over_{ALLOWED_MB}_mb": [r["payload"] for r in rows if r["megabytes"] > ALLOWED_MB],
+        "files": rows,
+    }
+
+
+def main() -> None:
+    """Count, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("all", "kills", "fuzz", "mutations", "payloads"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=60, help="of scoring runs")
+    parser.add_argument("--training-kills", type=int, default=15)
+    parser.add_argument("--runs", type=int, default=1_000_000, help="executions of the parsers")
+    parser.add_argument("--seconds", type=float, default=3600, help="time for these")
+    parser.add_argument("--mutations", type=int, default=2_000, help="of each format")
+    parser.add_argument("--isolated", type=int, default=25, help="of these, decoded twice")
+    parser.add_argument("--data", type=Path, help="simulated corpora (default: a tenth, written)")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    packages = ["torch", "numpy", "pandas", "soundfile", "av", "safetensors"]
+    packages += ["atheris"] if importlib.util.find_spec("atheris") else []
+    where = provenance.provenance(*packages)
+
+    def killed() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            data = args.data or minispoof.write(folder / "data", scale=0.1, progress=False)
+            counts = args.kills, args.training_kills
+            return kills.count(folder / "runs", data, "asvspoof2021-df", *counts, args.seed)
+
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "payloads": payloads,
+        "mutations": lambda: mutations(args.mutations, args.isolated, args.seed),
+        "kills": killed,
+        "fuzz": lambda: fuzzed(args.runs, args.seconds, args.seed),
+    }
+    results = {}
+    for name, count in parts.items():
+        if args.what in ("all", name):
+            began = time.monotonic()
+            results[name] = count() | {"seconds": round(time.monotonic() - began)}
+            print(json.dumps(results[name]), flush=True)
+    if args.out:
+        provenance.write(args.out, WHAT, where, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A small count of faults: nothing escapes, nothing runs, what is killed ends as undisturbed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import faults
+import fuzz
+import hostile
+import kills
+import pytest
+from provenance import read
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_only_the_librarys_own_errors_escape(target: str) -> None:
+    told = fuzz.fuzz(target, 250, seed=1)
+    assert told["escaped"] == {}
+    assert told["runs"] == told["accepted"] + told["refused"] == 250
+    assert told["kinds_of_refusal"] > 1
+
+
+def test_an_error_that_escapes_is_counted(tmp_path: Path) -> None:
+    outcome = fuzz.Outcome()
+    for data in (b"a", b"b"):
+        fuzz.execute(lambda path: {}[len(path.read_bytes())], tmp_path / "x", data, outcome)
+    (kind,) = outcome.escaped
+    assert kind.startswith("KeyError")
+    assert outcome.escaped[kind] == {"count": 2, "input_hex": "61"}
+
+
+def test_damage_is_refused_or_hits_no_sample_where_there_are_checksums() -> None:
+    rows = {row["format"]: row for row in faults.mutations(40, 1, seed=1)["formats"]}
+    assert {row["crashed"] for row in rows.values()} == {0}
+    assert rows["FLAC"]["other"] == rows["Ogg Vorbis"]["other"] == 0
+    assert rows["WAV"]["other"] > 0, "which has none"
+    assert all(row["isolated_agree"] == 1 for row in rows.values())
+
+
+def test_hostile_checkpoints_run_nothing() -> None:
+    names = [*hostile.payloads({}, {}, {"backbone": {}})]
+    code = [name for name in names if "reduce" in name or "calls os" in name or "protocol" in name]
+    told = faults.payloads([*code, "compressed zip of 400 MB.pth"])
+    assert told["ran_code"] == told["escaped"] == 0
+    assert told["accepted"] == told["over_300_mb"] == []
+
+
+def test_the_canary_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, arguments = hostile.Bomb().__reduce__()
+    monkeypatch.chdir(tmp_path)
+    function(*arguments)
+    assert [path.name for path in tmp_path.iterdir()] == [hostile.CANARY]
+
+
+def test_a_killed_run_ends_as_undisturbed(corpora: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    shutil.copytree(corpora, here / "data")
+    kills.Detector(kills.DETECTOR, seed=0).save(here / "detector.safetensors")
+    job = kills.Job(here, "asvspoof2019-la:eval")
+    kills.finish(job)
+    row = kills.killed(job, job.result(), 0, 2, kills.random.Random(0))
+    assert row["kills"] == row["same"] == 2
+    assert row["wrong_before_the_end"] == row["leftovers"] == 0
+
+
+@pytest.mark.slow
+def test_all_kinds_of_interruption(corpora: Path, tmp_path: Path) -> None:
+    told = kills.count(tmp_path / "runs", corpora, "asvspoof2019-la:eval", 4, 3, seed=0)
+    assert [row["kills"] for row in told["killed"]] == [2, 2, 1, 1, 1]
+    for row in told["killed"]:
+        assert row["same"] == row["kills"]
+        assert sum(row["signals"].values()) == row["kills"]
+    for row in told["full_disk"]:
+        assert row["same"] == row["failed"] == len(row["limits_bytes"])
+        assert row["wrong_before_the_end"] == row["leftovers"] == 0
+    assert told["two_writers"]["otherwise"] == 0
+    assert all(row["same"] == row["moves"] for row in told["moved"])
+
+
+def test_the_command_writes_one_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "faults.json"
+    command = ["faults.py", "mutations", "--mutations", "3", "--isolated", "0", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    faults.main()
+    content = json.loads(out.read_text())
+    assert list(content) == ["what", "provenance", "results"]
+    assert [row["mutations"] for row in content["results"]["mutations"]["formats"]] == [3] * 4
+
+
+def test_the_committed_counts_keep_the_promises() -> None:
+    found = read("faults")
+    interrupted = found["kills"]
+    for row in interrupted["killed"]:
+        assert row["same"] == row["kills"]
+        assert row["wrong_before_the_end"] == 0
+    assert sum(row["kills"] for row in interrupted["killed"]) >= 60
+    for row in interrupted["full_disk"]:
+        assert row["same"] == row["failed"] == row["said_why"] == len(row["limits_bytes"])
+    assert interrupted["two_writers"]["otherwise"] == 0
+    assert [row["escaped"] for row in found["fuzz"]["targets"].values()] == [{}] * 6
+    rows = {row["format"]: row for row in found["mutations"]["formats"]}
+    assert all(row["crashed"] == 0 for row in rows.values())
+    assert all(row["isolated_agree"] == row["isolated"] for row in rows.values())
+    assert rows["FLAC"]["other"] == rows["Ogg Vorbis"]["other"] == 0
+    assert found["payloads"]["ran_code"] == found["payloads"]["escaped"] == 0
