@@ -189,14 +189,16 @@ def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool)
             training_speed(detector, batch, replace(config, precision=precision), cpu=cpu)
             for precision in ("no", "bf16")
         ]
-        rows["bench"][attention] = bench(
-            checkpoint=checkpoint,
-            batch_size=tuple(batch_sizes),
-            precision=("no", "bf16"),
-            attention=attention,
-            cpu=cpu,
-            progress=False,
-        )
+        rows["bench"][attention] = [
+            bench(
+                checkpoint=checkpoint,
+                batch_size=tuple(batch_sizes),
+                precision=precision,
+                attention=attention,
+                cpu=cpu,
+            )
+            for precision in ("no", "bf16")
+        ]
     return rows
 
 

@@ -14,8 +14,7 @@ import pytest
 import soundfile as sf
 from make_flac import write_flac
 
-from slslib.data.audit import verify, verify_corpus
-from slslib.data.corpora import open_partitions
+from slslib.data.audit import verify
 from slslib.errors import AudioError, ConfigError, ProtocolError
 
 
@@ -59,7 +58,7 @@ def planted(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_everything_planted_is_found(planted: Path, jobs: int) -> None:
     report = verify("c", data=planted, jobs=jobs)
-    assert (report["n_trials"], report["n_sound"]) == (14, 10)
+    assert (report["n_trials"], report["n_usable"]) == (14, 10)
     assert not report["sound"]
     assert report["missing"] == ["absent"]
     assert set(report["unusable"]) == {"cut", "other", "silent"}
@@ -69,7 +68,7 @@ def test_everything_planted_is_found(planted: Path, jobs: int) -> None:
     assert [Path(path).name for path in report["extra"]] == ["unnamed.flac"]
     assert list(report["over_range"]) == ["loud"]
     assert report["md5"] == {"ok": 10, "absent": 1, "bad": 1, "unchecked": 1}
-    assert report["rates"] == {16_000: 12, 8_000: 1}
+    assert report["sample_rates"] == {16_000: 12, 8_000: 1}
     assert report["channels"] == {1: 12, 2: 1}
     assert sum(report["decoders"].values()) == 13
     assert report["seconds"]["max"] == 1
@@ -84,9 +83,7 @@ def test_a_partition_alone(planted: Path) -> None:
 
 
 def test_several_processes_find_the_same(planted: Path) -> None:
-    corpora = open_partitions("c", planted)
-    one = verify_corpus(corpora, 1)
-    assert verify_corpus(corpora, 2) == one
+    assert verify("c", data=planted, jobs=2) == verify("c", data=planted, jobs=1)
 
 
 def test_silence_may_be_allowed(planted: Path) -> None:
@@ -99,7 +96,7 @@ def test_the_report_as_json(planted: Path, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "report.json").read_text())
     assert written == json.loads(json.dumps(report))
     assert written["sound"] is False
-    assert written["rates"] == {"16000": 12, "8000": 1}
+    assert written["sample_rates"] == {"16000": 12, "8000": 1}
     (error,) = written["errors"]
     assert "10 of 14" in error
     assert verify("c:train", data=planted)["errors"] == []
@@ -145,7 +142,7 @@ def test_a_crash_of_a_decoder_is_our_error(planted: Path, monkeypatch: pytest.Mo
 def test_nothing_of_a_corpus_is_there(planted: Path) -> None:
     shutil.rmtree(planted / "c" / "flac")
     report = verify("c", data=planted)
-    assert (report["n_trials"], len(report["missing"]), report["n_sound"]) == (14, 14, 0)
+    assert (report["n_trials"], len(report["missing"]), report["n_usable"]) == (14, 14, 0)
     assert report["seconds"] == {"min": 0, "median": 0, "max": 0, "total": 0}
     assert "0 of 14" in report["errors"][0]
 

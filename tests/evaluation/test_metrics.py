@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from slslib.errors import ConfigError, ScoreError
+from slslib.errors import ScoreError
 from slslib.evaluation import metrics
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "metrics_golden.json").read_text())
@@ -24,23 +24,29 @@ either = arrays | tied
 def test_golden(case):
     b, s, asv = case["bonafide"], case["spoof"], case["asv"]
     close = {"rel": 1e-12, "abs": 1e-12}
-    for rule in ("official", "tie_aware"):
-        result = metrics.eer(b, s, rule)
+    curve = metrics.det_curve(b, s)
+    for rule, points in (("official", curve), ("tie_aware", curve.tie_aware())):
+        result = points.eer()
         assert [result.value, result.threshold] == pytest.approx(case[f"eer_{rule}"], **close)
     _, *rates = metrics.asv_rates(*asv)
     weights = metrics.tdcf_weights(*rates)
     assert list(weights) == pytest.approx(case["weights"], **close)
-    for name in ("min_tdcf_2019", "min_tdcf_2021"):
-        assert getattr(metrics, name)(b, s, weights) == pytest.approx(case[name], **close)
+    for name, first in (("min_tdcf_2019", 0), ("min_tdcf_2021", weights[0])):
+        cost = curve.min_cost((first, *weights[1:]))
+        assert cost == pytest.approx(case[name], **close)
     for name in ("min_dcf", "act_dcf", "cllr", "min_cllr"):
         assert getattr(metrics, name)(b, s) == pytest.approx(case[name], **close)
 
 
+def tie_aware_eer(b, s):
+    return metrics.det_curve(b, s).tie_aware().eer()
+
+
 def test_known_cases():
-    for rule, constant in (("official", 1.0), ("tie_aware", 0.5)):
-        assert metrics.eer([1, 2], [-1, 0], rule).value == 0
-        assert metrics.eer([-1, 0], [1, 2], rule).value == 1
-        assert metrics.eer([7] * 5, [7] * 9, rule).value == constant
+    for eer, constant in ((metrics.eer, 1.0), (tie_aware_eer, 0.5)):
+        assert eer([1, 2], [-1, 0]).value == 0
+        assert eer([-1, 0], [1, 2]).value == 1
+        assert eer([7] * 5, [7] * 9).value == constant
     assert metrics.cllr([0.0, 0.0], [0.0]) == 1
     assert metrics.min_cllr([1, 2], [-1, 0]) == 0
     assert metrics.min_cllr([3] * 4, [3] * 5) == pytest.approx(1)
@@ -58,8 +64,8 @@ def test_the_threshold_separates_what_it_says():
 @given(arrays, arrays)
 def test_rates_at_the_threshold_are_those_of_the_curve(b, s):
     assume(np.unique(np.r_[b, s]).size == b.size + s.size)
-    for rule in ("official", "tie_aware"):
-        result = metrics.eer(b, s, rule)
+    for eer in (metrics.eer, tie_aware_eer):
+        result = eer(b, s)
         assert np.mean(b <= result.threshold) == pytest.approx(result.frr)
         assert np.mean(s > result.threshold) == pytest.approx(result.far)
 
@@ -72,10 +78,10 @@ def test_permutation_and_monotone_maps_change_nothing(b, s, random):
     mapped = np.exp(ranks[: b.size] / 10), np.exp(ranks[b.size :] / 10)
     for compute in (
         lambda b, s: metrics.eer(b, s).value,
-        lambda b, s: metrics.eer(b, s, "tie_aware").value,
+        lambda b, s: tie_aware_eer(b, s).value,
         metrics.min_dcf,
         metrics.min_cllr,
-        lambda b, s: metrics.min_tdcf_2021(b, s, (0.07, 0.87, 0.35)),
+        lambda b, s: metrics.det_curve(b, s).min_cost((0.07, 0.87, 0.35)),
     ):
         assert compute(*shuffled) == compute(b, s)
         assert compute(*mapped) == compute(b, s)
@@ -98,7 +104,7 @@ def test_curves_run_from_accepting_to_rejecting_all(b, s):
 def test_the_rules_agree_without_ties_and_negation_complements(b, s):
     assume(np.unique(np.r_[b, s]).size == b.size + s.size)
     official = metrics.eer(b, s).value
-    assert official == metrics.eer(b, s, "tie_aware").value
+    assert official == tie_aware_eer(b, s).value
     # Of two points equally near, the first is taken: from the other side it is the other one.
     slack = 1 / b.size + 1 / s.size
     assert metrics.eer(-b, -s).value == pytest.approx(1 - official, abs=slack)
@@ -113,10 +119,11 @@ def test_the_rules_agree_without_ties_and_negation_complements(b, s):
 def test_the_forms_of_the_tdcf_are_one_number(b, s, weights):
     c0, c1, c2 = weights
     m = min(c1, c2)
-    of_2019 = metrics.min_tdcf_2019(b, s, weights)
+    curve = metrics.det_curve(b, s)
+    of_2019 = curve.min_cost((0, c1, c2))
     assert 0 <= of_2019 <= 1 + 1e-12
     expected = (c0 + m * of_2019) / (c0 + m)
-    assert metrics.min_tdcf_2021(b, s, weights) == pytest.approx(expected, abs=1e-12)
+    assert curve.min_cost(weights) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(deadline=None, max_examples=50)
@@ -144,7 +151,7 @@ def test_reduced_precision_ruins_a_saturated_score():
     coarse = [np.log((1 / (1 + np.exp(-x))).astype(np.float16)) for x in llrs]
     assert metrics.eer(*llrs).value == pytest.approx(0.158, abs=0.01)
     assert metrics.eer(*coarse).value > 0.2
-    assert metrics.eer(*coarse, "tie_aware").value < 0.2
+    assert tie_aware_eer(*coarse).value < 0.2
 
 
 @pytest.mark.parametrize(
@@ -158,7 +165,6 @@ def test_reduced_precision_ruins_a_saturated_score():
     ],
 )
 def test_bad_scores_are_refused_everywhere(b, s, message):
-    weights = (0.1, 0.5, 0.5)
     for compute in (
         metrics.eer,
         metrics.det_curve,
@@ -166,25 +172,21 @@ def test_bad_scores_are_refused_everywhere(b, s, message):
         metrics.act_dcf,
         metrics.cllr,
         metrics.min_cllr,
-        lambda b, s: metrics.min_tdcf_2019(b, s, weights),
     ):
         with pytest.raises(ScoreError, match=message):
             compute(b, s)
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(ConfigError, match="rule"):
-        metrics.eer([1], [0], "interpolated")
     for options in ({"p_spoof": 0}, {"p_spoof": 1}, {"p_spoof": 2}, {"c_miss": -1}, {"c_fa": 0}):
         for cost in (metrics.min_dcf, metrics.act_dcf):
             with pytest.raises(ScoreError, match="weights"):
                 cost([1], [0], metrics.dcf_weights(**options))
-    for weights in [(-0.1, 1, 1), (0, 0, 1), (0, 1, math.nan)]:
+    curve = metrics.det_curve([1], [0])
+    for weights in [(-0.1, 1, 1), (0, 0, 1), (0, 1, math.nan), (0, 0.5, 0)]:
         with pytest.raises(ScoreError, match="weights"):
-            metrics.min_tdcf_2021([1], [0], weights)
-    with pytest.raises(ScoreError, match="weights"):
-        metrics.min_tdcf_2019([1], [0], (0.1, 0.5, 0))
-    assert metrics.min_tdcf_2021([1], [0], (0.1, 0.5, 0)) == 1
+            curve.min_cost(weights)
+    assert curve.min_cost((0.1, 0.5, 0)) == 1
     with pytest.raises(ScoreError, match="no nontarget scores"):
         metrics.asv_rates([1.0], [], [1.0])
 
@@ -198,9 +200,6 @@ def test_labels_that_do_not_fit_are_refused(labels):
 @settings(deadline=None, max_examples=50)
 @given(either, either)
 def test_one_curve_gives_every_rate_and_cost(b, s):
-    curve, weights = metrics.det_curve(b, s), (0.07, 0.87, 0.35)
-    for rule in ("official", "tie_aware"):
-        assert curve.eer(rule) == metrics.eer(b, s, rule)
-    assert curve.tie_aware().eer() == metrics.eer(b, s, "tie_aware")
-    assert curve.min_cost(weights) == metrics.min_tdcf_2021(b, s, weights)
+    curve = metrics.det_curve(b, s)
+    assert curve.eer() == metrics.eer(b, s)
     assert curve.min_cost(metrics.dcf_weights()) == metrics.min_dcf(b, s)

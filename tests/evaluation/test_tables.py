@@ -30,10 +30,15 @@ def test_table_fills_gaps_and_keeps_digits():
 
 
 def test_evaluate_shows_breakdowns_and_warnings():
-    text = tables.evaluate(EVALUATION)
-    for part in ("1,000 bona fide", "1.2500 %", "By attack", "EER % by attack and codec"):
-        assert part in text
-    assert "WARNING: scores look swapped" in text
+    lines = tables.evaluate(EVALUATION).splitlines()
+    assert lines[0].startswith("EER 1.2500 %, phase eval: 1,000 bona fide, 2,000 spoof")
+    cells = [line.split() for line in lines]
+    assert ["eer", "threshold", "0.5"] in cells
+    by_attack, crossed = map(lines.index, ("by attack", "eer percent by attack and codec"))
+    assert cells[by_attack + 4] == ["A07", "1,000", "9", "2"]
+    assert cells[crossed + 2] == ["attack", "alaw", "Pooled"]
+    assert cells[crossed + 4 : crossed + 6] == [["A07", "-", "2"], ["Pooled", "3", "1.25"]]
+    assert lines[-1] == "WARNING: scores look swapped"
 
 
 def test_any_result_is_facts_then_rows_then_warnings():
@@ -42,7 +47,7 @@ def test_any_result_is_facts_then_rows_then_warnings():
         "n_trials": 1234,
         "sound": False,
         "missing": list("abcdef"),
-        "rates": {"16000": 1210, "8000": 24},
+        "sample_rates": {"16000": 1210, "8000": 24},
         "over_range": {"h": {"peak": 5.61}},
         "duplicates": [["i", "j"]],
         "seconds": {},
@@ -55,11 +60,11 @@ def test_any_result_is_facts_then_rows_then_warnings():
     }
     lines = [line.split(maxsplit=1) for line in tables.show(result).splitlines() if line]
     for line in (
-        ["trials", "1,234"],
+        ["n trials", "1,234"],
         ["missing", "6 (a, b, c, d, e, ...)"],
-        ["sample rate (Hz)", "16000 (1,210), 8000 (24)"],
+        ["sample rates", "16000 (1,210), 8000 (24)"],
         ["over range", "h (peak (5.61))"],
-        ["same audio", "(i, j)"],
+        ["duplicates", "(i, j)"],
         ["seconds", "-"],
         ["a.wav", "-1.5 3 -"],
         ["b.wav", "- - b.wav: damaged"],

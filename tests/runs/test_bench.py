@@ -51,21 +51,18 @@ def test_rows_are_made_of_the_median(checkpoint, monkeypatch):
         seen.append((config.precision, config.batch_size))
 
     monkeypatch.setattr(module, "score_batch", score_batch)
-    options = {"cpu": True, "progress": False}
-    result = bench(checkpoint=checkpoint, batch_size=(4, 1), **options)
+    result = bench(checkpoint=checkpoint, batch_size=(4, 1), cpu=True)
     assert seen == [("no", 1)] * 3 + [("no", 4)] * 3
     one, four = result["rows"]
     assert (one["seconds"], four["seconds"]) == (2, 2)
     assert (one["clips_per_second"], four["clips_per_second"]) == (0.5, 2)
     assert four["real_time_factor"] == pytest.approx(0.5 / (4000 / 16_000))
-    assert four["hours"] == {
-        "2021 LA": pytest.approx(181_566 / 2 / 3600),
-        "2021 DF": pytest.approx(611_829 / 2 / 3600),
-        "In-the-Wild": pytest.approx(31_779 / 2 / 3600),
-    }
+    assert four["hours_of_2021_DF"] == pytest.approx(611_829 / 2 / 3600)
+    assert json.loads(json.dumps(result)) == result
 
 
-def test_each_precision_reaches_the_network(checkpoint, monkeypatch):
+@pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_precision_reaches_the_network(checkpoint, monkeypatch, precision, dtype):
     dtypes, real = [], module.score_batch
 
     def score_batch(detector, clips, config, accelerator):
@@ -75,10 +72,9 @@ def test_each_precision_reaches_the_network(checkpoint, monkeypatch):
         hook.remove()
 
     monkeypatch.setattr(module, "score_batch", score_batch)
-    options = {"batch_size": (2,), "progress": False}
-    result = bench(checkpoint=checkpoint, precision=("no", "bf16"), cpu=True, **options)
-    assert [row["precision"] for row in result["rows"]] == ["no", "bf16"]
-    assert dtypes == [torch.float32] * 3 + [torch.bfloat16] * 3
+    result = bench(checkpoint=checkpoint, batch_size=(2,), precision=precision, cpu=True)
+    assert result["precision"] == precision
+    assert dtypes == [dtype] * 3
 
 
 def test_random_is_xlsr_300m_without_training(monkeypatch):
@@ -90,63 +86,38 @@ def test_random_is_xlsr_300m_without_training(monkeypatch):
 
     monkeypatch.setattr("slslib.model.detector.Detector", build)
     monkeypatch.setattr(module, "score_batch", lambda detector, *_: made.append(detector.training))
-    bench(checkpoint="random", batch_size=(1,), attention="sdpa", cpu=True, progress=False)
+    bench(checkpoint="random", batch_size=(1,), attention="sdpa", cpu=True)
     assert made == [((), {"seed": 0, "attention": "sdpa"}), False, False, False]
 
 
 def test_memory_of_the_process_is_its_peak(checkpoint):
     options = {"checkpoint": checkpoint, "batch_size": (1,)}
-    before = bench(**options, cpu=True, progress=False)["rows"][0]["peak_memory_bytes"]
+    before = bench(**options, cpu=True)["rows"][0]["peak_memory_bytes"]
     np.ones(before, np.uint8)  # beside what is held now: certainly more than was ever held
-    after = bench(**options, cpu=True, progress=False)["rows"][0]["peak_memory_bytes"]
+    after = bench(**options, cpu=True)["rows"][0]["peak_memory_bytes"]
     assert before < after < 3 * before
 
 
 @pytest.mark.parametrize("device", [cuda()])
 def test_memory_on_cuda_is_that_of_the_setting(checkpoint, device):
     torch.empty(2**32, device=device, dtype=torch.uint8)  # before: not counted
-    result = bench(checkpoint=checkpoint, batch_size=(1, 64), progress=False)
+    result = bench(checkpoint=checkpoint, batch_size=(1, 64))
     few, many = (row["peak_memory_bytes"] for row in result["rows"])
     assert 0 < few < many < 2**32
 
 
 def test_no_clips_are_an_error():
     with pytest.raises(ConfigError, match="at least 1"):
-        bench(checkpoint="mini", batch_size=(8, 0), cpu=True, progress=False)
+        bench(checkpoint="mini", batch_size=(8, 0), cpu=True)
 
 
 def test_seconds_pass(checkpoint, monkeypatch):
     """With PyTorch's own timer."""
     monkeypatch.setattr("torch.utils.benchmark.Timer", Timer)
-    result = bench(checkpoint=checkpoint, batch_size=(1,), progress=False)
+    result = bench(checkpoint=checkpoint, batch_size=(1,))
     assert 0 < result["rows"][0]["seconds"] < 60
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
         bench(checkpoint=tmp_path / "none.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("error", "cause"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "CUDA out of memory. Tried"),
-        (MemoryError(), "not enough memory"),
-    ],
-)
-def test_rows_are_kept_when_the_memory_is_not_enough(checkpoint, monkeypatch, error, cause):
-    def fail(*args):
-        raise error
-
-    real = module.score_batch
-
-    def score_batch(detector, clips, config, accelerator):
-        return fail() if len(clips) == 3 else real(detector, clips, config, accelerator)
-
-    monkeypatch.setattr(module, "score_batch", score_batch)
-    options = {"batch_size": (2, 3), "cpu": True, "progress": False}
-    result = json.loads(json.dumps(bench(checkpoint=checkpoint, **options)))
-    two, three = result["rows"]
-    assert two["clips_per_second"] > 0
-    assert three.keys() == {"batch_size", "precision", "error"}
-    assert result["errors"] == [f"batch 3, precision no: {cause}; use a smaller --batch-size"]

@@ -10,17 +10,13 @@ corpus is *sound* if no file is missing and every file can be used.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slslib.errors import AudioError, ConfigError
 from slslib.files import write_json
-
-if TYPE_CHECKING:
-    from slslib.data.corpora import Corpus
 
 
 def verify(
@@ -33,50 +29,23 @@ def verify(
 ) -> dict[str, Any]:
     """Decode every file of a corpus and report what is missing, damaged or odd.
 
+    What single files hold is reported, never raised.
+
     Example: slslib verify asvspoof2019-la:train --data ~/corpora
 
     Args:
         corpus: asvspoof2019-la[:train|dev|eval], asvspoof2021-la, asvspoof2021-df,
             asvspoof5[:train|dev|eval], in-the-wild, or a folder of audio, with or without a
-            protocol.
+            protocol. Without a partition, all that are there.
         data: Folder that holds the corpora; default SLSLIB_DATA.
-        jobs: Processes; default all cores.
+        jobs: Processes; by default one per core, and fewer where there are few files.
         allow_silence: Accept silent and very short files.
         out: Write the report as JSON to this file too.
 
     Returns:
-        What :func:`verify_corpus` returns, of all partitions that are there or of the one named.
-
-    Raises:
-        ProtocolError: The corpus or its protocol is absent or malformed.
-        AudioError: A folder holds no audio.
-        FileError: The report cannot be written.
-    """
-    from slslib.data.corpora import open_partitions
-
-    report = verify_corpus(open_partitions(corpus, data), jobs, allow_silence=allow_silence)
-    if out:
-        write_json(out, report)
-    return report
-
-
-def verify_corpus(
-    corpora: Sequence[Corpus], jobs: int | None = None, *, allow_silence: bool = False
-) -> dict[str, Any]:
-    """Audit the files of a corpus, given as its partitions.
-
-    What single files hold is reported, never raised.
-
-    Args:
-        corpora: What :func:`slslib.data.corpora.open_partitions` returned. Give all partitions that
-            share a folder together, so that the files of one are not *extra* to another.
-        jobs: Processes; by default one per core, and fewer where there are few files.
-        allow_silence: Accept silent and very short files.
-
-    Returns:
         ``sound``: whether there are trials, all with a usable file; ``errors``: one sentence if it
-        is not; ``name``; ``n_trials``: files that should be there; ``n_sound``: those that can be
-        used; ``unusable``: why the others are not, by utterance; ``rates``, ``channels``,
+        is not; ``name``; ``n_trials``: files that should be there; ``n_usable``: those that can be
+        used; ``unusable``: why the others are not, by utterance; ``sample_rates``, ``channels``,
         ``formats``, ``decoders``, ``md5``: number of files by value; ``over_range``: peak and
         number of samples of each over-range file (``None`` where the decoder wraps them);
         ``duplicates``: groups of utterances with equal samples; ``seconds``: ``min``, ``median``,
@@ -84,29 +53,33 @@ def verify_corpus(
         files that no protocol names; ``protocol_sha256``, by partition.
 
     Raises:
-        AudioError: A decoder crashed.
+        ProtocolError: The corpus or its protocol is absent or malformed.
+        AudioError: A folder holds no audio, or a decoder crashed.
+        FileError: The report cannot be written.
     """
     import pandas as pd
     from joblib import Parallel, delayed
     from tqdm import tqdm
 
     from slslib.data.audio import Recording, audit, list_recordings
+    from slslib.data.corpora import open_partitions
 
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs is {jobs}; give a positive number of processes")
+    corpora = open_partitions(corpus, data)
     paths: dict[str, Path] = {}
     missing: list[str] = []
     extra: set[Path] = set()
-    for corpus in corpora:
-        for utterance in corpus.trials["utterance"]:
+    for part in corpora:
+        for utterance in part.trials["utterance"]:
             try:
-                paths[utterance] = corpus.audio_path(utterance)
+                paths[utterance] = part.audio_path(utterance)
             except AudioError:
                 missing.append(utterance)
-        for folder in corpus.audio_dirs:
+        for folder in part.audio_dirs:
             with suppress(AudioError):  # there is no recording at all
                 extra.update(list_recordings(folder))
-    name = ", ".join(f"{one.name}:{one.partition}".removesuffix(":-") for one in corpora)
+    name = ", ".join(f"{part.name}:{part.partition}".removesuffix(":-") for part in corpora)
     # A process starts in the time that it needs for some 80 files.
     n_processes = jobs or min(os.cpu_count() or 1, len(paths) // 100 + 1)
     audits = Parallel(n_processes, return_as="generator")(
@@ -119,12 +92,12 @@ def verify_corpus(
         raise AudioError(f"{name}: a file crashed the decoder ({error}).") from error
     table = pd.DataFrame(found, list(paths), [*vars(Recording(""))], dtype=object)
     usable = table["problem"].isna()
-    names = {"source_rate": "rates", "decoder": "decoders"}
+    names = {"source_rate": "sample_rates", "decoder": "decoders"}
     decoded = table[table["n_source_frames"] > 0].rename(columns=names)
     decoded["formats"] = decoded["format"] + "/" + decoded["subtype"]
     decoded["md5"] = decoded["md5"].where(decoded["format"] == "FLAC")
-    counted = ("rates", "channels", "formats", "decoders", "md5")
-    seconds = (decoded["n_source_frames"] / decoded["rates"]).astype(float)
+    counted = ("sample_rates", "channels", "formats", "decoders", "md5")
+    seconds = (decoded["n_source_frames"] / decoded["sample_rates"]).astype(float)
     lengths = seconds.agg(min="min", median="median", max="max", total="sum").fillna(0)
     odd = table[usable & (table["over_range"] != 0)][["peak", "over_range"]]
     same = decoded[decoded["content"] != ""].groupby("content", sort=False).groups
@@ -132,7 +105,7 @@ def verify_corpus(
         "sound": len(paths) > 0 and not missing and bool(usable.all()),
         "name": name,
         "n_trials": len(paths) + len(missing),
-        "n_sound": int(usable.sum()),
+        "n_usable": int(usable.sum()),
         "unusable": table["problem"].dropna().to_dict(),
         **{what: decoded[what].value_counts().to_dict() for what in counted},
         "over_range": odd.rename(columns={"over_range": "samples"}).to_dict("index"),
@@ -140,10 +113,12 @@ def verify_corpus(
         "seconds": lengths.to_dict(),
         "missing": missing,
         "extra": sorted(map(str, extra - {*paths.values()})),
-        "protocol_sha256": {corpus.partition: corpus.protocol_sha256 for corpus in corpora},
+        "protocol_sha256": {part.partition: part.protocol_sha256 for part in corpora},
         "errors": [],
     }
     if not report["sound"]:
-        count = f"{report['n_sound']:,} of {report['n_trials']:,} files can be used"
+        count = f"{report['n_usable']:,} of {report['n_trials']:,} files can be used"
         report["errors"] = [f"{name} is not sound: {count}; replace the others."]
+    if out:
+        write_json(out, report)
     return report

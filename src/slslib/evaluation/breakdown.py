@@ -37,7 +37,7 @@ def rates(curve: metrics.DET) -> dict[str, Any]:
     Returns:
         The quantities that :func:`slslib.evaluation.evaluate.evaluate` has for every condition.
     """
-    official, ties = curve.eer(), curve.eer("tie_aware")
+    official, ties = curve.eer(), curve.tie_aware().eer()
     result: dict[str, Any] = {
         "eer_percent": 100 * official.value,
         "eer_threshold": official.threshold,

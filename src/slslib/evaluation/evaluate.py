@@ -156,7 +156,8 @@ def evaluate(
             )
         other = compared["score"].to_numpy()
         its_curve = metrics.det_curve(*metrics.split(other, labels))
-        eer, eers[against] = (100 * its_curve.eer(rule).value for rule in ("official", "tie_aware"))
+        eer = 100 * its_curve.eer().value
+        eers[against] = 100 * its_curve.tie_aware().eer().value
         result["against"] = {"eer_percent": eer, "difference_percent": result["eer_percent"] - eer}
         if bootstrap:
             result["against"]["difference_interval_percent"] = interval(other)
@@ -165,7 +166,7 @@ def evaluate(
         assumed.extend(known.attrs["assumed"])
         dev = read(dev_scores, known)
         of_dev = metrics.split(dev["score"], dev["label"])
-        eers[dev_scores] = 100 * metrics.eer(*of_dev, "tie_aware").value
+        eers[dev_scores] = 100 * metrics.det_curve(*of_dev).tie_aware().eer().value
         result["transfer"] = calibration.transfer(of_dev, (bonafide, spoof))
         if calibrate:
             to_llr = calibration.fit(dev["score"], dev["label"])

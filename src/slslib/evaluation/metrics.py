@@ -12,9 +12,9 @@ empty and non-finite ones (:class:`~slslib.errors.ScoreError`).
 
 The threshold of a point is the highest rejected score: *a trial is accepted if its score is above
 the threshold*. That of point 0 is the lowest score - 0.001. Points between equal scores belong to
-no threshold. The rule ``tie_aware`` leaves them out; ``official`` keeps them, as the ASVspoof
-challenges' routine does, whose numbers are the published ones. A constant score so gets 100 %
-from ``official`` and 50 % from ``tie_aware``.
+no threshold. The official rule keeps them, as the ASVspoof challenges' routine does, whose numbers
+are the published ones; :meth:`DET.tie_aware` leaves them out. A constant score so has an EER of
+100 % officially, and of 50 % without them.
 
 **EER.** :math:`(FRR_k + FAR_k) / 2` at the first :math:`k` that minimises
 :math:`|FRR_k - FAR_k|`.
@@ -31,7 +31,8 @@ targets with rate :math:`m` and accepts nontargets with rate :math:`f` and spoof
 
 the 2019 form is :math:`\min_k (C_1 FRR_k + C_2 FAR_k) / M`, the 2021 form
 :math:`\min_k (C_0 + C_1 FRR_k + C_2 FAR_k) / (C_0 + M)`. They are different numbers for the same
-scores: 2021 = :math:`(C_0 + M \cdot` 2019 :math:`) / (C_0 + M)`.
+scores: 2021 = :math:`(C_0 + M \cdot` 2019 :math:`) / (C_0 + M)`. :meth:`DET.min_cost` computes the
+one for the weights :math:`(0, C_1, C_2)`, the other for :math:`(C_0, C_1, C_2)`.
 
 **DCF** (ASVspoof 5). :math:`((1 - \pi) C_m FRR + \pi C_f FAR) / \min((1 - \pi) C_m, \pi C_f)` with
 :math:`\pi = 0.05, C_m = 1, C_f = 10`: ``min_dcf`` over the curve; ``act_dcf`` at the threshold
@@ -47,15 +48,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slslib.errors import ConfigError, ScoreError
+from slslib.errors import ScoreError
 
 Floats = NDArray[np.float64]
-EERRule = Literal["official", "tie_aware"]
 Weights = tuple[float, float, float]
 """The weights :math:`C_0, C_1, C_2` of a cost."""
 
@@ -91,14 +91,11 @@ class DET(NamedTuple):
         keep = np.r_[True, self.thresholds[2:] != self.thresholds[1:-1], True]
         return DET(self.frr[keep], self.far[keep], self.thresholds[keep])
 
-    def eer(self, rule: EERRule = "official") -> EER:
-        """Compute the equal error rate of an official curve by either rule."""
-        if rule not in ("official", "tie_aware"):
-            raise ConfigError(f"rule {rule!r}: choose 'official' or 'tie_aware'.")
-        curve = self if rule == "official" else self.tie_aware()
-        k = int(np.argmin(np.abs(curve.frr - curve.far)))
-        frr, far = float(curve.frr[k]), float(curve.far[k])
-        return EER((frr + far) / 2, float(curve.thresholds[k]), frr, far)
+    def eer(self) -> EER:
+        """Compute the equal error rate, the official one if points between equal scores count."""
+        k = int(np.argmin(np.abs(self.frr - self.far)))
+        frr, far = float(self.frr[k]), float(self.far[k])
+        return EER((frr + far) / 2, float(self.thresholds[k]), frr, far)
 
     def min_cost(self, weights: Weights) -> float:
         """Compute the minimum of :math:`C_0 + C_1 FRR + C_2 FAR`; 1 is a useless detector.
@@ -183,13 +180,13 @@ def det_curve(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> DET:
     return DET(frr, far, np.append(scores.min() - 0.001, scores[order]))
 
 
-def eer(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, rule: EERRule = "official") -> EER:
-    """Compute the equal error rate.
+def eer(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> EER:
+    """Compute the official equal error rate; ``det_curve(...).tie_aware().eer()`` groups ties.
 
     >>> eer([1.0, 2.0, 3.0], [-1.0, 0.0, 1.5]).value
     0.3333333333333333
     """
-    return det_curve(bonafide_scores, spoof_scores).eer(rule)
+    return det_curve(bonafide_scores, spoof_scores).eer()
 
 
 def asv_rates(
@@ -216,16 +213,6 @@ def tdcf_weights(miss: float, fa: float, fa_spoof: float) -> Weights:
     c_miss, c_fa, c_fa_spoof = 1, 10, 10
     c0 = p_target * c_miss * miss + p_nontarget * c_fa * fa
     return c0, p_target * c_miss - c0, p_spoof * c_fa_spoof * fa_spoof
-
-
-def min_tdcf_2019(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: Weights) -> float:
-    """Compute the minimum normalised t-DCF in the form of ASVspoof 2019, which leaves out C0."""
-    return det_curve(bonafide_scores, spoof_scores).min_cost((0.0, *weights[1:]))
-
-
-def min_tdcf_2021(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: Weights) -> float:
-    """Compute the minimum normalised t-DCF in the form of ASVspoof 2021."""
-    return det_curve(bonafide_scores, spoof_scores).min_cost(weights)
 
 
 def dcf_weights(p_spoof: float = 0.05, c_miss: float = 1, c_fa: float = 10) -> Weights:

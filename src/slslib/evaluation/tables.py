@@ -1,51 +1,17 @@
 """Results of commands as text for people; ``--json`` prints them as they are.
 
-:func:`show` lays out the result of any command but two: :func:`score` needs only one line, and
-:func:`evaluate` shows as many digits as publications do.
+:func:`show` lays out the result of any command under the names that it has there, with blanks for
+underscores. :func:`evaluate` says the EER first, and :func:`score` needs only one line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from textwrap import fill
 from typing import Any
 
-Titled = tuple[str, Sequence[Mapping[str, Any]]]  # a title and the rows below it
-
 _SHOWN = 5  # items shown of a long list
-# Lines of an evaluation; one whose quantities a result lacks is left out.
-_SUMMARY = {
-    "trials": "{n_bonafide:,} bona fide, {n_spoof:,} spoof",
-    "EER": "{eer_percent:.4f} %{interval}",
-    "EER, ties grouped": "{eer_tie_aware_percent:.4f} %",
-    "threshold (accept above)": "{eer_threshold:.6g}",
-    "min t-DCF, 2019 form": "{min_tdcf_2019:.6f}",
-    "min t-DCF, 2021 form": "{min_tdcf_2021:.6f}",
-    "EER of the ASV system (%)": "{asv_eer_percent:.6f}",
-    "min DCF": "{min_dcf:.6f}",
-    "act DCF (scores read as LLR)": "{act_dcf:.6f}",
-    "Cllr (scores read as LLR)": "{cllr:.6f}",
-    "min Cllr": "{min_cllr:.6f}",
-    "Cllr, calibrated on the development set": "{calibration[cllr]:.6f}",
-    "act DCF, calibrated": "{calibration[act_dcf]:.6f}",
-    "EER of the other system": (
-        "{against[eer_percent]:.4f} %, difference {against[difference_percent]:+.4f}{difference}"
-    ),
-}
-# Names in results that do not speak for themselves.
-_TITLES = {
-    "n_sound": "usable",
-    "rates": "sample rate (Hz)",
-    "md5": "FLAC MD5",
-    "duplicates": "same audio",
-    "extra": "not in the protocol",
-    "window_s": "window (s)",
-    "llr": "LLR (nats)",
-    "threshold": "threshold (bona fide above)",
-    "lowest_llr": "lowest window (nats)",
-    "peak_memory_bytes": "peak memory (bytes)",
-}
+_SAID = ("n_bonafide", "n_spoof", "phase", "assumed", "groups", "sha256")  # not by a table
 
 
 def table(rows: Sequence[Mapping[Any, Any]]) -> str:
@@ -68,12 +34,13 @@ def table(rows: Sequence[Mapping[Any, Any]]) -> str:
 def show(result: Mapping[str, Any]) -> str:
     """Lay out any result: its facts, then a table for each list of rows, then the warnings."""
     shown = {name: value for name, value in result.items() if name not in ("errors", "warnings")}
-    rows = {name: shown.pop(name) for name in result if _is_rows(result[name])}
+    rows = {name: shown.pop(name) for name in [*shown] if _is_rows(shown[name])}
     facts = [{"what": _title(n), "value": fill(_cell(v), 80)} for n, v in shown.items()]
-    parts = [
-        (name, [{_title(k): v for k, v in row.items()} for row in rows[name]]) for name in rows
-    ]
-    return _page(result, ("", facts), *parts)
+    blocks = [table(facts)]
+    for name, several in rows.items():
+        titled = [{_title(key): value for key, value in row.items()} for row in several]
+        blocks.append(f"{_title(name)}\n\n{table(titled)}")
+    return "\n\n".join(blocks + [f"WARNING: {text}" for text in result.get("warnings", ())])
 
 
 def score(result: Mapping[str, Any]) -> str:
@@ -84,56 +51,26 @@ def score(result: Mapping[str, Any]) -> str:
 
 
 def evaluate(result: Mapping[str, Any]) -> str:
-    """Lay out an evaluation: the summary, thresholds, then a table for each breakdown."""
+    """Lay out an evaluation: the EER of what, the other numbers, then the breakdowns."""
     first = "EER {eer_percent:.4f} %, phase {phase}: {n_bonafide:,} bona fide, {n_spoof:,} spoof"
     lines = [f"{first.format(**result)}; higher scores mean bona fide"]
     lines += [f"Assumed: {text}" for text in result.get("assumed", ())]
-    values = dict(result) | {"interval": "", "difference": ""}
-    if ends := result.get("eer_interval_percent"):
-        over = " and ".join(result["bootstrap"]["cluster"]) or "trials"
-        values["interval"] = "  (95 % over {}: {:.3f} to {:.3f})".format(over, *ends)
-    if ends := result.get("against", {}).get("difference_interval_percent"):
-        values["difference"] = " (95 %: {:+.3f} to {:+.3f})".format(*ends)
-    summary = []
-    for title, text in _SUMMARY.items():
-        with suppress(KeyError):
-            summary.append({"what": title, "value": text.format(**values)})
-    parts: list[Titled] = [("\n".join(lines), summary)]
-    if "transfer" in result:
-        parts.append(("Thresholds from the development set", result["transfer"]))
-    parts += [_breakdown(*one) for one in result.get("groups", {}).items()]
-    return _page(result, *parts)
-
-
-def _breakdown(factors: str, groups: Mapping[str, Any]) -> Titled:
-    """Tabulate a breakdown by one factor, or the EERs of two crossed factors."""
-    first, _, second = factors.partition(":")
-    if second:
-        rows = [
-            {first: value} | {name: _number(cell, "eer_percent") for name, cell in row.items()}
-            for value, row in groups.items()
-        ]
-        return f"EER % by {first} and {second}", rows
-    rows = [
-        {first: value, "bona fide": row["n_bonafide"], "spoof": row["n_spoof"]}
-        | {"EER %": _number(row, "eer_percent"), "min DCF": _number(row, "min_dcf")}
-        for value, row in groups.items()
-    ]
-    return f"By {first}", rows
-
-
-def _page(result: Mapping[str, Any], *parts: Titled) -> str:
-    """Join titled tables, and end with the warnings as plain lines."""
-    blocks = [f"{title}\n\n{table(rows)}".lstrip() for title, rows in parts]
-    return "\n\n".join(blocks + [f"WARNING: {text}" for text in result.get("warnings", ())])
-
-
-def _number(row: Mapping[str, Any], quantity: str) -> str:
-    return f"{row[quantity]:.4f}" if quantity in row else "-"
+    shown = {name: value for name, value in result.items() if name not in _SAID}
+    for word, groups in result.get("groups", {}).items():
+        first, _, second = word.partition(":")
+        if second:
+            rows = [
+                {first: value} | {name: cell.get("eer_percent") for name, cell in row.items()}
+                for value, row in groups.items()
+            ]
+            shown[f"eer_percent_by_{first}_and_{second}"] = rows
+        else:
+            shown[f"by_{first}"] = [{first: value} | row for value, row in groups.items()]
+    return "\n".join(lines) + "\n\n" + show(shown)
 
 
 def _title(name: str) -> str:
-    return _TITLES.get(name, name.removeprefix("n_").replace("_", " "))
+    return name.replace("_", " ")
 
 
 def _is_rows(value: Any) -> bool:
