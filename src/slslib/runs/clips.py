@@ -76,6 +76,7 @@ class TrialDataset(Dataset[Clip]):
         seed: Seed of augmentation and crop.
         epoch: Epoch that keys them.
         allow_silence: Accept silent and very short audio.
+        guarded: Let a process of its own decode each recording first, which may crash or never end.
     """
 
     corpus: Corpus
@@ -86,6 +87,7 @@ class TrialDataset(Dataset[Clip]):
     seed: int = 0
     epoch: int = 0
     allow_silence: bool = False
+    guarded: bool = False
 
     def __post_init__(self) -> None:
         """Name the algorithm."""
@@ -97,15 +99,16 @@ class TrialDataset(Dataset[Clip]):
 
     def __getitem__(self, index: int) -> Clip:
         """Decode, augment and crop one trial."""
-        utterance, label = self._trial(index)
+        trial = self.corpus.trials.iloc[index]
+        utterance, label = str(trial["utterance"]), int(trial["label"])
         # Augmentation and random crops need the whole recording; scoring only its beginning.
         whole = self.algo != "none" or self.crop == "random"
+        limit = None if whole else self.n_samples
         try:
-            recording = load(
-                self.corpus.audio_path(utterance),
-                max_samples=None if whole else self.n_samples,
-                allow_silence=self.allow_silence,
-            )
+            path = self.corpus.audio_path(utterance)
+            for _ in blocks_isolated(path, allow_silence=True) if self.guarded else ():
+                pass
+            recording = load(path, max_samples=limit, allow_silence=self.allow_silence)
         except AudioError as error:
             return Clip(utterance, label, error=str(error))
         samples, rng = recording.samples, keyed_rng(self.seed, self.epoch, utterance)
@@ -122,20 +125,6 @@ class TrialDataset(Dataset[Clip]):
             over_range=recording.over_range != 0,
             converted=recording.source_rate != SAMPLE_RATE or recording.channels != 1,
         )
-
-    def read_guarded(self, index: int) -> Clip:
-        """Read one trial whose recording may crash the decoder: another process tries it first."""
-        utterance, label = self._trial(index)
-        try:
-            for _ in blocks_isolated(self.corpus.audio_path(utterance), allow_silence=True):
-                pass
-        except AudioError as error:
-            return Clip(utterance, label, error=str(error))
-        return self[index]
-
-    def _trial(self, index: int) -> tuple[str, int]:
-        trial = self.corpus.trials.iloc[index]
-        return str(trial["utterance"]), int(trial["label"])
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
@@ -195,7 +184,7 @@ def load_batches(
     batch is read again, each recording first by a process of its own: what fails there is a
     :class:`Clip` with an error. Without workers, such a file ends the run.
     """
-    done = 0
+    done, guarded = 0, replace(dataset, guarded=True)
     while done < len(batches):
         loader = DataLoader(
             dataset,
@@ -224,7 +213,7 @@ def load_batches(
         finally:
             _kill(own)
         if done < len(batches):
-            yield [dataset.read_guarded(index) for index in batches[done]]
+            yield [guarded[index] for index in batches[done]]
             done += 1
 
 
@@ -236,15 +225,12 @@ def _serve_parent(_worker: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _kill(workers: Iterable[BaseProcess]) -> None:
-    for worker in workers:
-        worker.kill()
-
-
 @atexit.register
-def _kill_all() -> None:
-    """Kill the workers that an error left; multiprocessing would wait for them for ever."""
-    _kill(process for process in active_children() if process.daemon)
+def _kill(workers: Iterable[BaseProcess] | None = None) -> None:
+    """Kill workers, by default all that an error left: multiprocessing would wait for them."""
+    for worker in active_children() if workers is None else workers:
+        if worker.daemon:
+            worker.kill()
 
 
 def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor]:

@@ -287,8 +287,7 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
     batches = batched(range(len(dev)), config.batch_size)[mine]
     loaded = load_batches(dev, batches, workers=run.workers)
     done: list[tuple[Tensor, Tensor, Tensor]] = []  # of each batch: loss, log-probs, labels
-    bar = processes.bar(loaded, desc="validate", show=run.progress, total=len(batches))
-    for clips in bar:
+    for clips in processes.bar(loaded, desc="validate", show=run.progress, total=len(batches)):
         waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
         # The unwrapped module: processes may hold different numbers of batches.
         with accelerator.autocast():

@@ -119,9 +119,7 @@ def score(
     }
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
     if len(os.fsencode(out.name)) > 240:  # <out>.failures.csv has to be a name too
-        raise ConfigError(
-            f"--out has the name {out.name!r}, which is too long; choose a shorter one"
-        )
+        raise ConfigError(f"--out {out.name}: the name is too long; choose a shorter one")
     if out.exists():
         with suppress(ConfigError):
             now = {"scores_sha256": sha256(out), "sizes_sha256": sha256_of(sizes(opened))}
