@@ -48,7 +48,7 @@ from safetensors.torch import save
 
 from slslib.data.headers import inspect
 from slslib.data.protocols import read_protocol
-from slslib.data.scorefiles import read_asv_scores, read_c012, read_scores
+from slslib.data.scorefiles import read_asv_scores, read_scores
 from slslib.errors import SlslibError
 from slslib.model.detector import Detector
 
@@ -163,7 +163,6 @@ def _read_scores(path: Path) -> None:
         lambda: read_scores(path, "utterance,spoof,bonafide"),
         lambda: read_scores(path, "cm-score"),
         lambda: read_asv_scores(path),
-        lambda: read_c012(path, "eval"),
     ]
     refusals = []
     for reader in readers:

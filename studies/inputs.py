@@ -32,7 +32,7 @@ import torch
 from provenance import ROOT
 from safetensors.torch import save_file
 
-from slslib.data.audit import verify_corpus
+from slslib.data.audit import verify
 from slslib.data.corpora import open_corpus
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import SlslibError, TrainingError
@@ -337,12 +337,15 @@ def audio_rows(folder: Path, *, isolated: bool = True) -> Iterator[Row]:
 
 def _verify(corpus: Any, allow_silence: bool) -> list[str]:
     """Audit one recording; return what the report notes about it."""
-    report = verify_corpus([corpus], 1, allow_silence=allow_silence)
+    spec = f"{corpus.name}:{corpus.partition}".removesuffix(":-")
+    report = verify(spec, jobs=1, allow_silence=allow_silence)
     for text in report["unusable"].values():
         raise SlslibError(text)
     for utterance in report["missing"]:
         corpus.audio_path(utterance)  # raises what is reported
-    return [name for name in ("other_rate", "multichannel", "over_range") if report[name]]
+    usual = {"sample_rates": 16_000, "channels": 1}
+    unusual = [name for name, value in usual.items() if set(map(int, report[name])) != {value}]
+    return unusual + ["over_range"] * bool(report["over_range"])
 
 
 def _clip(corpus: Any, **options: Any) -> list[str]:
