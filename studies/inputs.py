@@ -352,7 +352,7 @@ def _clip(corpus: Any, **options: Any) -> list[str]:
     """Read one recording as a run does; return what the run counts."""
     clip = TrialDataset(corpus, **options)[0]
     if clip.error:
-        raise clip.error
+        raise SlslibError(clip.error)
     return [name for name in ("converted", "over_range") if getattr(clip, name)]
 
 
@@ -468,7 +468,7 @@ def _opened(corpus: Path, function: Callable[..., Any], *arguments: Any) -> Any:
 def _clips(corpus: Any) -> None:
     for clip in map(TrialDataset(corpus).__getitem__, range(len(corpus))):
         if clip.error:
-            raise clip.error
+            raise SlslibError(clip.error)
 
 
 def _trained(corpus: Path) -> None:
@@ -482,7 +482,7 @@ def _trained(corpus: Path) -> None:
 
 
 def _evaluated(scores: Path, key: Path, **options: Any) -> list[str]:
-    return evaluate((scores,), key, **options)["warnings"]
+    return evaluate(scores, key, **options)["warnings"]
 
 
 def score_rows(folder: Path) -> Iterator[Row]:
