@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from difflib import ndiff
 from pathlib import Path
 from typing import Any
 
@@ -114,25 +115,17 @@ def check_same(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         began: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        now = _flat(json.loads(json.dumps(facts)))
-        then = _flat({key: began.get(key) for key in facts})
+        then = {key: began.get(key) for key in facts}
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"cannot resume: {path} is missing or damaged ({error}); remove {path.parent} to start "
             "again"
         ) from error
-    changed = [f"{k} {then.get(k)!r} -> {v!r}" for k, v in now.items() if then.get(k) != v]
+    old, new = (json.dumps(one, indent=1, sort_keys=True).splitlines() for one in (then, facts))
+    changed = [" ".join(line.strip(",").split()) for line in ndiff(old, new) if line[0] in "-+"]
     if changed:
         raise ConfigError(
-            f"{path.parent} holds a run with other inputs or settings: {'; '.join(changed)}; "
-            "resume with those, or remove the folder to start again"
+            f"{path.parent} holds a run with other inputs or settings (- there, + now): "
+            f"{', '.join(changed)}; resume with those, or remove the folder to start again"
         )
     return began
-
-
-def _flat(facts: dict[str, Any]) -> dict[str, Any]:
-    """Put the values of inner dictionaries among the others."""
-    flat: dict[str, Any] = {}
-    for key, value in facts.items():
-        flat |= value if isinstance(value, dict) else {key: value}
-    return flat

@@ -15,7 +15,7 @@ import soundfile as sf
 from make_flac import write_flac
 
 from slslib.data.audit import verify
-from slslib.errors import AudioError, ConfigError, ProtocolError
+from slslib.errors import AudioError, ProtocolError
 
 
 def noise(seed: int, n: int = 8_000, channels: int = 1) -> np.ndarray:
@@ -160,11 +160,6 @@ def test_nothing_to_verify(tmp_path: Path) -> None:
         verify(str(tmp_path))
     with pytest.raises(ProtocolError, match="none"):
         verify("none", data=tmp_path)
-
-
-def test_jobs_are_checked(planted: Path) -> None:
-    with pytest.raises(ConfigError, match="jobs"):
-        verify("c", data=planted, jobs=0)
 
 
 @pytest.mark.shared

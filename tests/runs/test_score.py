@@ -194,7 +194,7 @@ def test_a_resume_with_other_settings_is_refused(checkpoint, corpus, tmp_path, m
     with pytest.raises(RuntimeError):
         score_eval(checkpoint, tmp_path / "s.txt")
     monkeypatch.setattr("slslib.runs.score.score_batch", real)
-    with pytest.raises(ConfigError, match="settings: batch_size 2 -> 8; chunk 3 -> 4;"):
+    with pytest.raises(ConfigError, match=r'2, [+] "batch_size": 8, - "chunk": 3, [+] "chunk": 4;'):
         score_eval(checkpoint, tmp_path / "s.txt", ScoreConfig(chunk=4))
     other = tmp_path / "other.safetensors"
     Detector(DETECTOR, seed=6).save(other)

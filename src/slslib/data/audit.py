@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from slslib.errors import AudioError, ConfigError
+from slslib.errors import AudioError
 from slslib.files import write_json
 
 
@@ -64,8 +64,6 @@ def verify(
     from slslib.data.audio import Recording, audit, list_recordings
     from slslib.data.corpora import open_partitions
 
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"jobs is {jobs}; give a positive number of processes")
     corpora = open_partitions(corpus, data)
     paths: dict[str, Path] = {}
     missing: list[str] = []
