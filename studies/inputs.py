@@ -62,6 +62,8 @@ DIFFERENCES = {
     "399 samples, --allow-silence": "train has no such option",
     "channels that cancel each other, --allow-silence": "train has no such option",
     "ids only": "training and evaluation need labels",
+    "no file": "without a protocol the recordings have no labels, which training and evaluation "
+    "need",
     "one class only": "training and evaluation need both classes",
     "a transformers folder": "it holds a backbone without a head, which training adds",
 }

@@ -11,6 +11,7 @@ Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME t
 
 from __future__ import annotations
 
+import mmap
 import stat
 import struct
 import zlib
@@ -27,6 +28,7 @@ _MAX_CHUNKS = 1_000
 _MAX_TAIL = 1 << 20  # bytes behind the last chunk
 _OTHER_AUDIO = (b"data", b"RIFF", bytes(4))
 _MP3_FRAME = 1441  # bytes of the longest frame
+_FLAC_START = b"fLaC\0\0\0\x22"
 _STREAMED = 0x7FFFF000  # lengths from here on stand for "not known" in a WAV file
 _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
 _FLAC_HZ = (  # by a frame's code; 0: not stated
@@ -113,7 +115,8 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
     frame = f.read(3).ljust(3, b"\0")
     if frame[0] != 0xFF or _FLAC_HZ[frame[2] & 15] not in (0, info.samplerate):
         return f"no FLAC frame of {info.samplerate} Hz begins where its header ends"
-    return ""
+    with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as whole:  # decoders stop before it
+        return "another FLAC file follows in it" if whole.find(_FLAC_START, position) > 0 else ""
 
 
 def _wav_contradiction(f: BinaryIO, size: int) -> str:
