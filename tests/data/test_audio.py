@@ -376,6 +376,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda tmp: _joined(tmp, "x.mp3", b"TAG" + bytes(125)),
         "the file has",
     ),
+    "two FLAC files joined": (lambda tmp: _joined(tmp, "x.flac"), "another FLAC file"),
     "two Ogg files joined": (lambda tmp: _joined(tmp, "x.ogg"), "another stream"),
     "two MP3 files joined": (lambda tmp: _joined(tmp, "x.mp3"), "the file has"),
     "WAV of chunks": (_many_chunks, "no data chunk"),
