@@ -53,7 +53,7 @@ Audio deepfake detection with XLS-R and SLS.
 Example: slslib evaluate --scores scores.txt --key key.txt --bootstrap 1000
 
 Exit status: 0 if everything was done, 1 after an error or if some recordings could not be used,
-2 for options that make no sense, 130 or 143 if interrupted."""
+2 for options that make no sense here, 130 or 143 if interrupted."""
 
 
 def run(argv: Sequence[str], *, as_json: bool = False) -> int:

@@ -11,7 +11,6 @@ Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME t
 
 from __future__ import annotations
 
-import mmap
 import stat
 import struct
 import zlib
@@ -115,8 +114,12 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
     frame = f.read(3).ljust(3, b"\0")
     if frame[0] != 0xFF or _FLAC_HZ[frame[2] & 15] not in (0, info.samplerate):
         return f"no FLAC frame of {info.samplerate} Hz begins where its header ends"
-    with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as whole:  # decoders stop before it
-        return "another FLAC file follows in it" if whole.find(_FLAC_START, position) > 0 else ""
+    tail = b""
+    while block := f.read(1 << 20):
+        if _FLAC_START in tail + block:  # decoders stop before it
+            return "another FLAC file follows in it"
+        tail = block[-len(_FLAC_START) :]
+    return ""
 
 
 def _wav_contradiction(f: BinaryIO, size: int) -> str:

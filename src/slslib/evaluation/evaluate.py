@@ -42,7 +42,6 @@ def evaluate(
     against: Path | None = None,
     dev_scores: Path | None = None,
     dev_key: Path | None = None,
-    calibrate: bool = False,
     allow_missing: bool = False,
     allow_extra: bool = False,
     seed: int = 0,
@@ -71,8 +70,6 @@ def evaluate(
         against: Score file of another system, to compare with on the same trials.
         dev_scores: Score file of a development set, to choose thresholds and calibration on.
         dev_key: Its key.
-        calibrate: Turn the scores into log-likelihood ratios on the development set: Cllr before
-            and after.
         allow_missing: Evaluate although trials of the key have no score; coverage is printed.
         allow_extra: Evaluate although the key lacks trials that have a score; they are counted.
         seed: Seed of the bootstrap.
@@ -105,7 +102,6 @@ def evaluate(
         "an ASV key without ASV scores: give --asv-scores too.": asv_key and not asv_scores,
         "clusters need a number of replicates, as --bootstrap 1000.": cluster and not bootstrap,
         "give both --dev-scores and --dev-key, or neither.": bool(dev_scores) != bool(dev_key),
-        "a calibration needs --dev-scores and --dev-key.": calibrate and not dev_key,
     }
     if held := [text for text, holds in contradictions.items() if holds]:
         raise ConfigError(held[0])
@@ -168,11 +164,10 @@ def evaluate(
         of_dev = metrics.split(dev["score"], dev["label"])
         eers[dev_scores] = 100 * metrics.det_curve(*of_dev).tie_aware().eer().value
         result["transfer"] = calibration.transfer(of_dev, (bonafide, spoof))
-        if calibrate:
-            to_llr = calibration.fit(dev["score"], dev["label"])
-            llrs = to_llr(bonafide), to_llr(spoof)
-            costs = {"cllr": metrics.cllr(*llrs), "act_dcf": metrics.act_dcf(*llrs)}
-            result["calibration"] = vars(to_llr) | costs
+        to_llr = calibration.fit(dev["score"], dev["label"])
+        llrs = to_llr(bonafide), to_llr(spoof)
+        costs = {"cllr": metrics.cllr(*llrs), "act_dcf": metrics.act_dcf(*llrs)}
+        result["calibration"] = vars(to_llr) | costs
     inputs = {"scores": scores, "key": key, "against": against, "asv_scores": asv_scores}
     inputs |= {"asv_key": asv_key, "dev_scores": dev_scores, "dev_key": dev_key}
     result["sha256"] = {name: sha256(path) for name, path in inputs.items() if path}
@@ -223,12 +218,12 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame, eers: dict[Path, fl
     swapped += "more bona fide. Nothing was flipped."
     odd = {
         swapped.format(eer): eer > 50 and n_values > 1,
-        f"every score is {float(matched['score'].iloc[0])!r}: a constant tells nothing. "
-        "The official EER of a constant is 100 %.": n_values == 1,
         f"{n - n_values} scores repeat another one; with ties grouped the EER is "
         f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": has_ties,
         f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
         "mostly eval, and are not comparable with this one.": len(phases) > 1,
+        "the speaker verification system accepts no spoof (C2 = 0), which leaves a min t-DCF "
+        "undefined.": "tdcf_weights" in result and "min_tdcf_2019" not in result,
         f"{n_missing} of {n + n_missing} trials have no score: coverage "
         f"{100 * n / (n + n_missing):.3f} %. The result is not that of the whole set.": n_missing,
         f"{n_extra} scored trials are outside phase {result['phase']} of the key "

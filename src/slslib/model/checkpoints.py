@@ -89,22 +89,25 @@ def download(
             it from the cache; no partial file is left.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils.sha import git_hash
 
     only = not _has_network()
     try:
-        if not re.fullmatch(r"(?!.*\.\.)\w[\w./-]*", revision or "main"):
+        if not re.fullmatch(r"(?!.*\.\.)[^-/\s][^\s\\]*", revision or "main"):
             raise ValueError("that is no branch, tag or commit")
         path = Path(hf_hub_download(repository, filename, revision=revision, local_files_only=only))
-        stated = sha256 or (path.resolve().name if path.is_symlink() else "")
+        stated = sha256 or (path.readlink().name if path.is_symlink() else "")
         if not stated:  # a cache on a disk without symbolic links has no hashes for names
             url = hf_hub_url(repository, filename, revision=revision)
             stated = get_hf_file_metadata(url).etag or ""
     except Exception as error:
         cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if only and isinstance(error, LocalEntryNotFoundError):
+            cause = "no network, and it is not in the cache"
         raise CheckpointError(
             f"cannot get {filename} of {repository} at {revision or 'main'} from the hub: "
-            f"{'no network, and it is not in the cache' if only else cause} (check the name, the "
+            f"{cause} (check the name, the "
             "network and HF_HUB_OFFLINE, or `hf auth login`; offline, name a file or mini)"
         ) from error
     blob = path.resolve()

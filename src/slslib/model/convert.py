@@ -13,11 +13,7 @@ from slslib.files import writing
 
 
 def convert(
-    checkpoint: str | Path,
-    out: str | Path,
-    *,
-    n_heads: int | None = None,
-    data_parallel: bool = False,
+    checkpoint: str | Path, out: Path, *, n_heads: int | None = None, data_parallel: bool = False
 ) -> dict[str, Any]:
     """Rewrite a checkpoint as safetensors or as the authors' .pth.
 

@@ -12,10 +12,11 @@ import ctypes
 import hashlib
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
-from multiprocessing import active_children
+from multiprocessing import active_children, current_process
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -34,7 +35,7 @@ from slslib.errors import AudioError, ConfigError
 from slslib.runs.recipes import Crop
 
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
-_PATIENCE_SECONDS = 30  # a worker that gives no batch for so long reads a file that may never end
+_PATIENCE_SECONDS = 60  # a worker that gives no batch for so long reads a file that may never end
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Clip:
 
     utterance: str
     label: int
-    waveform: Float[np.ndarray, " samples"] | None = None
+    waveform: Any = None
     error: str = ""
     decoder: str = ""
     over_range: bool = False
@@ -105,9 +106,11 @@ class TrialDataset(Dataset[Clip]):
         whole = self.algo != "none" or self.crop == "random"
         limit = None if whole else self.n_samples
         try:
-            path = self.corpus.audio_path(utterance)
-            for _ in blocks_isolated(path, allow_silence=True) if self.guarded else ():
-                pass
+            path, heard = self.corpus.audio_path(utterance), 0
+            for block in blocks_isolated(path, allow_silence=True) if self.guarded else ():
+                heard += len(block)
+                if limit and heard >= limit:
+                    break
             recording = load(path, max_samples=limit, allow_silence=self.allow_silence)
         except AudioError as error:
             return Clip(utterance, label, error=str(error))
@@ -180,41 +183,52 @@ def load_batches(
 ) -> Iterator[list[Clip]]:
     """Yield the clips for lists of indices, decoded by ``workers`` processes (0: this one).
 
-    A file may crash its decoder or never end. Where a worker dies or is silent for 30 seconds, its
+    A file may crash its decoder or never end. Where a worker dies or is silent for a minute, its
     batch is read again, each recording first by a process of its own: what fails there is a
     :class:`Clip` with an error. Without workers, such a file ends the run.
     """
+    if not workers or current_process().daemon:  # a pool's processes may have none of their own
+        yield from ([dataset[index] for index in batch] for batch in batches)
+        return
     done, guarded = 0, replace(dataset, guarded=True)
     while done < len(batches):
         loader = DataLoader(
             dataset,
             batch_sampler=batches[done:],
             num_workers=workers,
-            collate_fn=list,
-            timeout=_PATIENCE_SECONDS if workers else 0,
-            # Its own generator: the loader draws a base seed, which would otherwise move the global
-            # stream and make results depend on how often a loader was started.
+            collate_fn=_pack,
+            timeout=_PATIENCE_SECONDS,
+            # Its own: the loader draws a base seed, which would otherwise move the global stream
+            # and make results depend on how often a loader was started.
             generator=torch.Generator().manual_seed(0),
             worker_init_fn=_serve_parent,
         )
-        others, handler = active_children(), signal.getsignal(signal.SIGCHLD)
-        iterator = iter(loader)
-        own = [process for process in active_children() if process not in others]
+        iterator: Any = iter(loader)
         with suppress(ValueError):  # not the main thread, in which alone PyTorch sets a handler
             # It would raise for a dead worker wherever this process is at that time.
-            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
-            for clips in iterator:
-                yield clips
+            for clips, waveforms in iterator:
+                sound = iter(waveforms)
+                yield [one if one.error else replace(one, waveform=next(sound)) for one in clips]
                 done += 1
-        except RuntimeError:  # PyTorch's for a worker that died or is silent
-            if not workers:
-                raise
+        except RuntimeError as error:  # PyTorch's for a worker that died or is silent
+            warnings.warn(f"{error}; its batch is read again, file by file", stacklevel=2)
         finally:
-            _kill(own)
+            _kill(iterator._workers)
         if done < len(batches):
             yield [guarded[index] for index in batches[done]]
             done += 1
+
+
+def _pack(clips: list[Clip]) -> tuple[list[Clip], Tensor]:
+    """Put the waveforms of a batch into one tensor, which a worker hands over in shared memory.
+
+    In the pipe, half a batch of a worker that died would keep its reader waiting for ever.
+    """
+    waveforms = [torch.from_numpy(clip.waveform) for clip in clips if not clip.error]
+    bare = [replace(clip, waveform=None) for clip in clips]
+    return bare, torch.stack(waveforms) if waveforms else torch.empty(0)
 
 
 def _serve_parent(_worker: int) -> None:
@@ -243,7 +257,7 @@ def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor
         if clip.error:
             raise AudioError(clip.error)
     # Torch's own memory, which is aligned: the last bit of a convolution depends on the alignment.
-    waveforms = torch.stack([torch.from_numpy(c.waveform) for c in clips if c.waveform is not None])
+    waveforms = torch.stack([torch.as_tensor(clip.waveform) for clip in clips])
     return waveforms, torch.tensor([clip.label for clip in clips])
 
 

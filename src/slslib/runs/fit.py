@@ -35,7 +35,7 @@ from slslib.runs import processes
 from slslib.runs.clips import Clip, TrialDataset, batched, epoch_batches, load_batches, stack
 from slslib.runs.recipes import TrainConfig
 
-_REMEDY = "go on from the last state with a lower learning rate or --precision no"
+_REMEDY = "start again, --init from the last epoch, with a lower --lr or --precision no"
 
 
 @dataclass
