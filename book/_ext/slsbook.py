@@ -108,7 +108,7 @@ class FaultsTable(SphinxDirective):
         self.env.note_dependency(path)
         rows = fault_rows(json.loads(Path(path).read_text(encoding="utf-8"))["results"])
         cells = [[[cell] for cell in row] for row in [("fault", "tried", "outcome"), *rows]]
-        return [_table(cells, (36, 13, 51))]
+        return [_table(cells, (33, 17, 50))]
 
 
 def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
