@@ -291,7 +291,7 @@ def two_writers(job: Job, expected: bytes, n: int) -> dict[str, Any]:
         for process in pair:
             process.join()
         codes = sorted(process.exitcode for process in pair)
-        kinds = {(0, 1): "one_refused", (0, 0): "both_done"}  # the later found it finished
+        kinds = {(0, 2): "one_refused", (0, 0): "both_done"}  # the later found it finished
         row[kinds.get((codes[0], codes[1]), "otherwise")] += 1
         finish(job)
         row["same"] += is_same(job.result(), expected)
