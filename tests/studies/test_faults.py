@@ -12,7 +12,17 @@ import fuzz
 import hostile
 import kills
 import pytest
+import torch
 from provenance import read
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A process that is forked cannot use the threads of its parent, and would wait for them."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
