@@ -65,32 +65,34 @@ def count_from_zero(app: Any, env: Any) -> list[str]:
     return []
 
 
-class ReproductionTable(SphinxDirective):
-    """The rows of a file that `studies/reproduction.py` wrote, named relative to the page."""
+class _Results(SphinxDirective):
+    """What a study wrote into a file, which is named relative to the page."""
 
     required_arguments = 1
 
-    def run(self) -> list[nodes.Node]:
+    def results(self) -> Any:
         _, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
-        text = to_markdown(json.loads(Path(path).read_text(encoding="utf-8"))["results"])
+        return json.loads(Path(path).read_text(encoding="utf-8"))["results"]
+
+
+class ReproductionTable(_Results):
+    """The rows of a file that `studies/reproduction.py` wrote."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = to_markdown(self.results()).splitlines()
         parent = nodes.container()
-        self.state.nested_parse(StringList(text.splitlines(), path), 0, parent)
+        self.state.nested_parse(StringList(lines, self.arguments[0]), 0, parent)
         return parent.children
 
 
-class InputsTable(SphinxDirective):
+class InputsTable(_Results):
     """One group of the file that `studies/inputs.py` wrote: input, outcome, what is said."""
 
-    required_arguments = 1
-    final_argument_whitespace = True
     option_spec: ClassVar[dict[str, Any]] = {"group": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
-        _, path = self.env.relfn2path(self.arguments[0])
-        self.env.note_dependency(path)
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))["results"]
-        rows = [row for row in rows if row["group"] == self.options["group"]]
+        rows = [row for row in self.results() if row["group"] == self.options["group"]]
         if not rows:
             raise self.error(f"no inputs of the group {self.options['group']!r}")
         cells = [[["input"], ["outcome"], ["what slslib says"]]]
@@ -98,16 +100,12 @@ class InputsTable(SphinxDirective):
         return [_table(cells, (25, 22, 53))]
 
 
-class FaultsTable(SphinxDirective):
+class FaultsTable(_Results):
     """The counts of the file that `studies/faults.py` wrote."""
 
-    required_arguments = 1
-
     def run(self) -> list[nodes.Node]:
-        _, path = self.env.relfn2path(self.arguments[0])
-        self.env.note_dependency(path)
-        rows = fault_rows(json.loads(Path(path).read_text(encoding="utf-8"))["results"])
-        cells = [[[cell] for cell in row] for row in [("fault", "tried", "outcome"), *rows]]
+        rows = [("fault", "tried", "outcome"), *fault_rows(self.results())]
+        cells = [[[cell] for cell in row] for row in rows]
         return [_table(cells, (33, 17, 50))]
 
 
