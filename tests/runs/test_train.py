@@ -209,7 +209,8 @@ def test_v1_stops_when_the_training_loss_rises():
     position, config = Position(), recipes.v1()
     losses = iter([0.070653, 0.004578, 0.000661, 0.001521, 0.0001])
     while not position.finished(config):
-        position.advance({"train_loss": next(losses)})
+        position.history.append({"train_loss": next(losses)})
+        position.epoch += 1
     assert (position.best_epoch("train_loss"), len(position.history)) == (2, 4)
 
 
@@ -217,7 +218,8 @@ def test_v2_waits_ten_epochs_for_the_development_loss():
     position, config = Position(), recipes.v2()
     losses = iter([0.002 - 1e-4 * i for i in range(16)] + [0.000468] + [0.001] * 20)
     while not position.finished(config):
-        position.advance({"dev_loss": next(losses)})
+        position.history.append({"dev_loss": next(losses)})
+        position.epoch += 1
     assert (position.best_epoch("dev_loss"), len(position.history)) == (16, 27)
 
 

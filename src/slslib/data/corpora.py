@@ -77,8 +77,8 @@ class Corpus:
                     return folder / parent / file
         folders = ", ".join(map(str, self.audio_dirs))
         raise AudioError(
-            f"{quote(utterance)}: no recording of this name in {folders}. Unpack the corpus "
-            "completely, or check --data."
+            f"{quote(utterance)}: no recording of this name in {folders}, or the name is unsafe. "
+            "Unpack the corpus completely, check --data, or rename the file."
         )
 
     def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
@@ -150,6 +150,8 @@ _FOLDER = _Layout(
     ("flac", "wav"),
 )
 
+_IS_DATA = re.compile(r"(?!readme|licen)", re.I).match
+
 
 def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     """Open a corpus as it is distributed, or any folder of recordings.
@@ -201,8 +203,8 @@ def open_partitions(
                 "Check the name and --data."
             )
         root = folders[0]
-    files = next(filter(None, (sorted(root.glob(p)) for p in layout.protocols)), [])
-    files = [file for file in files if not file.name.lower().startswith(("readme", "licen"))]
+    found = ([f for f in sorted(root.glob(p)) if _IS_DATA(f.name)] for p in layout.protocols)
+    files = next(filter(None, found), [])
     if layout is _FOLDER and not (files or partition):
         names = [path.relative_to(root).as_posix() for path in list_recordings(root)]
         trials = pd.DataFrame({"utterance": names, "label": -1}, columns=[*COLUMNS]).fillna("-")

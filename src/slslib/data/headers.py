@@ -101,7 +101,7 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, str]:
 
 
 def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
-    """Return how STREAMINFO contradicts the first frame in what no decoder compares, or nothing."""
+    """Return what is wrong with a FLAC file that no decoder notices, or nothing."""
     if info.frames is None and not info.md5:  # a truncated copy would look like a whole one
         return "its FLAC header states neither length nor MD5, as if written to a pipe"
     is_last = False

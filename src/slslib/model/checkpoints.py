@@ -107,8 +107,8 @@ def download(
             cause = "no network, and it is not in the cache"
         raise CheckpointError(
             f"cannot get {filename} of {repository} at {revision or 'main'} from the hub: "
-            f"{cause} (check the name, the "
-            "network and HF_HUB_OFFLINE, or `hf auth login`; offline, name a file or mini)"
+            f"{cause} (check the name, the network and HF_HUB_OFFLINE, or `hf auth login`; "
+            "offline, name a file or mini)"
         ) from error
     blob = path.resolve()
     digest = git_hash(blob.read_bytes()) if len(stated) == 40 else files.sha256(blob)

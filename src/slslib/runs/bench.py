@@ -65,8 +65,11 @@ def bench(
     from slslib.runs.clips import Clip
 
     accelerator = processes.start(precision, cpu=cpu)
-    detector = Detector(seed=0, attention=attention).eval() if checkpoint == "random" else None
-    detector = (detector or Detector.load(checkpoint, attention=attention)).to(accelerator.device)
+    if checkpoint == "random":
+        detector = Detector(seed=0, attention=attention).eval()
+    else:
+        detector = Detector.load(checkpoint, attention=attention)
+    detector.to(accelerator.device)
     n_samples, threads = detector.config.n_samples, torch.get_num_threads()
     noise = 0.1 * np.random.default_rng(0).standard_normal(n_samples, np.float32)
     on_cuda, rows = accelerator.device.type == "cuda", []
@@ -79,16 +82,15 @@ def bench(
         with processes.deterministic():  # the algorithms that scoring uses
             seconds = timer.adaptive_autorange().median
         resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        rows.append(
-            {
-                "batch_size": size,
-                "seconds": seconds,
-                "clips_per_second": size / seconds,
-                "real_time_factor": seconds / size * SAMPLE_RATE / n_samples,
-                "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_cuda else resident,
-                "hours_of_2021_DF": 611_829 * seconds / size / 3600,
-            }
-        )
+        row = {
+            "batch_size": size,
+            "seconds": seconds,
+            "clips_per_second": size / seconds,
+            "real_time_factor": seconds / size * SAMPLE_RATE / n_samples,
+            "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_cuda else resident,
+            "hours_of_2021_DF": 611_829 * seconds / size / 3600,
+        }
+        rows.append(row)
     return {
         "checkpoint": str(checkpoint),
         "precision": precision,

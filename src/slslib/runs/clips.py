@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from multiprocessing import active_children, current_process
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,6 @@ from slslib.data.rawboost import algorithm_name, rawboost
 from slslib.errors import AudioError, ConfigError
 from slslib.runs.recipes import Crop
 
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _PATIENCE_SECONDS = 60  # a worker that gives no batch for so long reads a file that may never end
 
 
@@ -203,10 +202,10 @@ def load_batches(
             generator=torch.Generator().manual_seed(0),
             worker_init_fn=_serve_parent,
         )
-        iterator: Any = iter(loader)
+        handler, iterator = signal.getsignal(signal.SIGCHLD), cast(Any, iter(loader))
         with suppress(ValueError):  # not the main thread, in which alone PyTorch sets a handler
             # It would raise for a dead worker wherever this process is at that time.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         try:
             for clips, waveforms in iterator:
                 sound = iter(waveforms)
@@ -236,7 +235,7 @@ def _serve_parent(_worker: int) -> None:
     for kind in (signal.SIGINT, signal.SIGTERM):  # a scheduler stops the whole group
         signal.signal(kind, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 @atexit.register

@@ -35,7 +35,7 @@ from slslib.runs import processes
 from slslib.runs.clips import Clip, TrialDataset, batched, epoch_batches, load_batches, stack
 from slslib.runs.recipes import TrainConfig
 
-_REMEDY = "start again, --init from the last epoch, with a lower --lr or --precision no"
+_REMEDY = "start a new run: --init LAST_EPOCH and a lower --lr, or --precision no"
 
 
 @dataclass
@@ -56,11 +56,6 @@ class Position:
         """Tell whether the recipe says to stop."""
         waited = self.epoch - 1 - self.best_epoch(config.monitor)
         return self.epoch >= config.max_epochs or waited >= config.patience
-
-    def advance(self, row: dict[str, Any]) -> None:
-        """Go on to the next epoch, after one whose results are ``row``."""
-        self.history.append(row)
-        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
 
 
 @dataclass
@@ -259,7 +254,8 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     monitor = config.monitor
     row = {"epoch": epoch, **results}
     before = position.best_epoch(monitor)
-    position.advance(row)
+    position.history.append(row)
+    position.epoch, position.step, position.loss_sum = epoch + 1, 0, 0.0
     best = position.best_epoch(monitor)
     if run.accelerator.is_main_process:
         if best == epoch or keep == "all":

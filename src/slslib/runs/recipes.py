@@ -39,7 +39,8 @@ class TrainConfig:
     dev: str | None = None
     """Development corpus for validation after each epoch; none by default."""
     backbone: str = "hub:facebook/wav2vec2-xls-r-300m/pytorch_model.bin"
-    """Initial weights: file (xlsr2_300m.pt, transformers, safetensors), hub:..., mini or random."""
+    """Initial weights: xlsr2_300m.pt, safetensors, a transformers folder of wav2vec 2.0, HuBERT or
+    WavLM, hub:..., mini or random."""
     init: str | None = None
     """Whole detector to go on from instead, head included: as --checkpoint of other commands."""
     dimensions: XLSRConfig = field(default_factory=XLSRConfig)

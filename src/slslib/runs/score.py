@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.files import check_same, corpora_root, lock, sha256, sha256_of, write_json, write_text
+from slslib.files import check_same, lock, sha256, sha256_of, write_json, write_text
 from slslib.model.geometry import Attention
 from slslib.runs.recipes import WORKERS, Precision
 
@@ -108,7 +108,7 @@ def score(
     from slslib.runs import processes
     from slslib.runs.clips import TrialDataset, batched, describe, load_batches, sizes
 
-    opened, path = open_corpus(corpus, corpora_root(data)), locate(checkpoint)
+    opened, path = open_corpus(corpus, data), locate(checkpoint)
     accelerator = processes.start(config.precision, cpu=cpu)
     fingerprint = {
         "checkpoint": path.name,

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slslib.errors import ConfigError, TrainingError
-from slslib.files import check_same, corpora_root, lock, sha256, sha256_of, write_json
+from slslib.files import check_same, lock, sha256, sha256_of, write_json
 from slslib.runs.recipes import WORKERS, TrainConfig
 
 
@@ -85,11 +85,11 @@ def train(
     if config.batch_size % accelerator.num_processes:
         n = accelerator.num_processes
         raise ConfigError(f"--batch-size {config.batch_size} cannot be split over {n} processes")
-    corpora = [open_corpus(one, corpora_root(data)) for one in (config.train, config.dev) if one]
+    corpora = [open_corpus(one, data) for one in (config.train, config.dev) if one]
     for corpus in corpora:
         if set(corpus.trials["label"]) != {0, 1} or len(corpus) < config.batch_size:
             raise ConfigError(
-                f"{corpus.name}:{corpus.partition} has {len(corpus)} trials; at least "
+                f"{corpus.protocol} has {len(corpus)} trials of the partition; at least "
                 f"{config.batch_size} trials are needed, each spoof (0) or bona fide (1), and both"
             )
     initial = fit.initial_weights(config)
