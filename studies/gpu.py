@@ -2,7 +2,7 @@
 
     python studies/gpu.py [--checkpoint random] [--clips 8] [--batch-size 1 8 32] [--cpu]
 
-The reference is the CPU in 32 bits with eager attention. Clips are tones and noises, since the
+The reference is the CPU in 32 bits. Clips are tones and noises, since the
 weights are random unless a checkpoint is named. PyTorch lets a GPU round the inputs of convolutions
 to TF32 (11 significant bits) by itself, those of matrix products only on demand; the rows say
 which. Speed and memory of scoring are those of `slslib bench`; a training step of the recipe v1 is
@@ -36,10 +36,10 @@ from slslib.runs.recipes import TrainConfig, v1
 from slslib.runs.score import ScoreConfig, score_batch
 
 OUT = ROOT / "studies" / "results" / "gpu.json"
-ROUNDING = {  # mixed precision, TF32 in convolutions, TF32 in matrix products
-    "float32": ("no", False, False),
-    "PyTorch's default": ("no", True, False),
-    "TF32": ("no", True, True),
+ROUNDING = {  # precision, TF32 in convolutions, TF32 in matrix products
+    "float32": ("exact", False, False),
+    "PyTorch's default": ("exact", True, False),
+    "TF32": ("exact", True, True),
     "bfloat16": ("bf16", False, False),
 }
 ON_CPU = ("float32", "bfloat16")  # which has no TF32
@@ -120,14 +120,13 @@ def scores(
 ) -> np.ndarray:
     """Return the scores of clips under one of :data:`ROUNDING`: float64 ``[clips]``."""
     precision, *rounded = ROUNDING[rounding]
-    accelerator = processes.start(precision, cpu=cpu)
-    config = ScoreConfig(batch_size=batch_size, precision=precision)
-    detector.eval().to(accelerator.device)
-    made: dict[str, str] = {}
+    detector = copy.deepcopy(detector).eval().to(processes.start(cpu=cpu).device)
+    if precision == "bf16":
+        detector.backbone.to_bf16()
     with tf32(*rounded):
-        for i in range(0, len(clips), batch_size):
-            made |= score_batch(detector, clips[i : i + batch_size], config, accelerator)
-    return np.array([float(made[clip.utterance]) for clip in clips])
+        batches = [clips[i : i + batch_size] for i in range(0, len(clips), batch_size)]
+        made = [score_batch(detector, batch, ScoreConfig()) for batch in batches]
+    return torch.cat(made).cpu().numpy()
 
 
 def training_speed(
@@ -152,13 +151,6 @@ def training_speed(
     return row | {"steps_per_second": 1 / seconds, "peak_memory_bytes": memory}
 
 
-def load(checkpoint: str, attention: str) -> Detector:
-    """Load a detector, or build XLS-R 300M and SLS with random weights."""
-    if checkpoint == "random":
-        return Detector(seed=0, attention=attention)
-    return Detector.load(checkpoint, attention=attention)
-
-
 def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool) -> dict[str, Any]:
     """Measure all; with `cpu` the CPU stands in the place of the GPU."""
     device = processes.environment(processes.start(cpu=cpu))
@@ -170,35 +162,23 @@ def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool)
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
-    detector = load(checkpoint, "eager")
+    detector = Detector(seed=0) if checkpoint == "random" else Detector.load(checkpoint)
     clips = tones_and_noises(n_clips, detector.config.n_samples)
     config = replace(v1(), lr=1e-3)
     batch = clips[: config.batch_size]
     reference = scores(detector, clips, "float32", cpu=True)
-    first = step(detector.cpu(), batch, config, cpu=True)
-    rows: dict[str, Any] = {"device": device, "step": {}, "scores": {}, "training": {}, "bench": {}}
-    for attention in ("eager", "sdpa"):
-        detector = load(checkpoint, attention)
-        done = step(detector, batch, config, cpu=cpu)
-        rows["step"][attention] = step_differences(done, first)
-        for rounding in ON_CPU if cpu else ROUNDING:
-            llr = scores(detector, clips, rounding, cpu=cpu)
-            rows["scores"][f"{attention}, {rounding}"] = drift(llr, reference)
-        detector.cpu()  # the memory that is measured below is no other's
-        rows["training"][attention] = [
-            training_speed(detector, batch, replace(config, precision=precision), cpu=cpu)
-            for precision in ("no", "bf16")
-        ]
-        rows["bench"][attention] = [
-            bench(
-                checkpoint=checkpoint,
-                batch_size=tuple(batch_sizes),
-                precision=precision,
-                attention=attention,
-                cpu=cpu,
-            )
-            for precision in ("no", "bf16")
-        ]
+    first = step(detector, batch, config, cpu=True)
+    moved = {
+        rounding: drift(scores(detector, clips, rounding, cpu=cpu), reference)
+        for rounding in (ON_CPU if cpu else ROUNDING)
+    }
+    rows: dict[str, Any] = {"device": device, "scores": moved, "training": [], "bench": []}
+    rows["step"] = step_differences(step(detector, batch, config, cpu=cpu), first)
+    for precision in ("exact", "bf16"):
+        mixed = replace(config, precision=precision)
+        rows["training"].append(training_speed(detector, batch, mixed, cpu=cpu))
+        options = {"batch_size": tuple(batch_sizes), "precision": precision, "cpu": cpu}
+        rows["bench"].append(bench(checkpoint=checkpoint, **options))
     return rows
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,72 @@ def test_names_with_blanks_are_written_as_they_are_read(checkpoint, corpus, tmp_
     corpus.audio_path(last).rename(folder / "take 2, end.flac")
     score_eval(checkpoint, tmp_path / "s.txt")
     assert read_scores(tmp_path / "s.txt")["utterance"].tolist() == [*others, "take 2, end"]
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """A device with units for bfloat16, on which no model is too small for them."""
+    monkeypatch.setattr("slslib.runs.score._WIDE", 1)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+
+
+@pytest.mark.parametrize("score", ["llr", "logp"])
+def test_auto_rounds_where_that_moves_scores_by_little(checkpoint, corpus, tmp_path, wide, score):
+    files = {name: tmp_path / f"{name}.txt" for name in ("exact", "bf16", "auto")}
+    made = {
+        name: score_eval(checkpoint, file, replace(SMALL, precision=name, score=score))
+        for name, file in files.items()
+    }
+    assert [facts["precision"] for facts in made.values()] == ["exact", "bf16", "bf16"]
+    exact, rounded = (read_scores(files[name])["score"] for name in ("exact", "bf16"))
+    assert files["auto"].read_bytes() == files["bf16"].read_bytes()
+    difference = (rounded - exact).abs()
+    assert 0 < difference.mean() < exact.std() / 20
+    tried = difference[:8]
+    facts = made["auto"]
+    assert facts["mean_drift"] == pytest.approx(tried.mean(), rel=0.2)  # in batches of another size
+    assert facts["largest_drift"] == pytest.approx(tried.max(), rel=0.2)
+    assert facts["spread"] == pytest.approx(exact[:8].std(), rel=1e-3)
+
+
+def test_auto_is_exact_where_rounding_moves_scores(checkpoint, corpus, tmp_path, wide, monkeypatch):
+    def spoil(backbone):
+        with torch.no_grad():
+            backbone.model.encoder.layers[0].attention.q_proj.weight.normal_()
+            backbone.model.encoder.layers[1].feed_forward.output_dense.weight.normal_()
+
+    score_eval(checkpoint, tmp_path / "exact.txt", replace(SMALL, precision="exact"))
+    monkeypatch.setattr("slslib.model.xlsr.XLSR.to_bf16", spoil)
+    made = score_eval(checkpoint, tmp_path / "s.txt")
+    assert (made["precision"], made["settings"]["precision"]) == ("exact", "auto")
+    assert made["mean_drift"] > made["spread"] / 20
+    assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "exact.txt").read_bytes()
+
+
+@pytest.mark.parametrize("lacking", ["units", "width", "a second clip"])
+def test_auto_is_exact_where_there_is_nothing_to_gain_or_to_compare(
+    checkpoint, corpus, tmp_path, wide, monkeypatch, lacking
+):
+    if lacking == "units":
+        monkeypatch.setattr("torch.cpu.get_capabilities", dict)
+    elif lacking == "width":
+        monkeypatch.setattr("slslib.runs.score._WIDE", 17)
+    else:
+        monkeypatch.setattr("slslib.runs.score._N_TRIED", 1)
+    made = score_eval(checkpoint, tmp_path / "s.txt")
+    assert made["precision"] == "exact"
+    assert "mean_drift" not in made
+
+
+def test_a_resumed_run_keeps_its_precision(checkpoint, corpus, tmp_path, wide, monkeypatch):
+    score_eval(checkpoint, tmp_path / "whole.txt")
+    real = interrupt(monkeypatch, 4)
+    with pytest.raises(RuntimeError, match="crash"):
+        score_eval(checkpoint, tmp_path / "s.txt")
+    monkeypatch.setattr("slslib.runs.score.score_batch", real)
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
+    assert score_eval(checkpoint, tmp_path / "s.txt")["precision"] == "bf16"
+    assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
 
 def test_logp_is_the_originals_score_in_the_same_order(checkpoint, corpus, tmp_path):
@@ -340,7 +407,7 @@ def test_a_full_disk_leaves_no_half_file(checkpoint, corpus, tmp_path):
 
 def test_a_network_that_gives_nan_is_reported(checkpoint, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(Detector, "logits", lambda self, x: torch.full((len(x), 2), float("nan")))
-    with pytest.raises(ScoreError, match="not finite for one of LA_E_0000000"):
+    with pytest.raises(ScoreError, match="LA_E_0000000 a score that is not finite"):
         score_eval(checkpoint, tmp_path / "s.txt")
     assert not (tmp_path / "s.txt").exists()
 

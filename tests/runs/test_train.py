@@ -406,7 +406,6 @@ def test_bad_settings_leave_no_run_behind(corpora, tmp_path, changes, error, mes
         {"freeze": "all"},
         {"precision": "fp16"},
         {"monitor": "dev_eer"},
-        {"attention": "flash"},
         {"class_weights": (0.1, 0.0)},
         {"dev": None, "monitor": "dev_loss"},
     ],

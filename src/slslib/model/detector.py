@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from slslib.errors import CheckpointError
 from slslib.model.checkpoints import download, locate, read_checkpoint, save_safetensors, usable
 from slslib.model.foreign import KEPT
-from slslib.model.geometry import Attention, DetectorConfig, XLSRConfig, from_json
+from slslib.model.geometry import DetectorConfig, XLSRConfig, from_json
 from slslib.model.sls import BONAFIDE, SPOOF, SLSHead
 from slslib.model.xlsr import XLSR
 
@@ -41,7 +41,6 @@ class Detector(nn.Module):
         config: DetectorConfig | None = None,
         *,
         seed: int | None = None,
-        attention: Attention = "eager",
         checkpointing: bool = False,
     ) -> None:
         """Build a detector with random weights.
@@ -49,7 +48,6 @@ class Detector(nn.Module):
         Args:
             config: Dimensions.
             seed: Makes the random weights reproducible without touching the global generator.
-            attention: See :class:`slslib.model.xlsr.XLSR`.
             checkpointing: See :class:`slslib.model.xlsr.XLSR`.
         """
         super().__init__()
@@ -60,8 +58,13 @@ class Detector(nn.Module):
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
-            self.backbone = XLSR(shape, attention=attention, checkpointing=checkpointing)
+            self.backbone = XLSR(shape, checkpointing=checkpointing)
             self.head = SLSHead(shape.width, n_frames, hidden_width=self.config.hidden_width)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.head.output.weight.device
 
     def logits(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
         """Return the two outputs before the softmax; layers are summed as they are computed."""
@@ -103,16 +106,13 @@ class Detector(nn.Module):
         save_safetensors(path, self.state_dict(), about)
 
     @staticmethod
-    def load(
-        path: str | Path, *, attention: Attention = "eager", n_heads: int | None = None
-    ) -> Detector:
+    def load(path: str | Path, *, n_heads: int | None = None) -> Detector:
         """Read a checkpoint: our safetensors, or an authors' or reproduction's ``.pth``.
 
         No code in the file is ever run (see :mod:`slslib.model.checkpoints`).
 
         Args:
             path: The file, or any name that :func:`slslib.model.checkpoints.locate` knows.
-            attention: See :class:`slslib.model.xlsr.XLSR`.
             n_heads: Attention heads, needed where a foreign file does not tell and is not of XLS-R
                 300M's size.
 
@@ -123,7 +123,7 @@ class Detector(nn.Module):
             CheckpointError: If the file is missing, damaged, unsafe or not a detector.
         """
         path = locate(path)
-        detector = assemble(path, attention=attention, n_heads=n_heads)[0]
+        detector = assemble(path, n_heads=n_heads)[0]
         if not isinstance(detector, Detector):
             raise CheckpointError(
                 f"{path} holds a backbone without an SLS head; train one: `slslib train --backbone`"
@@ -171,7 +171,7 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
 
 def assemble(
-    path: Path, *, attention: Attention = "eager", n_heads: int | None = None
+    path: Path, *, n_heads: int | None = None
 ) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
     """Build what a file holds, and refuse any tensor whose name, shape or type does not fit.
 
@@ -180,7 +180,6 @@ def assemble(
 
     Args:
         path: The file.
-        attention: See :class:`slslib.model.xlsr.XLSR`.
         n_heads: See :meth:`Detector.load`.
 
     Returns:
@@ -194,11 +193,11 @@ def assemble(
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
     with usable(path), torch.device("meta"):  # where size costs nothing
         if "head.hidden.weight" in tensors:
-            model: Any = Detector(from_json(DetectorConfig, about["config"]), attention=attention)
+            model: Any = Detector(from_json(DetectorConfig, about["config"]))
             model.metadata = dict(about.get("metadata", {}))
         else:
             config = from_json(XLSRConfig, about["config"]["backbone"])
-            model = nn.ModuleDict({"backbone": XLSR(config, attention=attention)})
+            model = nn.ModuleDict({"backbone": XLSR(config)})
         model.backbone.card = dict(about.get("card", {}))
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
     # PyTorch's weight norm is a reference cycle, which would keep the whole file in memory.

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from slslib.errors import ConfigError
 
-Attention = Literal["eager", "sdpa"]
 Freeze = Literal["none", "conv", "backbone"]
 
 

@@ -6,6 +6,9 @@ and 24 pre-norm transformer layers of width 1024 contextualise the frames. The m
 of :class:`transformers.Wav2Vec2Model`; the loop over the layers is ours, because SLS needs the
 *residual stream after each layer, before the encoder's final LayerNorm*, and transformers does
 not promise that for ``hidden_states`` (up to release 5.15 the last entry is after the LayerNorm).
+Three things are computed in another way than there, for speed: the convolutions keep the channels
+last in memory, where LayerNorm wants them; attention is PyTorch's fused kernel; and
+:mod:`slslib.model.products` multiplies matrices. All layers stay within 1e-5 of fairseq's.
 
 Conventions: the waveform is fed as it is, float32 in units of int16 / 32768, without the
 zero-mean unit-variance normalisation that Hugging Face's feature extractor would apply.
@@ -27,10 +30,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 
-from slslib.model.geometry import Attention, Freeze, XLSRConfig
+from slslib.model.geometry import Freeze, XLSRConfig
+from slslib.model.products import Linear
 
 __all__ = ["XLSR", "XLSRConfig", "hugging_face"]
 
@@ -56,15 +61,12 @@ class XLSR(nn.Module):
         self,
         config: XLSRConfig | None = None,
         *,
-        attention: Attention = "eager",
         checkpointing: bool = False,
     ) -> None:
         """Build a backbone with random weights.
 
         Args:
             config: Dimensions; by default those of XLS-R 300M.
-            attention: ``"eager"``, or ``"sdpa"``, PyTorch's fused attention, which is faster. Both
-                are within 1e-5 of fairseq in float32, at every layer. WavLM is always eager.
             checkpointing: See the class.
         """
         super().__init__()
@@ -74,7 +76,10 @@ class XLSR(nn.Module):
         # transformers would log hints about modules that are not used here.
         logging.getLogger("transformers").setLevel(logging.ERROR)
         model: Any = WavLMModel if self.config.wavlm else Wav2Vec2Model
-        self.model = model(hugging_face(self.config, attention))
+        self.model = model(hugging_face(self.config))
+        for module in self.model.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Linear
         # SpecAugment's embedding exists only where masking is on; nothing here ever uses it.
         self.model.register_parameter("masked_spec_embed", None)
 
@@ -102,12 +107,12 @@ class XLSR(nn.Module):
                 f"waveform of {waveform.shape[-1]} samples is shorter than one frame "
                 f"({self.config.receptive_field} samples)"
             )
-        hidden = waveform[:, None]
-        for convolution in self.model.feature_extractor.conv_layers:
-            hidden = convolution(hidden)
-        hidden, _ = self.model.feature_projection(hidden.transpose(1, 2))
-        encoder = self.model.encoder
-        hidden = hidden + encoder.pos_conv_embed(hidden)
+        encoder, projection = self.model.encoder, self.model.feature_projection
+        hidden, _ = projection(self._frames(waveform).to(projection.layer_norm.weight.dtype))
+        # The residual stream keeps all its bits where products are rounded.
+        hidden = hidden.to(projection.layer_norm.weight.dtype)
+        positions = encoder.pos_conv_embed
+        hidden = hidden + positions(hidden.to(positions.conv.bias.dtype))
         if not self.config.pre_norm:
             hidden = encoder.layer_norm(hidden)
         count = 0
@@ -123,11 +128,39 @@ class XLSR(nn.Module):
             yield hidden
         assert count == self.config.n_layers, f"{count} layers, not {self.config.n_layers}"
 
+    def _frames(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames _"]:
+        """Run the convolutional feature extractor."""
+        convolutions: Any = self.model.feature_extractor.conv_layers
+        frames = waveform[:, :, None].to(convolutions[0].conv.weight.dtype)
+        for layer in convolutions:
+            planes, conv = frames.transpose(1, 2), layer.conv
+            if self.config.group_norm:
+                frames = layer(planes).transpose(1, 2)
+                continue
+            # In two dimensions, the first of size 1: PyTorch lays out no others channels last.
+            weight = conv.weight[:, :, None].contiguous(memory_format=torch.channels_last)
+            planes = F.conv2d(planes[:, :, None], weight, conv.bias, (1, conv.stride[0]))
+            frames = layer.activation(layer.layer_norm(planes[:, :, 0].transpose(1, 2)))
+        return frames
+
     def forward(
         self, waveform: Float[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch layers frames width"]:
         """Stack the outputs of all layers; :meth:`layers` is the same without the stack."""
         return torch.stack(list(self.layers(waveform)), dim=1)
+
+    def to_bf16(self) -> None:
+        """Keep the weights of convolutions and linear layers in bfloat16, for scoring only.
+
+        The residual stream, its LayerNorms and what follows stay in 32 bits. WavLM's attention, one
+        function of transformers' that takes a single type, does too.
+        """
+        extractor: Any = self.model.feature_extractor
+        extractor.bfloat16()
+        self.model.encoder.pos_conv_embed.bfloat16()
+        for name, module in self.model.named_modules():
+            if type(module) is Linear and not (self.config.wavlm and ".attention." in name):
+                module.bfloat16()
 
     def freeze(self, what: Freeze) -> None:
         """Exclude a part from training.
@@ -145,7 +178,7 @@ class XLSR(nn.Module):
             self.model.encoder.layer_norm.requires_grad_(False)
 
 
-def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Any:
+def hugging_face(config: XLSRConfig) -> Any:
     """Return the transformers configuration of a backbone, everything stochastic off."""
     kind: Any = WavLMConfig if config.wavlm else Wav2Vec2Config
     return kind(
@@ -163,5 +196,5 @@ def hugging_face(config: XLSRConfig, attention: Attention = "eager") -> Any:
         num_conv_pos_embedding_groups=config.pos_groups,
         **dict.fromkeys(_STOCHASTIC, 0.0),
         apply_spec_augment=False,
-        attn_implementation="eager" if config.wavlm else attention,
+        attn_implementation="eager" if config.wavlm else "sdpa",
     )

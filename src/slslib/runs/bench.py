@@ -13,13 +13,11 @@ the process *so far* (as Linux counts it), so no row is below those before it.
 from __future__ import annotations
 
 import resource
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from slslib.data.audio import SAMPLE_RATE
-from slslib.model.geometry import Attention
 from slslib.runs.recipes import Precision
 from slslib.runs.score import ScoreConfig, score_batch
 
@@ -28,8 +26,7 @@ def bench(
     *,
     checkpoint: str = "mini",
     batch_size: tuple[int, ...] = (1, 8),
-    precision: Precision = "no",
-    attention: Attention = "eager",
+    precision: Precision = "exact",
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Measure how fast this machine scores, and in what memory.
@@ -44,8 +41,7 @@ def bench(
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], mini,
             or random for XLS-R 300M's dimensions with random weights.
         batch_size: Clips per forward pass; each size is measured.
-        precision: no, or bf16 for mixed precision.
-        attention: eager (exact) or sdpa (faster).
+        precision: exact, or bf16 to round products.
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
@@ -64,22 +60,24 @@ def bench(
     from slslib.runs import processes
     from slslib.runs.clips import Clip
 
-    accelerator = processes.start(precision, cpu=cpu)
-    if checkpoint == "random":
-        detector = Detector(seed=0, attention=attention).eval()
-    else:
-        detector = Detector.load(checkpoint, attention=attention)
+    accelerator = processes.start(cpu=cpu)
+    detector = Detector(seed=0).eval() if checkpoint == "random" else Detector.load(checkpoint)
     detector.to(accelerator.device)
+    if precision == "bf16":
+        detector.backbone.to_bf16()
     n_samples, threads = detector.config.n_samples, torch.get_num_threads()
     noise = 0.1 * np.random.default_rng(0).standard_normal(n_samples, np.float32)
     on_cuda, rows = accelerator.device.type == "cuda", []
     for size in sorted(batch_size):
-        config = ScoreConfig(batch_size=size, precision=precision)
-        call = partial(score_batch, detector, [Clip("", -1, noise)] * size, config, accelerator)
+        clips, config = [Clip("", -1, noise)] * size, ScoreConfig(batch_size=size)
+
+        def call(clips: list[Clip] = clips, config: ScoreConfig = config) -> None:
+            score_batch(detector, clips, config).tolist()
+
         timer = Timer("call()", globals={"call": call}, num_threads=threads)
         if on_cuda:
             torch.cuda.reset_peak_memory_stats()
-        with processes.deterministic():  # the algorithms that scoring uses
+        with processes.deterministic(tf32=False):  # the algorithms that scoring uses
             seconds = timer.adaptive_autorange().median
         resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         row = {
@@ -94,7 +92,6 @@ def bench(
     return {
         "checkpoint": str(checkpoint),
         "precision": precision,
-        "attention": attention,
         **processes.environment(accelerator),
         "threads": threads,
         "rows": rows,

@@ -246,8 +246,10 @@ def _kill(workers: Iterable[BaseProcess] | None = None) -> None:
             worker.kill()
 
 
-def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor]:
-    """Stack waveforms and labels of a batch.
+def stack(
+    clips: Sequence[Clip], device: torch.device | str = "cpu"
+) -> tuple[Float[Tensor, "batch samples"], Tensor]:
+    """Stack waveforms and labels of a batch on a device; a GPU fetches them in the background.
 
     Raises:
         AudioError: The first clip's error, if any clip has one.
@@ -257,7 +259,10 @@ def stack(clips: Sequence[Clip]) -> tuple[Float[Tensor, "batch samples"], Tensor
             raise AudioError(clip.error)
     # Torch's own memory, which is aligned: the last bit of a convolution depends on the alignment.
     waveforms = torch.stack([torch.as_tensor(clip.waveform) for clip in clips])
-    return waveforms, torch.tensor([clip.label for clip in clips])
+    labels = torch.tensor([clip.label for clip in clips])
+    if torch.device(device).type == "cuda":
+        waveforms, labels = waveforms.pin_memory(), labels.pin_memory()
+    return waveforms.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 def read_clips(

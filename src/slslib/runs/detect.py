@@ -128,7 +128,7 @@ def _score_windows(
     from slslib.data.isolate import blocks_isolated
     from slslib.runs import processes
 
-    n_samples, device = detector.config.n_samples, next(detector.parameters()).device
+    n_samples, device = detector.config.n_samples, detector.device
     decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples)
     bar = processes.bar(decoded, desc=recording.name, delay=1, show=sys.stderr.isatty())
     shown, scored = iter(bar), list[dict[str, float | None]]()

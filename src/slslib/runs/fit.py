@@ -35,7 +35,7 @@ from slslib.runs import processes
 from slslib.runs.clips import Clip, TrialDataset, batched, epoch_batches, load_batches, stack
 from slslib.runs.recipes import TrainConfig
 
-_REMEDY = "start a new run: --init LAST_EPOCH and a lower --lr, or --precision no"
+_REMEDY = "start a new run: --init LAST_EPOCH and a lower --lr, or --precision exact"
 
 
 @dataclass
@@ -132,9 +132,7 @@ def build_detector(config: TrainConfig, initial: Path | None) -> Detector:
     shape: Any = source.config if source else config.dimensions
     if not config.init:
         shape = DetectorConfig(shape, config.hidden_width, config.n_samples)
-    detector = Detector(
-        shape, seed=config.seed, attention=config.attention, checkpointing=config.checkpointing
-    )
+    detector = Detector(shape, seed=config.seed, checkpointing=config.checkpointing)
     if source:
         (detector if config.init else detector.backbone).load_state_dict(source.state_dict())
     detector.backbone.freeze(config.freeze)
@@ -216,7 +214,7 @@ def train_step(
     Raises:
         TrainingError: If the loss is not finite; the weights are then as they were.
     """
-    waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
+    waveforms, labels = stack(clips, accelerator.device)
     with accelerator.autocast():
         log_probs = model(waveforms)
     loss, reported = weighted_nll(log_probs, labels, config.class_weights, accelerator)
@@ -284,7 +282,7 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
     loaded = load_batches(dev, batches, workers=run.workers)
     done: list[tuple[Tensor, Tensor, Tensor]] = []  # of each batch: loss, log-probs, labels
     for clips in processes.bar(loaded, desc="validate", show=run.progress, total=len(batches)):
-        waveforms, labels = (t.to(accelerator.device) for t in stack(clips))
+        waveforms, labels = stack(clips, accelerator.device)
         # The unwrapped module: processes may hold different numbers of batches.
         with accelerator.autocast():
             log_probs = run.detector(waveforms).float()

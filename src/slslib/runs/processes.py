@@ -24,20 +24,21 @@ from tqdm import tqdm
 from slslib import __version__
 
 
-def start(precision: str = "no", *, cpu: bool = False) -> Accelerator:
+def start(precision: str = "exact", *, cpu: bool = False) -> Accelerator:
     """Return an accelerator for one call.
 
     Accelerate keeps the first one's settings for the life of a process; here each call has its own.
 
     Args:
-        precision: ``"no"``, or ``"bf16"`` for mixed precision.
+        precision: ``"exact"``, or ``"bf16"`` for mixed precision.
         cpu: Use the CPU even where there is a GPU.
     """
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)
     # A process that has nothing left to do waits for the others, however long they take.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
+    mixed = "no" if precision == "exact" else precision
+    return Accelerator(mixed_precision=mixed, cpu=cpu, kwargs_handlers=[patience])
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
@@ -52,9 +53,15 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def deterministic() -> AbstractContextManager[None]:
-    """Return a context with deterministic cuDNN and without its benchmark mode."""
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
+def deterministic(*, tf32: bool = True) -> AbstractContextManager[None]:
+    """Return a context with deterministic cuDNN and without its benchmark mode.
+
+    Args:
+        tf32: Let convolutions round their inputs to TF32, as PyTorch does by default.
+    """
+    return torch.backends.cudnn.flags(
+        enabled=True, deterministic=True, benchmark=False, allow_tf32=tf32
+    )
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from slslib.data.audio import N_SAMPLES
 from slslib.data.rawboost import ALGORITHMS, Algorithm, algorithm_name
 from slslib.errors import ConfigError
-from slslib.model.geometry import Attention, Freeze, XLSRConfig
+from slslib.model.geometry import Freeze, XLSRConfig
 
 Crop = Literal["first", "random"]
 Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
-Precision = Literal["no", "bf16"]
+Precision = Literal["exact", "bf16"]
 # Processes that decode. Elsewhere a new one runs the caller's script again, which needs a guard.
 WORKERS = 2 if sys.platform == "linux" else 0
 
@@ -73,10 +73,8 @@ class TrainConfig:
     """Epochs without a new minimum after which training stops."""
     freeze: Freeze = "none"
     """Part of the backbone left as it is."""
-    precision: Precision = "no"
-    """Mixed precision: no or bf16."""
-    attention: Attention = "eager"
-    """Attention kernel: eager (exact) or sdpa (faster)."""
+    precision: Precision = "exact"
+    """exact computes in 32 bits; bf16 is mixed precision."""
     checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     seed: int = 1234
@@ -152,7 +150,6 @@ def mini() -> TrainConfig:
         max_epochs=10,
         monitor="dev_eer_percent",
         patience=4,
-        attention="sdpa",
         class_weights=(0.5, 0.5),
     )
 

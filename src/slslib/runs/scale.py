@@ -91,8 +91,8 @@ class Scale:
         return found
 
     def load_detector(self) -> Detector:
-        """Load the detector in evaluation mode, with the faster attention kernel."""
-        return Detector.load(self.checkpoint, attention="sdpa").to(self.device)
+        """Load the detector in evaluation mode."""
+        return Detector.load(self.checkpoint).to(self.device)
 
     def load_backbone(self) -> XLSR:
         """Load the backbone in evaluation mode."""

@@ -1,0 +1,54 @@
+"""Linear layers that a CPU computes by oneDNN.
+
+PyTorch leaves products of 32-bit matrices on a CPU to MKL, which uses about half of what AMD's
+processors can do; oneDNN, which PyTorch uses for convolutions and for bfloat16, does not. The two
+differ in the last bits. A GPU computes as always.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
+
+class Linear(nn.Linear):
+    """:class:`torch.nn.Linear`; one with weights in bfloat16 rounds its input to that."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``input @ weight.T + bias``."""
+        kind, device = self.weight.dtype, input.device.type
+        by_onednn = _HAS_ONEDNN and device == "cpu" and kind == torch.float32
+        if by_onednn and input.ndim > 1 and len(input) and not torch.is_autocast_enabled(device):
+            return _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return F.linear(
+            input.bfloat16() if kind == torch.bfloat16 else input, self.weight, self.bias
+        )
+
+
+class _Product(torch.autograd.Function):
+    """The product and its derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (out,), wanted = ctx.saved_tensors, gradients, ctx.needs_input_grad
+        rows = out.flatten(0, -2)
+        return (
+            _product(out, weight.t()) if wanted[0] else None,
+            _product(rows.t(), x.flatten(0, -2).t()) if wanted[1] else None,
+            rows.sum(0) if wanted[2] else None,
+        )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``x @ weight.T + bias`` by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
