@@ -210,9 +210,9 @@ def load_batches(
                 sound = iter(waveforms)
                 yield [one if one.error else replace(one, waveform=next(sound)) for one in clips]
                 done += 1
-        except RuntimeError as error:  # PyTorch's for a worker that died or is silent
-            remedy = "where /dev/shm is full, use --workers 0"
-            warnings.warn(f"{error}; its batch is read again, file by file; {remedy}", stacklevel=2)
+        except RuntimeError as error:  # a worker died, is silent, or found no shared memory
+            text = f"{str(error).splitlines()[-1]}; its batch is read again, file by file"
+            warnings.warn(f"{text} (where /dev/shm is full, try --workers 0)", stacklevel=2)
         finally:
             _kill(iterator._workers)
         if done < len(batches):
@@ -223,11 +223,12 @@ def load_batches(
 def _pack(clips: list[Clip]) -> tuple[list[Clip], Tensor]:
     """Put the waveforms of a batch into one tensor, which a worker hands over in shared memory.
 
-    In the pipe, half a batch of a worker that died would keep its reader waiting for ever.
+    In the pipe, half a batch of a worker that died would keep its reader waiting for ever. Where
+    that memory is full, this raises an error; PyTorch, if left to do it, would lose the batch.
     """
     waveforms = [torch.from_numpy(clip.waveform) for clip in clips if not clip.error]
     bare = [replace(clip, waveform=None) for clip in clips]
-    return bare, torch.stack(waveforms) if waveforms else torch.empty(0)
+    return bare, torch.stack(waveforms).share_memory_() if waveforms else torch.empty(0)  # type: ignore[no-untyped-call]
 
 
 def _serve_parent(_worker: int) -> None:
