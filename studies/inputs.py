@@ -58,9 +58,6 @@ DIFFERENCES = {
     "zeros for 64,600 samples, then sound": "score and train hear the first 64,600 samples, detect "
     "the whole recording",
     "longer than four hours": "train needs the whole recording in memory; the others read on",
-    "zeros, --allow-silence": "train has no such option",
-    "399 samples, --allow-silence": "train has no such option",
-    "channels that cancel each other, --allow-silence": "train has no such option",
     "ids only": "training and evaluation need labels",
     "no file": "without a protocol the recordings have no labels, which training and evaluation "
     "need",
@@ -329,8 +326,9 @@ def audio_rows(folder: Path, *, isolated: bool = True) -> Iterator[Row]:
             opened = open_corpus(str(corpus))
             row, silence = Row(group, name), "--allow-silence" in name
             row.ask("verify", partial(_verify, opened, silence), corpus / "wav")
-            row.ask("score", partial(_clip, opened, allow_silence=silence), corpus / "wav")
-            row.ask("train", partial(_silently, _clip, opened, crop="random"), corpus / "wav")
+            read = partial(_clip, opened, allow_silence=silence)
+            row.ask("score", read, corpus / "wav")
+            row.ask("train", partial(_silently, read, crop="random"), corpus / "wav")
             if isolated:
                 path = corpus / "wav" / f"recording{ending}"
                 row.ask("detect", partial(_isolated, path, silence), corpus / "wav")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from slslib.errors import FileError
-from slslib.files import write_text
+from slslib.files import lock, write_text, writing
 from slslib.model.checkpoints import save_safetensors
 
 
@@ -28,3 +31,22 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
         write_text(tmp_path / "best.json", "{}")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_killed_run_left_half_written_is_removed_when_its_folder_is_taken(tmp_path):
+    killed = (
+        "import os, signal, sys\n"
+        "from slslib.files import lock, writing\n"
+        "with lock(sys.argv[1]), writing(sys.argv[1] + '/state.pt') as temporary:\n"
+        "    temporary.touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, tmp_path])
+    assert done.returncode == -signal.SIGKILL
+    (tmp_path / ".own.tmp").touch()
+    assert len(list(tmp_path.glob(".state.pt.*.tmp"))) == 1
+    with lock(tmp_path):
+        assert [path.name for path in tmp_path.glob(".*.tmp")] == [".own.tmp"]
+        with writing(tmp_path / "state.pt") as temporary:
+            temporary.touch()
+    assert (tmp_path / "state.pt").exists()

@@ -93,13 +93,18 @@ def write_json(path: str | Path, facts: Any) -> None:
 def lock(folder: str | Path) -> AbstractContextManager[Any]:
     """Hold a folder, which only one run may write, until the context is left; it is made if new.
 
+    What a run that was killed left half-written there is removed.
+
     Raises:
         ConfigError: If another run holds it, or it cannot be written.
     """
     from filelock import FileLock
 
     try:
-        return FileLock(Path(folder) / ".lock", timeout=0).acquire()
+        held = FileLock(Path(folder) / ".lock", timeout=0).acquire()
+        for left in Path(folder).glob(".*.[0-9]*.tmp"):  # the names that writing() gives
+            left.unlink()
+        return held
     except OSError as error:  # filelock's Timeout is one
         raise ConfigError(
             f"{folder} cannot be written, or another run is writing it ({error}); wait for that, "

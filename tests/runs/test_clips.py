@@ -158,6 +158,41 @@ def test_a_recording_that_ends_its_worker_is_one_failed_trial(corpus, monkeypatc
     assert {*active_children()} <= {*before}
 
 
+def test_a_full_shared_memory_delays_no_batch(corpus, monkeypatch):
+    def full(_):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    dataset, began = TrialDataset(corpus, n_samples=4000), time.monotonic()
+    with pytest.warns(UserWarning, match="No space left.*file by file.*--workers 0"):
+        read = [*load_batches(dataset, [[0, 1], [2, 3]], workers=1)]
+    assert time.monotonic() - began < clips._PATIENCE_SECONDS / 2
+    names = [clip.utterance for batch in read for clip in batch]
+    assert names == list(corpus.trials["utterance"][:4])
+    assert np.array_equal(read[1][1].waveform, dataset[3].waveform)
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment", "status"),
+    [("SIGINT", "before", -signal.SIGINT), ("SIGTERM", "after_in_parent", 143)],
+)
+def test_no_signal_is_lost_while_workers_start(corpora, kind, moment, status):
+    script = (
+        "import os, signal, sys\n"
+        "from slslib.data.corpora import open_corpus\n"
+        "from slslib.runs.clips import TrialDataset, load_batches\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"  # as the command line does
+        f"hook = lambda: os.kill(os.getpid(), signal.{kind})\n"
+        f"os.register_at_fork({moment}=hook)\n"
+        "corpus = open_corpus('asvspoof2019-la:train', sys.argv[1])\n"
+        "for batch in load_batches(TrialDataset(corpus), [[0], [1]], workers=1):\n"
+        "    print('it went on', flush=True)"
+    )
+    command = [sys.executable, "-c", script, str(corpora)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (status, "")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
 def test_a_killed_process_leaves_no_workers(corpora):
     script = (

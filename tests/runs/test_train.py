@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from accelerate import Accelerator
 from tiny import cuda, recipe, weights
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 
 from slslib.data.corpora import open_corpus
 from slslib.errors import (
+    AudioError,
     CheckpointError,
     ConfigError,
     ProtocolError,
@@ -316,8 +318,37 @@ def test_a_resume_repairs_what_a_kill_left_behind(finished, corpora, tmp_path):
     train(recipe(), tmp_path, data=corpora, progress=False, keep="all", max_steps=5)
     for name in ("log.csv", "best.json", "epoch_1.safetensors"):
         shutil.copy(finished[0] / name, tmp_path)
+    (tmp_path / ".state.pt.123.tmp").touch()
     train(recipe(), tmp_path, data=corpora, resume=True, progress=False, keep="all")
     assert_same_run(finished[0], tmp_path)
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_recordings_that_are_converted_are_counted_once(corpora, tmp_path, capsys):
+    shutil.copytree(corpora / "LA", tmp_path / "LA")
+    for name, rate, shape in (("T_0000000", 8000, 5000), ("D_0000001", 16_000, (9000, 2))):
+        part = {"T": "train", "D": "dev"}[name[0]]
+        path = tmp_path / "LA" / f"ASVspoof2019_LA_{part}" / "flac" / f"LA_{name}.flac"
+        sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, shape), rate)
+    train(recipe(max_epochs=2), tmp_path / "run", data=tmp_path, progress=False)
+    said = capsys.readouterr().err
+    assert said.count("warning: 2 recordings were resampled or mixed down") == 1
+    train(recipe(max_epochs=2), tmp_path / "other", data=corpora, progress=False)
+    assert "resampled" not in capsys.readouterr().err
+
+
+def test_silence_is_trained_on_only_where_that_is_allowed(corpora, tmp_path):
+    shutil.copytree(corpora / "LA", tmp_path / "LA")
+    audio = tmp_path / "LA" / "ASVspoof2019_LA_train" / "flac"
+    for name, n in (("LA_T_0000000", 9000), ("LA_T_0000001", 300)):
+        sf.write(audio / f"{name}.flac", np.zeros(n), 16_000)
+    config = recipe(max_epochs=2, rawboost=3)
+    options = {"data": tmp_path, "progress": False}
+    with pytest.raises(AudioError, match=r"LA_T_000000[01].*--allow-silence"):
+        train(config, tmp_path / "run", **options)
+    train(config, tmp_path / "run", **options, resume=True, allow_silence=True)
+    train(config, tmp_path / "whole", **options, allow_silence=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_state_that_does_not_fit_or_is_damaged_is_named(corpora, tmp_path):
@@ -459,6 +490,15 @@ def test_signals_are_collected_and_then_as_before():
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # the second one kills
     assert received == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_handler_that_is_changed_meanwhile_is_given_back():
+    before = signal.getsignal(signal.SIGUSR1)
+    with processes.signals(signal.SIGUSR1) as received:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+    assert received == [signal.SIGUSR1]
+    assert signal.getsignal(signal.SIGUSR1) == before
 
 
 @pytest.mark.slow

@@ -58,6 +58,27 @@ def test_the_page_on_tracks_runs_on_them(corpora: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_page_on_training_takes_as_few_clips_as_it_is_told(
+    corpora: Path, tmp_path: Path
+) -> None:
+    for name in ("notebooks", "studies"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    variables = {"SLSLIB_DATA": str(corpora), "SLSLIB_CLIPS": "4", "OMP_NUM_THREADS": "1"}
+    variables["SLSLIB_RUNS"] = str(tmp_path / "runs")
+    notebook = tmp_path / "notebooks" / "06_training.ipynb"
+    assert "error" not in rehearsal.execute(notebook, dict(os.environ) | variables)
+    text = notebook.read_text()
+    assert "at most 4 clips of a class" in text
+    sizes = {
+        part: len(open_corpus(f"asvspoof2019-la:{part}", corpora)) for part in ("train", "dev")
+    }
+    assert sizes["train"] > 80
+    for part, size in sizes.items():
+        assert f"asvspoof2019-la:{part} {min(80, size)} clips" in text
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
 def test_the_report_shows_own_runs_beside_the_published_numbers(
     corpora: Path, tmp_path: Path
 ) -> None:

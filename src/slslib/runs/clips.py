@@ -32,6 +32,7 @@ from slslib.data.corpora import Corpus
 from slslib.data.isolate import blocks_isolated
 from slslib.data.rawboost import algorithm_name, rawboost
 from slslib.errors import AudioError, ConfigError
+from slslib.runs.processes import signals
 from slslib.runs.recipes import Crop
 
 _PATIENCE_SECONDS = 60  # a worker that gives no batch for so long reads a file that may never end
@@ -131,12 +132,8 @@ class TrialDataset(Dataset[Clip]):
 
 def describe(corpus: Corpus) -> dict[str, Any]:
     """Return what a run writes down about its trials."""
-    return {
-        "corpus": corpus.name,
-        "partition": corpus.partition,
-        "protocol_sha256": corpus.protocol_sha256,
-        "n_trials": len(corpus),
-    }
+    about = {"corpus": corpus.name, "partition": corpus.partition}
+    return about | {"protocol_sha256": corpus.protocol_sha256, "n_trials": len(corpus)}
 
 
 def sizes(corpus: Corpus, indices: list[int] | None = None) -> list[int]:
@@ -202,17 +199,20 @@ def load_batches(
             generator=torch.Generator().manual_seed(0),
             worker_init_fn=_serve_parent,
         )
-        handler, iterator = signal.getsignal(signal.SIGCHLD), cast(Any, iter(loader))
-        with suppress(ValueError):  # not the main thread, in which alone PyTorch sets a handler
-            # It would raise for a dead worker wherever this process is at that time.
-            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        # Python loses what a handler raises inside a fork. And PyTorch's own handler of SIGCHLD
+        # would raise for a dead worker wherever this process is at that time.
+        with signals(signal.SIGCHLD) as received:
+            iterator = cast(Any, iter(loader))
         try:
+            for number in received:
+                signal.raise_signal(number)
             for clips, waveforms in iterator:
                 sound = iter(waveforms)
                 yield [one if one.error else replace(one, waveform=next(sound)) for one in clips]
                 done += 1
-        except RuntimeError as error:  # PyTorch's for a worker that died or is silent
-            warnings.warn(f"{error}; its batch is read again, file by file", stacklevel=2)
+        except RuntimeError as error:  # a worker died, is silent, or found no shared memory
+            text = f"{str(error).splitlines()[-1]}; its batch is read again, file by file"
+            warnings.warn(f"{text} (where /dev/shm is full, try --workers 0)", stacklevel=2)
         finally:
             _kill(iterator._workers)
         if done < len(batches):
@@ -223,11 +223,12 @@ def load_batches(
 def _pack(clips: list[Clip]) -> tuple[list[Clip], Tensor]:
     """Put the waveforms of a batch into one tensor, which a worker hands over in shared memory.
 
-    In the pipe, half a batch of a worker that died would keep its reader waiting for ever.
+    In the pipe, half a batch of a worker that died would keep its reader waiting for ever. Where
+    that memory is full, this raises an error; PyTorch, if left to do it, would lose the batch.
     """
     waveforms = [torch.from_numpy(clip.waveform) for clip in clips if not clip.error]
     bare = [replace(clip, waveform=None) for clip in clips]
-    return bare, torch.stack(waveforms) if waveforms else torch.empty(0)
+    return bare, torch.stack(waveforms).share_memory_() if waveforms else torch.empty(0)  # type: ignore[no-untyped-call]
 
 
 def _serve_parent(_worker: int) -> None:

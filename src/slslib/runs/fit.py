@@ -72,15 +72,15 @@ class Run:
     progress: bool = True
     position: Position = field(default_factory=Position)
     signals: list[int] = field(default_factory=list)  # received so far: the first one stops
+    converted: set[str] = field(default_factory=set)  # utterances that were resampled or mixed down
 
     def save(self) -> None:
         """Write ``state.pt``, all or nothing, in the main process."""
         self.check_finite()
         if self.accelerator.is_main_process:
-            model, optimizer = self.detector.state_dict(), self.optimizer.state_dict()
-            state = {"model": model, "optimizer": optimizer, "position": asdict(self.position)}
+            state = {"model": self.detector.state_dict(), "optimizer": self.optimizer.state_dict()}
             with writing(self.out / "state.pt") as temporary:
-                torch.save(state, temporary)
+                torch.save(state | {"position": asdict(self.position)}, temporary)
 
     def check_finite(self) -> None:
         """Check the weights before they are written.
@@ -160,10 +160,9 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
     """
     config, position, accelerator = run.config, run.position, run.accelerator
     dataset, *dev = run.sets
-    model: nn.Module = run.detector
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    model, run.optimizer = accelerator.prepare(model, run.optimizer)
+        nn.SyncBatchNorm.convert_sync_batchnorm(run.detector)  # type: ignore[no-untyped-call]
+    model, run.optimizer = accelerator.prepare(run.detector, run.optimizer)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     steps_taken = 0
     while not position.finished(config):
@@ -184,6 +183,7 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
                 accelerator.wait_for_everyone()  # a process that exits takes the others along
                 return
             done += 1
+            run.converted |= {clip.utterance for clip in clips if clip.converted}
             rise = min(1.0, done / max(1, config.warmup_steps))
             run.optimizer.param_groups[0]["lr"] = config.lr * rise
             loss = train_step(model, run.optimizer, clips, config, accelerator)
@@ -249,18 +249,17 @@ def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor
 def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     """Write the checkpoint of the epoch if it is kept, then the log, and the state last."""
     config, position, epoch = run.config, run.position, run.position.epoch
-    monitor = config.monitor
     row = {"epoch": epoch, **results}
-    before = position.best_epoch(monitor)
+    before = position.best_epoch(config.monitor)
     position.history.append(row)
     position.epoch, position.step, position.loss_sum = epoch + 1, 0, 0.0
-    best = position.best_epoch(monitor)
+    best = position.best_epoch(config.monitor)
     if run.accelerator.is_main_process:
         if best == epoch or keep == "all":
             metadata = {"recipe": config.recipe, "seed": config.seed, **row}
             run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
         write_text(run.out / "log.csv", pd.DataFrame(position.history).to_csv(index=False))
-        facts = {"epoch": best, monitor: position.history[best][monitor]}
+        facts = {"epoch": best, config.monitor: position.history[best][config.monitor]}
         write_json(run.out / "best.json", {"file": f"epoch_{best}.safetensors", **facts})
         run.save()
         if keep == "best" and best == epoch:
@@ -268,6 +267,8 @@ def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
         if run.progress:
             text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
             tqdm.write(f"epoch {epoch}: {text}", file=sys.stderr)
+        if (n := len(run.converted)) and epoch == 0:
+            tqdm.write(f"warning: {n} recordings were resampled or mixed down", file=sys.stderr)
     run.accelerator.wait_for_everyone()
 
 
@@ -282,6 +283,7 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
     loaded = load_batches(dev, batches, workers=run.workers)
     done: list[tuple[Tensor, Tensor, Tensor]] = []  # of each batch: loss, log-probs, labels
     for clips in processes.bar(loaded, desc="validate", show=run.progress, total=len(batches)):
+        run.converted |= {clip.utterance for clip in clips if clip.converted}
         waveforms, labels = stack(clips, accelerator.device)
         # The unwrapped module: processes may hold different numbers of batches.
         with accelerator.autocast():

@@ -65,8 +65,12 @@ def deterministic(*, tf32: bool = True) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, for work that stops by itself; a second one of a kind kills."""
+def signals(*others: int) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, for work that stops by itself; a second one of a kind kills.
+
+    Args:
+        others: More kinds, whose handlers are as before in the end, whoever changes them meanwhile.
+    """
     received: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -75,8 +79,8 @@ def signals() -> Iterator[list[int]]:
 
     with ExitStack() as after:
         with suppress(ValueError):  # in a thread, which may not set handlers
-            for kind in (signal.SIGINT, signal.SIGTERM):
-                after.callback(signal.signal, kind, signal.signal(kind, note))
+            for kind in (signal.SIGINT, signal.SIGTERM, *others):
+                after.callback(signal.signal, kind, signal.signal(kind, note) or signal.SIG_DFL)
         yield received
 
 

@@ -36,6 +36,7 @@ def train(
     workers: int = WORKERS,
     save_steps: int = 1000,
     keep: Literal["best", "all"] = "best",
+    allow_silence: bool = False,
     cpu: bool = False,
     max_steps: int | None = None,
     progress: bool = True,
@@ -59,6 +60,8 @@ def train(
         save_steps: Optimizer steps between saves within an epoch, which is what a kill may cost; no
             influence on the result. SIGINT and SIGTERM save the state and cost nothing.
         keep: Epoch checkpoints to keep.
+        allow_silence: Train on silent and very short recordings too; without it, the first one
+            stops the run. It may be given with --resume.
         cpu: Train on the CPU even where there is a GPU.
         max_steps: Stop after this many steps with exit status 0; --resume goes on from there.
         progress: Show progress bars and a line per epoch on standard error.
@@ -82,8 +85,7 @@ def train(
 
     out = Path(out)
     accelerator = processes.start(config.precision, cpu=cpu)
-    if config.batch_size % accelerator.num_processes:
-        n = accelerator.num_processes
+    if config.batch_size % (n := accelerator.num_processes):
         raise ConfigError(f"--batch-size {config.batch_size} cannot be split over {n} processes")
     corpora = [open_corpus(one, data) for one in (config.train, config.dev) if one]
     for corpus in corpora:
@@ -104,7 +106,8 @@ def train(
         elif (out / "config.json").exists():
             raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
         detector = fit.build_detector(config, initial)
-        clips: Any = {"n_samples": detector.config.n_samples, "seed": config.seed}
+        clips: Any = {"seed": config.seed, "allow_silence": allow_silence}
+        clips["n_samples"] = detector.config.n_samples
         sets = [TrialDataset(corpora[0], algo=config.rawboost, crop=config.crop, **clips)]
         dev_algo = config.rawboost if config.augment_dev else 0
         sets += [TrialDataset(corpus, algo=dev_algo, **clips) for corpus in corpora[1:]]
