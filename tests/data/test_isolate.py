@@ -55,7 +55,7 @@ def test_stopping_early_stops_the_process(tmp_path: Path) -> None:
 
 
 def test_errors_are_those_of_decoding(tmp_path: Path) -> None:
-    for name in ("x.wav", "nul\0.wav", "\udcff.wav"):
+    for name in ("x.wav", "nul\0.wav", "\udcff.wav", "x" * 300):
         with pytest.raises(AudioError, match=r"no such file|cannot be opened"):
             next(blocks_isolated(tmp_path / name))
     path = write_bomb(tmp_path / "x.flac", 10, value=0)

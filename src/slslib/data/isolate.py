@@ -119,7 +119,8 @@ def _start() -> Popen[bytes]:
 
 def _restrict(path: Path) -> int:
     """Limit what this process takes for a file; return its address space in bytes."""
-    vm, n_bytes = Path("/proc/self/statm"), path.stat().st_size if path.is_file() else 0
+    # Path.is_file() raises where it may not look.
+    vm, n_bytes = Path("/proc/self/statm"), path.stat().st_size if os.path.isfile(path) else 0  # noqa: PTH113
     size = int(vm.read_text().split()[0]) * os.sysconf("SC_PAGESIZE") if vm.exists() else MEMORY
     cpu_seconds = int(time.process_time()) + 1 + CPU_SECONDS + n_bytes // BYTES_PER_SECOND
     limits = {RLIMIT_AS: size + MEMORY, RLIMIT_CPU: cpu_seconds}
