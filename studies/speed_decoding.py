@@ -2,16 +2,18 @@ r"""Recordings per second: decoding beside soundfile alone, dataset items, batch
 
     python studies/speed_decoding.py --out studies/results/speed-decoding.json
 
-The clips last 4 s (16 bits, 16 kHz) and are put together from the simulated corpus. What stands in
-pairs alternates within this process; a number is the median with the least and the most beside it,
-and a ratio is that of the pairs. *Per core* means per second of CPU time (user and system), of all
-processes that took part; only `load_batches` is timed by the clock. Of `detect`, the time of a call
-with one recording is subtracted, which pays for Python, PyTorch and the checkpoint.
+The clips last 4 s (16 bits, 16 kHz) and are put together from the simulated corpus; `detect` is
+given recordings of that corpus as they are. What stands in pairs alternates within this process. A
+number is the median with the least and the most beside it, a ratio that of the pairs. *Per core*
+means per second of CPU time (user and system) of all processes that took part; only `load_batches`
+is timed by the clock. Of `detect`, the time of a call with one recording is subtracted, which pays
+for Python, PyTorch and the checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import resource
 import statistics
@@ -30,7 +32,7 @@ import torch
 
 from minispoof.corpus import simulation
 from slslib.data import isolate
-from slslib.data.audio import N_SAMPLES, SAMPLE_RATE, load
+from slslib.data.audio import N_SAMPLES, SAMPLE_RATE, Decoder, load
 from slslib.data.corpora import open_corpus
 from slslib.runs.clips import TrialDataset, batched, load_batches
 
@@ -73,11 +75,20 @@ def rate(decode: Callable[[Path], object], paths: list[Path], isolated: bool = F
     return len(paths) / (cpu_of(pids) - before)
 
 
+def audit_here(path: Path) -> str:
+    """Do in this process what ``isolate.audit`` lets another one do."""
+    content = hashlib.md5(usedforsecurity=False)
+    for block in Decoder(path).blocks():
+        content.update(block.data)
+    return content.hexdigest()
+
+
 def decoding(paths: list[Path], repeats: int) -> dict[str, Any]:
-    """Compare decoding with ``soundfile.read`` alone, in this process and in another one."""
+    """Compare decoding with ``soundfile.read`` alone, and another process with this one."""
     ways: dict[str, Callable[[Path], object]] = {
         "soundfile": lambda path: sf.read(path, dtype="float32"),
         "load": load,
+        "audit_here": audit_here,
         "blocks_isolated": lambda path: list(isolate.blocks_isolated(path)),
         "audit": isolate.audit,
     }
@@ -92,7 +103,8 @@ def decoding(paths: list[Path], repeats: int) -> dict[str, Any]:
         if name != "soundfile":
             pairs = zip(values, rates["soundfile"], strict=True)
             row[f"{name}_to_soundfile"] = spread((ours / alone for ours, alone in pairs), 3)
-    return row
+    pairs = zip(rates["audit"], rates["audit_here"], strict=True)
+    return row | {"audit_to_audit_here": spread((there / here for there, here in pairs), 3)}
 
 
 def items(folder: Path, repeats: int) -> list[dict[str, Any]]:
@@ -138,6 +150,7 @@ def detect(paths: list[Path], repeats: int) -> dict[str, Any]:
     seconds = [(command_seconds(paths[:1]), command_seconds(paths)) for _ in range(repeats)]
     return {
         "files": len(paths),
+        "seconds_each": spread(sf.info(path).duration for path in paths),
         "cpu_s_one_file": spread((one for one, _ in seconds), 2),
         "cpu_s_all": spread((every for _, every in seconds), 2),
         "files_per_core": spread((len(paths) - 1) / (every - one) for one, every in seconds),
@@ -155,10 +168,11 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     where = provenance.provenance("numpy", "soundfile", "soxr", "torch")
+    corpus = simulation()
     results: dict[str, Any] = {"load_average": [round(os.getloadavg()[0], 1)]}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_clips(simulation(), folder, args.clips)
+        write_clips(corpus, folder, args.clips)
         for ending in ("flac", "wav"):
             row = decoding(sorted((folder / ending).iterdir()), args.repeats)
             results[f"decoding_{ending}"] = {"clips": args.clips, **row}
@@ -169,7 +183,7 @@ def main() -> None:
         print(results["dataset"], flush=True)
         results["load_batches"] = batches(folder / "flac", 2, 32, max(1, args.repeats // 3))
         print(results["load_batches"], flush=True)
-        short = [*folder.glob("flac/*.flac"), *folder.glob("wav/*.wav")][: args.files]
+        short = sorted((corpus / "ASVspoof2021_DF_eval" / "flac").iterdir())[: args.files]
         results["detect_mini"] = detect(short, max(1, args.repeats // 3))
         print(results["detect_mini"], flush=True)
     results["load_average"].append(round(os.getloadavg()[0], 1))
