@@ -15,6 +15,7 @@ import gzip
 import io
 import os
 import re
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -102,6 +103,12 @@ class Row:
     def differs(self) -> bool:
         """Tell whether a command refuses what another accepts."""
         return len({result == "refused" for result in self.results.values()}) > 1
+
+
+APEV2 = struct.pack("<8sIIII8x", b"APETAGEX", 2000, 47, 1, 0xA0000000)
+APEV2 += struct.pack("<II", 1, 0) + b"Title\0x"
+APEV2 += struct.pack("<8sIIII8x", b"APETAGEX", 2000, 47, 1, 0x80000000)
+LYRICS3 = b"LYRICSBEGIN[00:01]la la la\r\nLYRICSEND"
 
 
 def sound(n: int = 20_000, channels: int = 1, seed: int = 0) -> np.ndarray:
@@ -299,6 +306,18 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
             "FLAC with an ID3v1 tag behind": (".flac", made(edit=_append(b"TAG".ljust(128)))),
             "FLAC with other bytes behind": (".flac", made(edit=_append(b"\x17\x99" * 50))),
             "MP3 with an ID3v1 tag behind": (".mp3", made(edit=_append(b"TAG".ljust(128)))),
+            "MP3 with an APEv2 tag behind": (".mp3", made(edit=_append(APEV2))),
+            "MP3 with a Lyrics3 tag behind": (".mp3", made(edit=_append(LYRICS3))),
+            "MP3 with a zero byte behind": (".mp3", made(edit=_append(b"\0"))),
+            "MP3 with other bytes behind": (".mp3", made(edit=_append(b"\x17\x99" * 50))),
+            "MP3 without a length, a zero byte behind": (
+                ".mp3",
+                made(edit=lambda data: _without_length(data) + b"\0"),
+            ),
+            "two MP3 files in one, an APEv2 tag between": (
+                ".mp3",
+                made(edit=lambda data: data + APEV2 + data),
+            ),
         },
         "Files and links": {
             "nothing of this name": (".wav", lambda path: None),
@@ -314,8 +333,8 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
     }
 
 
-def audio_rows(folder: Path, *, isolated: bool = True) -> Iterator[Row]:
-    """Give each recording to verify, score, train and detect; the last only where asked."""
+def audio_rows(folder: Path) -> Iterator[Row]:
+    """Give each recording to verify, score, train and detect."""
     for group, files in recordings().items():
         for k, (name, (ending, make)) in enumerate(files.items()):
             corpus = folder / f"{group[:5]}{k}"
@@ -329,9 +348,8 @@ def audio_rows(folder: Path, *, isolated: bool = True) -> Iterator[Row]:
             read = partial(_clip, opened, allow_silence=silence)
             row.ask("score", read, corpus / "wav")
             row.ask("train", partial(_silently, read, crop="random"), corpus / "wav")
-            if isolated:
-                path = corpus / "wav" / f"recording{ending}"
-                row.ask("detect", partial(_isolated, path, silence), corpus / "wav")
+            path = corpus / "wav" / f"recording{ending}"
+            row.ask("detect", partial(_isolated, path, silence), corpus / "wav")
             yield row
 
 
@@ -595,11 +613,11 @@ def _folders() -> Iterator[Callable[[], Path]]:
         yield lambda: Path(tempfile.mkdtemp(dir=Path(name).resolve()))
 
 
-def table(*, isolated: bool = True) -> list[dict[str, Any]]:
-    """Return what the commands make of all inputs; without detect's answers on recordings."""
+def table() -> list[dict[str, Any]]:
+    """Return what the commands make of all inputs."""
     with _folders() as new, torch.random.fork_rng():
         rows = [
-            *audio_rows(new(), isolated=isolated),
+            *audio_rows(new()),
             *protocol_rows(new()),
             *score_rows(new()),
             *checkpoint_rows(new()),

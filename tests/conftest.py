@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,21 @@ def shared() -> Path:
     if not (path / "SPEC.md").is_file():
         pytest.skip(f"reference data not found at {path} (set SLSLIB_SHARED)")
     return path
+
+
+@pytest.fixture
+def _new_decoders() -> Iterator[None]:
+    """Use no decoding process of another test, and leave none."""
+    from slslib.data import isolate
+
+    def stop() -> None:
+        while isolate._idle:
+            with isolate._idle.pop() as process:
+                process.kill()
+
+    stop()
+    yield
+    stop()
 
 
 @pytest.fixture(scope="session")

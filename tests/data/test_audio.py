@@ -23,7 +23,7 @@ from slslib.data.audio import (
     N_SAMPLES,
     SAMPLE_RATE,
     Decoder,
-    audit,
+    Recording,
     fix_length,
     list_recordings,
     load,
@@ -40,6 +40,17 @@ def voice(n: int = N, seed: int = 0) -> np.ndarray:
     t = np.arange(n) / SAMPLE_RATE
     x = 8_000 * np.sin(2 * np.pi * (150 * t + 300 * t**2)) + rng.normal(0, 300, n)
     return np.rint(x).astype(np.int16)
+
+
+def audit(path: Path, *, allow_silence: bool = False) -> Recording:
+    """Decode a file to its end in this process; see :func:`slslib.data.isolate.audit`."""
+    decoder = Decoder(path)
+    try:
+        for _ in decoder.blocks(allow_silence=allow_silence):
+            pass
+    except AudioError as error:
+        decoder.recording.problem = str(error)
+    return decoder.recording
 
 
 def wav(path: Path, samples: np.ndarray | None = None, rate: int = SAMPLE_RATE, **kw: str) -> Path:
@@ -124,6 +135,67 @@ def test_an_mp3_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
     lag = int(np.argmax(np.correlate(samples[40_000:50_000], whole[42_000:46_000])))
     np.testing.assert_allclose(samples[40_000 + lag :][:4_000], whole[42_000:46_000], atol=0.02)
     assert len(load(path, max_samples=N_SAMPLES).samples) == N_SAMPLES
+
+
+ID3V1 = b"TAG".ljust(128)
+APEV2 = (
+    struct.pack("<8sIIII8x", b"APETAGEX", 2000, 47, 1, 0xA0000000)
+    + struct.pack("<II", 1, 0) + b"Title\0x"
+    + struct.pack("<8sIIII8x", b"APETAGEX", 2000, 47, 1, 0x80000000)
+)  # fmt: skip
+LYRICS3 = b"LYRICSBEGININD0000200LYR00010la la la l000039LYRICS200"
+TAILS = {
+    "a zero": b"\0",
+    "zeros": bytes(500),
+    "ID3v1": ID3V1,
+    "APEv2": APEV2,
+    "Lyrics3": b"LYRICSBEGIN[00:01]la la la\r\nLYRICSEND",
+    "Lyrics3v2": LYRICS3,
+    "all": APEV2 + LYRICS3 + ID3V1 + b"\0",
+}
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+@pytest.mark.parametrize("tail", TAILS)
+def test_what_players_leave_behind_an_mp3(tmp_path: Path, tail: str, with_length: bool) -> None:
+    path = wav(tmp_path / "x.mp3")
+    data = path.read_bytes()
+    data = data if with_length else data[data.find(data[:2], 4) :]
+    path.write_bytes(data)
+    whole = load(path).samples
+    path.write_bytes(data + TAILS[tail])
+    samples = load(path).samples
+    np.testing.assert_array_equal(samples[: len(whole)], whole)
+    # Behind many zeros, FFmpeg no longer cuts what the encoder added to fill its last frame.
+    assert len(samples) - len(whole) < (576 if tail == "zeros" and with_length else 1)
+
+
+@pytest.mark.parametrize("tail", ["zeros", "APEv2", "Lyrics3v2"])
+def test_no_tail_hides_another_mp3(tmp_path: Path, tail: str) -> None:
+    path = wav(tmp_path / "x.mp3")
+    data = path.read_bytes()
+    path.write_bytes(data + TAILS[tail] + data)
+    with pytest.raises(AudioError, match="the file has"):
+        load(path)
+    bare = data[data.find(data[:2], 4) :]
+    path.write_bytes(bare)
+    n_samples = len(load(path).samples)
+    path.write_bytes(bare + TAILS[tail] + bare)
+    try:
+        assert len(load(path).samples) >= 2 * n_samples - 576
+    except AudioError as error:
+        assert "damaged" in str(error)
+
+
+@pytest.mark.parametrize("n_zeros", [200, 3_000])
+def test_zeros_in_the_place_of_frames_are_no_tail(tmp_path: Path, n_zeros: int) -> None:
+    """As an unfinished download leaves them."""
+    path = wav(tmp_path / "x.mp3")
+    data = path.read_bytes()
+    for sound in (data, data[data.find(data[:2], 4) :])[: 1 + (n_zeros > 1_441)]:
+        path.write_bytes(sound[:-n_zeros] + bytes(n_zeros))
+        with pytest.raises(AudioError, match="damaged"):
+            load(path)
 
 
 @pytest.mark.parametrize("name", ["joined.mp3", "chained.ogg"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import soundfile as sf
 from make_flac import write_flac
 
+from slslib.data import isolate
 from slslib.data.audit import verify
 from slslib.errors import AudioError, ProtocolError
 
@@ -130,13 +129,29 @@ def test_a_format_that_is_not_read_makes_a_folder_unsound(planted: Path) -> None
     assert "ffmpeg" in report["unusable"]["more.m4a"]
 
 
-def test_a_crash_of_a_decoder_is_our_error(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(path: Path, **options: bool) -> None:
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-    monkeypatch.setattr("slslib.data.audio.audit", crash)
-    with pytest.raises(AudioError, match="SIGSEGV"):
-        verify("c", data=planted, jobs=2)
+@pytest.mark.usefixtures("_new_decoders")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_that_crashes_the_decoder_or_never_ends(
+    planted: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """Both are unusable files, and the others are audited."""
+    script = (
+        "import os, signal, time\n"
+        "from slslib.data import isolate\n"
+        "isolate.WALL_SECONDS, blocks = 2, isolate.Decoder.blocks\n"
+        "def hostile(self, **options):\n"
+        "    if 'good1' in self.recording.path: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    if 'good3' in self.recording.path: time.sleep(60)\n"
+        "    return blocks(self, **options)\n"
+        "isolate.Decoder.blocks = hostile\n"
+        "isolate.serve()"
+    )
+    monkeypatch.setattr(isolate, "_COMMAND", (sys.executable, "-P", "-c", script))
+    report = verify("c:train", data=planted, jobs=jobs)
+    assert (report["n_trials"], report["n_usable"], report["sound"]) == (9, 7, False)
+    assert set(report["unusable"]) == {"good1", "good3"}
+    assert "SIGSEGV" in report["unusable"]["good1"]
+    assert "SIGALRM" in report["unusable"]["good3"]
 
 
 def test_nothing_of_a_corpus_is_there(planted: Path) -> None:

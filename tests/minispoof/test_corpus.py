@@ -22,7 +22,7 @@ from minispoof import attacks as resynthesis
 from minispoof import channel, voices
 from minispoof import corpus as minispoof
 from minispoof.corpus import Trial, plan, write
-from slslib.data import audio
+from slslib.data import audio, isolate
 from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import format_score, read_asv_scores
 from slslib.errors import ConfigError
@@ -57,7 +57,7 @@ def test_every_corpus_is_read_by_its_own_name(root: Path, spec: str) -> None:
     corpus = open_corpus(spec, root)
     assert (len(corpus), corpus.trials.label.sum()) == (8, 4)
     for utterance in corpus.trials.utterance:
-        found = audio.audit(corpus.audio_path(utterance))
+        found = isolate.audit(corpus.audio_path(utterance))
         assert found.problem is None
         assert (found.source_rate, found.channels, found.subtype) == (16_000, 1, "PCM_16")
         assert found.format == ("WAV" if spec == "in-the-wild" else "FLAC")

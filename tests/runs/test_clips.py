@@ -121,11 +121,11 @@ def test_a_sample_reads_as_many_of_each_class(corpora):
         sample(corpus, 0)
 
 
+@pytest.mark.usefixtures("_new_decoders")
 @pytest.mark.parametrize("ending", ["os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(60)"])
 def test_a_recording_that_ends_its_worker_is_one_failed_trial(corpus, monkeypatch, ending):
     hostile = corpus.trials["utterance"][4]
     monkeypatch.setattr(clips, "_PATIENCE_SECONDS", 3)
-    monkeypatch.setattr(isolate, "WALL_SECONDS", 2)
 
     def crash(path, **options):
         if Path(path).stem == hostile:
@@ -134,12 +134,15 @@ def test_a_recording_that_ends_its_worker_is_one_failed_trial(corpus, monkeypatc
 
     monkeypatch.setattr(clips, "load", crash)
     script = (
-        "import json, os, signal, sys, time\n"
+        "import os, signal, time\n"
         "from slslib.data import isolate\n"
-        f"if {hostile!r} in sys.argv[1]:\n"
-        "    signal.alarm(2)\n"
-        f"    {ending}\n"
-        "isolate._serve(*json.loads(sys.argv[1]))"
+        "isolate.WALL_SECONDS, blocks = 2, isolate.Decoder.blocks\n"
+        "def read(self, **options):\n"
+        f"    if {hostile!r} in self.recording.path:\n"
+        f"        {ending}\n"
+        "    return blocks(self, **options)\n"
+        "isolate.Decoder.blocks = read\n"
+        "isolate.serve()"
     )
     monkeypatch.setattr(isolate, "_COMMAND", (sys.executable, "-P", "-c", script))
     dataset, before = TrialDataset(corpus, n_samples=4000), active_children()

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import inputs
-import pytest
 from provenance import ROOT, read
-
-Rows = list[dict[str, Any]]
-RECORDINGS = {*inputs.recordings()}
-
-
-def without_detect(rows: Rows) -> Rows:
-    """Leave out what detect says of recordings, which takes a process for each."""
-    kept = []
-    for row in rows:
-        if row["group"] in RECORDINGS:
-            answers = {
-                what: {command: said for command, said in row[what].items() if command != "detect"}
-                for what in ("results", "says")
-            }
-            row = {name: value for name, value in (row | answers).items() if name != "differs"}
-        kept.append(row)
-    return kept
 
 
 def test_the_committed_table_is_what_the_library_says() -> None:
     """If not: python studies/inputs.py, from a clean tree."""
-    assert without_detect(inputs.table(isolated=False)) == without_detect(read("inputs"))
-
-
-@pytest.mark.slow
-def test_the_committed_table_is_what_all_commands_say() -> None:
     assert inputs.table() == read("inputs")
 
 

@@ -49,7 +49,7 @@ import soundfile as sf
 import soxr
 from jaxtyping import Float32
 
-from slslib.data.headers import FlacInfo, inspect
+from slslib.data.headers import FlacInfo, inspect, unexplained
 from slslib.errors import AudioError, ConfigError
 
 SAMPLE_RATE = 16_000
@@ -94,8 +94,7 @@ class Recording:
         md5: Of a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (does not match, as
             expected of an over-range file: see above) or ``"unchecked"`` (not decoded to its end);
             ``"absent"`` for other formats.
-        content: MD5 of the decoded samples, if all were decoded: of the integers of a FLAC file,
-            of the floats of any other.
+        content: Of an audited file that is sound, the MD5 of its samples at 16 kHz.
         problem: Why an audited file cannot be used, or ``None`` where it is sound.
     """
 
@@ -143,21 +142,6 @@ def load(
             decoder.fail(f"it is longer than {MAX_SECONDS:g} s; read a part of it (max_samples)")
     recording.samples = np.concatenate(blocks)
     return recording
-
-
-def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recording:
-    """Decode a whole file, in bounded memory, and say what it holds and what is wrong with it.
-
-    Never raises for bad input: see :attr:`Recording.problem`.
-    """
-    decoder, content = Decoder(path), hashlib.md5(usedforsecurity=False)
-    try:
-        for block in decoder.blocks(allow_silence=allow_silence):
-            content.update(block.tobytes())
-        decoder.recording.content = content.hexdigest()
-    except AudioError as error:
-        decoder.recording.problem = str(error)
-    return decoder.recording
 
 
 def windows(blocks: Iterable[Mono], n_samples: int = N_SAMPLES) -> Iterator[tuple[float, Mono]]:
@@ -317,17 +301,19 @@ class Decoder:
             if self._flac and recording.over_range is not None and (low < -1 or high >= 1):
                 recording.over_range += int(np.count_nonzero((block < -1) | (block >= 1)))
             md5.update(_pack(block, self._flac.bits) if self._flac else b"")
+            if recording.channels == 1:
+                yield block[:, 0]
+                continue
             mean = block.mean(axis=1, dtype=np.float64)
-            if recording.channels > 1:
-                energies = np.square(block, dtype=np.float64).sum(axis=0)
-                self._energy += energies.mean(), np.square(mean).sum()
+            energies = np.square(block, dtype=np.float64).sum(axis=0)
+            self._energy += energies.mean(), np.square(mean).sum()
             yield mean.astype(np.float32)
         self._check_end(md5.hexdigest())
 
     def _decoded(self) -> Iterator[np.ndarray]:
         """Yield float32 [frames, channels] from libsndfile, or from FFmpeg where that refuses."""
         recording = self.recording
-        recording.format, self._flac = inspect(Path(recording.path))
+        recording.format, self._flac, mp3_end = inspect(Path(recording.path))
         if self._flac:
             recording.md5 = "unchecked" if self._flac.md5 else "absent"
             self._describe(self._flac)
@@ -342,7 +328,7 @@ class Decoder:
                 if not self._flac:
                     where, why = recording.n_source_frames, error.error_string.strip(" .\n")
                     self._damaged(f"libsndfile stopped at frame {where} ({why})")
-        yield from self._decoded_by_ffmpeg()
+        yield from self._decoded_by_ffmpeg(mp3_end)
 
     def _describe(self, header: Any) -> None:
         """Note what a header says, in soundfile's words, and refuse what is out of bounds."""
@@ -353,7 +339,7 @@ class Decoder:
             form = f"{header.samplerate} Hz, {header.channels} channels"
             self.fail(f"{form}; convert it to 4-192 kHz and at most {MAX_CHANNELS}")
 
-    def _decoded_by_ffmpeg(self) -> Iterator[np.ndarray]:
+    def _decoded_by_ffmpeg(self, mp3_end: int) -> Iterator[np.ndarray]:
         """Decode a FLAC or MP3 file from its beginning; yield what was not decoded yet."""
         import av  # takes 0.1 s, and most corpora never need it
 
@@ -362,32 +348,35 @@ class Decoder:
         # libsndfile lacks other depths; of these it refuses over-range files, which FFmpeg wraps.
         recording.over_range = None if flac and flac.bits in (8, 16, 24) else 0
         strict = {"err_detect": "crccheck+explode"}
-        position = 0
+        start = done = 0  # of a packet in bytes; frames decoded
         try:
-            # A file object, not a name: FFmpeg takes some names for URLs.
-            with (
-                Path(recording.path).open("rb") as f,
-                av.open(f, format=recording.format.lower(), mode="r", options=strict) as container,
-            ):
+            # Without "file:", FFmpeg takes some names for other URLs.
+            name, form = f"file:{recording.path}", recording.format.lower()
+            with av.open(name, "r", form, strict) as container:
                 stream = container.streams.audio[0]
                 stream.codec_context.options = strict
                 if not flac:
                     recording.source_rate, recording.channels = stream.rate, stream.channels
                     recording.subtype = stream.codec_context.name
-                for frame in container.decode(stream):
-                    form = frame.sample_rate, frame.layout.nb_channels
-                    missing = flac and frame.pts not in (position, None)  # skipped by the parser
-                    if missing or form != (recording.source_rate, recording.channels):
-                        raise ValueError(f"a frame is missing, or of another form, at {position}")
-                    pcm = frame.to_ndarray()  # MP3: floats [channels, frames]; FLAC: interleaved
-                    pcm = pcm.reshape(-1, recording.channels) if flac else pcm.T
-                    new = pcm[max(0, recording.n_source_frames - position) :]
-                    position += frame.samples
-                    if len(new):
-                        scale = 1 << 8 * pcm.itemsize - 1 if flac else 1
-                        yield (new / scale).astype(np.float32)
+                for packet in container.demux(stream):
+                    start = packet.pos or start
+                    for frame in packet.decode():
+                        kind = frame.sample_rate, frame.layout.nb_channels
+                        missing = flac and frame.pts not in (done, None)  # lost by the parser
+                        if missing or kind != (recording.source_rate, recording.channels):
+                            raise ValueError(f"a frame is missing, or of another form, at {done}")
+                        pcm = frame.to_ndarray()  # FLAC: interleaved; MP3: float, channels first
+                        pcm = pcm.reshape(-1, recording.channels) if flac else pcm.T
+                        new = pcm[max(0, recording.n_source_frames - done) :]
+                        done += frame.samples
+                        if len(new):
+                            scale = 1 << 8 * pcm.itemsize - 1 if flac else 1
+                            yield (new / scale).astype(np.float32)
         except (av.FFmpegError, ValueError, IndexError) as error:
-            self._damaged(f"FFmpeg stopped at frame {position} ({error})")
+            # Behind the last frame of MP3, FFmpeg takes zeros and some tags for another.
+            with Path(recording.path).open("rb") as f:
+                if flac or start < mp3_end or unexplained(f, start):
+                    self._damaged(f"FFmpeg stopped at frame {done} ({error})")
 
     def _check_end(self, md5: str) -> None:
         """Check the length, and the MD5 where the header states one."""
@@ -411,4 +400,5 @@ class Decoder:
 def _pack(block: np.ndarray, bits: int) -> bytes:
     """Return the little-endian integers of a block, as FLAC hashes them."""
     integers = (block * np.float32(1 << bits - 1)).astype("<i4")  # exact up to 24 bits
-    return integers.view(np.uint8).reshape(*block.shape, 4)[..., : -(-bits // 8)].tobytes()
+    low: Any = {"names": ["bytes"], "formats": [f"V{-(-bits // 8)}"], "itemsize": 4}
+    return bytes(integers.view(np.dtype(low))["bytes"].tobytes())

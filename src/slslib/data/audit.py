@@ -1,16 +1,15 @@
 """Audit a corpus before hours are spent on it.
 
-Several processes decode every file of a protocol, or every audio file of a folder, to its end
-(:func:`slslib.data.audio.audit`). The report says which files are missing, cannot be decoded or are
-damaged, counts rates and channels (other ones are converted, not refused), FLAC MD5s and decoders,
-and lists which files are over-range, which hold the same audio and which no protocol names. A
-corpus is *sound* if no file is missing and every file can be used.
+Several processes decode every file of a protocol, or every audio file of a folder, to its end and
+within limits (:func:`slslib.data.isolate.audit`). The report says which files are missing, cannot
+be decoded or are damaged, counts rates and channels (other ones are converted, not refused), FLAC
+MD5s and decoders, and lists which files are over-range, which hold the same audio and which no
+protocol names. A corpus is *sound* if no file is missing and every file can be used.
 """
 
 from __future__ import annotations
 
 import os
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,15 +53,16 @@ def verify(
 
     Raises:
         ProtocolError: The corpus or its protocol is absent or malformed.
-        AudioError: A folder holds no audio, or a decoder crashed.
+        AudioError: A folder holds no audio.
         FileError: The report cannot be written.
     """
     import pandas as pd
     from joblib import Parallel, delayed
     from tqdm import tqdm
 
-    from slslib.data.audio import Recording, audit, list_recordings
+    from slslib.data.audio import Recording, list_recordings
     from slslib.data.corpora import open_partitions
+    from slslib.data.isolate import audit
 
     corpora = open_partitions(corpus, data)
     paths: dict[str, Path] = {}
@@ -80,15 +80,12 @@ def verify(
     name = ", ".join(f"{part.name}:{part.partition}".removesuffix(":-") for part in corpora)
     # A process starts in the time that it needs for some 80 files.
     n_processes = jobs or min(os.cpu_count() or 1, len(paths) // 100 + 1)
-    audits = Parallel(n_processes, return_as="generator")(
+    # Each thread waits for a process that decodes.
+    audits = Parallel(n_processes, backend="threading", return_as="generator")(
         delayed(audit)(path, allow_silence=allow_silence) for path in paths.values()
     )
     bar = tqdm(audits, total=len(paths), unit="file", desc="verify", disable=None)
-    try:
-        found = [vars(recording) for recording in bar]
-    except BrokenProcessPool as error:
-        raise AudioError(f"{name}: a file crashed the decoder ({error}).") from error
-    table = pd.DataFrame(found, list(paths), [*vars(Recording(""))], dtype=object)
+    table = pd.DataFrame(map(vars, bar), list(paths), [*vars(Recording(""))], dtype=object)
     usable = table["problem"].isna()
     names = {"source_rate": "sample_rates", "decoder": "decoders"}
     decoded = table[table["n_source_frames"] > 0].rename(columns=names)

@@ -11,12 +11,12 @@ Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME t
 
 from __future__ import annotations
 
+import re
 import stat
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from slslib.errors import AudioError
 
@@ -25,33 +25,32 @@ Format = Literal["WAV", "FLAC", "OGG", "MP3"]
 _REMEDY = "get it again, or if it plays in full convert it: ffmpeg -i OLD new.wav"
 _MAX_CHUNKS = 1_000
 _MAX_TAIL = 1 << 20  # bytes behind the last chunk
+# What recorders and players leave at the end: zeros; ID3v1, APEv2 and Lyrics3 tags.
+_NO_AUDIO = rb"(?s)\A(\0+|TAG.{0,125}|APETAGEX.{24}.*?APETAGEX.{24}|LYRICSBEGIN.*?LYRICS(END|200))*"
 _OTHER_AUDIO = (b"data", b"RIFF", bytes(4))
 _MP3_FRAME = 1441  # bytes of the longest frame
 _FLAC_START = b"fLaC\0\0\0\x22"
 _STREAMED = 0x7FFFF000  # lengths from here on stand for "not known" in a WAV file
 _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
-_FLAC_HZ = (  # by a frame's code; 0: not stated
-    *(0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000),
-    *(0, 0, 0, 0),
-)
+# By a frame's code; 0: not stated.
+_FLAC_KHZ = (0, 88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96, 0, 0, 0, 0)
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _FMT = struct.Struct("<HHIIHH")
 
 
-@dataclass(frozen=True)
-class FlacInfo:
-    """A FLAC STREAMINFO block, in soundfile's words: Hz, bits per sample, MD5 (if stated)."""
+class FlacInfo(NamedTuple):
+    """A FLAC STREAMINFO block, in soundfile's words, with bits per sample and MD5 (if stated)."""
 
     samplerate: int
     channels: int
-    bits: int
-    frames: int | None
-    md5: str
     subtype: str
+    frames: int | None
+    bits: int
+    md5: str
 
 
-def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
-    """Return a file's container, and its STREAMINFO where that is FLAC.
+def inspect(path: Path) -> tuple[Format, FlacInfo | None, int]:
+    """Return a file's container, the STREAMINFO of FLAC, and up to where MP3 must have frames.
 
     Raises:
         AudioError: If the file is missing, empty, not regular, of another kind, or contradicts its
@@ -62,23 +61,23 @@ def inspect(path: Path) -> tuple[Format, FlacInfo | None]:
         if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
             raise AudioError(f"{path}: the file is empty, or not a regular file; fetch it again.")
         with path.open("rb") as f:
-            container, info, contradiction = _inspect(f, status.st_size)
+            container, info, end, contradiction = _inspect(f, status.st_size)
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file; check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise AudioError(f"{path}: it cannot be opened ({error}).") from error
     if contradiction:
         raise AudioError(f"{path}: {contradiction}; {_REMEDY}.")
-    return container, info
+    return container, info, end
 
 
-def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, str]:
-    """Return the container, STREAMINFO, and what in the header contradicts the file."""
+def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]:
+    """Return what :func:`inspect` does, and what in the header contradicts the file."""
     head = f.read(10).ljust(10, b"\0")
     if head[:4] == b"RIFF":
-        return "WAV", None, _wav_contradiction(f, size)
+        return "WAV", None, 0, _wav_contradiction(f, size)
     if head[:4] == b"OggS":
-        return "OGG", None, _ogg_contradiction(f)
+        return "OGG", None, 0, _ogg_contradiction(f)
     tag = 0
     if head[:3] == b"ID3":
         tag = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
@@ -86,18 +85,18 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, str]:
     start = f.read(42).ljust(42, b"\0")
     if start[:4] == b"fLaC":
         packed = int.from_bytes(start[18:26], "big")
-        info = FlacInfo(
-            samplerate=packed >> 44,
-            channels=(packed >> 41 & 7) + 1,
-            bits=(packed >> 36 & 31) + 1,
-            frames=packed & (1 << 36) - 1 or None,
-            md5=start[26:].hex() if any(start[26:]) else "",
-            subtype=f"PCM_{(packed >> 36 & 31) + 1}",
-        )
-        return "FLAC", info, _flac_contradiction(f, tag + 4, info)
+        rate, channels, bits = packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
+        md5 = start[26:].hex() if any(start[26:]) else ""
+        n_frames = packed & (1 << 36) - 1 or None
+        info = FlacInfo(rate, channels, f"PCM_{bits}", n_frames, bits, md5)
+        return "FLAC", info, 0, _flac_contradiction(f, tag + 4, info)
     if tag or (start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
-        return "MP3", None, _mp3_contradiction(f, tag, size)
-    return "MP3", None, "neither WAV, FLAC, Ogg nor MP3"
+        end = _mp3_end(f, tag)
+        # Another stream, or the tag before it, may follow.
+        is_wrong = end and (end > size or unexplained(f, end)[:1] in (b"\xff", b"I"))
+        why = f"its header announces {end} bytes, the file has {size}" if is_wrong else ""
+        return "MP3", None, end or size - _MP3_FRAME, why
+    return "MP3", None, 0, "neither WAV, FLAC, Ogg nor MP3"
 
 
 def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
@@ -112,10 +111,10 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
         is_last = bool(block[0] & 0x80)
     f.seek(position)
     frame = f.read(3).ljust(3, b"\0")
-    if frame[0] != 0xFF or _FLAC_HZ[frame[2] & 15] not in (0, info.samplerate):
+    if frame[0] != 0xFF or _FLAC_KHZ[frame[2] & 15] not in (0, info.samplerate / 1000):
         return f"no FLAC frame of {info.samplerate} Hz begins where its header ends"
     tail = b""
-    while block := f.read(1 << 20):
+    while block := f.read(1 << 16):
         if _FLAC_START in tail + block:  # decoders stop before it
             return "another FLAC file follows in it"
         tail = block[-len(_FLAC_START) :]
@@ -145,33 +144,25 @@ def _wav_contradiction(f: BinaryIO, size: int) -> str:
             if data_end > size:
                 return f"its header announces {length} bytes of audio, {size - start} follow"
         elif data_end and (name in _OTHER_AUDIO or position > size or not name.isascii()):
-            rest = _tail(f, start - 8)
+            rest = unexplained(f, start - 8)
             return f"{len(rest)} bytes follow its audio that no chunk explains" if rest else ""
     return "it has no data chunk, or too many chunks"
 
 
-def _mp3_contradiction(f: BinaryIO, position: int, size: int) -> str:
-    """Return how the length in a Xing or LAME tag contradicts the file, or nothing."""
+def _mp3_end(f: BinaryIO, position: int) -> int:
+    """Return where an MP3 file ends by its Xing or LAME tag, or 0."""
     f.seek(position)
     frame = f.read(_MP3_FRAME)
     tag = max(frame.find(b"Xing"), frame.find(b"Info"))
     flags, *stated = struct.unpack(">III", frame[tag + 4 : tag + 16].ljust(12, b"\0"))
-    if tag < 0 or not flags & 2:  # it does not say how many bytes there are
-        return ""
-    end = position + stated[flags & 1]
-    # Another stream, or the tag before it, may follow.
-    if end > size or _tail(f, end)[:1] in (b"\xff", b"I"):
-        return f"its header announces {end} bytes, the file has {size}"
-    return ""
+    return position + stated[flags & 1] if tag >= 0 and flags & 2 else 0
 
 
-def _tail(f: BinaryIO, position: int) -> bytes:
-    """Return what follows, without the zeros of recorders and an ID3v1 tag; a long tail is cut."""
+def unexplained(f: BinaryIO, position: int) -> bytes:
+    """Return what follows behind zeros and tags, which hold no audio; a long tail is cut."""
     f.seek(position)
     tail = f.read(_MAX_TAIL)
-    rest = tail.lstrip(b"\0")
-    rest = rest[128:].lstrip(b"\0") if rest[:3] == b"TAG" else rest
-    return tail if len(tail) == _MAX_TAIL else rest
+    return tail if len(tail) == _MAX_TAIL else re.sub(_NO_AUDIO, b"", tail, count=1)
 
 
 def _ogg_contradiction(f: BinaryIO) -> str:

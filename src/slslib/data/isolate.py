@@ -1,11 +1,15 @@
-"""Decode an untrusted file in a process of its own, within limits.
+"""Decode untrusted files in a process of their own, within limits.
 
-A decoder is C code that reads hostile bytes. Here it runs in a fresh interpreter. POSIX
-``setrlimit`` limits its memory (not on macOS), CPU time, open files and written files, and an alarm
-limits the time for a block. The child writes the samples to its standard output, or to its standard
-error why it refuses the file. A crash or a kill becomes an :class:`~slslib.errors.AudioError`, as
-any other bad file does. This contains accidents and exhausted resources. It is no sandbox: the
-child has the user's rights.
+A decoder is C code that reads hostile bytes. Here it runs in another interpreter, which is started
+once and decodes file after file. POSIX ``setrlimit`` limits what a file may take: memory (not on
+macOS), CPU time, open files and written files. An alarm limits the time for a block. A process that
+crashed, broke a limit, has grown or was left in the middle of a file is replaced, and a crash or a
+kill becomes an :class:`~slslib.errors.AudioError`, as any other bad file does. This contains
+accidents and exhausted resources. It is no sandbox: the process has the user's rights.
+
+A request is a line of JSON on standard input, whose end ends the process. The answer is blocks of
+samples and, last, what was found, as JSON. Before each stands its length in bytes, before the last
+with a minus sign.
 
 :mod:`multiprocessing` and process pools are not used. They either run the caller's main script
 again, which then never ends if it has no guard, or copy a process that has threads running.
@@ -13,105 +17,147 @@ again, which then never ends if it has no guard, or copy a process that has thre
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import resource
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from resource import RLIMIT_AS, RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE, getrlimit, setrlimit
+from subprocess import DEVNULL, PIPE, Popen
+from typing import Any
 
 import numpy as np
 
-from slslib.data.audio import Decoder, Mono
+from slslib.data.audio import N_SAMPLES, Decoder, Mono, Recording
 from slslib.errors import AudioError
 
 MEMORY = 512 << 20
-"""Bytes of address space beyond those of the interpreter with its libraries."""
+"""Bytes of address space for a file, beyond those of the interpreter with its libraries."""
 CPU_SECONDS = 60
-"""CPU time, of which starting takes about one second, beside that for the file's size."""
+"""CPU time for a file, beside that for its size."""
 BYTES_PER_SECOND = 100_000
 """What is decoded in a second of CPU time at least; hours in a small file are a trap."""
 WALL_SECONDS = 120
 """Time to decode one block of samples."""
 
 # -P: nothing is imported from the working directory.
-_COMMAND = (sys.executable, "-P", "-m", "slslib.data.isolate")
-_REFUSED = 3  # the exit status, where standard error says why
+_COMMAND = (sys.executable, "-P", "-c", "from slslib.data import isolate; isolate.serve()")
+_idle: list[Popen[bytes]] = []
+os.register_at_fork(after_in_child=_idle.clear)  # the pipes are the parent's
 
 
-def blocks_isolated(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Iterator[Mono]:
+def blocks_isolated(
+    path: str | os.PathLike[str], *, audited: Recording | None = None, **options: Any
+) -> Iterator[Mono]:
     """Do what :meth:`slslib.data.audio.Decoder.blocks` does, in another process and within limits.
 
-    Silence at the beginning is accepted; that of the whole recording is not.
+    Args:
+        path: A WAV, FLAC, Ogg or MP3 file.
+        audited: Takes down what is found; then no block is yielded.
+        options: Those of :meth:`~slslib.data.audio.Decoder.blocks`. By default silence at the
+            beginning is accepted, but not that of the whole recording.
 
     Raises:
         AudioError: As :func:`slslib.data.audio.load`, and if the process crashed or broke a limit.
     """
-    size = Path(path).stat().st_size if Path(path).is_file() else 0
-    cpu_seconds = CPU_SECONDS + size // BYTES_PER_SECOND
-    request = json.dumps([os.fspath(path), allow_silence, MEMORY, cpu_seconds, WALL_SECONDS])
-    with subprocess.Popen(
-        [*_COMMAND, request],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdout and process.stderr
-        try:
-            while data := process.stdout.read(1 << 18):
-                yield np.frombuffer(data[: len(data) // 4 * 4], "<f4").astype(np.float32)
-            reason = process.stderr.read(1 << 16).decode(errors="replace")
+    folder = "/" if Path(path).is_absolute() else str(Path.cwd())
+    request = os.fspath(path), folder, {"heard": sys.maxsize} | options, audited is not None
+    process, is_reusable = _start(), False
+    assert process.stdin and process.stdout
+    try:
+        with suppress(BrokenPipeError):
+            os.write(process.stdin.fileno(), json.dumps(request).encode() + b"\n")
+        while length := int.from_bytes(process.stdout.read(4), "little", signed=True):
+            data = process.stdout.read(abs(length))
+            if len(data) == -length:
+                found, is_reusable = json.loads(data)
+                break
+            yield np.frombuffer(data, np.float32, len(data) // 4).copy()
+        else:
             status = process.wait()
-        finally:
-            process.kill()
-    if status == _REFUSED:
-        raise AudioError(reason)
-    if status:
-        ending = f"was killed by {signal.Signals(-status).name}" if status < 0 else "failed"
-        raise AudioError(f"{path}: the decoder {ending}; the file is damaged or hostile.")
+            ending = f"was killed by {signal.Signals(-status).name}" if status < 0 else "failed"
+            raise AudioError(f"{path}: the decoder {ending}; the file is damaged or hostile.")
+    finally:
+        if is_reusable and len(_idle) < (os.cpu_count() or 1):
+            _idle.append(process)
+        else:
+            with process:
+                process.kill()
+    vars(audited or Recording("")).update(found)
+    if found["problem"]:
+        raise AudioError(found["problem"])
 
 
-def _restrict(memory: int, cpu_seconds: int) -> None:
-    """Lower the limits of this process."""
-    statm = Path("/proc/self/statm")
-    pages = int(statm.read_text().split()[0]) if statm.exists() else 1 << 18
-    memory += pages * resource.getpagesize()
-    for which, soft, hard in (
-        (resource.RLIMIT_AS, memory, memory),
-        # SIGXCPU comes at the soft limit; at the hard one SIGKILL, which says less.
-        (resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1),
-        (resource.RLIMIT_FSIZE, 0, 0),
-        (resource.RLIMIT_NOFILE, 64, 64),
-    ):
+def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recording:
+    """Decode a whole file in another process, and say what it holds and what is wrong with it.
+
+    Never raises for bad input: see :attr:`slslib.data.audio.Recording.problem`.
+    """
+    audited = Recording(os.fspath(path))
+    try:
+        list(blocks_isolated(path, audited=audited, allow_silence=allow_silence, heard=N_SAMPLES))
+    except AudioError as error:
+        audited.problem = str(error)
+    return audited
+
+
+def _start() -> Popen[bytes]:
+    """Return a process that waits for a file: an idle one, or a new one."""
+    with suppress(IndexError):
+        process = _idle.pop()
+        if process.poll() is None:
+            return process
+        process.communicate()  # closes the pipes
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # A group of its own: Ctrl-C is the parent's business.
+    return Popen(_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env, process_group=0)
+
+
+def _restrict(path: Path) -> int:
+    """Limit what this process takes for a file; return its address space in bytes."""
+    # Path.is_file() raises where it may not look.
+    vm, n_bytes = Path("/proc/self/statm"), path.stat().st_size if os.path.isfile(path) else 0  # noqa: PTH113
+    size = int(vm.read_text().split()[0]) * os.sysconf("SC_PAGESIZE") if vm.exists() else MEMORY
+    cpu_seconds = int(time.process_time()) + 1 + CPU_SECONDS + n_bytes // BYTES_PER_SECOND
+    limits = {RLIMIT_AS: size + MEMORY, RLIMIT_CPU: cpu_seconds}
+    for which, soft in {**limits, RLIMIT_FSIZE: 0, RLIMIT_NOFILE: 64}.items():
         # Refused where a lower limit holds already, and by macOS below present use.
         with suppress(ValueError, OSError):
-            resource.setrlimit(which, (soft, hard))
+            setrlimit(which, (soft, getrlimit(which)[1]))  # a lower hard limit could not be raised
+    return size
 
 
-def _serve(
-    path: str, allow_silence: bool, memory: int, cpu_seconds: int, wall_seconds: int
-) -> None:
-    """Decode a file within limits; runs in the child."""
-    stderr = os.dup(2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes there
-    _restrict(memory, cpu_seconds)
-    signal.alarm(wall_seconds)
-    try:
-        for block in Decoder(path).blocks(allow_silence=allow_silence, heard=sys.maxsize):
-            signal.alarm(0)  # the reader may take its time
-            sys.stdout.buffer.write(block.astype("<f4").tobytes())
-            signal.alarm(wall_seconds)
-        return
-    except AudioError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = f"{path}: decoding needs more than {memory >> 20} MB of memory."
-    os.write(stderr, reason.encode(errors="replace")[: 1 << 16])
-    sys.exit(_REFUSED)
-
-
-if __name__ == "__main__":
-    _serve(*json.loads(sys.argv[1]))
+def serve() -> None:
+    """Decode the files that standard input names, each within limits; runs in the child."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a decoder prints is no answer
+    for line in sys.stdin.buffer:
+        path, folder, options, is_audit = json.loads(line)
+        os.chdir(folder)
+        size = _restrict(Path(path))
+        signal.alarm(WALL_SECONDS)
+        decoder, content = Decoder(path), hashlib.md5(usedforsecurity=False)
+        found = vars(decoder.recording)
+        try:
+            for block in decoder.blocks(**options):
+                signal.alarm(0)  # the reader may take its time
+                if is_audit:
+                    content.update(block.data)
+                elif len(block):
+                    answers.write(block.nbytes.to_bytes(4, "little") + block.tobytes())
+                signal.alarm(WALL_SECONDS)
+            found["content"] = content.hexdigest()
+        except AudioError as error:
+            found["problem"] = str(error)
+        except MemoryError:
+            found["problem"] = f"{path}: decoding needs more than {MEMORY >> 20} MB of memory."
+            size = sys.maxsize
+        signal.alarm(0)
+        del found["samples"]
+        data = json.dumps([found, size < 2 * MEMORY]).encode()
+        answers.write((-len(data)).to_bytes(4, "little", signed=True) + data)
+        answers.flush()

@@ -77,7 +77,7 @@ class TrialDataset(Dataset[Clip]):
         seed: Seed of augmentation and crop.
         epoch: Epoch that keys them.
         allow_silence: Accept silent and very short audio.
-        guarded: Let a process of its own decode each recording first, which may crash or never end.
+        guarded: Let another process decode each recording first, which may crash or never end.
     """
 
     corpus: Corpus
@@ -106,11 +106,9 @@ class TrialDataset(Dataset[Clip]):
         whole = self.algo != "none" or self.crop == "random"
         limit = None if whole else self.n_samples
         try:
-            path, heard = self.corpus.audio_path(utterance), 0
-            for block in blocks_isolated(path, allow_silence=True) if self.guarded else ():
-                heard += len(block)
-                if limit and heard >= limit:
-                    break
+            path = self.corpus.audio_path(utterance)
+            if self.guarded:
+                list(blocks_isolated(path, max_samples=limit, allow_silence=True))
             recording = load(path, max_samples=limit, allow_silence=self.allow_silence)
         except AudioError as error:
             return Clip(utterance, label, error=str(error))
@@ -180,7 +178,7 @@ def load_batches(
     """Yield the clips for lists of indices, decoded by ``workers`` processes (0: this one).
 
     A file may crash its decoder or never end. Where a worker dies or is silent for a minute, its
-    batch is read again, each recording first by a process of its own: what fails there is a
+    batch is read again, each recording first by another process: what fails there is a
     :class:`Clip` with an error. Without workers, such a file ends the run.
     """
     if not workers or current_process().daemon:  # a pool's processes may have none of their own

@@ -4,7 +4,7 @@ A recording is divided into windows of the detector's length (4.0375 s). The las
 the recording; a recording shorter than one window is tiled. The score is the mean of the windows'
 log-likelihood ratios. Windows of digital silence have no score and are counted. For a recording of
 one window this is the score that :mod:`slslib.runs.score` writes, which reads the first window
-only. No file is trusted: each is decoded in a process of its own with limits on memory and time
+only. No file is trusted: another process decodes them, with limits on memory and time
 (:mod:`slslib.data.isolate`).
 """
 
@@ -39,7 +39,7 @@ def detect(
     """Score single recordings of any length, window by window, and give a verdict.
 
     The score is the log-likelihood ratio of bona fide against spoof, averaged over windows of the
-    detector's length. Each file is decoded in a process of its own with limits. A terminal shows
+    detector's length. Another process decodes the files, within limits. A terminal shows
     the progress of what takes longer than a second.
 
     Example: slslib detect call.wav --checkpoint runs/v1 --plot call.png
