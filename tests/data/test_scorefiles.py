@@ -140,6 +140,7 @@ MALFORMED = {
     "other space at the first score": ("a\u20031\n".encode(), "line 1: 1 columns"),
     "blank line": (b"a 1\n\nb 1\n", "line 2: 0 columns"),
     "nul": (b"a 1\nb\0 1\n", "line 2: control character"),
+    "control character among others": ("é 1\nb\x1c 1\n".encode(), "line 2: control character"),
     "not text": (b"a 1\n\xff\xfe 1\n", "line 2: control character, or not UTF-8"),
     "duplicate": (b"a 1\nb 1\na 1\n", "line 3: 'a' is already on line 1 (1 duplicates"),
     "unsafe": (b"../ 1\n", "line 1: utterance name '../'"),
@@ -170,6 +171,14 @@ def test_matching_keeps_the_order_of_the_key(key):
     matched = match(scores_of(c=3, a=1, b=2), key)
     assert matched["utterance"].tolist() == ["a", "b", "c"]
     assert matched["score"].tolist() == [1, 2, 3]
+
+
+def test_matching_goes_by_names_and_not_by_the_index(key):
+    for names in ("cab", ["c.wav", "a.wav", "b.wav"]):
+        scores = scores_of(**dict(zip(names, (3, 1, 2), strict=True))).set_axis([7, 7, 0])
+        assert match(scores, key)["score"].tolist() == [1, 2, 3]
+    with pytest.raises(ScoreError, match=r"1 of 4 scored trials are not in the key \(x\)"):
+        match(scores_of(a=1, x=2, b=3, c=4).set_axis([9, 8, 7, 6]), key)
 
 
 def test_missing_and_unknown_trials_are_counted_and_named(key):
@@ -290,6 +299,7 @@ def test_asv_scores_of_2021_go_line_by_line_with_their_key(tmp_path):
     frame = read_asv_scores(path, key)
     assert frame["phase"].tolist() == ["eval", "eval", "progress"]
     assert frame["score"].tolist() == [3, -3, 0.5]
+    assert frame.attrs["assumed"] == ["key: trial (column 2), kind (column 6), phase (column 8)"]
     with pytest.raises(ScoreError, match="need their key"):
         read_asv_scores(path)
     with pytest.raises(ScoreError, match="line 1: 8 columns"):  # and no warning of pandas

@@ -205,6 +205,18 @@ def test_breakdowns_set_spoof_against_the_right_bona_fide(data):
     assert len(groups["speaker"]) == 9
 
 
+def test_breakdowns_sort_the_trials_once(data, monkeypatch):
+    calls, real = [], metrics.det_curve
+
+    def spy(*classes):
+        calls.append(all((np.diff(scores) >= 0).all() for scores in classes))
+        return real(*classes)
+
+    monkeypatch.setattr("slslib.evaluation.metrics.det_curve", spy)
+    evaluate(data.score, data.key, by=("attack", "codec:attack"))
+    assert calls == [False] + 4 * [True] + 16 * [True]
+
+
 def test_the_tdcf_from_scores_is_that_from_their_weights(data):
     result = evaluate(data.score, data.key, asv_scores=data.asv, asv_key=data.asv_key)
     weights = result["tdcf_weights"]

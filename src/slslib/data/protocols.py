@@ -74,9 +74,10 @@ HEADER = {name: name for name in COLUMNS} | {
 """The words, in small letters, by which a header names what a column holds."""
 
 _UNREADABLE = re.compile(r"[\0-\x08\x0b-\x1f\x7f\ufffd]")
+_COMMON = b"\t\n" + bytes(range(32, 127))  # a file of these bytes has nothing unreadable
 # Names that are empty or may leave the folder of the corpus.
 _UNSAFE = re.compile(r"[-.]?$|[ /~]|[A-Za-z]:|(.*/)?\.\.(/|$)|.*(\\| $)")
-_PLAIN = re.compile(r"(?a:\w[\w.-]{,99}\n)+")  # names that need no closer look
+_PLAIN = re.compile(r"(?a:\w[\w.-]{,99}\n)++")  # names that need no closer look
 SEPARATOR = re.compile(r"[ ,;|]")
 """What separates cells where no tab does: whichever stands first in the first line."""
 
@@ -113,10 +114,9 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
     fourth = "source" if cells["utterance"].iloc[0].startswith("DF_") else "transmission"
     frame = cells.rename(columns={"transmission/source": fourth})
     frame = frame.reindex(columns=list(COLUMNS), fill_value="-")
-    if "label" not in cells:
-        frame["label"] = np.int8(-1)
+    frame["label"] = cells.get("label", np.int8(-1))
     phases = {"-": "-"} if (frame["phase"] == "-").all() else PHASES
-    frame["phase"] = translate(path, frame["phase"], phases, ProtocolError)
+    frame["phase"] = translate(path, frame["phase"], phases, ProtocolError).astype(str)
     return frame.reset_index(drop=True)
 
 
@@ -180,8 +180,8 @@ def read_columns(
     if "label" in table:
         table["label"] = translate(path, table["label"], LABELS, error).astype(np.int8)
         if "attack" in table:
-            is_odd = (table["attack"].map(LABELS) == 1) != (table["label"] == 1)
-            is_odd &= table["attack"] != "-"
+            is_bonafide = table["attack"].isin([word for word, label in LABELS.items() if label])
+            is_odd = (table["attack"] != "-") & (is_bonafide != (table["label"] == 1))
             why = "attack {} contradicts the label. Find out which of the two is wrong."
             refuse(path, table["attack"], is_odd, error, why)
         # The keys of 2021 and 5 write "bonafide" into the attack and vocoder of bona fide speech.
@@ -207,48 +207,50 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
         SlslibError: Of the type given, for a file that is missing, not regular, empty, not UTF-8,
             torn, or holds control characters or blank lines.
     """
-    text = _read_text(Path(path), error, whole_last_line)
-    lines = pd.Series(text.split("\n"), range(1, text.count("\n") + 2), dtype=str)
-    mark = "\t" if "\t" in lines[1] else (SEPARATOR.search(lines[1].strip(" ")) or " ")[0]
+    data = _read_bytes(Path(path), error, whole_last_line)
+    first, n_lines = io.BytesIO(data).readline().decode(), data.count(b"\n") + 1
+    mark = "\t" if "\t" in first else (SEPARATOR.search(first.strip(" \n")) or " ")[0]
     plain = mark in "\t "
     options: dict[str, Any] = {"header": None, "dtype": str, "na_filter": False}
     options |= {"skip_blank_lines": False, "skipinitialspace": True}
     options |= {"sep": r"\s+" if mark == " " else mark, "quoting": csv.QUOTE_NONE if plain else 0}
     try:
-        cells = pd.read_csv(io.StringIO(text), **options)
+        cells = pd.read_csv(io.BytesIO(data), **options)
     except ValueError:  # a line that is too long, an open quote
         cells = pd.DataFrame()
     # pandas fills short lines up, and lets a quoted cell go over several.
-    if len(cells) != len(lines) or (cells.iloc[:, -1] == "").any():
+    if len(cells) != n_lines or (cells.iloc[:, -1] == "").any():
+        lines = pd.Series(data.decode().split("\n"), range(1, n_lines + 1), dtype=str)
         bare = lines if plain else lines.str.replace(r'"[^"]*("|$)', "", regex=True)
         counts = bare.str.count(r"[^ \t]+" if mark == " " else f"^|[{mark}]")
-        if (counts != counts[1]).any() or len(cells) != len(lines):
+        if (counts != counts[1]).any() or len(cells) != n_lines:
             number = 1 + int(np.argmax(counts != counts[1]))
             raise error(
                 f"{path}, line {number}: {counts[number]} columns where line 1 has {counts[1]}, or "
                 "a torn quotation. The file is torn or mixes two forms; use one complete file."
             )
-    return cells.set_axis(lines.index)
+    return cells.set_axis(range(1, n_lines + 1))
 
 
-def _read_text(path: Path, error: ErrorType, whole_last_line: bool) -> str:
-    """Read a regular file of plain text."""
+def _read_bytes(path: Path, error: ErrorType, whole_last_line: bool) -> bytes:
+    """Read a regular file of plain text, as UTF-8 without the newlines at its end."""
     try:
         if not path.is_file():
             raise error(f"{path}: no such file, or not a regular file. Correct the path.")
         text = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
     except (OSError, ValueError) as problem:
         raise error(f"{path}: cannot be read ({problem}). Get or write it again.") from problem
-    if not text.strip():
+    if not text or text.isspace():
         raise error(f"{path}: the file is empty. Get or write it again.")
-    if unreadable := _UNREADABLE.search(text):
+    data = text.encode()
+    if data.translate(None, _COMMON) and (unreadable := _UNREADABLE.search(text)):
         number = text.count("\n", 0, unreadable.start()) + 1
         why = f"control character, or not UTF-8: {unreadable[0]!r}. Save it as UTF-8"
         raise error(f"{path}, line {number}: {why}, or get it again.")
-    if whole_last_line and not text.endswith("\n"):
+    if whole_last_line and not data.endswith(b"\n"):
         why = "the last line does not end with a newline, so it may be cut short. Write it again"
         raise error(f"{path}, line {text.count(chr(10)) + 1}: {why}, or add the newline.")
-    return text.rstrip("\n")
+    return data.rstrip(b"\n")
 
 
 def translate(
@@ -262,7 +264,7 @@ def translate(
         known: What each stands for.
         error: The error type to raise for an unknown one.
     """
-    translated = values.map(known)
+    translated = values.astype("category").map(known)
     remedy = f"Known are {', '.join(known)}"
     refuse(path, values, translated.isna(), error, f"unknown {values.name} {{}}. {remedy}.")
     return translated
@@ -279,12 +281,13 @@ def check_utterances(
         error: The error type to raise.
         paths: Accept folders before a name, wherever they are.
     """
-    if not _PLAIN.fullmatch("\n".join(utterances) + "\n"):
+    if not _PLAIN.fullmatch("\n".join(utterances.tolist()) + "\n"):
         names = utterances.str.replace(r"^.*[/\\]", "", regex=True) if paths else utterances
         why = "utterance name {} is empty or too long, holds invisible characters or could point "
         why += "outside the corpus. Correct or remove the line."
         refuse(path, utterances, [not is_safe(name) for name in names], error, why)
-    if (repeated := utterances.duplicated()).any():
+    if not pd.Index(utterances).is_unique:
+        repeated = utterances.duplicated()
         first = (utterances == utterances[repeated].iloc[0]).idxmax()
         why = f"{{}} is already on line {first} ({repeated.sum()} duplicates in all). "
         why += "A trial counts once; remove the repetitions."

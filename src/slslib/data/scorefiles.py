@@ -44,7 +44,8 @@ ASV_KINDS = ("target", "nontarget", "spoof")
 _FORMS = ["utterance score", "utterance score label", "utterance label score"]
 _FORMS += ["utterance attack label score"]
 _FOLDERS, _ENDING = r"^.*[/\\]|", r"\.(?i:flac|wav|ogg|oga|opus|mp3|m4a)$"
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_NUMBER = r"(?a:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_NUMBERS = re.compile(rf"(?:{_NUMBER}\n)++")
 
 
 def format_score(score: float) -> str:
@@ -125,10 +126,9 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
             f"{path}, line {differ.idxmax()}: does not fit the key {key} ({len(cells)} scores, "
             f"{len(trials)} trials). The two go line by line; use the files as distributed."
         )
-    table = trials[["kind", "phase"]]
-    table["kind"] = translate(key, table["kind"], {kind: kind for kind in ASV_KINDS}, ScoreError)
-    table["phase"] = table["phase"].replace(PHASES)
-    return table.assign(score=scores).reset_index(drop=True)
+    kinds = translate(key, trials["kind"], {kind: kind for kind in ASV_KINDS}, ScoreError)
+    table = trials[["kind", "phase"]].replace({"phase": PHASES})
+    return table.assign(kind=kinds.astype(str), score=scores).reset_index(drop=True)
 
 
 def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFrame, str]:
@@ -145,7 +145,7 @@ def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFr
     Raises:
         ScoreError: The key has no such phase, or several and none is ``eval``.
     """
-    present = [name for name in ("progress", "eval", "hidden") if name in set(key["phase"])]
+    present = [name for name in ("progress", "eval", "hidden") if name in key["phase"].unique()]
     if phase is None:
         phase = "eval" if len(present) > 1 else next(iter(present), "all")
     if phase == "all":
@@ -187,17 +187,20 @@ def match(
     Raises:
         ScoreError: Missing or unknown trials, unknown labels, or columns that disagree.
     """
-    chosen, phase = select_phase(key, phase)
+    scored, known = pd.Index(scores["utterance"]), key["utterance"]
+    places = scored.get_indexer(known)
+    if (places >= 0).sum() < len(scored):
+        scored = pd.Index(_spell(scores["utterance"], known))
+        places = scored.get_indexer(known)
+    chosen, phase = select_phase(key.assign(place=places), phase)
     if (chosen["label"] < 0).any():
         raise ScoreError(
             "the key has trials without labels, so it is a list of ids. "
             "Use the key with labels (ASVspoof 2021: keys/*/CM/trial_metadata.txt)."
         )
-    scored = _spell(scores["utterance"], key["utterance"])
-    places = pd.Index(scored).get_indexer(pd.Index(chosen["utterance"]))
-    missing = chosen["utterance"][places < 0]
+    missing = chosen["utterance"][chosen["place"] < 0]
     is_part = allow_extra or (key["phase"].nunique() == 1 and key["phase"].iloc[0] != "-")
-    unknown = scored.iloc[:0] if is_part else scored[~scored.isin(key["utterance"])]
+    unknown = scored[:0] if is_part else scored.delete(places[places >= 0])
     refused = missing.iloc[:0] if allow_missing and len(missing) < len(chosen) else missing
     if len(refused) or len(unknown):
         raise ScoreError(
@@ -207,24 +210,23 @@ def match(
             "they are, or by a unique stem. Score every trial (--allow-missing, --allow-extra "
             "evaluate what there is)."
         )
-    matched = chosen[places >= 0].reset_index(drop=True)
-    rows = scores.iloc[places[places >= 0]].reset_index(drop=True)
+    matched = chosen[chosen["place"] >= 0].reset_index(drop=True)
+    rows = scores.iloc[matched.pop("place")].reset_index(drop=True)
     for column in {"label", "attack"} & set(rows):
         ours, theirs = matched[column].astype(str), rows[column].astype(str)
         wrong = (ours != theirs) & (ours != "-") & (theirs != "-")  # some do not tell the attack
         if wrong.any():
-            row = wrong.idxmax()
+            row = int(wrong.argmax())
             raise ScoreError(
                 f"{wrong.sum()} trials have another {column} in the score file than in the key: "
                 f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key. "
                 "Use the key the scores were made with."
             )
     matched["score"] = rows["score"]
-    n = (scored != scores["utterance"]).sum()
+    n = (scores["utterance"] != scored).sum()
     by_stem = [f"{n} names of scores agree with the key by their stem"] if n else []
-    counts = {"n_missing": len(missing), "n_extra": len(scores) - len(matched)}
-    assumed = [*scores.attrs.get("assumed", ()), *by_stem]
-    matched.attrs = {"phase": phase, "assumed": assumed} | counts
+    matched.attrs = {"phase": phase, "assumed": [*scores.attrs.get("assumed", ()), *by_stem]}
+    matched.attrs |= {"n_missing": len(missing), "n_extra": len(scores) - len(matched)}
     return matched
 
 
@@ -233,8 +235,6 @@ def _spell(scored: pd.Series, known: pd.Series) -> pd.Series:
 
     Where the key's names have folders, these belong to the stem.
     """
-    if scored.isin(known).all():
-        return scored
     around = _ENDING if known.str.contains("/").any() else _FOLDERS + _ENDING
     stems = (names.str.replace(around, "", regex=True) for names in (scored, known))
     ours, theirs = (names.drop_duplicates(keep=False) for names in stems)
@@ -244,14 +244,14 @@ def _spell(scored: pd.Series, known: pd.Series) -> pd.Series:
 
 def _numbers(path: str | Path, cells: pd.Series) -> pd.Series:
     """Parse numbers, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
-    values = [float(cell) if _NUMBER.fullmatch(cell) else math.nan for cell in cells.tolist()]
-    numbers = pd.Series(values, cells.index, float)
+    are_all = _NUMBERS.fullmatch("\n".join(cells.tolist()) + "\n")
+    numbers = (cells if are_all else cells.where(cells.str.fullmatch(_NUMBER))).astype(float)
     why = "{} is not a finite number. Find out why the system gave it; better leave the trial out."
     refuse(path, cells, ~numbers.abs().lt(math.inf), ScoreError, f"{cells.name} {why}")
     return numbers
 
 
-def _examples(utterances: pd.Series) -> str:
+def _examples(utterances: pd.Series | pd.Index) -> str:
     """Name the first few, if any."""
     more = ", ..." if len(utterances) > 3 else ""
     return f" ({', '.join(utterances[:3])}{more})" if len(utterances) else ""

@@ -64,25 +64,24 @@ def breakdown(trials: pd.DataFrame, factors: Sequence[str]) -> dict[str, Any]:
     Raises:
         ScoreError: The key lacks a factor.
     """
+    # Once in order, the scores of each condition are too, and its curve only has to merge them.
+    trials = trials[["score", "label", *factors]].sort_values("score")
     scores, is_bonafide = trials["score"].to_numpy(), trials["label"].to_numpy() == 1
     members = []
     for factor in factors:
-        names = sorted(set(trials[factor]) - {"-"})
-        if not names:
+        column, everywhere = trials[factor].astype("category"), is_bonafide & (factor in _OF_SPOOF)
+        own = {name: everywhere | (column == name) for name in column.cat.categories if name != "-"}
+        if not own:
             raise ScoreError(f"the key has no {factor} to break down by. Use the full key.")
-        own = {name: (trials[factor] == name).to_numpy() for name in names}
-        members.append(own | {"Pooled": np.ones(len(trials), bool)})
+        members.append({**own, "Pooled": np.ones(len(trials), bool)}.items())
     groups: dict[str, Any] = {}
     for cell in product(*members):
-        bonafide, spoof = is_bonafide, ~is_bonafide
-        for factor, name, own in zip(factors, cell, members, strict=True):
-            spoof = spoof & own[name]
-            if factor not in _OF_SPOOF:
-                bonafide = bonafide & own[name]
-        row: dict[str, Any] = {"n_bonafide": int(bonafide.sum()), "n_spoof": int(spoof.sum())}
+        (*rows, name), masks = zip(*cell, strict=True)
+        chosen = np.logical_and.reduce(masks)
+        bonafide, spoof = scores[chosen & is_bonafide], scores[chosen & ~is_bonafide]
+        row: dict[str, Any] = {"n_bonafide": bonafide.size, "n_spoof": spoof.size}
         if all(row.values()):
-            row |= rates(metrics.det_curve(scores[bonafide], scores[spoof]))
-        *rows, name = cell
+            row |= rates(metrics.det_curve(bonafide, spoof))
         table = groups.setdefault(rows[0], {}) if rows else groups
         table[name] = row
     return groups

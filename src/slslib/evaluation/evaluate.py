@@ -109,8 +109,7 @@ def evaluate(
     assumed = list(trials.attrs["assumed"])
 
     def read(file: Path, known: pd.DataFrame, phase: str | None = None) -> pd.DataFrame:
-        table = read_scores(file, format)
-        table = match(table, known, phase, allow_missing=allow_missing, allow_extra=allow_extra)
+        table = match(read_scores(file, format), known, phase, allow_missing, allow_extra)
         assumed.extend(table.attrs["assumed"])
         return table
 
@@ -213,7 +212,7 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame, eers: dict[Path, fl
     n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
     n_values, eer = matched["score"].nunique(), result["eer_percent"]
     has_ties = "eer_tie_aware_percent" in result
-    phases = sorted(set(matched["phase"]) - {"-"})
+    phases = sorted({*matched["phase"].unique()} - {"-"})
     swapped = "EER {:.2f} % is above 50 %: labels or sign look swapped. A higher score must mean "
     swapped += "more bona fide. Nothing was flipped."
     odd = {
