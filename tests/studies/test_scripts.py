@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import gpu
 import pytest
+import speed
 import torch
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
@@ -115,3 +117,14 @@ def test_set_repository_refuses_what_colab_cannot_open(tmp_path: Path) -> None:
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert done.returncode == 2
     assert "https://example.org/x" in done.stderr
+
+
+def test_speed_compares_a_process_of_its_own_and_refuses_other_numbers() -> None:
+    slow = speed.Pass(20_000, 3.0, 1.0, [0.25])
+    with speed.worker(partial, list, (0.5,)) as ours:
+        row = speed.compare("bf16", lambda: slow, ours, 3, True)
+        with pytest.raises(SystemExit, match=r"as shipped.* 0\.25"):
+            speed.compare("as shipped", lambda: slow, ours, 1, True)
+    assert row["max_difference"] == 0.25
+    assert row["times_seconds"]["median"] > 1000
+    assert 0.01 < row["peak_gb"]["median"] < 2
