@@ -6,9 +6,9 @@ Two models. A small one is trained here on the corpus's train partition from the
 backbone, by the command line, and scores the test partition with every setting; its EERs are real,
 those of a small model. The other has the full 300 million parameters, at random: it shows how much
 24 layers of width 1024 add up, not what that does to an EER. "exact" is what the others are
-compared with; "bf16" is what `slslib score --precision bf16` computes, "mixed" PyTorch's automatic mixed
-precision, which `slslib train --precision bf16` uses. On a CPU; a GPU rounds in the same places and
-in another order.
+compared with; "bf16" is what `slslib score --precision bf16` computes, "mixed" PyTorch's automatic
+mixed precision, which `slslib train --precision bf16` uses. On a CPU; a GPU rounds in the same
+places and in another order.
 """
 
 from __future__ import annotations
