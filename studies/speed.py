@@ -74,10 +74,10 @@ class Pass(NamedTuple):
 
 def our_scoring(weights: Path, n_clips: int, options: dict[str, Any]) -> Any:
     """Score a batch as the score command does."""
-    config, detector = ScoreConfig(**options), Detector.load(weights)
+    config, detector, clips = ScoreConfig(**options), Detector.load(weights), clips_of(n_clips)
     if config.precision == "bf16":
         detector.backbone.to_bf16()
-    return lambda clips=clips_of(n_clips): score_batch(detector, clips, config).tolist()
+    return lambda: score_batch(detector, clips, config).tolist()
 
 
 def our_training(weights: Path, n_clips: int, options: dict[str, Any]) -> Any:
