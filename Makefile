@@ -13,6 +13,7 @@
 #   make notebooks   run every notebook and compare its outputs with the committed ones
 #   make test-slow   the tests that take minutes or gigabytes
 #   make test-cuda   the tests that need a GPU
+#   make bench-cuda  speed, memory and rounding of a GPU, into studies/results/gpu.json
 #   make test-fairseq  compare with fairseq, built from source in an environment of its own
 #   make test-site   open every page of the built book in headless Chromium
 #   make test-all    all tests at once, after make book
@@ -43,7 +44,7 @@ override LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
 CACHE := _build/.jupyter_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book report rehearsal notebooks test test-slow test-cuda test-fairseq test-site test-all lint lab clean distclean FORCE
+.PHONY: help setup book report rehearsal notebooks test test-slow test-cuda bench-cuda test-fairseq test-site test-all lint lab clean distclean FORCE
 
 help:
 	@sed -n '/^#   make/,/^$$/s/^# \{0,1\}//p' Makefile
@@ -93,6 +94,9 @@ test-slow: $(STAMP)
 # One after the other: they share the memory of the GPU. Without one, each says why it is skipped.
 test-cuda: $(STAMP)
 	@$(BIN)/python -m pytest -rs -m cuda tests
+
+bench-cuda: $(STAMP)
+	@$(BIN)/python studies/gpu.py --batch-size 1 8 32 64
 
 # fairseq is old and wants packages of its own. torchaudio, which it asks for and does not use here,
 # does not load beside this PyTorch, and transformers would try to.

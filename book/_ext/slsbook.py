@@ -109,6 +109,37 @@ class FaultsTable(_Results):
         return [_table(cells, (33, 17, 50))]
 
 
+class SpeedTable(_Results):
+    """What `studies/speed.py` measured beside one reference: a row for each setting."""
+
+    option_spec: ClassVar[dict[str, Any]] = {"beside": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        results = self.results()
+        rows = speed_rows(results["beside"][self.options["beside"]])
+        there = results["conditions"]
+        where = f"{there['clips']} clips, {there['threads']} threads, {there['pairs']} pairs"
+        table = _table([[[cell] for cell in row] for row in rows], (28, 26, 22, 24))
+        return [
+            table,
+            nodes.paragraph("", f"({where}; load before {there['load_before'][0]:.1f}.)"),
+        ]
+
+
+def speed_rows(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Lay out one reference of `studies/speed.py`."""
+    rows = [("setting", "times as fast", "seconds; reference", "GB; reference")]
+    for name, row in found.items():
+        low, high = row["times_seconds"]["range"]
+        times = f"{row['times_seconds']['median']:.2f} [{low:.2f} to {high:.2f}]"
+        seconds, gb = (
+            f"{row[what]['median']:.2f}; {row[f'reference_{what}']['median']:.2f}"
+            for what in ("seconds", "peak_gb")
+        )
+        rows.append((name, times, seconds, gb))
+    return rows
+
+
 def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Lay out the counts of `studies/faults.py`: what was tried, how often, with what outcome."""
     rows = []
@@ -191,6 +222,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("reproduction-table", ReproductionTable)
     app.add_directive("inputs-table", InputsTable)
     app.add_directive("faults-table", FaultsTable)
+    app.add_directive("speed-table", SpeedTable)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)
