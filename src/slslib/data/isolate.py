@@ -108,11 +108,12 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recor
 def _start() -> Popen[bytes]:
     """Return a process that waits for a file: an idle one, or a new one."""
     with suppress(IndexError):
-        process = _idle.pop()
-        if process.poll() is None:
+        if (process := _idle.pop()).poll() is None:
             return process
         process.communicate()  # closes the pipes
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # glibc would give memory back to the kernel, and ask for it again, at each file.
+    env |= {"MALLOC_TRIM_THRESHOLD_": str(1 << 26), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
     # A group of its own: Ctrl-C is the parent's business.
     return Popen(_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env, process_group=0)
 
