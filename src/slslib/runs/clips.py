@@ -195,12 +195,18 @@ def load_batches(
             # Its own: the loader draws a base seed, which would otherwise move the global stream
             # and make results depend on how often a loader was started.
             generator=torch.Generator().manual_seed(0),
-            worker_init_fn=_serve_parent,
+            worker_init_fn=_end_with_parent,
         )
         # Python loses what a handler raises inside a fork. And PyTorch's own handler of SIGCHLD
         # would raise for a dead worker wherever this process is at that time.
         with signals(signal.SIGCHLD) as received:
-            iterator = cast(Any, iter(loader))
+            # Workers leave these to this process, which needs them to end well: a scheduler stops
+            # the whole group.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+            try:
+                iterator = cast(Any, iter(loader))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             for number in received:
                 signal.raise_signal(number)
@@ -229,10 +235,8 @@ def _pack(clips: list[Clip]) -> tuple[list[Clip], Tensor]:
     return bare, torch.stack(waveforms).share_memory_() if waveforms else torch.empty(0)  # type: ignore[no-untyped-call]
 
 
-def _serve_parent(_worker: int) -> None:
-    """Leave signals to the parent, which needs its workers to end well; end when it is gone."""
-    for kind in (signal.SIGINT, signal.SIGTERM):  # a scheduler stops the whole group
-        signal.signal(kind, signal.SIG_IGN)
+def _end_with_parent(_worker: int) -> None:
+    """End when the parent is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
