@@ -56,6 +56,8 @@ def test_a_seed_makes_the_weights_and_leaves_the_global_generator():
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(one.head.hidden.weight, same.head.hidden.weight)
     assert not torch.equal(one.head.hidden.weight, other.head.hidden.weight)
+    usual, first = Detector(DETECTOR), Detector(DETECTOR, seed=0)
+    assert torch.equal(usual.head.hidden.weight, first.head.hidden.weight)
 
 
 @pytest.mark.parametrize("load", [Detector.load, load_backbone])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,8 +29,8 @@ class Watch:
     """In the place of PyTorch's timer: it calls three times and believes that each took 2 s."""
 
     def __init__(self, stmt, globals, num_threads):
-        assert (stmt, num_threads) == ("call()", torch.get_num_threads())
-        self.call = globals["call"]
+        assert num_threads == torch.get_num_threads()
+        self.call = partial(eval, stmt, globals)
 
     def adaptive_autorange(self):
         for _ in range(3):

@@ -116,11 +116,7 @@ class LFCCGMM:
 
 
 def fit_gmm(
-    train: Corpus,
-    n_components: int = N_COMPONENTS,
-    *,
-    deltas: bool = True,
-    seed: int | np.random.Generator = 0,
+    train: Corpus, n_components: int = N_COMPONENTS, *, deltas: bool = True, seed: int = 0
 ) -> LFCCGMM:
     """Fit a Gaussian mixture to each class by ten steps of expectation-maximisation.
 
@@ -131,7 +127,7 @@ def fit_gmm(
         train: labelled trials of both classes.
         n_components: Gaussians of each mixture.
         deltas: use the coefficients' differences too.
-        seed: of the first means (k-means++); anything that `numpy.random.default_rng` takes.
+        seed: of the first means (k-means++).
 
     Raises:
         AudioError: a recording cannot be read.
@@ -139,8 +135,7 @@ def fit_gmm(
     """
     labels = train.trials.label
     if set(labels) != {0, 1}:
-        where = f"{train.name}:{train.partition}"
-        raise ProtocolError(f"{where} has the labels {sorted(set(labels))}; 0 and 1 are needed")
+        raise ProtocolError(f"{train.protocol} has the labels {set(labels)}; 0 and 1 are needed")
     rng = np.random.default_rng(seed)
 
     def fit(label: int) -> GaussianMixture:

@@ -28,7 +28,6 @@ from slslib.errors import CheckpointError, ConfigError
 from slslib.model.foreign import BACKBONE, KEY, dimensions, our_name
 from slslib.model.pickles import read_pickle
 
-FORMAT = "slslib-1"
 _WEIGHTS = Path(__file__).parent / "weights"  # the small weights that the package carries
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _OF_TRANSFORMERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -150,7 +149,7 @@ def save_safetensors(
         FileError: If the disk is full, read-only or over quota.
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {KEY: json.dumps({"format": FORMAT} | dict(about))}
+    metadata = {KEY: json.dumps({"format": "slslib-1"} | dict(about))}
     with files.writing(path) as temporary:
         try:
             save_file(own, temporary, metadata)  # writes tensor by tensor: no second copy in memory

@@ -37,17 +37,13 @@ class Detector(nn.Module):
     """
 
     def __init__(
-        self,
-        config: DetectorConfig | None = None,
-        *,
-        seed: int | None = None,
-        checkpointing: bool = False,
+        self, config: DetectorConfig | None = None, *, seed: int = 0, checkpointing: bool = False
     ) -> None:
         """Build a detector with random weights.
 
         Args:
             config: Dimensions.
-            seed: Makes the random weights reproducible without touching the global generator.
+            seed: Of the random weights; the global generator is left as it was.
             checkpointing: See :class:`slslib.model.xlsr.XLSR`.
         """
         super().__init__()
@@ -55,11 +51,11 @@ class Detector(nn.Module):
         self.metadata: dict[str, Any] = {}
         shape = self.config.backbone
         n_frames = shape.n_frames(self.config.n_samples)
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.default_generator.manual_seed(seed)
-            self.backbone = XLSR(shape, checkpointing=checkpointing)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.backbone = XLSR(shape)
             self.head = SLSHead(shape.width, n_frames, hidden_width=self.config.hidden_width)
+        self.backbone.checkpointing = checkpointing
 
     @property
     def device(self) -> torch.device:
@@ -96,13 +92,12 @@ class Detector(nn.Module):
 
         Args:
             path: File to write, replaced if it exists.
-            metadata: JSON-serialisable facts to keep beside the weights.
+            metadata: JSON-serialisable facts to keep beside the weights, in place of its own.
 
         Raises:
             FileError: If the file cannot be written; what was there before stays.
         """
-        facts = dict(self.metadata if metadata is None else metadata)
-        about = {"config": asdict(self.config), "metadata": facts}
+        about = {"config": asdict(self.config), "metadata": dict(metadata or self.metadata)}
         save_safetensors(path, self.state_dict(), about)
 
     @staticmethod
@@ -191,6 +186,9 @@ def assemble(
     """
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
+    tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
+    # PyTorch's weight norm is a reference cycle, which would keep the whole file in memory.
+    tensors |= {n: t.clone() for n, t in tensors.items() if "pos_conv_embed" in n}
     with usable(path), torch.device("meta"):  # where size costs nothing
         if "head.hidden.weight" in tensors:
             model: Any = Detector(from_json(DetectorConfig, about["config"]))
@@ -199,9 +197,5 @@ def assemble(
             config = from_json(XLSRConfig, about["config"]["backbone"])
             model = nn.ModuleDict({"backbone": XLSR(config)})
         model.backbone.card = dict(about.get("card", {}))
-    tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
-    # PyTorch's weight norm is a reference cycle, which would keep the whole file in memory.
-    tensors |= {n: t.clone() for n, t in tensors.items() if "pos_conv_embed" in n}
-    with usable(path):
         model.load_state_dict(tensors, assign=True)
     return model.float().eval(), kept, about

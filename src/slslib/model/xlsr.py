@@ -57,21 +57,15 @@ class XLSR(nn.Module):
         card: Where the weights come from, if their file says so.
     """
 
-    def __init__(
-        self,
-        config: XLSRConfig | None = None,
-        *,
-        checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, config: XLSRConfig | None = None) -> None:
         """Build a backbone with random weights.
 
         Args:
             config: Dimensions; by default those of XLS-R 300M.
-            checkpointing: See the class.
         """
         super().__init__()
         self.config = config or XLSRConfig()
-        self.checkpointing = checkpointing
+        self.checkpointing = False
         self.card: dict[str, Any] = {}
         # transformers would log hints about modules that are not used here.
         logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -69,12 +69,9 @@ def bench(
     noise = 0.1 * np.random.default_rng(0).standard_normal(n_samples, np.float32)
     on_cuda, rows = accelerator.device.type == "cuda", []
     for size in sorted(batch_size):
-        clips, config = [Clip("", -1, noise)] * size, ScoreConfig(batch_size=size)
-
-        def call(clips: list[Clip] = clips, config: ScoreConfig = config) -> None:
-            score_batch(detector, clips, config).tolist()
-
-        timer = Timer("call()", globals={"call": call}, num_threads=threads)
+        batch = detector, [Clip("", -1, noise)] * size, ScoreConfig(batch_size=size)
+        names = {"score_batch": score_batch, "batch": batch}
+        timer = Timer("score_batch(*batch).tolist()", globals=names, num_threads=threads)
         if on_cuda:
             torch.cuda.reset_peak_memory_stats()
         with processes.deterministic(tf32=False):  # the algorithms that scoring uses

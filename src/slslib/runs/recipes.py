@@ -18,7 +18,6 @@ from slslib.errors import ConfigError
 from slslib.model.geometry import Freeze, XLSRConfig
 
 Crop = Literal["first", "random"]
-Monitor = Literal["train_loss", "dev_loss", "dev_eer_percent"]
 Precision = Literal["exact", "bf16"]
 # Processes that decode. Elsewhere a new one runs the caller's script again, which needs a guard.
 WORKERS = 2 if sys.platform == "linux" else 0
@@ -67,7 +66,7 @@ class TrainConfig:
     """Steps over which the learning rate rises linearly."""
     max_epochs: int = 50
     """Epochs at most."""
-    monitor: Monitor = "train_loss"
+    monitor: Literal["train_loss", "dev_loss", "dev_eer_percent"] = "train_loss"
     """Quantity whose minimum names the best epoch."""
     patience: int = 1
     """Epochs without a new minimum after which training stops."""
