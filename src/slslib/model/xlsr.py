@@ -102,9 +102,9 @@ class XLSR(nn.Module):
                 f"({self.config.receptive_field} samples)"
             )
         encoder, projection = self.model.encoder, self.model.feature_projection
-        hidden, _ = projection(self._frames(waveform).to(projection.layer_norm.weight.dtype))
+        hidden, _ = projection(self._frames(waveform))
         # The residual stream keeps all its bits where products are rounded.
-        hidden = hidden.to(projection.layer_norm.weight.dtype)
+        hidden = hidden.to(waveform.dtype)
         positions = encoder.pos_conv_embed
         hidden = hidden + positions(hidden.to(positions.conv.bias.dtype))
         if not self.config.pre_norm:
@@ -124,17 +124,19 @@ class XLSR(nn.Module):
 
     def _frames(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames _"]:
         """Run the convolutional feature extractor."""
-        convolutions: Any = self.model.feature_extractor.conv_layers
-        frames = waveform[:, :, None].to(convolutions[0].conv.weight.dtype)
-        for layer in convolutions:
-            planes, conv = frames.transpose(1, 2), layer.conv
-            if self.config.group_norm:
-                frames = layer(planes).transpose(1, 2)
-                continue
+        frames = waveform[:, :, None]
+        extractor: Any = self.model.feature_extractor
+        for layer in extractor.conv_layers:
             # In two dimensions, the first of size 1: PyTorch lays out no others channels last.
-            weight = conv.weight[:, :, None].contiguous(memory_format=torch.channels_last)
-            planes = F.conv2d(planes[:, :, None], weight, conv.bias, (1, conv.stride[0]))
-            frames = layer.activation(layer.layer_norm(planes[:, :, 0].transpose(1, 2)))
+            weight = layer.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last)
+            planes = frames.to(weight.dtype).transpose(1, 2)[:, :, None]
+            planes = F.conv2d(planes, weight, layer.conv.bias, (1, layer.conv.stride[0]))
+            frames = planes[:, :, 0].transpose(1, 2).to(waveform.dtype)
+            if self.config.group_norm and hasattr(layer, "layer_norm"):  # which is over time
+                frames = layer.layer_norm(frames.transpose(1, 2)).transpose(1, 2)
+            elif hasattr(layer, "layer_norm"):
+                frames = layer.layer_norm(frames)
+            frames = layer.activation(frames)
         return frames
 
     def forward(
@@ -146,14 +148,12 @@ class XLSR(nn.Module):
     def to_bf16(self) -> None:
         """Keep the weights of convolutions and linear layers in bfloat16, for scoring only.
 
-        The residual stream, its LayerNorms and what follows stay in 32 bits. WavLM's attention, one
-        function of transformers' that takes a single type, does too.
+        The residual stream, every LayerNorm and what follows stay in 32 bits. So does WavLM's
+        attention, one function of transformers' that takes a single type.
         """
-        extractor: Any = self.model.feature_extractor
-        extractor.bfloat16()
-        self.model.encoder.pos_conv_embed.bfloat16()
         for name, module in self.model.named_modules():
-            if type(module) is Linear and not (self.config.wavlm and ".attention." in name):
+            is_product = isinstance(module, nn.Conv1d | Linear)
+            if is_product and not (self.config.wavlm and ".attention." in name):
                 module.bfloat16()
 
     def freeze(self, what: Freeze) -> None:
