@@ -64,8 +64,6 @@ def test_bf16_rounds_products_and_keeps_the_residual_stream(waveform, wavlm):
         exact = backbone(waveform)
         backbone.to_bf16()
         rounded = backbone(waveform)
-        backbone.to_bf16()  # again changes nothing
-        assert torch.equal(backbone(waveform), rounded)
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded.bfloat16().float(), rounded)
     error = (rounded - exact).norm() / exact.norm()
@@ -131,14 +129,14 @@ def test_freeze(backbone, what, frozen, trained):
 
 
 def test_too_short_audio_is_refused(backbone):
-    with pytest.raises(ValueError, match="399 samples is shorter than one frame"):
+    with pytest.raises(ValueError, match="399 samples are less than one frame"):
         next(backbone.layers(torch.zeros(1, 399)))
 
 
 def test_a_single_waveform_is_told_from_a_batch(backbone):
-    with pytest.raises(ValueError, match=r"shape \(1000,\) is not \(batch, samples\)"):
+    with pytest.raises(ValueError, match=r"shape \(batch, samples\), not \(1000,\)"):
         backbone(torch.zeros(1000))
-    with pytest.raises(ValueError, match=r"shape \(1, 1, 1000\)"):
+    with pytest.raises(ValueError, match=r"not \(1, 1, 1000\)"):
         next(backbone.layers(torch.zeros(1, 1, 1000)))
 
 

@@ -22,12 +22,22 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input @ weight.T + bias``."""
         kind, device = self.weight.dtype, input.device.type
+        if kind == torch.bfloat16:
+            input = input.bfloat16()
+        if self.weight.is_mkldnn:
+            return _product(input, self.weight, self.bias)
         by_onednn = _HAS_ONEDNN and device == "cpu" and kind == torch.float32
         if by_onednn and input.ndim > 1 and len(input) and not torch.is_autocast_enabled(device):
             return _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return F.linear(
-            input.bfloat16() if kind == torch.bfloat16 else input, self.weight, self.bias
-        )
+        return F.linear(input, self.weight, self.bias)
+
+    def to_bf16(self) -> None:
+        """Round the weights for good, on a CPU in oneDNN's own layout: no training after that."""
+        rounded = self.weight.detach().bfloat16()
+        if _HAS_ONEDNN and rounded.device.type == "cpu":
+            rounded = torch.ops.mkldnn._reorder_linear_weight(rounded)
+        self.weight = nn.Parameter(rounded, requires_grad=False)
+        self.bias.data = self.bias.data.bfloat16()
 
 
 class _Product(torch.autograd.Function):

@@ -92,15 +92,9 @@ class XLSR(nn.Module):
             ValueError: If the waveform is not a batch, or shorter than one frame.
         """
         if waveform.ndim != 2:
-            raise ValueError(
-                f"a waveform of shape {tuple(waveform.shape)} is not (batch, samples); give a "
-                "single recording as waveform[None]"
-            )
-        if waveform.shape[-1] < self.config.receptive_field:
-            raise ValueError(
-                f"waveform of {waveform.shape[-1]} samples is shorter than one frame "
-                f"({self.config.receptive_field} samples)"
-            )
+            raise ValueError(f"a batch has the shape (batch, samples), not {(*waveform.shape,)}")
+        if waveform.shape[-1] < (least := self.config.receptive_field):
+            raise ValueError(f"{waveform.shape[-1]} samples are less than one frame ({least})")
         encoder, projection = self.model.encoder, self.model.feature_projection
         hidden, _ = projection(self._frames(waveform))
         # The residual stream keeps all its bits where products are rounded.
@@ -152,9 +146,12 @@ class XLSR(nn.Module):
         attention, one function of transformers' that takes a single type.
         """
         for name, module in self.model.named_modules():
-            is_product = isinstance(module, nn.Conv1d | Linear)
-            if is_product and not (self.config.wavlm and ".attention." in name):
+            if isinstance(module, nn.Conv1d):
                 module.bfloat16()
+            elif isinstance(module, Linear) and not (self.config.wavlm and ".attention." in name):
+                module.to_bf16()
+        if next(self.parameters()).device.type == "cpu":  # whose fused kernel is slower in bfloat16
+            self.model.set_attn_implementation("eager")
 
     def freeze(self, what: Freeze) -> None:
         """Exclude a part from training.
