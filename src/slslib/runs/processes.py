@@ -59,9 +59,7 @@ def deterministic(*, tf32: bool = True) -> AbstractContextManager[None]:
     Args:
         tf32: Let convolutions round their inputs to TF32, as PyTorch does by default.
     """
-    return torch.backends.cudnn.flags(
-        enabled=True, deterministic=True, benchmark=False, allow_tf32=tf32
-    )
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32)
 
 
 @contextmanager
