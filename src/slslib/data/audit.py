@@ -7,8 +7,6 @@ MD5s and decoders, and lists which files are over-range, which hold the same aud
 protocol names. A corpus is *sound* if no file is missing and every file can be used.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from pathlib import Path

@@ -15,8 +15,6 @@ with a minus sign.
 again, which then never ends if it has no guard, or copy a process that has threads running.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

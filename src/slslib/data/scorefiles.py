@@ -27,8 +27,6 @@ one. It then stands for the trial with the same stem, if only one has it, and ``
 of the result says so.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

@@ -44,8 +44,6 @@ log-likelihood ratios (LLR).
 ``min_cllr`` is the Cllr after the best monotone map of the scores (pool adjacent violators).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -82,7 +80,7 @@ class DET(NamedTuple):
     far: Floats
     thresholds: Floats
 
-    def tie_aware(self) -> DET:
+    def tie_aware(self) -> "DET":
         """Return the curve without its points between equal scores."""
         keep = np.r_[True, self.thresholds[2:] != self.thresholds[1:-1], True]
         return DET(self.frr[keep], self.far[keep], self.thresholds[keep])
