@@ -7,8 +7,6 @@ everything was done that was asked for; ``slslib --help`` lists the others. An e
 paragraph on standard error, and ``--debug`` adds the traceback.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -3,8 +3,6 @@
 A run that can be resumed writes down what it is before it begins; :func:`check_same` compares.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -33,8 +33,6 @@ libsndfile, a decoder that wraps the history gives the MD5 of the header, and on
 of 1.0.)
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

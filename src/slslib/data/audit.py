@@ -7,15 +7,12 @@ MD5s and decoders, and lists which files are over-range, which hold the same aud
 protocol names. A corpus is *sound* if no file is missing and every file can be used.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from slslib.errors import AudioError
-from slslib.files import write_json
 
 
 def verify(
@@ -24,7 +21,6 @@ def verify(
     data: str | Path | None = None,
     jobs: int | None = None,
     allow_silence: bool = False,
-    out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Decode every file of a corpus and report what is missing, damaged or odd.
 
@@ -39,7 +35,6 @@ def verify(
         data: Folder that holds the corpora; default SLSLIB_DATA.
         jobs: Processes; by default one per core, and fewer where there are few files.
         allow_silence: Accept silent and very short files.
-        out: Write the report as JSON to this file too.
 
     Returns:
         ``sound``: whether there are trials, all with a usable file; ``errors``: one sentence if it
@@ -54,7 +49,6 @@ def verify(
     Raises:
         ProtocolError: The corpus or its protocol is absent or malformed.
         AudioError: A folder holds no audio.
-        FileError: The report cannot be written.
     """
     import pandas as pd
     from joblib import Parallel, delayed
@@ -114,6 +108,4 @@ def verify(
     if not report["sound"]:
         count = f"{report['n_usable']:,} of {report['n_trials']:,} files can be used"
         report["errors"] = [f"{name} is not sound: {count}; replace the others."]
-    if out:
-        write_json(out, report)
     return report

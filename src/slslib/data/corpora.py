@@ -17,8 +17,6 @@ Names in protocols are checked (:mod:`slslib.data.protocols`). Folders and recor
 symbolic links to anywhere, as on shared storage: where they lead is their owner's business.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@ file.
 Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag.
 """
 
-from __future__ import annotations
-
 import re
 import stat
 import struct

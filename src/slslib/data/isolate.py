@@ -15,8 +15,6 @@ with a minus sign.
 again, which then never ends if it has no guard, or copy a process that has threads running.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -95,7 +93,7 @@ def blocks_isolated(
 def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recording:
     """Decode a whole file in another process, and say what it holds and what is wrong with it.
 
-    Never raises for bad input: see :attr:`slslib.data.audio.Recording.problem`.
+    Never raises for bad input: ``problem`` of the :class:`~slslib.data.audio.Recording` says why.
     """
     audited = Recording(os.fspath(path))
     try:

@@ -31,8 +31,6 @@ one form per file, known labels and phases, no duplicates, and utterance names t
 the folder of the corpus. A :class:`ProtocolError` names the file, the line and the remedy.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -27,8 +27,6 @@ one. It then stands for the trial with the same stem, if only one has it, and ``
 of the result says so.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path
@@ -53,12 +51,7 @@ def format_score(score: float) -> str:
 
     >>> format_score(0.1 + 0.2)
     '0.30000000000000004'
-
-    Raises:
-        ScoreError: The score is not finite.
     """
-    if not math.isfinite(score):
-        raise ScoreError(f"score {score!r} is not finite and cannot be written.")
     return repr(float(score))
 
 

@@ -13,8 +13,6 @@ bona fide and spoofed trials weigh the same, whatever their counts. The order of
 and so does the EER.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -33,8 +33,6 @@ fewer than one of a hundred million replicates a change of sign falls among them
 EER.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -44,8 +44,6 @@ log-likelihood ratios (LLR).
 ``min_cllr`` is the Cllr after the best monotone map of the scores (pool adjacent violators).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -66,14 +64,10 @@ class EER(NamedTuple):
     Attributes:
         value: The rate, a fraction.
         threshold: Accept above it.
-        frr: False rejection rate of this point of the curve.
-        far: False acceptance rate of this point.
     """
 
     value: float
     threshold: float
-    frr: float
-    far: float
 
 
 class DET(NamedTuple):
@@ -86,7 +80,7 @@ class DET(NamedTuple):
     far: Floats
     thresholds: Floats
 
-    def tie_aware(self) -> DET:
+    def tie_aware(self) -> "DET":
         """Return the curve without its points between equal scores."""
         keep = np.r_[True, self.thresholds[2:] != self.thresholds[1:-1], True]
         return DET(self.frr[keep], self.far[keep], self.thresholds[keep])
@@ -94,8 +88,7 @@ class DET(NamedTuple):
     def eer(self) -> EER:
         """Compute the equal error rate, the official one if points between equal scores count."""
         k = int(np.argmin(np.abs(self.frr - self.far)))
-        frr, far = float(self.frr[k]), float(self.far[k])
-        return EER((frr + far) / 2, float(self.thresholds[k]), frr, far)
+        return EER(float(self.frr[k] + self.far[k]) / 2, float(self.thresholds[k]))
 
     def min_cost(self, weights: Weights) -> float:
         """Compute the minimum of :math:`C_0 + C_1 FRR + C_2 FAR`; 1 is a useless detector.

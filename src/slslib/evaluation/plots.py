@@ -7,8 +7,6 @@ state of matplotlib. Names beyond the five that can be told apart are a
 :class:`~slslib.errors.ConfigError`, never left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path

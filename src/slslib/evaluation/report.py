@@ -5,8 +5,6 @@ runs, and set all of it beside the published numbers. They are part of slslib's 
 is the script that executes them: ``book/make_report.py``.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@
 underscores. :func:`evaluate` says the EER first, and :func:`score` needs only one line.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any

@@ -9,8 +9,6 @@ BatchNorm statistics.
 ``log.csv`` and ``best.json`` repeat the position's history for people.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable

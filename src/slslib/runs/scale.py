@@ -12,8 +12,6 @@ Weights have any name that :func:`slslib.model.checkpoints.locate` knows. The de
 PyTorch finds one. What a notebook prints and draws follows from what :func:`scale` returns.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass

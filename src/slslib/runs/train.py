@@ -14,8 +14,6 @@ A run is a folder:
 The loop itself is :func:`slslib.runs.fit.fit`. PyTorch loads when a run starts, not before.
 """
 
-from __future__ import annotations
-
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
