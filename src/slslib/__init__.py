@@ -14,8 +14,6 @@ The names below are all that most users need. Each is loaded when it is first us
 ``import slslib`` alone is quick and loads no PyTorch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -26,8 +26,6 @@ run after ``np.random.seed(7)``; the ranges are the published ones too. The arit
 the result float32.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate, repeat

@@ -17,8 +17,6 @@ A logistic regression on the mean and the standard deviation of each coefficient
 use it: it is a linear reader of a description, and a baseline with nothing to choose.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -6,8 +6,6 @@ running their code) come out with our names (:mod:`slslib.model.foreign`) and th
 its dimensions derived from the shapes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import socket

@@ -3,8 +3,6 @@
 Numbers are copied, never computed: what goes out and comes in again is the same bit for bit.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

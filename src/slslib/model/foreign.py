@@ -10,8 +10,6 @@ No checkpoint but ours says all about its model: :func:`dimensions` derives the 
 shapes, and takes what shapes do not tell from transformers' ``config.json`` or fairseq's settings.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ Plain numbers, so that what only describes a model (recipes, the command line's 
 PyTorch. The networks are in :mod:`slslib.model.xlsr` and :mod:`slslib.model.detector`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 

@@ -7,8 +7,6 @@ defence in depth, not a proof: bypasses of ``weights_only`` have been found befo
 from elsewhere once, with ``slslib convert``, and keep the safetensors.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import warnings

@@ -4,8 +4,6 @@ Notebook 02 compares such vectors by centered kernel alignment, notebook 03 read
 probes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float

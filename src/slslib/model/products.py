@@ -5,8 +5,6 @@ processors can do; oneDNN, which PyTorch uses for convolutions and for bfloat16,
 differ in the last bits. A GPU computes as always.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

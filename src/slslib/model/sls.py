@@ -17,8 +17,6 @@ Each gate depends on its own layer only, so z can be accumulated while the layer
 no stack of 24 x T x D is ever needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -21,8 +21,6 @@ first layer computes a position bias that every later one uses. In post-norm mod
 among them, a LayerNorm precedes the layers and ends each of them.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from typing import Any

@@ -10,8 +10,6 @@ Memory on CUDA is the most that PyTorch had allocated. Elsewhere it is the large
 the process *so far* (as Linux counts it), so no row is below those before it.
 """
 
-from __future__ import annotations
-
 import resource
 from typing import Any
 

@@ -5,8 +5,6 @@ and the augmentation of a clip by (seed, epoch, utterance). So neither the numbe
 resume in the middle of an epoch can change a result.
 """
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import hashlib

@@ -4,8 +4,6 @@ Under ``accelerate launch`` (or ``torchrun``) several processes run the same com
 there is one, on the GPU if there is one.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import signal

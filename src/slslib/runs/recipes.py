@@ -5,8 +5,6 @@ fine-tunes the packaged mini backbone on a CPU. Whatever differs between two rec
 functions below spell out; the rest are the defaults of :class:`TrainConfig`.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from dataclasses import dataclass, field, replace
