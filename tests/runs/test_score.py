@@ -407,7 +407,7 @@ def test_a_full_disk_leaves_no_half_file(checkpoint, corpus, tmp_path):
 
 def test_a_network_that_gives_nan_is_reported(checkpoint, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(Detector, "logits", lambda self, x: torch.full((len(x), 2), float("nan")))
-    with pytest.raises(ScoreError, match="LA_E_0000000 a score that is not finite"):
+    with pytest.raises(ScoreError, match="LA_E_0000000: no finite score"):
         score_eval(checkpoint, tmp_path / "s.txt")
     assert not (tmp_path / "s.txt").exists()
 

@@ -145,10 +145,7 @@ def algorithm_name(algo: int | str) -> Algorithm:
     for number, name in enumerate(ALGORITHMS):
         if str(algo) in (str(number), name):
             return name
-    raise ConfigError(
-        f"There is no RawBoost algorithm {algo!r}: use a number from 0 to 8 or one of "
-        f"{', '.join(ALGORITHMS)}."
-    )
+    raise ConfigError(f"no RawBoost algorithm {algo!r}; use 0 to 8 or {', '.join(ALGORITHMS)}")
 
 
 def draw(algo: int | str, n_samples: int, seed: Seed) -> Draw:
@@ -196,10 +193,8 @@ def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
     """
     form = samples.shape, samples.dtype.kind
     if form != ((drawn.n_samples,), "f") or not np.isfinite(samples).all():
-        raise AudioError(
-            f"RawBoost was drawn for one channel of {drawn.n_samples} finite floats, and got an "
-            f"array of shape {samples.shape} and type {samples.dtype}; draw anew for this clip."
-        )
+        what = f"an array of shape {samples.shape} and type {samples.dtype}"
+        raise AudioError(f"RawBoost was drawn for {drawn.n_samples} finite floats, not for {what}")
     clean = samples.astype(np.float64)
     steps = [step for step in (drawn.lnl, drawn.isd, drawn.ssi) if step]
     if drawn.algorithm == "parallel-12":

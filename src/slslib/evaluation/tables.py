@@ -1,7 +1,7 @@
 """Results of commands as text for people; ``--json`` prints them as they are.
 
 :func:`show` lays out the result of any command under the names that it has there, with blanks for
-underscores. :func:`evaluate` says the EER first, and :func:`score` needs only one line.
+underscores. :func:`evaluate` says the EER first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,13 +39,6 @@ def show(result: Mapping[str, Any]) -> str:
         titled = [{_title(key): value for key, value in row.items()} for row in several]
         blocks.append(f"{_title(name)}\n\n{table(titled)}")
     return "\n\n".join(blocks + [f"WARNING: {text}" for text in result.get("warnings", ())])
-
-
-def score(result: Mapping[str, Any]) -> str:
-    """Say in one line how many trials were scored, and how they were read."""
-    by = ", ".join(f"{n:,} by {name}" for name, n in result["decoders"].items())
-    text = "{n_scores:,} of {n_trials:,} trials scored ({by}; {n_over_range:,} over-range, "
-    return (text + "{n_converted:,} converted)").format(**result, by=by)
 
 
 def evaluate(result: Mapping[str, Any]) -> str:

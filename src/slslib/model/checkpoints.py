@@ -240,7 +240,5 @@ def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:
     # NaN is both the least and the greatest; one pass, without a copy.
     numbers = tensor.is_floating_point() and tensor.numel()
     if numbers and not torch.stack(tensor.aminmax()).isfinite().all():
-        raise CheckpointError(
-            f"{path}: {name!r} holds NaN or infinite values; the training run that wrote it "
-            "diverged, use an earlier checkpoint"
-        )
+        remedy = "its training diverged, use an earlier checkpoint"
+        raise CheckpointError(f"{path}: {name!r} holds NaN or infinite values; {remedy}")

@@ -152,8 +152,8 @@ def score(
                 detector.backbone.to_bf16()
         chunks = batched(range(len(opened)), config.chunk)
         files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
-        rank = accelerator.process_index
-        mine = list(zip(files, chunks, strict=True))[rank :: accelerator.num_processes]
+        my_share = slice(accelerator.process_index, None, accelerator.num_processes)
+        mine = list(zip(files, chunks, strict=True))[my_share]
         # A part that is damaged, or of recordings that were replaced since, is scored again.
         mine = [(file, chunk) for file, chunk in mine if _sizes_of(file) != sizes(opened, chunk)]
         todo = [(file, batched(chunk, size)) for file, chunk in mine]
@@ -173,10 +173,8 @@ def score(
                 for row in rows:
                     row["score"] = None if row["error"] else next(values)
                     if not math.isfinite(row["score"] or 0):
-                        raise ScoreError(
-                            f"the network gives {row['utterance']} a score that is not finite; use "
-                            "--precision exact or another checkpoint"
-                        )
+                        remedy = "use --precision exact or another checkpoint"
+                        raise ScoreError(f"{row['utterance']}: no finite score; {remedy}")
                 write_json(file, rows)
         accelerator.wait_for_everyone()
         made = _join(out, files, fingerprint | chosen) if accelerator.is_main_process else {}
@@ -240,10 +238,9 @@ def settle(
     exact = score_batch(detector, clips, config)
     detector.backbone.to_bf16()
     drift, spread = (score_batch(detector, clips, config) - exact).abs(), exact.std()
-    small = bool(drift.mean() < spread / 20)
     facts = {"mean_drift": drift.mean(), "largest_drift": drift.max(), "spread": spread}
-    numbers = {name: float(value) for name, value in facts.items()}
-    return {"precision": "bf16" if small else "exact"} | numbers
+    precision = "bf16" if drift.mean() < spread / 20 else "exact"
+    return {"precision": precision, **{name: float(value) for name, value in facts.items()}}
 
 
 def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
