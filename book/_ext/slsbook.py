@@ -118,12 +118,48 @@ class SpeedTable(_Results):
         results = self.results()
         rows = speed_rows(results["beside"][self.options["beside"]])
         there = results["conditions"]
-        where = f"{there['clips']} clips, {there['threads']} threads, {there['pairs']} pairs"
+        n_clips = there["clips"] * (2 if self.options["beside"] == "transformers" else 1)
+        where = f"{n_clips} clips, {there['threads']} threads, {there['pairs']} pairs"
         table = _table([[[cell] for cell in row] for row in rows], (28, 26, 22, 24))
         return [
             table,
             nodes.paragraph("", f"({where}; load before {there['load_before'][0]:.1f}.)"),
         ]
+
+
+class EvaluateTable(_Results):
+    """What `studies/speed_evaluate.py` measured: a row for each call."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [("what", "CPU seconds before", "now", "MB before", "now")]
+        for row in self.results()["calls"]:
+            cells = (f"{row[f'{when}_cpu_s']:.2f}" for when in ("before", "after"))
+            memory = (f"{row[f'{when}_peak_mb']:.0f}" for when in ("before", "after"))
+            rows.append((row["call"], *cells, *memory))
+        return [_table([[[cell] for cell in row] for row in rows], (40, 18, 12, 18, 12))]
+
+
+class DecodingTable(_Results):
+    """What `studies/speed_decoding.py` measured: rates per core."""
+
+    def run(self) -> list[nodes.Node]:
+        found, rows = self.results(), [("what", "per second and core", "beside soundfile alone")]
+        names = {"load": "load", "blocks_isolated": "in another process", "audit": "verify"}
+        for form in ("FLAC", "WAV"):
+            rates = found[f"decoding_{form.lower()}"]
+            rows.append((f"{form} files, soundfile alone", _rate(rates["soundfile_per_core"]), "1"))
+            for key, name in names.items():
+                share = f"{rates[f'{key}_to_soundfile']['median']:.2f}"
+                rows.append((f"{form} files, {name}", _rate(rates[f"{key}_per_core"]), share))
+        for row in found["dataset"]:
+            name = f"clips of a dataset, RawBoost {row['rawboost']}"
+            rows.append((name, _rate(row["items_per_core"]), ""))
+        rows.append(("files by detect, mini", _rate(found["detect_mini"]["files_per_core"]), ""))
+        return [_table([[[cell] for cell in row] for row in rows], (50, 25, 25))]
+
+
+def _rate(found: dict[str, float]) -> str:
+    return f"{found['median']:,.0f}"
 
 
 def speed_rows(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -223,6 +259,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("inputs-table", InputsTable)
     app.add_directive("faults-table", FaultsTable)
     app.add_directive("speed-table", SpeedTable)
+    app.add_directive("evaluate-table", EvaluateTable)
+    app.add_directive("decoding-table", DecodingTable)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)
