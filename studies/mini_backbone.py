@@ -73,7 +73,7 @@ def main() -> None:
     report: dict[str, Any] = {"pretrained": eers(pretrained, train, tests), "random": []}
     for seed in args.seeds:
         torch.manual_seed(seed)
-        random = XLSR(pretrained.config, attention="sdpa").eval()
+        random = XLSR(pretrained.config).eval()
         report["random"].append(eers(random, train, tests))
     write(args.out, what, where, report)
     for name in tests:

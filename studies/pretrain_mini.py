@@ -240,7 +240,7 @@ class Contrastive(nn.Module):
 
     def __init__(self, backbone: XLSR) -> None:
         super().__init__()
-        config = hugging_face(backbone.config, "sdpa")
+        config = hugging_face(backbone.config)
         config.update({"codevector_dim": 64, "proj_codevector_dim": 64})
         config.update({"num_codevectors_per_group": 64, "num_negatives": 50})
         self.model = Wav2Vec2ForPreTraining(config)
@@ -295,7 +295,7 @@ def main() -> None:
     held_out = speech(min(0.25, args.hours), args.seed + 1, args.jobs)
     check = batches(held_out, VALIDATION, np.random.default_rng(0)).split(32)
 
-    backbone = XLSR(DIMENSIONS, attention="sdpa")
+    backbone = XLSR(DIMENSIONS)
     for convolution in backbone.model.feature_extractor.conv_layers:
         # The default bias of about 0.3 would drown a waveform at -26 dBFS before the first norm.
         nn.init.zeros_(convolution.conv.bias)

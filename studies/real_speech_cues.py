@@ -101,7 +101,7 @@ def main() -> None:
     where = provenance("torch", "transformers", "numpy", "scipy", "scikit-learn")
     torch.manual_seed(0)
     trained = load_backbone(args.backbone)
-    backbones = {"trained": trained, "random": XLSR(trained.config, attention="sdpa").eval()}
+    backbones = {"trained": trained, "random": XLSR(trained.config).eval()}
 
     parts: dict[str, dict[str, Any]] = {}
     for part in ("train", "dev", "test"):
