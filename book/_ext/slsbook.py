@@ -120,7 +120,7 @@ class SpeedTable(_Results):
         there = results["conditions"]
         n_clips = there["clips"] * (2 if self.options["beside"] == "transformers" else 1)
         where = f"{n_clips} clips, {there['threads']} threads, {there['pairs']} pairs"
-        table = _table([[[cell] for cell in row] for row in rows], (28, 26, 22, 24))
+        table = _table([[[cell] for cell in row] for row in rows], (28, 26, 22, 24), "numbers")
         return [
             table,
             nodes.paragraph("", f"({where}; load before {there['load_before'][0]:.1f}.)"),
@@ -136,7 +136,7 @@ class EvaluateTable(_Results):
             cells = (f"{row[f'{when}_cpu_s']:.2f}" for when in ("before", "after"))
             memory = (f"{row[f'{when}_peak_mb']:.0f}" for when in ("before", "after"))
             rows.append((row["call"], *cells, *memory))
-        return [_table([[[cell] for cell in row] for row in rows], (40, 18, 12, 18, 12))]
+        return [_table([[[cell] for cell in row] for row in rows], (40, 18, 12, 18, 12), "numbers")]
 
 
 class DecodingTable(_Results):
@@ -155,7 +155,7 @@ class DecodingTable(_Results):
             name = f"clips of a dataset, RawBoost {row['rawboost']}"
             rows.append((name, _rate(row["items_per_core"]), ""))
         rows.append(("files by detect, mini", _rate(found["detect_mini"]["files_per_core"]), ""))
-        return [_table([[[cell] for cell in row] for row in rows], (50, 25, 25))]
+        return [_table([[[cell] for cell in row] for row in rows], (50, 25, 25), "numbers")]
 
 
 def _rate(found: dict[str, float]) -> str:
@@ -216,7 +216,9 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(name, f"{n:,} times", outcome) for name, n, outcome in rows]
 
 
-def _table(cells: list[list[list[str]]], widths: tuple[int, ...]) -> nodes.table:
+def _table(
+    cells: list[list[list[str]]], widths: tuple[int, ...], kind: str = "inputs"
+) -> nodes.table:
     """Make a table of cells, each of some paragraphs; the first row is its head."""
 
     def row(one: list[list[str]]) -> nodes.row:
@@ -229,7 +231,7 @@ def _table(cells: list[list[list[str]]], widths: tuple[int, ...]) -> nodes.table
     columns = [nodes.colspec(colwidth=width) for width in widths]
     parts = [*columns, nodes.thead("", head), nodes.tbody("", *rows)]
     group = nodes.tgroup("", *parts, cols=len(widths))
-    return nodes.table("", group, classes=["inputs", "colwidths-given"])
+    return nodes.table("", group, classes=[kind, "colwidths-given"])
 
 
 def _outcome(row: dict[str, Any]) -> list[str]:
