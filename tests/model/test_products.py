@@ -56,3 +56,14 @@ def test_bfloat16_is_that_of_pytorch(layer, stored):
         assert torch.equal(mixed, F.linear(x, layer.weight, layer.bias))
     if stored:
         assert torch.equal(layer.bfloat16()(x), mixed)
+
+
+@pytest.mark.parametrize("has_units", [True, False])
+def test_rounded_weights_give_the_product_of_rounded_numbers(layer, monkeypatch, has_units):
+    if not has_units:  # oneDNN's own layout is refused by processors that lack them
+        monkeypatch.setattr("slslib.model.products._HAS_BF16", False)
+    x, weight, bias = torch.randn(2, 6, 48), layer.weight.bfloat16(), layer.bias.bfloat16()
+    layer.to_bf16()
+    assert not layer.weight.is_mkldnn or has_units
+    expected = F.linear(x.bfloat16().double(), weight.double(), bias.double())
+    torch.testing.assert_close(layer(x).double(), expected, rtol=0.01, atol=0.01)

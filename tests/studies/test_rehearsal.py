@@ -43,14 +43,21 @@ def test_attacks_and_codecs_have_their_official_names(corpora: Path) -> None:
     assert len(open_corpus("in-the-wild", corpora)) > 50
 
 
+def executed(folder: Path, name: str, **variables: object) -> Path:
+    """Execute a copy of a notebook with these variables; nothing in it may fail."""
+    for part in ("notebooks", "studies"):
+        shutil.copytree(ROOT / part, folder / part)
+    own = {name: str(value) for name, value in variables.items()}
+    row = rehearsal.execute(
+        folder / "notebooks" / name, {**os.environ, "OMP_NUM_THREADS": "1", **own}
+    )
+    assert "error" not in row
+    return folder / "notebooks" / name
+
+
 @pytest.mark.slow
 def test_the_page_on_tracks_runs_on_them(corpora: Path, tmp_path: Path) -> None:
-    for name in ("notebooks", "studies"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    variables = {"SLSLIB_DATA": str(corpora), "SLSLIB_CLIPS": "20", "OMP_NUM_THREADS": "1"}
-    notebook = tmp_path / "notebooks" / "09_tracks.ipynb"
-    row = rehearsal.execute(notebook, dict(os.environ) | variables)
-    assert "error" not in row
+    notebook = executed(tmp_path, "09_tracks.ipynb", SLSLIB_DATA=corpora, SLSLIB_CLIPS=20)
     text = notebook.read_text()
     assert "A04 (known)" in text
     assert "A07" in text
@@ -61,12 +68,8 @@ def test_the_page_on_tracks_runs_on_them(corpora: Path, tmp_path: Path) -> None:
 def test_the_page_on_training_takes_as_few_clips_as_it_is_told(
     corpora: Path, tmp_path: Path
 ) -> None:
-    for name in ("notebooks", "studies"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    variables = {"SLSLIB_DATA": str(corpora), "SLSLIB_CLIPS": "4", "OMP_NUM_THREADS": "1"}
-    variables["SLSLIB_RUNS"] = str(tmp_path / "runs")
-    notebook = tmp_path / "notebooks" / "06_training.ipynb"
-    assert "error" not in rehearsal.execute(notebook, dict(os.environ) | variables)
+    folders = {"SLSLIB_DATA": corpora, "SLSLIB_RUNS": tmp_path / "runs"}
+    notebook = executed(tmp_path, "06_training.ipynb", SLSLIB_CLIPS=4, **folders)
     text = notebook.read_text()
     assert "at most 4 clips of a class" in text
     sizes = {
@@ -82,8 +85,6 @@ def test_the_page_on_training_takes_as_few_clips_as_it_is_told(
 def test_the_report_shows_own_runs_beside_the_published_numbers(
     corpora: Path, tmp_path: Path
 ) -> None:
-    for name in ("notebooks", "studies"):
-        shutil.copytree(ROOT / name, tmp_path / name)
     run = tmp_path / "own runs" / "mine"
     run.mkdir(parents=True)
     (run / "best.json").write_text("{}")
@@ -94,11 +95,8 @@ def test_the_report_shows_own_runs_beside_the_published_numbers(
         (run / f"{name}.txt").write_text("".join(lines))
         facts = {"corpus": name, "partition": part or "-"}
         (run / f"{name}.txt.json").write_text(json.dumps(facts))
-    variables = {"SLSLIB_DATA": str(corpora), "SLSLIB_RUNS": str(run.parent)}
-    variables |= {"SLSLIB_CLIPS": "20", "OMP_NUM_THREADS": "1"}
-    notebook = tmp_path / "notebooks" / "10_reproduction_report.ipynb"
-    row = rehearsal.execute(notebook, dict(os.environ) | variables)
-    assert "error" not in row
+    folders = {"SLSLIB_DATA": corpora, "SLSLIB_RUNS": run.parent}
+    notebook = executed(tmp_path, "10_reproduction_report.ipynb", SLSLIB_CLIPS=20, **folders)
     cells = json.loads(notebook.read_text())["cells"]
     texts = ["".join(o.get("text", "")) for c in cells for o in c.get("outputs", ())]
     (table,) = [text for text in texts if "mine" in text]

@@ -1,8 +1,8 @@
 """Linear layers that a CPU computes by oneDNN.
 
-PyTorch leaves products of 32-bit matrices on a CPU to MKL, which uses about half of what AMD's
-processors can do; oneDNN, which PyTorch uses for convolutions and for bfloat16, does not. The two
-differ in the last bits. A GPU computes as always.
+PyTorch leaves products of 32-bit matrices on a CPU to MKL, which is slow on AMD's processors. Here
+oneDNN computes them, which PyTorch uses for convolutions and for bfloat16. The two differ in the
+last bits. A GPU computes as always.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+_HAS_BF16: bool = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Linear(nn.Linear):
@@ -32,7 +33,7 @@ class Linear(nn.Linear):
     def to_bf16(self) -> None:
         """Round the weights for good, on a CPU in oneDNN's own layout: no training after that."""
         rounded = self.weight.detach().bfloat16()
-        if _HAS_ONEDNN and rounded.device.type == "cpu":
+        if _HAS_BF16 and rounded.device.type == "cpu":
             rounded = torch.ops.mkldnn._reorder_linear_weight(rounded)
         self.weight = nn.Parameter(rounded, requires_grad=False)
         self.bias.data = self.bias.data.bfloat16()

@@ -97,8 +97,7 @@ class XLSR(nn.Module):
         hidden, _ = projection(self._frames(waveform))
         # The residual stream keeps all its bits where products are rounded.
         hidden = hidden.to(waveform.dtype)
-        positions = encoder.pos_conv_embed
-        hidden = hidden + positions(hidden.to(positions.conv.bias.dtype))
+        hidden = hidden + encoder.pos_conv_embed(hidden.to(encoder.pos_conv_embed.conv.bias.dtype))
         if not self.config.pre_norm:
             hidden = encoder.layer_norm(hidden)
         count = 0
@@ -117,8 +116,7 @@ class XLSR(nn.Module):
     def _frames(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames _"]:
         """Run the convolutional feature extractor."""
         frames = waveform[:, :, None]
-        extractor: Any = self.model.feature_extractor
-        for layer in extractor.conv_layers:
+        for layer in self.model.feature_extractor.conv_layers:
             # In two dimensions, the first of size 1: PyTorch lays out no others channels last.
             weight = layer.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last)
             planes = frames.to(weight.dtype).transpose(1, 2)[:, :, None]

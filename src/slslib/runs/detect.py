@@ -3,8 +3,8 @@
 A recording is divided into windows of the detector's length (4.0375 s). The last window ends with
 the recording; a recording shorter than one window is tiled. The score is the mean of the windows'
 log-likelihood ratios. Windows of digital silence have no score and are counted. For a recording of
-one window this is the score that :mod:`slslib.runs.score` writes, which reads the first window
-only. No file is trusted: another process decodes them, with limits on memory and time
+one window this is the score that ``slslib score --precision exact`` writes, which reads the first
+window only. No file is trusted: another process decodes them, with limits on memory and time
 (:mod:`slslib.data.isolate`).
 """
 
@@ -133,7 +133,7 @@ def _score_windows(
     bar = processes.bar(decoded, desc=recording.name, delay=1, show=sys.stderr.isatty())
     shown, scored = iter(bar), list[dict[str, float | None]]()
     while batch := list(islice(shown, _BATCH)):
-        with torch.inference_mode():
+        with torch.inference_mode(), processes.deterministic(tf32=False):
             samples = torch.from_numpy(np.stack([samples for _, samples in batch]))
             llrs = detector.llr(samples.to(device)).tolist()
         if not np.isfinite(llrs).all():

@@ -71,7 +71,7 @@ class TrainConfig:
     freeze: Freeze = "none"
     """Part of the backbone left as it is."""
     precision: Precision = "exact"
-    """exact computes in 32 bits; bf16 is mixed precision."""
+    """exact: 32 bits (TF32 in the convolutions of a GPU, PyTorch's default); bf16: mixed."""
     checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     seed: int = 1234

@@ -137,18 +137,23 @@ def score(
         raise ScoreError(
             f"{out} exists and was not written by this very run; remove it or choose another --out"
         )
-    with lock(parts) if accelerator.is_main_process else nullcontext():
+    held = lock(parts) if accelerator.is_main_process else nullcontext()
+    # The same bytes again need the same convolution algorithms again.
+    with held, processes.deterministic(tf32=False):
         with accelerator.main_process_first():
             if not began.exists():
                 write_json(began, fingerprint)
             check_same(began, fingerprint)
             detector = Detector.load(path).to(accelerator.device)
-            options: Any = {"n_samples": detector.config.n_samples}
-            dataset = TrialDataset(opened, allow_silence=config.allow_silence, **options)
-            if not settled.exists():
-                write_json(settled, settle(detector, dataset, config, workers))
-                detector = Detector.load(path).to(accelerator.device)  # which may be rounded now
-            if (chosen := json.loads(settled.read_text()))["precision"] == "bf16":
+            n_samples = detector.config.n_samples
+            dataset = TrialDataset(opened, n_samples=n_samples, allow_silence=config.allow_silence)
+            chosen: dict[str, Any] = {"precision": config.precision}
+            if config.precision == "auto":
+                if not settled.exists():
+                    write_json(settled, settle(detector, dataset, config, workers))
+                    detector = Detector.load(path).to(accelerator.device)  # settle may round it
+                chosen = json.loads(settled.read_text())
+            if chosen["precision"] == "bf16":
                 detector.backbone.to_bf16()
         chunks = batched(range(len(opened)), config.chunk)
         files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
@@ -160,22 +165,20 @@ def score(
         batches = [batch for _, chunk in todo for batch in chunk]
         loaded = load_batches(dataset, batches, workers=workers)
         bar = iter(processes.bar(loaded, desc="score", show=progress, total=len(batches)))
-        # The same bytes again need the same convolution algorithms again.
-        with processes.deterministic(tf32=False):
-            for file, chunk in todo:
-                rows: list[dict[str, Any]] = []
-                scores = []  # on the device; reading them one chunk at a time lets it run ahead
-                for batch, clips in zip(chunk, bar, strict=False):  # the bar has all chunks' clips
-                    scores.append(score_batch(detector, clips, config))
-                    for clip, n_bytes in zip(clips, sizes(opened, batch), strict=True):
-                        rows.append(vars(clip) | {"waveform": None, "size": n_bytes})
-                values = iter(torch.cat(scores).tolist())
-                for row in rows:
-                    row["score"] = None if row["error"] else next(values)
-                    if not math.isfinite(row["score"] or 0):
-                        remedy = "use --precision exact or another checkpoint"
-                        raise ScoreError(f"{row['utterance']}: no finite score; {remedy}")
-                write_json(file, rows)
+        for file, chunk in todo:
+            rows: list[dict[str, Any]] = []
+            scores = []  # on the device; reading them one chunk at a time lets it run ahead
+            for batch, clips in zip(chunk, bar, strict=False):  # the bar has all chunks' clips
+                scores.append(score_batch(detector, clips, config))
+                for clip, n_bytes in zip(clips, sizes(opened, batch), strict=True):
+                    rows.append(vars(clip) | {"waveform": None, "size": n_bytes})
+            values = iter(torch.cat(scores).tolist())
+            for row in rows:
+                row["score"] = None if row["error"] else next(values)
+                if not math.isfinite(row["score"] or 0):
+                    remedy = "use --precision exact or another checkpoint"
+                    raise ScoreError(f"{row['utterance']}: no finite score; {remedy}")
+            write_json(file, rows)
         accelerator.wait_for_everyone()
         made = _join(out, files, fingerprint | chosen) if accelerator.is_main_process else {}
         accelerator.wait_for_everyone()
@@ -208,11 +211,11 @@ def score_batch(
 def settle(
     detector: Detector, dataset: TrialDataset, config: ScoreConfig, workers: int
 ) -> dict[str, Any]:
-    """Choose between exact products and bfloat16.
+    """Choose between exact products and bfloat16, which is what ``--precision auto`` asks for.
 
-    ``auto`` scores the first batch both ways where the device has units for bfloat16 and the model
-    is not small. The change must be under a twentieth of the spread of the scores: as noise, it
-    then adds a four hundredth to their variance.
+    Where the device has units for bfloat16 and the model is not small, the first recordings are
+    scored both ways. On average their scores must move by less than a twentieth of their spread: as
+    noise, that adds less than half a percent to their variance.
 
     Returns:
         ``precision``, ``"exact"`` or ``"bf16"``, and where both were tried the mean and the largest
@@ -223,8 +226,6 @@ def settle(
 
     from slslib.runs.clips import load_batches
 
-    if config.precision != "auto":
-        return {"precision": config.precision}
     if detector.device.type == "cuda":
         has_units = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
