@@ -47,7 +47,7 @@ def executed(folder: Path, name: str, **variables: object) -> Path:
     """Execute a copy of a notebook with these variables; nothing in it may fail."""
     for part in ("notebooks", "studies"):
         shutil.copytree(ROOT / part, folder / part)
-    own = {name: str(value) for name, value in variables.items()}
+    own = {key: str(value) for key, value in variables.items()}
     row = rehearsal.execute(
         folder / "notebooks" / name, {**os.environ, "OMP_NUM_THREADS": "1", **own}
     )
