@@ -25,7 +25,7 @@ from provenance import provenance, write
 from slslib.data.corpora import Corpus, open_corpus
 from slslib.evaluation import metrics
 from slslib.evaluation.intervals import bootstrap_eer, eer_estimate, interval
-from slslib.model.baseline import (
+from slsnotebooks.baseline import (
     LFCCGMM,
     N_FRAMES,
     VARIANCE_FLOOR,

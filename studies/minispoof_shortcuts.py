@@ -33,7 +33,7 @@ from minispoof.attacks import CONTROL, KNOWN
 from minispoof.corpus import Trial, plan
 from slslib.data.audio import SAMPLE_RATE
 from slslib.evaluation import metrics
-from slslib.model import baseline as lfcc
+from slsnotebooks import baseline as lfcc
 
 SETS = {
     "LA/ASVspoof2019_LA_train": "train",

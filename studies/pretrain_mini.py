@@ -46,9 +46,9 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 
 from minispoof.voices import LANGUAGES, Voice, speak
 from slslib.data.audio import SAMPLE_RATE
-from slslib.model.baseline import filterbank
 from slslib.model.checkpoints import save_safetensors
 from slslib.model.xlsr import XLSR, XLSRConfig, hugging_face
+from slsnotebooks.baseline import filterbank
 
 DIMENSIONS = XLSRConfig(width=64, n_heads=4, conv_width=64)
 CROP = 32_240  # samples: 100 frames

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slslib.runs.scale import Scale
+from slsnotebooks.scale import Scale
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))

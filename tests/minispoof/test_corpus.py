@@ -27,7 +27,7 @@ from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import format_score, read_asv_scores
 from slslib.errors import ConfigError
 from slslib.evaluation.evaluate import evaluate
-from slslib.model import baseline as lfcc
+from slsnotebooks import baseline as lfcc
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 SMALL = {"scale": 0.01, "progress": False}  # eight clips in each of the six sets

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from slslib.errors import ConfigError
-from slslib.runs.scale import scale
+from slsnotebooks.scale import scale
 
 VARIABLES = ("SLSLIB_DATA", "SLSLIB_CHECKPOINT", "SLSLIB_BACKBONE", "SLSLIB_CLIPS", "SLSLIB_RUNS")
 

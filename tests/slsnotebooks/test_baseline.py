@@ -13,8 +13,8 @@ from slslib.data import audio
 from slslib.data.corpora import open_corpus
 from slslib.errors import AudioError, ProtocolError
 from slslib.evaluation import metrics
-from slslib.model import baseline
-from slslib.model.baseline import (
+from slsnotebooks import baseline
+from slsnotebooks.baseline import (
     N_FRAMES,
     add_deltas,
     baseline_scores,

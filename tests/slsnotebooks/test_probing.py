@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from slslib.model.probing import layer_means
 from slslib.model.xlsr import XLSR, XLSRConfig
+from slsnotebooks.probing import layer_means
 
 
 def test_layer_means_are_those_of_the_layers_whatever_the_batches():
