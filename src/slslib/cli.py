@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import textwrap
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from functools import partial
 from inspect import getdoc
@@ -79,6 +80,10 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
             fault = f"no recipe {recipe!r}" if recipe else "no recipe is named"
             remedy = "Name one before any option, as in: slslib train v1 --out runs/v1"
             raise ConfigError(f"{fault}; the recipes are {', '.join(RECIPES)}. {remedy}")
+        several = ArgumentParser(add_help=False, allow_abbrev=False)  # tyro keeps the last --train
+        several.add_argument("--train", action="extend", nargs="+", default=[])
+        given, words = several.parse_known_args(words)
+        words += ["--train", *given.train] if given.train else []
         function, title = partial(function, config=RECIPES[recipe]()), f"{title} {recipe}"
     markers = [FlagCreatePairsOff, OmitArgPrefixes, SuppressFixed]
     if name in _WITHOUT_NAMES:
