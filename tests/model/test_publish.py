@@ -238,13 +238,20 @@ def test_no_connection_without_an_upload(hub, run, tmp_path):
     assert len(hub.requests) == before
 
 
-def test_a_folder_is_not_taken_where_a_revision_is_asked_for(hub, published, tmp_path):
-    shutil.copytree(published, tmp_path / "owner" / "pinned")
-    content = (published / "model.safetensors").read_bytes()
-    hub.put("owner/pinned", "model.safetensors", File(content))
-    program = "from slslib import Detector; Detector.from_pretrained('owner/pinned'{})"
-    before = len(hub.requests)
-    assert online(hub, tmp_path, "-c", program.format("")).returncode == 0
-    assert len(hub.requests) == before
-    assert online(hub, tmp_path, "-c", program.format(", revision='main'")).returncode == 0
-    assert len(hub.requests) > before
+def test_a_folder_is_taken_before_the_hub_but_not_where_a_revision_is_asked_for(
+    hub, published, tmp_path
+):
+    shutil.copytree(published, tmp_path / "owner" / "local")
+    hub.put("owner/local", "model.safetensors", File(b"not weights"))
+    Detector(DETECTOR, seed=5).save_pretrained(tmp_path / "owner" / "pinned")
+    hub.put(
+        "owner/pinned", "model.safetensors", File((published / "model.safetensors").read_bytes())
+    )
+    program = (
+        "from slslib import Detector\n"
+        "one = Detector.from_pretrained('owner/local')\n"
+        "two = Detector.from_pretrained('owner/pinned', revision='main')\n"
+        "print(one.metadata == two.metadata != {})"
+    )
+    done = online(hub, tmp_path, "-c", program)
+    assert done.stdout.strip() == "True", done.stderr
