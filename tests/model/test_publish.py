@@ -30,6 +30,18 @@ from slslib.runs.train import train
 KEY = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt"
 
 
+class Mean(torch.nn.Module):
+    """A head that reads the mean over time of the last layer."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.output = torch.nn.Linear(width, 2)
+
+    def forward(self, layers):
+        *_, last = layers
+        return self.output(last.mean(dim=1))
+
+
 @pytest.fixture(scope="module")
 def run(corpora, tmp_path_factory):
     """A finished run with a score file, its evaluation, and an evaluation of other scores."""
@@ -127,6 +139,20 @@ def test_what_is_not_known_is_not_in_the_card(tmp_path):
     ):
         assert said in text
     assert "development set" not in text
+
+
+def test_a_head_of_its_own_is_not_called_sls(tmp_path, waveform):
+    class Mine(Detector):
+        def build_head(self, config):
+            return Mean(config.backbone.width)
+
+    before = Mine(DETECTOR, seed=1).eval()
+    before.save_pretrained(tmp_path, name="owner/mine")
+    text = (tmp_path / "README.md").read_text()
+    assert 'detector = Mine.from_pretrained("owner/mine")' in text
+    assert "An SLS classifier" not in text
+    assert "slslib detect call.wav" not in text
+    assert torch.equal(Mine.from_pretrained(tmp_path).llr(waveform), before.llr(waveform))
 
 
 def test_the_initial_weights_on_the_hub_are_the_base_model(tmp_path):

@@ -98,11 +98,10 @@ def mix(corpora: list[Corpus]) -> Corpus:
     An utterance is called by the number of its corpus, from 1, and its name there: ``2:a001``. The
     trials of a corpus that is given twice count twice.
     """
-    tables = {f"{number}:": one.trials for number, one in enumerate(corpora, 1)}
-    trials = pd.concat(tables).reset_index(level=0, names="number")
-    trials["utterance"] = trials.pop("number") + trials["utterance"]
-    trials, name = trials.reset_index(drop=True), " + ".join(str(one.protocol) for one in corpora)
-    return Corpus(name, "-", trials, (), Path(name), "", tuple(corpora))
+    trials = pd.concat({f"{number}:": one.trials for number, one in enumerate(corpora, 1)})
+    trials["utterance"] = trials.index.get_level_values(0) + trials["utterance"]
+    name = " + ".join(str(one.protocol) for one in corpora)
+    return Corpus(name, "-", trials.reset_index(drop=True), (), Path(name), "", tuple(corpora))
 
 
 def _split_ending(name: str) -> tuple[str, str]:

@@ -139,7 +139,8 @@ class Detector(nn.Module):
         from huggingface_hub import ModelCard, ModelCardData
 
         template = str(Path(__file__).with_name("card.md"))
-        facts = {"detector": asdict(self.config), "metadata": self.metadata, **(about or {})}
+        facts: Any = {"class": type(self).__name__, "detector": asdict(self.config)}
+        facts |= {"metadata": self.metadata, **(about or {})}
         told = ModelCardData(license=license or None, library_name="slslib")
         card = ModelCard.from_template(told, template, name=name, **facts)
         self.save(Path(folder, "model.safetensors"))
@@ -171,8 +172,7 @@ class Detector(nn.Module):
                 create_repo(name, exist_ok=True)
                 return str(upload_folder(repo_id=name, folder_path=folder))
             except Exception as error:
-                remedy = "check name, licence and network, or `hf auth login`"
-                raise FileError(f"cannot publish {name}: {error}; {remedy}") from error
+                raise FileError(f"cannot publish {name}: {error} (or `hf auth login`)") from error
 
     @classmethod
     def load(cls, path: str | Path, *, n_heads: int | None = None) -> Self:

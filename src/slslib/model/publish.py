@@ -37,6 +37,8 @@ def publish(
     The card shows the training of a run, and the results in the folder of the checkpoint that are
     its own: what `slslib evaluate --json` printed for score files of this very checkpoint.
 
+    A detector with a head of its own is published from Python, by its ``push_to_hub``.
+
     Example: slslib publish runs/v1 owner/name --license mit --folder published
 
     Args:
@@ -79,7 +81,6 @@ def _beside(path: Path) -> dict[str, Any]:
             made.append(dict(json.loads(text)))
     digest = sha256(path)
     own = {one.get("scores_sha256"): one for one in made if one.get("checkpoint_sha256") == digest}
-    evaluated = [one for one in made if {"eer_percent", "sha256"} <= one.keys()]
-    results = [own.get(one["sha256"]["scores"], {}) | one for one in evaluated]
+    results = [own.get(one["sha256"]["scores"], {}) | one for one in made if "eer_rule" in one]
     runs = [one for one in made if "initial_sha256" in one and path.name.startswith("epoch_")]
     return {"training": [*runs, None][0], "results": [one for one in results if "corpus" in one]}

@@ -1,8 +1,8 @@
 """Training recipes: each a function that returns a full configuration.
 
 ``paper``, ``v1`` and ``v2`` follow the authors' and the reproduction's training; ``mini``
-fine-tunes the packaged mini backbone on a CPU. Whatever differs between two recipes is what the
-functions below spell out; the rest are the defaults of :class:`TrainConfig`.
+fine-tunes the packaged mini backbone on a CPU; ``asvspoof5`` is ours. Whatever differs between two
+recipes is what the functions below spell out; the rest are the defaults of :class:`TrainConfig`.
 """
 
 import math
@@ -156,8 +156,8 @@ def asvspoof5() -> TrainConfig:
 
     No training of SLS on this corpus is published. The values are v2's, but for development clips
     without RawBoost, random stretches of long recordings, and patience for 3 epochs, which are
-    seven times as long as those of ASVspoof 2019. The speech comes from Multilingual LibriSpeech,
-    which XLS-R was pre-trained on, too: what is measured on it flatters.
+    several times as long as those of ASVspoof 2019. The speech comes from Multilingual LibriSpeech,
+    on which XLS-R was pre-trained too: its results there may flatter.
     """
     corpora = replace(v2(), train="asvspoof5:train", dev="asvspoof5:dev")
     return replace(corpora, recipe="asvspoof5", augment_dev=False, crop="random", patience=3)

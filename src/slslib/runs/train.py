@@ -40,10 +40,11 @@ def train(
     progress: bool = True,
     detector_class: type[Any] | None = None,
 ) -> Path:
-    """Train a detector by a recipe: v1, v2, paper or mini.
+    """Train a detector by a recipe: v1, v2, paper, mini or asvspoof5.
 
     v1 is the reproduction's baseline, v2 its second run, with early stopping on a development set;
-    paper is the authors' training; mini takes minutes on a CPU. Every value of a recipe is an
+    paper is the authors' training; mini takes minutes on a CPU; asvspoof5 is a choice of ours for
+    that corpus. --train may be given several times, to mix corpora. Every value of a recipe is an
     option: `slslib train mini --help` lists them.
 
     Example: slslib train v1 --data ~/corpora --out runs/v1
