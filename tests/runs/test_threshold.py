@@ -162,9 +162,8 @@ def test_a_drift_is_told(checkpoint, scored):
     assert same["threshold"] == lower["threshold"] == old["threshold"]
     assert (same["wanted_frr_percent"], same["confidence_percent"]) == (5, 90)
     assert same["old_quantiles"] == old["quantiles"]
-    assert same["p_value"] > 0.1
+    assert same["frr"]["interval_percent"][0] <= 5
     assert same["warnings"] == []
-    assert lower["p_value"] < 0.001
     assert lower["frr"]["interval_percent"][0] > 5
     assert "anew" in lower["warnings"][0]
 

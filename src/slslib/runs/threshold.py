@@ -62,8 +62,8 @@ def threshold(
         ``pool``, ``files_sha256`` (names and sizes, of each class) and ``versions``. With spoofed
         speech also ``n_spoof``, ``far`` and ``calibration``: ``slope`` and ``offset``, which turn a
         score into a log-likelihood ratio, and the probability of bona fide speech for a score at
-        the threshold. Besides, ``out``. With ``compare``, instead, ``old_quantiles``, ``p_value``
-        (the probability of as many rejections or more, if the wanted rate held) and ``warnings``.
+        the threshold. Besides, ``out``. With ``compare``, instead, ``old_quantiles`` and
+        ``warnings``, if all of the interval lies above the wanted rate (a binomial test).
 
     Raises:
         ConfigError: An option makes no sense, or ``compare`` belongs to other scores.
@@ -73,7 +73,6 @@ def threshold(
         FileError: The file cannot be written.
     """
     from scipy.special import expit, logit
-    from scipy.stats import binomtest
 
     from slslib.model.checkpoints import locate
     from slslib.runs.detect import detect
@@ -82,9 +81,8 @@ def threshold(
         raise ConfigError(f"prior {prior:g} %: it must lie between 0 and 100")
     if str(checkpoint).partition(":")[0] in ("mini", "hub") and not (out or compare):
         raise ConfigError(f"{checkpoint} lies in no folder of yours: name a file by --out")
-    weights = locate(checkpoint)
+    weights, llrs, hashes = locate(checkpoint), [], []
     options: dict[str, Any] = {"checkpoint": checkpoint, "threshold": compare or 0.0, "cpu": cpu}
-    llrs, hashes = [], []
     for files in (bonafide, spoof) if spoof else (bonafide,):
         rows = detect(files, **options)["files"]
         if bad := [row["error"] or row["file"] for row in rows if row["llr"] is None]:
@@ -103,7 +101,7 @@ def threshold(
         "confidence_percent": confidence,
         "n_bonafide": n[0],
         "rank": rank,
-        "frr": proportion(rejected := int((own <= at).sum()), n[0], level),
+        "frr": proportion(int((own <= at).sum()), n[0], level),
         "quantiles": {f"{p} %": float(np.percentile(own, p)) for p in (0, 1, 5, 50, 95)},
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256(weights),
@@ -115,14 +113,13 @@ def threshold(
     if spoof:
         to_llr = fit(np.concatenate(llrs), np.repeat([1, 0], n))
         percent = 100 * float(expit(to_llr(at) + logit(prior / 100)))
-        far = proportion(int((llrs[1] > at).sum()), n[1], level)
-        made |= {"n_spoof": n[1], "far": far}
         made["calibration"] = vars(to_llr) | {"prior_percent": prior, "threshold_percent": percent}
+        made |= {"n_spoof": n[1], "far": proportion(int((llrs[1] > at).sum()), n[1], level)}
     if compare:
         made["old_quantiles"] = old.get("quantiles")
-        made["p_value"] = binomtest(rejected, n[0], frr / 100, "greater").pvalue
+        is_broken = made["frr"]["interval_percent"][0] > frr
         text = f"more than {frr:g} % are rejected, and not by chance: choose a threshold anew"
-        return made | {"warnings": [text] if made["p_value"] < 1 - level else []}
+        return made | {"warnings": [text] if is_broken else []}
     out = out or weights.with_name(f"{weights.name}.threshold.json")
     write_json(out, made)
     return made | {"out": str(out)}
