@@ -200,7 +200,7 @@ def threshold_rows(found: dict[str, Any], part: str) -> list[tuple[str, ...]]:
         rows.append(("scores", "wanted", *(f"{n:,} clips" for n in sizes)))
         cells: dict[tuple[str, str], list[str]] = {}
         for row in found["simulation"]:
-            name = _SCORES[row["scores"]].format(**row)
+            name = _SCORES[row["scores"]].format(percent=100 * row.get("share", 0), **row)
             kept = "refused" if row.get("refused") else f"{row['kept_percent']:.1f}"
             cells.setdefault((name, f"{row['wanted_percent']:g} %"), []).append(kept)
         rows += [(*names, *kept) for names, kept in cells.items()]
@@ -211,7 +211,7 @@ _SCORES = {
     "independent": "independent, none equal",
     "rounded": "independent, rounded",
     "saturated": "independent, four of five equal",
-    "clustered": "{clips} of each speaker, who makes {share:.0%} of the variance",
+    "clustered": "{clips} of each speaker, {percent:.0f} %",
 }
 
 

@@ -101,4 +101,7 @@ def test_the_page_says_what_was_measured() -> None:
     }
     assert by_speakers.pop("2019 LA eval, RawGAT-ST") < 75
     assert min(by_speakers.values()) > 90
+    last = [row for row in read("threshold")["simulation"] if row["n"] == 500][-1]
+    assert (last["clips"], last["share"], last["wanted_percent"]) == (50, 0.5, 5)
+    assert last["true_percent"]["high"] > 10
     assert ndtr(study.LOWEST) == pytest.approx(0.2, abs=0.001)  # "four of five equal"
