@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
     "report": ("slslib.evaluation.report:report", "Build a book from training runs."),
     "detect": ("slslib.runs.detect:detect", "Score single recordings."),
+    "threshold": ("slslib.runs.threshold:threshold", "Choose a threshold from own recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
     "publish": ("slslib.model.publish:publish", "Publish a detector with a model card."),
     "bench": ("slslib.runs.bench:bench", "Measure speed and memory of this machine."),
