@@ -42,7 +42,7 @@ def picture() -> list[str]:
         box(10, 10, 470, "cli", "one table: command, function"),
         box(10, 120, 470, "runs", "clips, train, score, detect, bench"),
         box(10, 240, 225, "model", "XLS-R, SLS, detector,", "checkpoints, products"),
-        box(255, 240, 225, "evaluation", "metrics, intervals,", "tables, plots, report"),
+        box(255, 240, 225, "evaluation", "metrics, intervals,", "tables, plots"),
         box(10, 374, 470, "data", "audio, protocols, corpora,", "score files, RawBoost, audit"),
         box(530, 374, 180, "minispoof", "the simulated", "corpus", dashed=True),
         box(530, 150, 180, "slsnotebooks", "imports model,", "data, minispoof", dashed=True),

@@ -30,7 +30,7 @@ COMMANDS = {
     "train": ("slslib.runs.train:train", "Train a detector by a recipe."),
     "score": ("slslib.runs.score:score", "Score every trial of a corpus, resumably."),
     "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
-    "report": ("slslib.evaluation.report:report", "Build a book from training runs."),
+    "report": ("slsnotebooks.report:report", "Build a book from training runs."),
     "detect": ("slslib.runs.detect:detect", "Score single recordings."),
     "threshold": ("slslib.runs.threshold:threshold", "Choose a threshold from own recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
