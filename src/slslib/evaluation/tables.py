@@ -24,9 +24,8 @@ def table(rows: Sequence[Mapping[Any, Any]]) -> str:
 
     cells = pd.DataFrame(rows, dtype=object).map(_cell)
     is_number = [cells[c].str.fullmatch(r"-|[-+]?[\d.,]+(e[-+]?\d+)?").all() for c in cells]
-    lines, columns = cells.to_numpy().tolist(), cells.columns.tolist()
     sides = ["right" if number else "left" for number in is_number] if rows else None
-    return tabulate(lines, columns, "simple", colalign=sides, disable_numparse=True)
+    return tabulate(cells, "keys", showindex=False, colalign=sides, disable_numparse=True)
 
 
 def show(result: Mapping[str, Any]) -> str:
