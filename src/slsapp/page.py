@@ -77,8 +77,7 @@ def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
         verdict = f"**{row['verdict']}**: threshold {threshold:.2f} ({made['threshold_source']})."
     starts, llrs = (np.array([w[key] for w in row["windows"]], float) for key in ("start_s", "llr"))
     lowest = np.nanargmin(llrs)
-    facts = f"{len(llrs)} windows, {row['n_silent']} silent; the lowest has {llrs[lowest]:.2f}"
-    facts = f"{facts} and begins at {starts[lowest]:.1f} s."
+    facts = f"{len(llrs)} windows, {row['n_silent']} silent; the lowest at {starts[lowest]:.1f} s."
     line = {"windows (dashed: the threshold, if any)": (starts + width / 2, llrs)}
     figure, _ = plots.plot_lines(line, xlabel="time (s)", ylabel="LLR (nats)", reference=threshold)
     text = "\n\n".join([f"## LLR {row['llr']:.2f}", verdict, facts, *made["warnings"]])
@@ -136,9 +135,7 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
         return ["", kept, gr.Column(visible=True), *shown, *unseen]
 
     def look_closer(kept: list[Any]) -> list[Any]:
-        return [
-            gr.Plot(f, visible=True) for name, *at in kept for f in closer(detectors[name], *at)
-        ]
+        return [gr.Plot(f, visible=True) for n, *at in kept for f in closer(detectors[n], *at)]
 
     scored, looked, hidden = list[Any](), list[Any](), gr.Column(visible=False, render=False)
     with gr.Blocks(title="slslib", analytics_enabled=False, delete_cache=(60, 600)) as page:
