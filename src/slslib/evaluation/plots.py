@@ -141,8 +141,8 @@ def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> Plot:
             ``bona fide`` is blue.
     """
     groups = list(reference.groupby("group", sort=False))
-    columns, lines = min(4, len(groups)), ceil(len(groups) / 4)
-    _, own = panels(columns, 9, 1 + 1.8 * lines, rows=lines, sharey=True)
+    lines = ceil(len(groups) / 4)
+    _, own = panels(ceil(len(groups) / lines), 9, 1 + 1.8 * lines, rows=lines, sharey=True)
     for axes, (name, of) in zip(own, groups, strict=False):
         colour = BONAFIDE if name == "bona fide" else SPOOF
         axes.fill_between(of["layer"], of["5%"], of["95%"], color=colour, alpha=0.2, linewidth=0)
