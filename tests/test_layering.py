@@ -16,7 +16,7 @@ ARROWS = {
     "model": {"data"},
     "evaluation": {"data"},
     "runs": {"data", "model", "evaluation"},
-    "cli": {"data", "model", "evaluation", "runs", "minispoof"},
+    "cli": {"data", "model", "evaluation", "runs"},
     "minispoof": {"data"},
     "slsnotebooks": {"data", "model", "minispoof"},
     "slsapp": {"data", "model", "evaluation", "runs"},

@@ -32,10 +32,10 @@ COMMANDS = {
     "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
     "report": ("slsnotebooks.report:report", "Build a book from training runs."),
     "detect": ("slslib.runs.detect:detect", "Score single recordings."),
-    "threshold": ("slslib.runs.threshold:threshold", "Choose a threshold from own recordings."),
+    "threshold": ("slsapp.threshold:threshold", "Choose a threshold from own recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
-    "publish": ("slslib.model.publish:publish", "Publish a detector with a model card."),
-    "bench": ("slslib.runs.bench:bench", "Measure speed and memory of this machine."),
+    "publish": ("slsapp.publish:publish", "Publish a detector with a model card."),
+    "bench": ("slsapp.bench:bench", "Measure speed and memory of this machine."),
     "protocol": ("slslib.data.corpora:protocol", "Write a protocol of a folder tree."),
     "minispoof": ("minispoof.corpus:write", "Write the simulated corpora MiniSpoof."),
 }

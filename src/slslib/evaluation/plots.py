@@ -137,7 +137,7 @@ def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> Plot:
 
     Args:
         clip: Gates of layer 1, 2, ...
-        reference: What :func:`slslib.model.explain.gate_quantiles` returned; the group
+        reference: What :func:`slsapp.explain.gate_quantiles` returned; the group
             ``bona fide`` is blue.
     """
     groups = list(reference.groupby("group", sort=False))

@@ -123,7 +123,7 @@ class Detector(nn.Module):
         """Write the folder that :meth:`from_pretrained` loads, with a model card.
 
         ``slslib publish`` finds ``about`` by itself. Of what is not given, the card says that it is
-        missing. See :mod:`slslib.model.publish`.
+        missing. See :mod:`slsapp.publish`.
 
         Args:
             folder: Folder to write; files of the same names are replaced.

@@ -11,11 +11,11 @@ import pytest
 import soundfile as sf
 from tiny import DETECTOR
 
+from slsapp.threshold import threshold
 from slslib.errors import AudioError, ConfigError, ScoreError
 from slslib.files import sha256
 from slslib.model.detector import Detector
 from slslib.runs import detect as scoring
-from slslib.runs.threshold import threshold
 
 
 @pytest.fixture
