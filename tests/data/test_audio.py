@@ -330,6 +330,20 @@ def test_windows_cover_the_recording(
         np.testing.assert_array_equal(window, x[start : start + n])
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 900), st.integers(1, 90), st.integers(1, 90), st.integers(1, 300))
+def test_windows_that_overlap(length: int, n: int, hop: int, block: int) -> None:
+    n, hop = max(n, hop), min(n, hop)
+    x = np.arange(1, length + 1, dtype=np.float32)
+    found = list(windows((x[k : k + block] for k in range(0, length, block)), n, hop))
+    starts = [round(start * SAMPLE_RATE) for start, _ in found]
+    full = list(range(0, length - n + 1, hop))
+    is_covered = full and full[-1] + n == length
+    assert starts == full + ([] if is_covered else [max(0, length - n)])
+    for start, (_, window) in zip(starts, found, strict=True):
+        np.testing.assert_array_equal(window, fix_length(x[start : start + n], n))
+
+
 def test_windows_are_those_of_the_whole(tmp_path: Path) -> None:
     path = wav(tmp_path / "x.wav", voice(200_000), 44_100)
     whole = load(path).samples
@@ -497,7 +511,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda tmp: write_av(tmp / "x.mp4", voice(), n_audio=0, video=True),
         "absent",
     ),
-    "MP4 of another codec": (lambda tmp: write_av(tmp / "x.mp4", voice(48_000), 48_000, codec="ac3"), "ac3"),
+    "MP4 of another codec": (
+        lambda tmp: write_av(tmp / "x.mp4", voice(48_000), 48_000, codec="ac3"),
+        "ac3",
+    ),
     "MP4 announces fewer packets": (_fewer_packets, "packets of"),
     "MP4 announces 256 million packets": (_mp4_bomb, "announces 268435456 bytes"),
     "MP4 of zeros": (_zeroed_mp4, "truncated or damaged"),

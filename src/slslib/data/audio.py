@@ -5,21 +5,27 @@ is divided by 32768), and nothing is normalised. soxr (HQ) converts other rates;
 averaged.
 
 Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, zeroed or invented.
-WAV, FLAC, Ogg (Vorbis, Opus) and MP3 files are read. Other containers are refused, because
-libsndfile silently shortens truncated ones. FFmpeg decodes MP3, because libsndfile stops at a
-length that it estimates.
+WAV, AIFF (uncompressed), FLAC, Ogg (Vorbis, Opus), MP3 and MP4 (M4A; AAC, Apple Lossless, Opus)
+files are read. Other containers are refused, because a truncated one would pass for a whole one:
+AAC without a container, MP4 in fragments, and WebM as browsers record it state no length, and of
+any WebM or Matroska file FFmpeg leaves out damaged parts. FFmpeg decodes MP3, because libsndfile
+stops at a length that it estimates, and MP4: one stream of sound, whole (edit lists do no more than
+skip what the encoder put before the beginning), whatever pictures there are beside it.
 
-These checks are made: the header of a WAV or MP3 file against the size of the file, every page of
-an Ogg file, the CRC of every FLAC frame that is decoded, the announced length against the decoded
-one, and the MD5 of a FLAC file that is decoded to its end. A recording of up to a minute is always
-decoded to its end, so a truncated file is refused even if only its beginning is needed. A *bounded*
-read of a longer recording (``max_samples``, or :func:`windows` that are not exhausted) vouches for
-what it decoded and for nothing behind that.
+These checks are made: the header of a WAV, AIFF or MP3 file against the size of the file, the boxes
+of an MP4 file against its size, its number of packets and its duration against what is decoded
+(0.3 s are left to the encoder's beginning), every page of an Ogg file, the CRC of every FLAC frame
+that is decoded, the announced length against the decoded one, and the MD5 of a FLAC file that is
+decoded to its end. A recording of up to a minute is always decoded to its end, so a truncated file
+is refused even if only its beginning is needed. A *bounded* read of a longer recording
+(``max_samples``, or :func:`windows` that are not exhausted) vouches for what it decoded and for
+nothing behind that.
 
-Some damage cannot be detected: changed sample values in a WAV file; most damage inside an MP3 file;
-a cut or a joint in an MP3 file without a length or in a WAV file from a pipe; a wrong sample rate
-in a FLAC file whose frames state none; and audio beyond the announced length of a FLAC file that
-has no MD5, or is over-range and so has no usable one.
+Some damage cannot be detected: changed sample values in a WAV or AIFF file; most damage inside an
+MP3 or MP4 file that leaves its length as it is; a cut or a joint in an MP3 file without a length or
+in a WAV file from a pipe; a wrong sample rate in a FLAC file whose frames state none; and audio
+beyond the announced length of a FLAC file that has no MD5, or is over-range and so has no usable
+one.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
 of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
@@ -83,7 +89,8 @@ class Recording:
     Attributes:
         path: The file.
         samples: float32 mono at 16 kHz, int16 / 32768 units; none where it was only audited.
-        format: Container (``"WAV"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``), ``subtype`` its coding.
+        format: Container (``"WAV"``, ``"AIFF"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``, ``"MP4"``),
+            ``subtype`` its coding.
         source_rate: Sample rate of the file in Hz (0 where it could not be opened).
         channels: Channels of the file, averaged into one.
         n_source_frames: Frames decoded, at the file's rate (all, unless the read was bounded).
@@ -121,7 +128,7 @@ def load(
     One of more than four hours (:data:`MAX_SECONDS`) is refused, unless ``max_samples`` is given.
 
     Args:
-        path: A WAV, FLAC, Ogg or MP3 file.
+        path: A WAV, AIFF, FLAC, Ogg, MP3 or MP4 file.
         max_samples: Return at most this many samples (at 16 kHz). A recording longer than a minute
             is decoded only until they are there. The result is the beginning of the whole.
         allow_silence: Accept all-zero audio, fewer than 400 samples, and stereo whose channels
