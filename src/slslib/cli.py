@@ -19,7 +19,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs, SuppressFixed
 
 from slslib import __version__
 from slslib.errors import ConfigError, SlslibError
@@ -80,7 +80,7 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
             remedy = "Name one before any option, as in: slslib train v1 --out runs/v1"
             raise ConfigError(f"{fault}; the recipes are {', '.join(RECIPES)}. {remedy}")
         function, title = partial(function, config=RECIPES[recipe]()), f"{title} {recipe}"
-    markers = [FlagCreatePairsOff, OmitArgPrefixes]
+    markers = [FlagCreatePairsOff, OmitArgPrefixes, SuppressFixed]
     if name in _WITHOUT_NAMES:
         markers.append(PositionalRequiredArgs)
     return _show(

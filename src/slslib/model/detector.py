@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,9 @@ class Detector(nn.Module):
     >>> with torch.inference_mode():
     ...     detector.llr(torch.zeros(3, 4000)).shape
     torch.Size([3])
+
+    A subclass that overrides :meth:`build_head` is a detector with another head, which
+    :func:`slslib.train` and :func:`slslib.score` take as their ``detector_class``.
     """
 
     def __init__(
@@ -50,17 +53,29 @@ class Detector(nn.Module):
         self.config = config or DetectorConfig()
         self.metadata: dict[str, Any] = {}
         shape = self.config.backbone
-        n_frames = shape.n_frames(self.config.n_samples)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.backbone = XLSR(shape)
-            self.head = SLSHead(shape.width, n_frames, hidden_width=self.config.hidden_width)
+            self.head: Any = self.build_head(self.config)
         self.backbone.checkpointing = checkpointing
+
+    def build_head(self, config: DetectorConfig) -> nn.Module:
+        """Return a new head; a subclass that overrides this method has another one.
+
+        A head takes the layers one at a time, each ``[batch, frames, width]``, and returns two
+        logits, ``[batch, 2]``, in the order spoof, bona fide.
+
+        Args:
+            config: Dimensions of the detector; ``config.backbone`` has those of the layers.
+        """
+        shape = config.backbone
+        n_frames = shape.n_frames(config.n_samples)
+        return SLSHead(shape.width, n_frames, hidden_width=config.hidden_width)
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.head.output.weight.device
+        return next(self.head.parameters()).device
 
     def logits(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
         """Return the two outputs before the softmax; layers are summed as they are computed."""
@@ -84,7 +99,7 @@ class Detector(nn.Module):
         return logits[:, BONAFIDE].double() - logits[:, SPOOF].double()
 
     def gates(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch layers"]:
-        """Return the weight in (0, 1) that SLS gives each layer."""
+        """Return the weight in (0, 1) that SLS gives each layer; other heads may have none."""
         return self.head.fuse(self.backbone.layers(waveform))[1]
 
     def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
@@ -100,11 +115,12 @@ class Detector(nn.Module):
         about = {"config": asdict(self.config), "metadata": dict(metadata or self.metadata)}
         save_safetensors(path, self.state_dict(), about)
 
-    @staticmethod
-    def load(path: str | Path, *, n_heads: int | None = None) -> Detector:
+    @classmethod
+    def load(cls, path: str | Path, *, n_heads: int | None = None) -> Self:
         """Read a checkpoint: our safetensors, or an authors' or reproduction's ``.pth``.
 
-        No code in the file is ever run (see :mod:`slslib.model.checkpoints`).
+        No code in the file is ever run (see :mod:`slslib.model.checkpoints`). So a file does not
+        choose the class of its head: load a detector with another head by its own class.
 
         Args:
             path: The file, or any name that :func:`slslib.model.checkpoints.locate` knows.
@@ -118,17 +134,17 @@ class Detector(nn.Module):
             CheckpointError: If the file is missing, damaged, unsafe or not a detector.
         """
         path = locate(path)
-        detector = assemble(path, n_heads=n_heads)[0]
-        if not isinstance(detector, Detector):
+        detector = assemble(path, n_heads=n_heads, detector_class=cls)[0]
+        if not isinstance(detector, cls):
             raise CheckpointError(
                 f"{path} holds a backbone without an SLS head; train one: `slslib train --backbone`"
             )
         return detector
 
-    @staticmethod
+    @classmethod
     def from_pretrained(
-        repository: str, filename: str = "model.safetensors", **pins: str | None
-    ) -> Detector:
+        cls, repository: str, filename: str = "model.safetensors", **pins: str | None
+    ) -> Self:
         """Load a detector from the Hugging Face hub; it is downloaded once.
 
         ``Detector.load("hub:owner/name/file@revision")`` is the same, and has further options.
@@ -143,7 +159,7 @@ class Detector(nn.Module):
             CheckpointError: If it cannot be downloaded, has other bytes than stated, or is not a
                 detector.
         """
-        return Detector.load(download(repository, filename, **pins))
+        return cls.load(download(repository, filename, **pins))
 
 
 def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
@@ -166,7 +182,7 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
 
 def assemble(
-    path: Path, *, n_heads: int | None = None
+    path: Path, *, n_heads: int | None = None, detector_class: type[Detector] = Detector
 ) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
     """Build what a file holds, and refuse any tensor whose name, shape or type does not fit.
 
@@ -176,9 +192,10 @@ def assemble(
     Args:
         path: The file.
         n_heads: See :meth:`Detector.load`.
+        detector_class: What to build where the file holds a head.
 
     Returns:
-        A :class:`Detector`, or a module whose one child is ``backbone`` where the file holds no
+        A ``detector_class``, or a module whose one child is ``backbone`` where the file holds no
         head; the tensors that only pre-training uses; and the file's description.
 
     Raises:
@@ -190,9 +207,13 @@ def assemble(
     # PyTorch's weight norm is a reference cycle, which would keep the whole file in memory.
     tensors |= {n: t.clone() for n, t in tensors.items() if "pos_conv_embed" in n}
     with usable(path), torch.device("meta"):  # where size costs nothing
-        if "head.hidden.weight" in tensors:
-            model: Any = Detector(from_json(DetectorConfig, about["config"]))
+        if any(name.startswith("head.") for name in tensors):
+            model: Any = detector_class(from_json(DetectorConfig, about["config"]))
             model.metadata = dict(about.get("metadata", {}))
+            stored = {name for name in tensors if name.startswith("head.")}
+            if odd := stored ^ {f"head.{name}" for name in model.head.state_dict()}:
+                what = f"{detector_class.__name__} builds another head (see {min(odd)})"
+                raise CheckpointError(f"{path}: {what}; load it by its own class, or get it again")
         else:
             config = from_json(XLSRConfig, about["config"]["backbone"])
             model = nn.ModuleDict({"backbone": XLSR(config)})

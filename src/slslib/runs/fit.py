@@ -115,22 +115,25 @@ def initial_weights(config: TrainConfig) -> Path | None:
     return locate(config.init)
 
 
-def build_detector(config: TrainConfig, initial: Path | None) -> Detector:
+def build_detector(
+    config: TrainConfig, initial: Path | None, detector_class: type[Detector] = Detector
+) -> Detector:
     """Build the detector that a recipe starts from.
 
     Args:
         config: The recipe.
         initial: What :func:`initial_weights` returns for it.
+        detector_class: :class:`~slslib.model.detector.Detector`, or a subclass with another head.
 
     Raises:
         CheckpointError: If the initial weights cannot be read.
     """
-    load: Any = Detector.load if config.init else load_backbone
+    load: Any = detector_class.load if config.init else load_backbone
     source = load(initial) if initial else None
     shape: Any = source.config if source else config.dimensions
     if not config.init:
         shape = DetectorConfig(shape, config.hidden_width, config.n_samples)
-    detector = Detector(shape, seed=config.seed, checkpointing=config.checkpointing)
+    detector = detector_class(shape, seed=config.seed, checkpointing=config.checkpointing)
     if source:
         (detector if config.init else detector.backbone).load_state_dict(source.state_dict())
     detector.backbone.freeze(config.freeze)

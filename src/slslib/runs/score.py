@@ -75,6 +75,7 @@ def score(
     workers: int = WORKERS,
     cpu: bool = False,
     progress: bool = True,
+    detector_class: type[Any] | None = None,
 ) -> dict[str, Any]:
     """Score every trial of a corpus into a score file; a killed run resumes where it stopped.
 
@@ -92,6 +93,7 @@ def score(
             never ends is a failed trial; with 0 it would end the run.
         cpu: Use the CPU even where there is a GPU.
         progress: Show a progress bar on standard error.
+        detector_class: A subclass of Detector with another head; only from Python.
 
     Returns:
         The provenance that is also written to ``<out>.json``: hashes, settings, versions, the
@@ -114,6 +116,7 @@ def score(
     from slslib.runs.clips import TrialDataset, batched, describe, load_batches, sizes
 
     opened, path = open_corpus(corpus, data), locate(checkpoint)
+    load = (detector_class or Detector).load
     accelerator = processes.start(cpu=cpu)
     size = config.batch_size or (64 if accelerator.device.type == "cuda" else 8)
     config = replace(config, batch_size=size)
@@ -144,14 +147,14 @@ def score(
             if not began.exists():
                 write_json(began, fingerprint)
             check_same(began, fingerprint)
-            detector = Detector.load(path).to(accelerator.device)
+            detector = load(path).to(accelerator.device)
             n_samples = detector.config.n_samples
             dataset = TrialDataset(opened, n_samples=n_samples, allow_silence=config.allow_silence)
             chosen: dict[str, Any] = {"precision": config.precision}
             if config.precision == "auto":
                 if not settled.exists():
                     write_json(settled, settle(detector, dataset, config, workers))
-                    detector = Detector.load(path).to(accelerator.device)  # settle may round it
+                    detector = load(path).to(accelerator.device)  # settle may round it
                 chosen = json.loads(settled.read_text())
             if chosen["precision"] == "bf16":
                 detector.backbone.to_bf16()

@@ -38,6 +38,7 @@ def train(
     cpu: bool = False,
     max_steps: int | None = None,
     progress: bool = True,
+    detector_class: type[Any] | None = None,
 ) -> Path:
     """Train a detector by a recipe: v1, v2, paper or mini.
 
@@ -63,6 +64,7 @@ def train(
         cpu: Train on the CPU even where there is a GPU.
         max_steps: Stop after this many steps with exit status 0; --resume goes on from there.
         progress: Show progress bars and a line per epoch on standard error.
+        detector_class: A subclass of Detector with another head; only from Python.
 
     Returns:
         The best checkpoint; the saved state where ``max_steps`` ended the run before the recipe.
@@ -78,6 +80,7 @@ def train(
     if save_steps < 1:
         raise ConfigError(f"save_steps {save_steps} must be at least 1")
     from slslib.data.corpora import open_corpus
+    from slslib.model.detector import Detector
     from slslib.runs import fit, processes
     from slslib.runs.clips import TrialDataset, describe, sizes
 
@@ -103,7 +106,7 @@ def train(
             check_same(out / "config.json", facts)
         elif (out / "config.json").exists():
             raise ConfigError(f"{out} already holds a run; choose a new folder or add --resume")
-        detector = fit.build_detector(config, initial)
+        detector = fit.build_detector(config, initial, detector_class or Detector)
         clips: Any = {"seed": config.seed, "allow_silence": allow_silence}
         clips["n_samples"] = detector.config.n_samples
         sets = [TrialDataset(corpora[0], algo=config.rawboost, crop=config.crop, **clips)]

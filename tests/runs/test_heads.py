@@ -1,0 +1,57 @@
+"""Heads from outside the library are trained, saved, resumed and scored like SLS."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import heads
+import pytest
+import torch
+from tiny import DETECTOR, recipe, weights
+
+from slslib import Detector, score, train
+from slslib.errors import CheckpointError
+
+OTHERS = {name: kind for name, kind in heads.HEADS.items() if name != "SLS"}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_head_goes_the_whole_way(name: str, corpora: Path, tmp_path: Path) -> None:
+    how = {"data": corpora, "progress": False, "detector_class": OTHERS[name]}
+    best = train(recipe(), tmp_path / "run", **how)
+    detector = OTHERS[name].load(best)
+    assert type(detector.head).__name__ in inspect.getsource(OTHERS[name])
+    train(recipe(), tmp_path / "again", **how, max_steps=2)
+    train(recipe(), tmp_path / "again", **how, resume=True)
+    first, second = weights(tmp_path / "run"), weights(tmp_path / "again")
+    assert all(torch.equal(first[tensor], second[tensor]) for tensor in first)
+    made = score(str(best), "asvspoof2019-la:dev", tmp_path / "scores.txt", **how)
+    assert made["n_scores"] == len((tmp_path / "scores.txt").read_text().splitlines()) > 0
+
+
+def test_a_file_does_not_choose_its_head(tmp_path: Path) -> None:
+    path = tmp_path / "mean.safetensors"
+    heads.MeanPoolDetector(DETECTOR, seed=0).save(path)
+    with pytest.raises(CheckpointError, match="another head"):
+        Detector.load(path)
+    with pytest.raises(CheckpointError, match="MeanPoolDetector builds another head"):
+        heads.MeanPoolDetector.load("mini")
+
+
+def test_sls_is_what_detector_builds() -> None:
+    waveforms = torch.randn(2, 4000)
+    with torch.inference_mode():
+        plain = Detector(DETECTOR, seed=0).eval().llr(waveforms)
+        other = heads.MeanPoolDetector(DETECTOR, seed=0).eval()
+        assert torch.equal(heads.HEADS["SLS"](DETECTOR, seed=0).eval().llr(waveforms), plain)
+        means = torch.stack([layer.mean(1) for layer in other.backbone.layers(waveforms)])
+        logits = means.mean(0) @ other.head.output.weight.T + other.head.output.bias
+        torch.testing.assert_close(other.logits(waveforms), logits)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_examples_are_short(name: str) -> None:
+    kinds = (OTHERS[name], getattr(heads, OTHERS[name].__name__.removesuffix("Detector")))
+    assert sum(len(inspect.getsource(kind).splitlines()) for kind in kinds) < 30
