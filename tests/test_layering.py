@@ -18,7 +18,7 @@ ARROWS = {
     "runs": {"data", "model", "evaluation"},
     "cli": {"data", "model", "evaluation", "runs"},
     "minispoof": {"data"},
-    "slsnotebooks": {"data", "model", "minispoof"},
+    "slsnotebooks": {"data", "model", "runs", "minispoof"},
     "slsapp": {"data", "model", "evaluation", "runs"},
     "errors": set(),
     "files": set(),

@@ -38,7 +38,7 @@ class Detector(nn.Module):
     torch.Size([3])
 
     A subclass that overrides :meth:`build_head` is a detector with another head, which
-    :func:`slslib.train` and :func:`slslib.score` take as their ``detector_class``.
+    :func:`slslib.runs.train.train` and :func:`slslib.runs.score.score` take as ``detector_class``.
     """
 
     def __init__(
