@@ -32,12 +32,13 @@ COMMANDS = {
     "report": ("slslib.evaluation.report:report", "Build a book from training runs."),
     "detect": ("slslib.runs.detect:detect", "Score single recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
+    "export": ("slslib.model.onnx:export", "Write a detector as ONNX."),
     "bench": ("slslib.runs.bench:bench", "Measure speed and memory of this machine."),
     "protocol": ("slslib.data.corpora:protocol", "Write a protocol of a folder tree."),
     "minispoof": ("minispoof.corpus:write", "Write the simulated corpora MiniSpoof."),
 }
 """Where the function of each command is, and one line about it."""
-_WITHOUT_NAMES = ("verify", "report", "detect", "convert", "minispoof")
+_WITHOUT_NAMES = ("verify", "report", "detect", "convert", "export", "minispoof")
 """Commands whose required options are given by their place."""
 _EVERYWHERE = "--json prints the result as JSON; --debug shows the traceback of an error."
 _USAGE = """usage: slslib COMMAND ... [--json] [--debug]
