@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from slslib.errors import AudioError, ConfigError
 
-if TYPE_CHECKING:
-    from slslib.model.detector import Detector
+Scorer = Callable[[np.ndarray], np.ndarray]
 
 _BATCH = 8
 _MINI = "mini knows simulated speech only: what it says of a real recording is worth nothing"
@@ -46,7 +46,8 @@ def detect(
 
     Args:
         files: Recordings, or folders of them.
-        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
+        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], mini, or
+            .onnx file of slslib export, which is scored on the CPU without PyTorch.
         threshold: Scores above it are called bona fide; default the checkpoint's own
             development threshold, else 0.
         allow_silence: Score silent and very short recordings too.
@@ -65,7 +66,6 @@ def detect(
         AudioError: A folder holds no recordings. Errors of single files are in the result.
     """
     from slslib.data.audio import SAMPLE_RATE, list_recordings
-    from slslib.model.detector import Detector
     from slslib.runs import processes
 
     recordings: list[Path] = []
@@ -82,10 +82,10 @@ def detect(
         known = Figure().canvas.get_supported_filetypes()
         if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
             raise ConfigError(f"{plot}: no such folder, or not one of {', '.join(known)}")
-    detector = Detector.load(checkpoint).to(processes.start(cpu=cpu).device)
+    score, n_samples, metadata, _ = _open(checkpoint, cpu)
     source = "given"
     if threshold is None:
-        threshold = detector.metadata.get("dev_eer_threshold")
+        threshold = metadata.get("dev_eer_threshold")
         source = "EER threshold on the development set"
     if threshold is None:
         threshold, source = 0.0, "none stored; 0 means equal likelihoods under the training"
@@ -96,7 +96,7 @@ def detect(
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
         row |= {"lowest_llr": None, "n_silent": 0, "windows": [], "error": None}
         try:
-            row["windows"] = _score_windows(detector, recording, allow_silence)
+            row["windows"] = _score_windows(score, n_samples, recording, allow_silence)
             llrs = [window["llr"] for window in row["windows"] if window["llr"] is not None]
             row |= {"llr": float(np.mean(llrs)), "lowest_llr": min(llrs)}
             row["n_silent"] = len(row["windows"]) - len(llrs)
@@ -108,7 +108,7 @@ def detect(
         "checkpoint": str(checkpoint),
         "threshold": threshold,
         "threshold_source": source,
-        "window_s": detector.config.n_samples / SAMPLE_RATE,
+        "window_s": n_samples / SAMPLE_RATE,
         "files": rows,
         "warnings": [_MINI] if str(checkpoint) == "mini" else [],
         "errors": [row["error"] for row in rows if row["error"]],
@@ -118,24 +118,42 @@ def detect(
     return made
 
 
-def _score_windows(
-    detector: Detector, recording: Path, allow_silence: bool
-) -> list[dict[str, float | None]]:
-    """Score the windows of a recording; digital silence has no score unless it is allowed."""
+def _open(checkpoint: str, cpu: bool) -> tuple[Scorer, int, dict[str, Any], Path]:
+    """Load a checkpoint: what scores a batch of windows, their length, the metadata, the file."""
+    if str(checkpoint).endswith(".onnx"):
+        from slslib.model.onnx import OnnxDetector
+
+        exported = OnnxDetector.load(checkpoint)
+        return exported.llr, exported.n_samples, exported.metadata, Path(checkpoint)
     import torch
 
+    from slslib.model.checkpoints import locate
+    from slslib.model.detector import Detector
+    from slslib.runs import processes
+
+    path = locate(checkpoint)
+    detector = Detector.load(path).to(processes.start(cpu=cpu).device)
+
+    def score(samples: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), processes.deterministic(tf32=False):
+            return detector.llr(torch.from_numpy(samples).to(detector.device)).cpu().numpy()
+
+    return score, detector.config.n_samples, detector.metadata, path
+
+
+def _score_windows(
+    score: Scorer, n_samples: int, recording: Path, allow_silence: bool
+) -> list[dict[str, float | None]]:
+    """Score the windows of a recording; digital silence has no score unless it is allowed."""
     from slslib.data.audio import windows
     from slslib.data.isolate import blocks_isolated
     from slslib.runs import processes
 
-    n_samples, device = detector.config.n_samples, detector.device
     decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples)
     bar = processes.bar(decoded, desc=recording.name, delay=1, show=sys.stderr.isatty())
     shown, scored = iter(bar), list[dict[str, float | None]]()
     while batch := list(islice(shown, _BATCH)):
-        with torch.inference_mode(), processes.deterministic(tf32=False):
-            samples = torch.from_numpy(np.stack([samples for _, samples in batch]))
-            llrs = detector.llr(samples.to(device)).tolist()
+        llrs = score(np.stack([samples for _, samples in batch])).tolist()
         if not np.isfinite(llrs).all():
             raise AudioError(f"{recording}: its score is not finite; use another checkpoint")
         for (start, window), llr in zip(batch, llrs, strict=True):
