@@ -1,9 +1,10 @@
 """Measure ONNX files beside PyTorch: LLR drift, EER, size, start, memory and speed.
 
-    python studies/export.py --minispoof FOLDER --speech FOLDER [--pairs 7] [--clips 240]
+    python studies/export.py --minispoof FOLDER [--speech FOLDER] [--pairs 7] [--clips 240]
 
 Two models: the packaged mini, on the tracks of MiniSpoof (as `slslib minispoof` writes them), and
-XLS-R 300M's dimensions with random weights, on recordings of real speech. "exact" and "bf16" are
+XLS-R 300M's dimensions with random weights, on recordings of real speech (left out without
+--speech). "exact" and "bf16" are
 PyTorch's; "onnx" and "int8" are what `slslib export` writes, scored by onnxruntime. Each is held by
 a process of its own. They take turns, round by round, with batches of four clips of noise; a ratio
 is that of one round: how many times as long "exact" took. The start is the time from nothing to the
@@ -180,7 +181,7 @@ def main() -> None:
     """Measure and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minispoof", type=Path, required=True, help="folder of the corpus")
-    parser.add_argument("--speech", type=Path, required=True, help="folder of recordings")
+    parser.add_argument("--speech", type=Path, help="folder of recordings")
     parser.add_argument("--clips", type=int, default=240, help="of each track")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -198,15 +199,16 @@ def main() -> None:
         n_samples = Detector.load(mini).config.n_samples
         sets: Any = {t: track(s, args.minispoof, args.clips, n_samples) for t, s in TRACKS.items()}
         results["mini"] = measure(mini, n_samples, args.pairs, sets)
-        detector = Detector(seed=0)
-        n_samples = detector.config.n_samples
-        detector.save(full)
-        del detector
-        paths = sorted(args.speech.glob("*.flac"))
-        speech = read(paths[:: max(1, len(paths) // 12)][:12], n_samples)
-        results["full_size_random_weights"] = measure(
-            full, n_samples, args.pairs, {"real speech": (speech, None)}
-        )
+        if args.speech:
+            detector = Detector(seed=0)
+            n_samples = detector.config.n_samples
+            detector.save(full)
+            del detector
+            paths = sorted(args.speech.glob("*.flac"))
+            speech = read(paths[:: max(1, len(paths) // 12)][:12], n_samples)
+            results["full_size_random_weights"] = measure(
+                full, n_samples, args.pairs, {"real speech": (speech, None)}
+            )
     conditions["load_after"] = os.getloadavg()
     write(args.out, "ONNX files beside PyTorch on a CPU", where, results)
 
