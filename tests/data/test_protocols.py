@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slslib.data.protocols import COLUMNS, read_protocol
+from slslib.data.protocols import COLUMNS, read_columns, read_protocol
 from slslib.errors import ProtocolError
 
 # name: (text, one row as (utterance, label, speaker, attack, codec, transmission, source,
@@ -249,3 +249,14 @@ def test_the_real_keys(shared):
         assert (frame["label"] == 1).sum() == n_bonafide
         assert (frame["label"] == 0).sum() == n_spoof
         assert set(frame["phase"]) == phases
+
+
+def test_a_form_without_labels_may_be_as_wide_as_another(tmp_path):
+    path = tmp_path / "key.txt"
+    forms = ("utterance label", "utterance speaker")
+    header = {"utterance": "file", "label": "label", "speaker": "speaker"}
+    path.write_text("a bonafide\nb spoof\n")
+    assert read_columns(path, ProtocolError, forms, header)["label"].tolist() == [1, 0]
+    path.write_text("a b\nc d\n")  # neither has its label here
+    with pytest.raises(ProtocolError, match="known form"):
+        read_columns(path, ProtocolError, forms, header)

@@ -158,7 +158,7 @@ def read_columns(
     else:
         fitting = [names for line in forms if len(names := line.split()) == len(first)]
         if len(fitting) > 1:
-            fitting = [names for names in fitting if first[names.index("label")] in LABELS]
+            fitting = [n for n in fitting if "label" in n and first[n.index("label")] in LABELS]
         form, where = (fitting or [[]])[0], [f"column {k}" for k in range(1, len(first) + 1)]
     named = [(name, place) for place, name in enumerate(form) if name != "-"]
     table = pd.DataFrame({name: cells[place] for name, place in named}, cells.index)

@@ -1,7 +1,7 @@
 """Results of commands as text for people; ``--json`` prints them as they are.
 
 :func:`show` lays out the result of any command under the names that it has there, with blanks for
-underscores. :func:`evaluate` says the EER first.
+underscores. :func:`evaluate` says the EER first, :func:`detect` the lowest windows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,6 +58,23 @@ def evaluate(result: Mapping[str, Any]) -> str:
         else:
             shown[f"by_{first}"] = [{first: value} | row for value, row in groups.items()]
     return "\n".join(lines) + "\n\n" + show(shown)
+
+
+def detect(result: Mapping[str, Any]) -> str:
+    """Lay out scores of recordings, and the lowest windows with the times where they begin."""
+    rows = []
+    for one in result["files"]:
+        scored = [(w["llr"], w["start_s"]) for w in one["windows"] if w["llr"] is not None]
+        lowest = [f"{llr:.2f} at {_clock(start)}" for llr, start in sorted(scored)[:3]]
+        row = {key: one[key] for key in ("file", "llr", "verdict", "n_silent")}
+        row |= {"length": _clock(one["duration_s"]), "lowest_windows": lowest}
+        rows.append(row)
+    return show({**result, "files": rows})
+
+
+def _clock(seconds: float) -> str:
+    """Write a time as minutes and seconds, as players show it."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def _title(name: str) -> str:
