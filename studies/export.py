@@ -4,11 +4,11 @@
 
 Two models: the packaged mini, on the tracks of MiniSpoof (as `slslib minispoof` writes them), and
 XLS-R 300M's dimensions with random weights, on recordings of real speech (left out without
---speech). "exact" and "bf16" are PyTorch's; "onnx" and "int8" are what `slslib export` writes, scored by onnxruntime. Each is held by
-a process of its own. They take turns, round by round, with batches of four clips of noise; a ratio
-is that of one round: how many times as long "exact" took. The start is the time to import
-PyTorch or onnxruntime, to load the detector and to score a first clip. Memory is the most that a
-process held resident.
+--speech). "exact" and "bf16" are PyTorch's; "onnx" and "int8" are what `slslib export` writes,
+scored by onnxruntime. Each is held by a process of its own. They take turns, round by round, with
+batches of four clips of noise; a ratio is that of one round: how many times as long "exact" took.
+The start is the time to import PyTorch or onnxruntime, to load the detector and to score a first
+clip. Memory is the most that a process held resident.
 """
 
 from __future__ import annotations
