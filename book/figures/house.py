@@ -42,10 +42,11 @@ def picture() -> list[str]:
         box(10, 10, 470, "cli", "one table: command, function"),
         box(10, 120, 470, "runs", "clips, train, score, detect, bench"),
         box(10, 240, 225, "model", "XLS-R, SLS, detector,", "checkpoints, products"),
-        box(255, 240, 225, "evaluation", "metrics, intervals,", "tables, plots, report"),
+        box(255, 240, 225, "evaluation", "metrics, intervals,", "tables, plots"),
         box(10, 374, 470, "data", "audio, protocols, corpora,", "score files, RawBoost, audit"),
         box(530, 374, 180, "minispoof", "the simulated", "corpus", dashed=True),
         box(530, 150, 180, "slsnotebooks", "imports model,", "data, minispoof", dashed=True),
+        box(530, 10, 180, "slsapp", "imports runs,", "model, evaluation", dashed=True),
         text(245, 516, "errors and files: used by all", size=18, fill="soft"),
         arrow(245, 79, 245, 118),
         arrow(122, 189, 122, 238),
@@ -54,8 +55,9 @@ def picture() -> list[str]:
         arrow(367, 332, 367, 372),
         arrow(530, 420, 482, 420),
         arrow(620, 242, 620, 372),
-        text(620, 60, "an arrow means", size=18, fill="soft"),
-        text(620, 83, "“imports”", size=18, fill="soft"),
+        arrow(530, 90, 482, 142),
+        text(620, 498, "an arrow means", size=18, fill="soft"),
+        text(620, 521, "“imports”", size=18, fill="soft"),
     ]
 
 

@@ -130,6 +130,31 @@ def plot_layers(lines: Mapping[str, ArrayLike], **options: Any) -> Plot:
     return figure, axes
 
 
+def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> Plot:
+    """Draw the gates of a clip before those of a reference set, a panel for each group.
+
+    A band is the middle 90 % of the group, the line in it the median, the number that of its clips.
+
+    Args:
+        clip: Gates of layer 1, 2, ...
+        reference: What :func:`slslib.model.explain.gate_quantiles` returned; the group
+            ``bona fide`` is blue.
+    """
+    groups = list(reference.groupby("group", sort=False))
+    lines = ceil(len(groups) / 4)
+    _, own = panels(ceil(len(groups) / lines), 9, 1 + 1.8 * lines, rows=lines, sharey=True)
+    for axes, (name, of) in zip(own, groups, strict=False):
+        colour = BONAFIDE if name == "bona fide" else SPOOF
+        axes.fill_between(of["layer"], of["5%"], of["95%"], color=colour, alpha=0.2, linewidth=0)
+        axes.plot(of["layer"], of["50%"], color=colour)
+        axes.plot(of["layer"], clip, "k--", label="the clip")
+        title = f"{name} ({of['count'].max():.0f})"
+        axes.set(title=title, xlabel="transformer layer", ylabel="gate")
+    for axes in own[len(groups) :]:
+        axes.remove()
+    return legend(own[0])
+
+
 def plot_learning(log: pd.DataFrame) -> Plot:
     """Draw loss and development EER over the epochs of a run.
 

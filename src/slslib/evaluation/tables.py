@@ -17,16 +17,16 @@ def table(rows: Sequence[Mapping[Any, Any]]) -> str:
 
     Args:
         rows: Cells by column: texts, numbers, lists or dictionaries of them. The columns stand in
-            the order of their first appearance.
+            the order of their first appearance, with blanks for underscores.
     """
     import pandas as pd
     from tabulate import tabulate
 
-    cells = pd.DataFrame(rows, dtype=object).map(_cell)
-    is_number = [cells[c].str.fullmatch(r"-|[-+]?[\d.,]+(e[-+]?\d+)?").all() for c in cells]
-    lines, columns = cells.to_numpy().tolist(), cells.columns.tolist()
-    sides = ["right" if number else "left" for number in is_number] if rows else None
-    return tabulate(lines, columns, "simple", colalign=sides, disable_numparse=True)
+    cells = pd.DataFrame(rows, dtype=object).map(_cell).rename(columns=_title)
+    number = r"-|[-+]?[\d.,]+(e[-+]?\d+)?"
+    are_numbers = [column.str.fullmatch(number).all() for _, column in cells.items()]
+    sides = ["right" if are else "left" for are in are_numbers] if rows else None
+    return tabulate(cells, "keys", showindex=False, colalign=sides, disable_numparse=True)
 
 
 def show(result: Mapping[str, Any]) -> str:
@@ -34,10 +34,7 @@ def show(result: Mapping[str, Any]) -> str:
     shown = {name: value for name, value in result.items() if name not in ("errors", "warnings")}
     rows = {name: shown.pop(name) for name in [*shown] if _is_rows(shown[name])}
     facts = [{"what": _title(n), "value": fill(_cell(v), 80)} for n, v in shown.items()]
-    blocks = [table(facts)]
-    for name, several in rows.items():
-        titled = [{_title(key): value for key, value in row.items()} for row in several]
-        blocks.append(f"{_title(name)}\n\n{table(titled)}")
+    blocks = [table(facts)] + [f"{_title(name)}\n\n{table(r)}" for name, r in rows.items()]
     return "\n\n".join(blocks + [f"WARNING: {text}" for text in result.get("warnings", ())])
 
 

@@ -1,0 +1,1 @@
+"""The app: score a recording in the browser; ``python -m slsapp`` starts it (extra ``app``)."""
