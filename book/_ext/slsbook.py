@@ -211,7 +211,7 @@ _SCORES = {
     "independent": "independent, none equal",
     "rounded": "independent, rounded",
     "saturated": "independent, four of five equal",
-    "clustered": "{clips} of each speaker, {percent:.0f} %",
+    "clustered": "{clips} of each speaker, {percent:.0f}\N{NO-BREAK SPACE}%",
 }
 
 

@@ -20,10 +20,10 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from minispoof.corpus import simulation
+from slsapp.explain import gate_quantiles
 from slslib.data.audio import SAMPLE_RATE
 from slslib.data.corpora import open_corpus
 from slslib.model.detector import Detector
-from slslib.model.explain import gate_quantiles
 from slsnotebooks.probing import sample
 
 

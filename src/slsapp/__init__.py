@@ -1,1 +1,1 @@
-"""The app: score a recording in the browser; ``python -m slsapp`` starts it (extra ``app``)."""
+"""What stands on a detector: a threshold, explanations, publication, a benchmark, a page."""

@@ -27,7 +27,7 @@ def serve(
     Args:
         checkpoints: safetensors or .pth file, run folder, hub:owner/name[/file][@revision] or mini.
         references: Gates of a reference set for each checkpoint, in their order: CSV files of what
-            slslib.model.explain.gate_quantiles returned.
+            slsapp.explain.gate_quantiles returned.
         host: Address to listen at. Any but this machine's own opens the page to others.
         port: Port to listen at.
     """

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from slsapp.explain import leave_one_out, occlusion
 from slslib.data.audio import SAMPLE_RATE, Mono, fix_length
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError, SlslibError
 from slslib.evaluation import plots
 from slslib.model.detector import Detector
-from slslib.model.explain import leave_one_out, occlusion
 from slslib.runs.detect import detect
 
 MEGABYTES, MINUTES, PER_MINUTE = 50, 10, 12
@@ -111,7 +111,7 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
     Args:
         detectors: The loaded checkpoints by name.
         references: Tables of gates by the name of the checkpoint, for none, some or all; see
-            :func:`slslib.model.explain.gate_quantiles`.
+            :func:`slsapp.explain.gate_quantiles`.
 
     Returns:
         A ``gradio.Blocks``, not yet launched.

@@ -19,9 +19,9 @@ from test_site import CHROMIUM_ARGS, find_chromium
 from tiny import DETECTOR
 
 from slsapp import page
+from slsapp.explain import gate_quantiles
 from slslib.errors import AudioError
 from slslib.model.detector import Detector
-from slslib.model.explain import gate_quantiles
 from slslib.runs.detect import detect
 
 WIDTHS = (1200, 390)

@@ -38,7 +38,7 @@ class Detector(nn.Module):
     torch.Size([3])
 
     A subclass that overrides :meth:`build_head` is a detector with another head, which
-    :func:`slslib.train` and :func:`slslib.score` take as their ``detector_class``.
+    :func:`slslib.runs.train.train` and :func:`slslib.runs.score.score` take as ``detector_class``.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Detector(nn.Module):
         """Write the folder that :meth:`from_pretrained` loads, with a model card.
 
         ``slslib publish`` finds ``about`` by itself. Of what is not given, the card says that it is
-        missing. See :mod:`slslib.model.publish`.
+        missing. See :mod:`slsapp.publish`.
 
         Args:
             folder: Folder to write; files of the same names are replaced.

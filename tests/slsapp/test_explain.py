@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny import DETECTOR
 
+from slsapp.explain import gate_quantiles, leave_one_out, occlusion
 from slslib.evaluation import plots
 from slslib.model.detector import Detector
-from slslib.model.explain import gate_quantiles, leave_one_out, occlusion
 
 
 @pytest.fixture

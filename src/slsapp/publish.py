@@ -3,7 +3,7 @@
 =====================  ====================================================================
 ``model.safetensors``  the weights, as :meth:`slslib.model.detector.Detector.save` writes them
 ``config.json``        dimensions, what the checkpoint says of itself, training, results
-``README.md``          the model card: the template ``card.md`` of this package, filled in
+``README.md``          the model card: the template ``slslib/model/card.md``, filled in
 =====================  ====================================================================
 
 ``huggingface_hub`` fills in and reads the card, has the hub check its metadata, and uploads. Its

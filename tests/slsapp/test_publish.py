@@ -17,13 +17,13 @@ from hub_server import NEW, TOKEN, File, Hub, faults_of_card, serve
 from huggingface_hub import ModelCard
 from tiny import DETECTOR, recipe
 
+from slsapp.publish import publish
 from slslib.data.scorefiles import read_scores
 from slslib.errors import ConfigError
 from slslib.evaluation.evaluate import evaluate
 from slslib.files import write_json
 from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector
-from slslib.model.publish import publish
 from slslib.runs.score import score
 from slslib.runs.train import train
 

@@ -13,13 +13,13 @@ stand for the content. It holds no date, so the same call writes the same bytes.
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from slslib.errors import AudioError, ConfigError
 from slslib.evaluation.calibration import fit, guarantee, proportion
-from slslib.files import sha256, sha256_of, write_json
+from slslib.files import sha256_of, write_json
 
 
 def threshold(
@@ -30,6 +30,8 @@ def threshold(
     frr: float = 1.0,
     confidence: float = 95.0,
     prior: float = 50.0,
+    hop: float | None = None,
+    pool: Literal["mean", "min", "trimmed"] = "mean",
     compare: Path | None = None,
     out: Path | None = None,
     cpu: bool = False,
@@ -49,6 +51,8 @@ def threshold(
         frr: Percent of bona fide recordings that may be rejected.
         confidence: Percent; also that of the intervals.
         prior: Percent of all recordings that are bona fide, for probabilities.
+        hop: As for detect, which then needs the same.
+        pool: As for detect, which then needs the same.
         compare: Choose and write nothing; see what the threshold in this file, chosen earlier, does
             on these recordings.
         out: File to write; default the checkpoint's with .threshold.json behind its name, where
@@ -82,9 +86,10 @@ def threshold(
     if str(checkpoint).partition(":")[0] in ("mini", "hub") and not (out or compare):
         raise ConfigError(f"{checkpoint} lies in no folder of yours: name a file by --out")
     weights, llrs, hashes = locate(checkpoint), [], []
-    options: dict[str, Any] = {"checkpoint": checkpoint, "threshold": compare or 0.0, "cpu": cpu}
+    options: dict[str, Any] = {"checkpoint": checkpoint, "hop": hop, "pool": pool, "cpu": cpu}
     for files in (bonafide, spoof) if spoof else (bonafide,):
-        rows = detect(files, **options)["files"]
+        found = detect(files, threshold=compare or 0.0, **options)
+        rows = found["files"]
         if bad := [row["error"] or row["file"] for row in rows if row["llr"] is None]:
             raise AudioError(f"{len(bad)} of {len(rows)} recordings have no score: {bad[0]}")
         llrs.append(np.array([row["llr"] for row in rows]))
@@ -103,10 +108,7 @@ def threshold(
         "rank": rank,
         "frr": proportion(int((own <= at).sum()), n[0], level),
         "quantiles": {f"{p} %": float(np.percentile(own, p)) for p in (0, 1, 5, 50, 95)},
-        "checkpoint": str(checkpoint),
-        "checkpoint_sha256": sha256(weights),
-        "hop_s": None,
-        "pool": "mean",
+        **{name: found[name] for name in ("checkpoint", "checkpoint_sha256", "hop_s", "pool")},
         "files_sha256": hashes,
         "versions": {name: version(name) for name in ("slslib", "torch")},
     }

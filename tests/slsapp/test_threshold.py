@@ -11,11 +11,11 @@ import pytest
 import soundfile as sf
 from tiny import DETECTOR
 
+from slsapp.threshold import threshold
 from slslib.errors import AudioError, ConfigError, ScoreError
 from slslib.files import sha256
 from slslib.model.detector import Detector
 from slslib.runs import detect as scoring
-from slslib.runs.threshold import threshold
 
 
 @pytest.fixture
@@ -35,7 +35,9 @@ def scored(tmp_path, monkeypatch):
         rows = [{"file": str(f), "llr": llrs[f], "error": None} for f in files]
         for row in rows:
             row["error"] = f"{row['file']}: broken" if row["llr"] is None else None
-        return {"files": rows}
+        facts = {"checkpoint": options["checkpoint"], "hop_s": options["hop"]}
+        digest = sha256(options["checkpoint"])
+        return facts | {"checkpoint_sha256": digest, "pool": options["pool"], "files": rows}
 
     def make(name, values):
         files = tuple(tmp_path / f"{name}{k}.wav" for k in range(len(values)))
@@ -179,3 +181,23 @@ def test_from_recordings_to_a_verdict(checkpoint, tmp_path):
     files = scoring.detect((folder,), checkpoint=str(checkpoint), threshold=made["threshold"])
     verdicts = [row["verdict"] for row in files["files"]]
     assert verdicts.count("spoof") == made["rank"] - 1 == 1
+
+
+def test_detect_takes_the_file_of_its_own_scores_only(checkpoint, tmp_path):
+    rng = np.random.default_rng(0)
+    files = tuple(tmp_path / f"{k}.wav" for k in range(12))
+    for file in files:
+        sf.write(file, 0.1 * rng.standard_normal(6000), 16_000)
+    call = {"checkpoint": str(checkpoint), "pool": "min", "hop": 0.125}
+    made = threshold(bonafide=files, frr=20.0, confidence=90.0, **call)
+    found = scoring.detect(files, **call)
+    assert (found["threshold"], found["threshold_source"]) == (made["threshold"], made["out"])
+    again = threshold(bonafide=files[:3], compare=Path(made["out"]), **call)
+    assert again["threshold"] == made["threshold"]
+    for other in ({"pool": "mean"}, {"hop": None}):
+        with pytest.raises(ConfigError, match=next(iter(other))):
+            scoring.detect(files, **call | other)
+        with pytest.raises(ConfigError, match=next(iter(other))):
+            threshold(bonafide=files, compare=Path(made["out"]), **call | other)
+        threshold(bonafide=files, frr=20.0, confidence=90.0, **call | other)  # a new one is not
+        threshold(bonafide=files, frr=20.0, confidence=90.0, **call)
