@@ -34,7 +34,6 @@ The score is a log-likelihood ratio (LLR). The higher it is, the better a record
 fide speech of the training, compared with the spoofed. It is not the probability of being real."""
 _CLOSER = """A closer look: how far the lowest window's score falls when a stretch of time is
 played backwards, or a layer left out. It shows what moves the detector, not where a forgery is."""
-_NO_THRESHOLD = "The checkpoint has no threshold; `slslib threshold` finds one."
 _asked: deque[float] = deque(maxlen=PER_MINUTE)
 
 
@@ -68,11 +67,10 @@ def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     """
     if made["errors"]:
         raise AudioError(made["errors"][0])
-    (row,), width, source = made["files"], made["window_s"], made["threshold_source"]
-    threshold = None if source.startswith("none") else made["threshold"]
-    verdict = f"**No verdict.** {made.get('meaning') or _NO_THRESHOLD}"
+    (row,), width, threshold = made["files"], made["window_s"], made["threshold"]
+    verdict = f"**No verdict.** {made['meaning']}"
     if threshold is not None:
-        verdict = f"**{row['verdict']}**: threshold {threshold:.2f} ({source})."
+        verdict = f"**{row['verdict']}**: threshold {threshold:.2f} ({made['threshold_source']})."
     starts, llrs = (np.array([w[key] for w in row["windows"]], float) for key in ("start_s", "llr"))
     lowest = np.nanargmin(llrs)
     facts = f"{len(llrs)} windows, {row['n_silent']} silent; the lowest at {starts[lowest]:.1f} s."
