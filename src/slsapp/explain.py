@@ -101,9 +101,9 @@ def occlusion(detector: Detector, samples: Mono, *, stretch_s: float = 0.2) -> p
     A stretch is undone by playing it backwards, in a copy: its samples are the same, and with them
     level, spectrum, noise and channel, but no longer speech. Silence or noise in its place would
     be a cue of its own. With ``mini`` on 80 simulated clips, noise of the stretch's own spectrum
-    lowers the LLR by 0.13 on average, wherever it is, and zeros by 0.06, but the reversal by 0.01.
-    What it cannot show is evidence that sounds the same backwards, such as a band that is missing
-    throughout.
+    lowers the LLR by 0.13 on average, wherever it is, and zeros by 0.05, but the reversal by 0.01
+    (``studies/occlusion.py``; none of them finds a forged second reliably). What it cannot show is
+    evidence that sounds the same backwards, such as a band that is missing throughout.
 
     Args:
         detector: In evaluation mode.
