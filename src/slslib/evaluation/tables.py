@@ -22,7 +22,7 @@ def table(rows: Sequence[Mapping[Any, Any]]) -> str:
     import pandas as pd
     from tabulate import tabulate
 
-    cells = pd.DataFrame(rows, dtype=object).map(_cell).rename(columns=_title)
+    cells: Any = pd.DataFrame(rows, dtype=object).map(_cell).rename(columns=_title)
     number = r"-|[-+]?[\d.,]+(e[-+]?\d+)?"
     are_numbers = [column.str.fullmatch(number).all() for _, column in cells.items()]
     sides = ["right" if are else "left" for are in are_numbers] if rows else None
