@@ -18,7 +18,7 @@ ARROWS = {
     "runs": {"data", "model", "evaluation"},
     "cli": {"data", "model", "evaluation", "runs", "minispoof"},
     "minispoof": {"data"},
-    "slsnotebooks": {"data", "model", "minispoof"},
+    "slsnotebooks": {"data", "model", "evaluation", "minispoof"},
     "errors": set(),
     "files": set(),
 }
