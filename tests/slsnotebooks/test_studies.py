@@ -20,8 +20,8 @@ def test_the_results_are_those_of_the_studies():
     assert studies.read("in_the_wild_scores") == provenance.read("in_the_wild_scores")
 
 
-@pytest.mark.slow
 def test_the_results_and_the_figure_are_installed(tmp_path: Path):
+    pytest.importorskip("setuptools")
     for name in ("src", "studies/results"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
