@@ -25,7 +25,7 @@ from slslib.evaluation import metrics
 
 CLASSES = ("bonafide", "spoof")
 STEPS_PER_BAR = 10
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 470, 70, 232  # the axes, as threshold.svg draws them
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 460, 70, 232  # the axes, as threshold.svg draws them
 
 
 def count_rejected(bonafide: ArrayLike, spoof: ArrayLike, step: float = 0.05) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def movable_threshold(rejected: pd.DataFrame, eer: metrics.EER, *, name: str, al
     start = int(np.abs(rejected.index - eer.threshold).argmin())
     below, total = rejected.iloc[start], rejected.iloc[-1]
     bars = 100 * (rejected / total).iloc[::STEPS_PER_BAR].diff().iloc[1:]
-    low, high, top = rejected.index[0], rejected.index[-1], 1.05 * bars.to_numpy().max()
+    low, high, top = rejected.index[0], rejected.index[-1], 1.2 * bars.to_numpy().max()
     x = partial(np.interp, xp=(low, high), fp=(_LEFT, _RIGHT))
     y = partial(np.interp, xp=(0, top), fp=(_BOTTOM, _TOP))
     outlines = {
