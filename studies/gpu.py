@@ -26,10 +26,10 @@ from provenance import ROOT, provenance, write
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
+from slsapp.bench import bench
 from slslib.data.audio import SAMPLE_RATE
 from slslib.model.detector import Detector
 from slslib.runs import processes
-from slslib.runs.bench import bench
 from slslib.runs.clips import Clip
 from slslib.runs.fit import build_optimizer, train_step
 from slslib.runs.recipes import TrainConfig, v1

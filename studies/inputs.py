@@ -46,6 +46,7 @@ from slslib.runs.train import train
 sys.path.append(str(ROOT / "tests"))
 
 from make_flac import write_bomb, write_flac
+from make_mp4 import write_av
 from tiny import DETECTOR, authors_file, recipe, told
 
 WHAT = "what each command makes of each kind of input, and what it says"
@@ -196,6 +197,12 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
     def made(samples: np.ndarray | None = None, **options: Any) -> Maker:
         return lambda path: _audio(path, samples, **options)
 
+    def phone(rate: int = FS, edit: Callable[[bytes], bytes] = bytes, **options: Any) -> Maker:
+        def make(path: Path) -> None:
+            path.write_bytes(edit(write_av(path, sound(2 * rate), rate, **options).read_bytes()))
+
+        return make
+
     return {
         "Containers and codings": {
             "WAV, 16 bits": (".wav", made()),
@@ -227,6 +234,15 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
             "AIFF named .wav": (".wav", made(format="AIFF")),
             "a text named .wav": (".wav", lambda path: path.write_text("no recording\n" * 99)),
             "AIFF": (".aiff", made()),
+            "AIFF, IMA ADPCM": (".aiff", made(subtype="IMA_ADPCM")),
+            "MP4 with AAC (M4A)": (".m4a", phone()),
+            "MP4 with Apple Lossless": (".m4a", phone(codec="alac")),
+            "MP4 with AAC and a film": (".mp4", phone(video=True)),
+            "MP4 with two sounds": (".m4a", phone(n_audio=2)),
+            "MP4 with AC-3": (".mp4", phone(48_000, codec="ac3")),
+            "MP4 in fragments": (".mp4", phone(movflags="frag_keyframe+empty_moov")),
+            "WebM with Opus": (".webm", phone(48_000, codec="libopus")),
+            "AAC without a container": (".aac", phone()),
         },
         "Rates and channels": {
             "4 kHz": (".wav", made(rate=4_000)),
@@ -268,6 +284,10 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
             "FLAC, another MD5": (".flac", made(edit=_put(30, b"\0\1\2\3"))),
             "Ogg, cut": (".ogg", made(edit=_cut(100))),
             "Ogg, another byte": (".ogg", made(edit=_flipped(0.5))),
+            "MP4, cut": (".m4a", phone(edit=_cut(500))),
+            "MP4, another byte of its audio": (".m4a", phone(edit=_flipped(0.5))),
+            "MP4, zeros in its audio": (".m4a", phone(edit=_put(3_000, bytes(3_000)))),
+            "AIFF, cut": (".aiff", made(edit=_cut(1_000))),
             "MP3, cut": (".mp3", made(edit=_cut(500))),
             "MP3 without a length, cut": (
                 ".mp3",
@@ -289,6 +309,10 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
                 made(edit=_put(40, b"\0\x10\0\0")),
             ),
             "WAV, another length of the whole file": (".wav", made(edit=_put(4, b"\0\x10\0\0"))),
+            "AIFF, fewer samples announced than there are": (
+                ".aiff",
+                made(edit=_put(22, b"\0\0\x10\0")),
+            ),
             "FLAC, another rate in its header": (".flac", made(edit=_put(18, b"\x0a\xc4\x40"))),
             "FLAC, more samples announced than there are": (
                 ".flac",
@@ -300,6 +324,8 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
             "two FLAC files in one": (".flac", made(edit=_twice)),
             "two Ogg files in one": (".ogg", made(edit=_twice)),
             "two MP3 files in one": (".mp3", made(edit=_twice)),
+            "two MP4 files in one": (".m4a", phone(edit=_twice)),
+            "two AIFF files in one": (".aiff", made(edit=_twice)),
             "WAV with zeros behind": (".wav", made(edit=_append(bytes(4_000)))),
             "WAV with an ID3v1 tag behind": (".wav", made(edit=_append(b"TAG".ljust(128)))),
             "WAV with other bytes behind": (".wav", made(edit=_append(b"\x17\x99" * 50))),

@@ -24,9 +24,8 @@ from slslib.data.corpora import open_corpus
 from slslib.evaluation import metrics
 from slslib.model.detector import load_backbone
 from slslib.model.xlsr import XLSR
-from slslib.runs.clips import sample
 from slsnotebooks.baseline import classifier
-from slsnotebooks.probing import layer_means
+from slsnotebooks.probing import layer_means, sample
 
 N_SAMPLES = 48_000  # 3 s of each clip
 Clips = tuple[Tensor, np.ndarray]  # waveforms and labels

@@ -1,13 +1,26 @@
-"""A server on localhost that speaks the file protocol of the Hugging Face hub, and misbehaves."""
+"""A server on localhost that speaks the file protocol of the Hugging Face hub, and misbehaves.
+
+It takes uploads, too, from whoever shows `TOKEN`: it checks a card's metadata by a few of the
+hub's rules, makes repositories, says which files go by Git LFS, takes those, and commits.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import yaml
+
+TOKEN = "hf_test"
+LICENSES = {"mit", "apache-2.0", "cc-by-4.0", "other"}
+NEW = "d" * 40  # the commit that an upload makes
 
 
 @dataclass
@@ -39,11 +52,32 @@ class Hub:
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)  # repo: status, error code
     down: set[tuple[str, str]] = field(default_factory=set)  # repo, path: answered by 503
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # + Range
+    repositories: set[str] = field(default_factory=set)  # made by uploads
+    stored: dict[str, bytes] = field(default_factory=dict)  # by SHA-256, uploaded by LFS
     url: str = ""
 
     def put(self, repo: str, path: str, file: File) -> None:
         """Add a file to the main branch and under its commit."""
         self.files[repo, "main", path] = self.files[repo, file.commit, path] = file
+
+
+def faults_of_card(text: str) -> list[str]:
+    """Return what the hub would refuse in a card's metadata, by some of its documented rules."""
+    _, block, _ = text.split("---\n", 2)
+    data = yaml.safe_load(block)
+    faults = []
+    if data.get("license", "mit") not in LICENSES:
+        faults.append(f'"license" must be one of {sorted(LICENSES)}')
+    for model in data.get("model-index", []):
+        if not isinstance(model.get("name"), str):
+            faults.append('"model-index[0].name" must be a string')
+        for result in model["results"]:
+            names = [result["task"].get("type"), *map(result["dataset"].get, ("type", "name"))]
+            if not all(isinstance(name, str) and name for name in names):
+                faults.append('"model-index[0].results" lacks a task or a dataset')
+            if not all({"type", "value"} <= metric.keys() for metric in result["metrics"]):
+                faults.append('"model-index[0].results" has a metric without type and value')
+    return faults
 
 
 @contextmanager
@@ -64,6 +98,64 @@ def serve() -> Iterator[Hub]:
         def do_GET(self) -> None:
             hub.requests.append(("GET", self.path, self.headers.get("Range")))
             self.answer(body=True)
+
+        def do_PUT(self) -> None:
+            hub.requests.append(("PUT", self.path, None))
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            hub.stored[self.path.removeprefix("/lfs/")] = content
+            self.reply({})
+
+        def do_POST(self) -> None:
+            path = self.path.partition("?")[0]
+            hub.requests.append(("POST", path, None))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if path == "/api/validate-yaml":
+                faults = faults_of_card(json.loads(body)["content"])
+                errors = {"errors": [{"message": fault} for fault in faults], "warnings": []}
+                return self.reply(errors, 400 if faults else 200)
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                return self.refuse(401, "Unauthorized")
+            if path == "/api/repos/create":
+                asked = json.loads(body)
+                repo = f"{asked['organization']}/{asked['name']}"
+                known, where = repo in hub.repositories, {"url": f"{hub.url}/{repo}"}
+                hub.repositories.add(repo)
+                return self.reply(
+                    where | {"error": "exists"} if known else where, 200 + 209 * known
+                )
+            if path.endswith(".git/info/lfs/objects/batch"):
+                objects = json.loads(body)["objects"]
+                for one in objects:
+                    if one["oid"] not in hub.stored:
+                        one["actions"] = {"upload": {"href": f"{hub.url}/lfs/{one['oid']}"}}
+                return self.reply({"objects": objects, "transfer": "basic"})
+            repo, _, action = path.removeprefix("/api/models/").partition("/preupload/")
+            if action:
+                files = [one | {"shouldIgnore": False} for one in json.loads(body)["files"]]
+                for one in files:
+                    large = one["path"].endswith(".safetensors")
+                    one |= {"uploadMode": "lfs" if large else "regular", "oid": None}
+                return self.reply({"files": files})
+            repo, _, branch = path.removeprefix("/api/models/").partition("/commit/")
+            if repo not in hub.repositories or branch != "main":
+                return self.refuse(404, "RepoNotFound")
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "lfsFile":
+                    hub.put(repo, value["path"], File(hub.stored[value["oid"]], NEW))
+                elif line["key"] == "file":
+                    content = base64.b64decode(value["content"])
+                    hub.put(repo, value["path"], File(content, NEW, large=False))
+            where = f"{hub.url}/{repo}/commit/{NEW}"
+            return self.reply({"success": True, "commitUrl": where, "commitOid": NEW})
+
+        def reply(self, facts: dict[str, Any], status: int = 200) -> None:
+            content = json.dumps(facts).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def answer(self, *, body: bool) -> None:
             if self.path.startswith("/storage/"):  # where large files are redirected to

@@ -18,6 +18,7 @@ from slslib.cli import COMMANDS, main
 from slslib.data.protocols import read_protocol
 from slslib.data.scorefiles import read_scores
 from slslib.evaluation import metrics
+from slslib.runs.recipes import TrainConfig
 
 LA = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm"
 
@@ -92,6 +93,27 @@ def test_from_audio_to_eer(slslib, corpora, tmp_path):
     assert status == 0
     assert result["files"][0]["windows"][0]["llr"] == pytest.approx(own, abs=1e-4)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--train", "own:train", "--train", "asvspoof2019-la:train"),
+        ("--train", "own:train", "--lr", "1e-3", "--train=asvspoof2019-la:train"),
+        ("--train", "own:train", "asvspoof2019-la:train"),
+    ],
+)
+def test_train_takes_several_corpora(slslib, monkeypatch, tmp_path, given):
+    def train(config: TrainConfig, out: Path) -> dict[str, str]:
+        return {"train": config.train, "out": str(out), "lr": config.lr}
+
+    monkeypatch.setattr("slslib.runs.train.train", train)
+    status, out, err = slslib("train", "v1", *given, "--out", tmp_path, "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    assert told["train"] == ["own:train", "asvspoof2019-la:train"]
+    assert told["out"] == str(tmp_path)
+    assert told["lr"] == (1e-3 if "--lr" in given else 1e-6)
 
 
 def test_convert(slslib, tmp_path):

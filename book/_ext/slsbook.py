@@ -158,6 +158,63 @@ class DecodingTable(_Results):
         return [_table([[[cell] for cell in row] for row in rows], (50, 25, 25), "numbers")]
 
 
+class ThresholdTable(_Results):
+    """One part of what `studies/threshold.py` measured."""
+
+    option_spec: ClassVar[dict[str, Any]] = {"part": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        parts = {"published": (40, 30, 30), "transfer": (30, 30, 22, 18)}
+        parts |= {"repair": (28, 14, 18, 22, 18), "simulation": (34, 14, 13, 13, 13, 13)}
+        part = self.options["part"]
+        rows = threshold_rows(self.results(), part)
+        return [_table([[[cell] for cell in row] for row in rows], parts[part], "numbers")]
+
+
+def threshold_rows(found: dict[str, Any], part: str) -> list[tuple[str, ...]]:
+    """Lay out one part of `studies/threshold.py`: rates in percent."""
+    rows: list[tuple[str, ...]] = []
+    if part == "published":
+        rows.append(("used on", "rejects, of real speech", "with 500 own clips"))
+        for row in found["published"]["rows"]:
+            percent = (f"{row[name]:.1f} %" for name in ("transferred_percent", "own_500_percent"))
+            rows.append((row["set"], *percent))
+    elif part == "transfer":
+        rows.append(("threshold of", "used on", "rejects, of real speech", "accepts, of fakes"))
+        for row in found["transfer"]:
+            low, high = row["frr"]["interval_percent"]
+            frr = f"{row['frr']['percent']:.1f} % [{low:.1f} to {high:.1f}]"
+            far = f"{row['far']['percent']:.1f} %"
+            rows.append((row["chosen_on"], row["used_on"], frr, far))
+    elif part == "repair":
+        head = "promise kept, of 100 draws", "rejects, of real speech", "accepts, of fakes"
+        rows.append(("set, system", "500 clips of", *head))
+        for row in found["repair"]:
+            if row["rule"] == "guarantee" and row["wanted_percent"] == 5:
+                few = f"{row['n_speakers']} speakers" if row["drawn_by"] == "speakers" else "all"
+                both = (row["frr_percent"], row["far_percent"])
+                spread = (f"{v['median']:.1f} % [{v['low']:.1f} to {v['high']:.1f}]" for v in both)
+                rows.append((row["set"], few, f"{row['kept_percent']:.1f}", *spread))
+    else:
+        sizes = sorted({row["n"] for row in found["simulation"]})
+        rows.append(("scores", "wanted", *(f"{n:,} clips" for n in sizes)))
+        cells: dict[tuple[str, str], list[str]] = {}
+        for row in found["simulation"]:
+            name = _SCORES[row["scores"]].format(percent=100 * row.get("share", 0), **row)
+            kept = "refused" if row.get("refused") else f"{row['kept_percent']:.1f}"
+            cells.setdefault((name, f"{row['wanted_percent']:g} %"), []).append(kept)
+        rows += [(*names, *kept) for names, kept in cells.items()]
+    return rows
+
+
+_SCORES = {
+    "independent": "independent, none equal",
+    "rounded": "independent, rounded",
+    "saturated": "independent, four of five equal",
+    "clustered": "{clips} of each speaker, {percent:.0f}\N{NO-BREAK SPACE}%",
+}
+
+
 def _rate(found: dict[str, float]) -> str:
     return f"{found['median']:,.0f}"
 
@@ -263,6 +320,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("speed-table", SpeedTable)
     app.add_directive("evaluate-table", EvaluateTable)
     app.add_directive("decoding-table", DecodingTable)
+    app.add_directive("threshold-table", ThresholdTable)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)

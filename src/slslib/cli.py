@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import textwrap
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from functools import partial
 from inspect import getdoc
@@ -29,15 +30,17 @@ COMMANDS = {
     "train": ("slslib.runs.train:train", "Train a detector by a recipe."),
     "score": ("slslib.runs.score:score", "Score every trial of a corpus, resumably."),
     "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
-    "report": ("slslib.evaluation.report:report", "Build a book from training runs."),
+    "report": ("slsnotebooks.report:report", "Build a book from training runs."),
     "detect": ("slslib.runs.detect:detect", "Score single recordings."),
+    "threshold": ("slsapp.threshold:threshold", "Choose a threshold from own recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
-    "bench": ("slslib.runs.bench:bench", "Measure speed and memory of this machine."),
+    "publish": ("slsapp.publish:publish", "Publish a detector with a model card."),
+    "bench": ("slsapp.bench:bench", "Measure speed and memory of this machine."),
     "protocol": ("slslib.data.corpora:protocol", "Write a protocol of a folder tree."),
     "minispoof": ("minispoof.corpus:write", "Write the simulated corpora MiniSpoof."),
 }
 """Where the function of each command is, and one line about it."""
-_WITHOUT_NAMES = ("verify", "report", "detect", "convert", "minispoof")
+_WITHOUT_NAMES = ("verify", "report", "detect", "convert", "publish", "minispoof")
 """Commands whose required options are given by their place."""
 _EVERYWHERE = "--json prints the result as JSON; --debug shows the traceback of an error."
 _USAGE = """usage: slslib COMMAND ... [--json] [--debug]
@@ -78,6 +81,10 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
             fault = f"no recipe {recipe!r}" if recipe else "no recipe is named"
             remedy = "Name one before any option, as in: slslib train v1 --out runs/v1"
             raise ConfigError(f"{fault}; the recipes are {', '.join(RECIPES)}. {remedy}")
+        several = ArgumentParser(add_help=False, allow_abbrev=False)  # tyro keeps the last --train
+        several.add_argument("--train", action="extend", nargs="+", default=[])
+        given, words = several.parse_known_args(words)
+        words += ["--train", *given.train] if given.train else []
         function, title = partial(function, config=RECIPES[recipe]()), f"{title} {recipe}"
     markers = [FlagCreatePairsOff, OmitArgPrefixes, SuppressFixed]
     if name in _WITHOUT_NAMES:

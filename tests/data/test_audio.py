@@ -16,6 +16,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_flac import write_bomb, write_flac
+from make_mp4 import write_av
 
 import slslib.data.audio
 from slslib.data.audio import (
@@ -87,6 +88,8 @@ def test_integers_come_back_exactly(tmp_path: Path, name: str) -> None:
         ("x.wav", {"subtype": "FLOAT"}, 0),
         ("x.wav", {"subtype": "ULAW"}, 0.02),
         ("x.wav", {"format": "WAVEX"}, 0),
+        ("x.aiff", {}, 1e-4),
+        ("x.aif", {"format": "AIFF", "subtype": "FLOAT"}, 0),
         ("x.flac", {"subtype": "PCM_S8"}, 0.01),
         ("x.flac", {"subtype": "PCM_24"}, 1e-6),
         ("x.ogg", {}, 0.1),
@@ -98,6 +101,54 @@ def test_formats(tmp_path: Path, name: str, options: dict[str, str], tolerance: 
     found = load(wav(tmp_path / name, x, **options)).samples
     np.testing.assert_allclose(found, x, atol=tolerance)
     assert audit(tmp_path / name).problem is None
+
+
+@pytest.mark.parametrize("video", [False, True])
+@pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}], ids=["", "faststart"])
+def test_phone_recordings(tmp_path: Path, options: dict[str, str], video: bool) -> None:
+    path = write_av(tmp_path / "x.mp4", voice(), video=video, **options)
+    recording = load(path)
+    assert (recording.format, recording.subtype) == ("MP4", "aac")
+    assert (recording.source_rate, recording.channels) == (SAMPLE_RATE, 1)
+    assert recording.decoder.startswith("FFmpeg")
+    assert N <= len(recording.samples) < N + 1_024  # the last frame is filled up
+    x = voice() / 32_768
+    assert np.corrcoef(recording.samples[:N], x)[0, 1] > 0.99  # in time with what was encoded
+    assert audit(path).problem is None
+
+
+def test_apple_lossless_is_exact(tmp_path: Path) -> None:
+    x = np.stack([voice(), voice(seed=1)], axis=1)
+    recording = load(write_av(tmp_path / "x.m4a", x, codec="alac"))
+    assert (recording.subtype, recording.channels) == ("alac", 2)
+    mean = (x / 32_768).mean(axis=1, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(recording.samples, mean)
+
+
+@pytest.mark.parametrize("codec", ["aac", "alac"])
+def test_damaged_phone_recordings_are_never_shorter(tmp_path: Path, codec: str) -> None:
+    path = write_av(tmp_path / "x.m4a", voice(), codec=codec)
+    data, n_samples, rng = path.read_bytes(), len(load(path).samples), np.random.default_rng(2)
+    refused = 0
+    for trial in range(150):
+        mutant = bytearray(data)
+        at = int(rng.integers(0, len(data)))
+        # The tables stand at the end.
+        at = at if trial % 2 else len(data) - 1 - at % 900
+        length = int(rng.integers(1, 2_000))
+        if trial % 3 == 0:
+            mutant[at] ^= int(rng.integers(1, 256))
+        elif trial % 3 == 1:
+            del mutant[at : at + length]
+        else:
+            mutant[at : at + length] = bytes(len(mutant[at : at + length]))
+        path.write_bytes(mutant)
+        try:
+            assert len(load(path).samples) == n_samples
+            assert trial % 3 != 1, "a file with a hole was accepted"
+        except AudioError:
+            refused += 1
+    assert refused > 50
 
 
 @pytest.mark.parametrize(
@@ -279,6 +330,20 @@ def test_windows_cover_the_recording(
         np.testing.assert_array_equal(window, x[start : start + n])
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 900), st.integers(1, 90), st.integers(1, 90), st.integers(1, 300))
+def test_windows_that_overlap(length: int, n: int, hop: int, block: int) -> None:
+    n, hop = max(n, hop), min(n, hop)
+    x = np.arange(1, length + 1, dtype=np.float32)
+    found = list(windows((x[k : k + block] for k in range(0, length, block)), n, hop))
+    starts = [round(start * SAMPLE_RATE) for start, _ in found]
+    full = list(range(0, length - n + 1, hop))
+    is_covered = full and full[-1] + n == length
+    assert starts == full + ([] if is_covered else [max(0, length - n)])
+    for start, (_, window) in zip(starts, found, strict=True):
+        np.testing.assert_array_equal(window, fix_length(x[start : start + n], n))
+
+
 def test_windows_are_those_of_the_whole(tmp_path: Path) -> None:
     path = wav(tmp_path / "x.wav", voice(200_000), 44_100)
     whole = load(path).samples
@@ -392,6 +457,35 @@ def _many_chunks(tmp: Path) -> Path:
     return path
 
 
+def _tables(tmp: Path, name: bytes) -> tuple[Path, bytes, int]:
+    path = write_av(tmp / "x.m4a", voice())
+    data = path.read_bytes()
+    return path, data, data.index(name)
+
+
+def _mp4_end(tmp: Path) -> tuple[Path, int, bytes]:
+    path, data, _ = _tables(tmp, b"moov")
+    return path, len(data), data
+
+
+def _fewer_packets(tmp: Path) -> Path:
+    path, data, at = _tables(tmp, b"stsz")
+    (n,) = struct.unpack(">I", data[at + 12 : at + 16])
+    return _edit(path, at + 12, struct.pack(">I", n - 8))
+
+
+def _mp4_bomb(tmp: Path) -> Path:
+    path, data, at = _tables(tmp, b"stsz")
+    path.write_bytes(data[: at + 8] + struct.pack(">II", 1, 1 << 28) + data[at + 16 :])
+    return path
+
+
+def _zeroed_mp4(tmp: Path) -> Path:
+    path, data, at = _tables(tmp, b"mdat")
+    path.write_bytes(data[: at + 500] + bytes(2_000) + data[at + 2_500 :])
+    return path
+
+
 FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda tmp: tmp / "x.wav", "no such file"),
     "empty": (_empty, "empty"),
@@ -400,7 +494,35 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "device": (lambda tmp: Path("/dev/zero"), "not a regular file"),
     "NUL in the name": (lambda tmp: tmp / "x\0.wav", "cannot be opened"),
     "text": (_text, "neither WAV"),
-    "AIFF": (lambda tmp: wav(tmp / "x.aiff"), "neither WAV"),
+    "AIFF truncated": (lambda tmp: _cut(wav(tmp / "x.aiff"), 0.7), "bytes of audio"),
+    "AIFF announces fewer frames": (
+        lambda tmp: _edit(wav(tmp / "x.aiff"), 22, struct.pack(">I", 9_000)),
+        "18008 bytes of plain audio",
+    ),
+    "AIFF, coded": (lambda tmp: wav(tmp / "x.aiff", subtype="IMA_ADPCM"), "plain audio"),
+    "MP4 truncated": (lambda tmp: _cut(write_av(tmp / "x.m4a", voice()), 0.7), "whole MP4"),
+    "MP4 twice": (lambda tmp: _edit(*_mp4_end(tmp)), "whole MP4"),
+    "MP4 in fragments": (
+        lambda tmp: write_av(tmp / "x.mp4", voice(), movflags="frag_keyframe+empty_moov"),
+        "states no length",
+    ),
+    "MP4 of two sounds": (lambda tmp: write_av(tmp / "x.m4a", voice(), n_audio=2), "aac and aac"),
+    "MP4 without sound": (
+        lambda tmp: write_av(tmp / "x.mp4", voice(), n_audio=0, video=True),
+        "absent",
+    ),
+    "MP4 of another codec": (
+        lambda tmp: write_av(tmp / "x.mp4", voice(48_000), 48_000, codec="ac3"),
+        "ac3",
+    ),
+    "MP4 announces fewer packets": (_fewer_packets, "packets of"),
+    "MP4 announces 256 million packets": (_mp4_bomb, "announces 268435456 bytes"),
+    "MP4 of zeros": (_zeroed_mp4, "truncated or damaged"),
+    "WebM": (
+        lambda tmp: write_av(tmp / "x.webm", voice(48_000), 48_000, codec="libopus"),
+        "left out silently",
+    ),
+    "AAC without a container": (lambda tmp: write_av(tmp / "x.aac", voice()), "no length"),
     "FLAC header cut": (_header_only, "neither length nor MD5"),
     "FLAC truncated": (lambda tmp: _cut(wav(tmp / "x.flac"), 0.7), "truncated or damaged"),
     "FLAC flipped": (_flipped_flac, "damaged"),

@@ -287,7 +287,7 @@ def test_names_may_hold_folders(tmp_path):
 
 @pytest.mark.parametrize("top", ["", "flac/", "wav/"])
 def test_a_protocol_of_a_folder_tree_opens_it(tmp_path, top):
-    names = ["x/a_real.wav", "x/b, c_fake.wav", "y/a_real.flac", "y/d.mp3", "y/e_fake.m4a"]
+    names = ["x/a_real.wav", "x/b, c_fake.wav", "y/a_real.flac", "y/d.mp3", "y/e_fake.amr"]
     for name in names:
         touch(tmp_path / "mine" / top / name)
     patterns = {"bonafide": "*_real.*", "spoof": f"{top}x/*_fake.*"}

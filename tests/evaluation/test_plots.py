@@ -24,7 +24,7 @@ def scores():
 def detections():
     windows = [{"start_s": 0.0, "llr": 1.0}, {"start_s": 4.0, "llr": -2.0}]
     one = {"file": "a/call.wav", "llr": -0.5, "verdict": "spoof", "windows": windows, "error": None}
-    return {"threshold": 0.0, "window_s": 4.0, "files": [one]}
+    return {"threshold": 0.0, "window_s": 4.0, "hop_s": None, "files": [one]}
 
 
 def texts(axes):
@@ -127,13 +127,41 @@ def test_lines_in_panels_share_a_legend():
 
 
 def test_windows(detections):
-    _, axes = plots.plot_windows(detections)
-    (name,) = axes.texts  # the verdict is about the mean, a colour about one window
-    assert (name.get_text().strip(), name.get_color()) == ("call.wav: spoof", plots.SPOOF)
-    windows = axes.collections[0]
-    assert [tuple(s[:, 0]) for s in windows.get_segments()] == [(0.0, 4.0), (4.0, 8.0)]
-    colours = [to_hex(colour).upper() for colour in windows.get_colors()]
+    figure, axes = plots.plot_windows(detections)
+    assert axes.get_title("left") == "-0.50, spoof: call.wav"
+    bars = axes.patches
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0, 4), (4, 4)]
+    assert [bar.get_y() + bar.get_height() for bar in bars] == [1, -2]
+    colours = [to_hex(bar.get_facecolor()).upper() for bar in bars]
     assert colours == [plots.BONAFIDE, plots.SPOOF]
+    assert "threshold 0.00" in texts(axes)[0]
+    assert len(figure.axes) == 1
+
+
+def test_windows_without_a_threshold_have_no_colour_of_a_class(detections):
+    one = detections["files"][0] | {"verdict": None}
+    _, axes = plots.plot_windows(detections | {"threshold": None, "files": [one]})
+    assert axes.get_title("left") == "-0.50, no verdict: call.wav"
+    assert {to_hex(bar.get_facecolor()) for bar in axes.patches} == {"#666666"}
+    assert "no threshold" in texts(axes)[0]
+
+
+def test_recordings_with_equal_scores_have_panels_of_their_own(detections):
+    """Whatever their names are; of very many the lowest are shown, and that is said."""
+    (one,) = detections["files"]
+    names = ["会议.m4a", "звонок.wav", "$x_1$.wav", "line\nbreak.wav", "مكالمة.wav"]
+    figure, axes = plots.plot_windows(
+        detections | {"files": [one | {"file": f"a/{name}"} for name in names]}
+    )
+    figure.savefig(io.BytesIO())  # warnings are errors
+    titles = [panel.get_title("left").partition(": ")[2] for panel in figure.axes]
+    assert titles[1:3] == ["звонок.wav", "$x_1$.wav"]
+    assert titles[3] == "line□break.wav"
+    many = [one | {"file": f"{k}.wav", "llr": -k} for k in range(30)]
+    figure, axes = plots.plot_windows(detections | {"files": many})
+    assert len(figure.axes) == 20
+    assert axes.get_title("left") == "-29.00, spoof: 29.wav"
+    assert "lowest 20 of 30" in texts(axes)[0]
 
 
 @pytest.mark.parametrize("n", [0, 6])

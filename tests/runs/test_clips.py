@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from slslib.data import isolate
-from slslib.data.audio import fix_length, load
+from slslib.data.audio import load
 from slslib.data.corpora import open_corpus
 from slslib.errors import AudioError, ConfigError
 from slslib.runs import clips
@@ -24,7 +24,6 @@ from slslib.runs.clips import (
     keyed_rng,
     load_batches,
     read_clips,
-    sample,
     stack,
 )
 
@@ -105,20 +104,6 @@ def test_missing_audio_is_an_error_in_its_place(corpora, tmp_path):
     assert clips[1].waveform is None
     with pytest.raises(AudioError, match="LA_T_0000002"):
         stack(clips)
-
-
-def test_a_sample_reads_as_many_of_each_class(corpora):
-    corpus = open_corpus("asvspoof2019-la:train", corpora)
-    trials, waveforms = sample(corpus, 3, n_samples=8000)
-    assert trials["label"].value_counts().to_dict() == {0: 3, 1: 3}
-    for utterance, waveform in zip(trials["utterance"], waveforms, strict=True):
-        samples = load(corpus.audio_path(utterance)).samples
-        np.testing.assert_array_equal(waveform, fix_length(samples, 8000))
-    assert trials.equals(sample(corpus, 3, n_samples=8000)[0])
-    with pytest.raises(ConfigError, match="per_class is 1000"):
-        sample(corpus, 1000)
-    with pytest.raises(ConfigError, match="per_class is 0"):
-        sample(corpus, 0)
 
 
 @pytest.mark.usefixtures("_new_decoders")

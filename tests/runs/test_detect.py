@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import os
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from make_mp4 import write_av
 from tiny import DETECTOR
 
-from slslib.data.audio import load
+from slslib.data.audio import load, windows
+from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError, ConfigError
+from slslib.evaluation import tables
+from slslib.files import sha256, write_json
 from slslib.model.detector import Detector
+from slslib.runs import detect as module
 from slslib.runs import processes
 from slslib.runs.detect import detect
 
@@ -52,8 +62,8 @@ def test_windows_cover_the_recording(checkpoint, recording):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_terminal_shows_progress(checkpoint, recording, monkeypatch, terminal):
-    """Of the files, and of the windows of one; only of what takes longer than a second."""
+def test_progress_is_shown(checkpoint, recording, monkeypatch, terminal):
+    """Of several files, and of the windows of one; only of what takes longer than a second."""
     shown, real = [], processes.bar
 
     def bar(iterable, **options):
@@ -63,7 +73,148 @@ def test_a_terminal_shows_progress(checkpoint, recording, monkeypatch, terminal)
     monkeypatch.setattr(processes, "bar", bar)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     detect((recording,), checkpoint=checkpoint)
-    assert shown == [("detect", 1, terminal), ("call.wav", 1, terminal)]
+    assert shown == [("detect", 1, False), ("call.wav", 1, True)]
+    shown.clear()
+    detect((recording, recording), checkpoint=checkpoint)
+    assert shown == [("detect", 1, True), *[("call.wav", 1, terminal)] * 2]
+
+
+def test_without_a_threshold_there_is_no_verdict(checkpoint, recording, tmp_path):
+    detector = Detector.load(checkpoint)
+    for metadata, said in (
+        ({"recipe": "v2", "dev_eer_percent": 3.25}, "recipe v2, the EER was 3.2 %"),
+        ({}, "not known"),
+    ):
+        detector.save(tmp_path / "none.safetensors", {"epoch": 0, **metadata})
+        result = detect(
+            (recording,), checkpoint=tmp_path / "none.safetensors", plot=tmp_path / "x.png"
+        )
+        assert (result["threshold"], result["threshold_source"]) == (None, "none")
+        assert result["files"][0]["verdict"] is None
+        assert isinstance(result["files"][0]["llr"], float)
+        assert said in result["meaning"]
+        assert "slslib threshold" in result["meaning"]
+        assert result["meaning"].split()[0] in tables.detect(result)
+    assert detect((recording,), checkpoint=checkpoint)["meaning"] is None
+
+
+def test_a_threshold_file(checkpoint, recording, tmp_path):
+    facts = {"threshold": -7, "checkpoint": "d", "checkpoint_sha256": sha256(checkpoint)}
+    facts |= {"hop_s": None, "pool": "mean"}
+    given, beside = tmp_path / "given.json", tmp_path / "d.safetensors.threshold.json"
+    write_json(given, facts)
+    result = detect((recording,), checkpoint=checkpoint, threshold=given)
+    assert (result["threshold"], result["threshold_source"]) == (-7, str(given))
+    assert detect((recording,), checkpoint=checkpoint)["threshold"] == 1.25
+    write_json(beside, facts | {"threshold": -8})
+    assert detect((recording,), checkpoint=checkpoint)["threshold"] == -8
+    assert detect((recording,), checkpoint=checkpoint, threshold=3)["threshold"] == 3
+    for other in ({"hop": 0.1}, {"pool": "min"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(other))}.*slslib threshold"):
+            detect((recording,), checkpoint=checkpoint, **other)
+    for wrong in (facts | {"checkpoint_sha256": "0"}, {}, [1], facts | {"threshold": "a"}):
+        write_json(given, wrong)
+        with pytest.raises(ConfigError, match=r"given.json"):
+            detect((recording,), checkpoint=checkpoint, threshold=given)
+    with pytest.raises(ConfigError, match=r"absent.json"):
+        detect((recording,), checkpoint=checkpoint, threshold=tmp_path / "absent.json")
+
+
+def test_hop_and_pool(checkpoint, recording):
+    plain = detect((recording,), checkpoint=checkpoint)["files"][0]
+    for pool, pooled in (("mean", np.mean), ("min", np.min), ("trimmed", _trimmed)):
+        result = detect((recording,), checkpoint=checkpoint, hop=0.05, pool=pool)
+        assert (result["hop_s"], result["pool"]) == (0.05, pool)
+        (one,) = result["files"]
+        starts = [window["start_s"] for window in one["windows"]]
+        assert starts == pytest.approx([*np.arange(0, 0.36, 0.05), 0.375])
+        llrs = [window["llr"] for window in one["windows"]]
+        assert one["llr"] == pytest.approx(pooled(llrs))
+        assert llrs[5] == pytest.approx(plain["windows"][1]["llr"], abs=1e-4)  # at 0.25 s
+
+
+def _trimmed(llrs):
+    assert len(llrs) == 9
+    return np.mean(sorted(llrs)[1:-1])
+
+
+def test_what_was_converted_is_said(checkpoint, recording):
+    x = 0.1 * np.random.default_rng(0).standard_normal((22_050, 2))
+    sf.write(recording.with_name("b.wav"), x, 44_100)
+    recording.with_name("z.wav").write_bytes(b"RIFF")
+    result = detect((recording.parent,), checkpoint=checkpoint)
+    keys = ("duration_s", "source_rate", "channels", "resampled", "averaged", "over_range")
+    found = [tuple(one[key] for key in keys) for one in result["files"]]
+    assert found[:2] == [(0.5, 44_100, 2, True, True, 0), (0.625, 16_000, 1, False, False, 0)]
+    assert found[2][:5] == (0, 0, 0, False, False)
+    (warning,) = result["warnings"]
+    assert warning.startswith("of 3 recordings, 1 were resampled")
+    assert result["checkpoint_sha256"] == sha256(checkpoint)
+    assert not detect((recording,), checkpoint=checkpoint)["warnings"]
+
+
+def test_lowest_windows_are_named(checkpoint, recording):
+    x = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 75)
+    sf.write(recording, x, 16_000)
+    result = detect((recording,), checkpoint=checkpoint)
+    (one,) = result["files"]
+    lowest = min(one["windows"], key=lambda window: window["llr"])
+    minutes, seconds = divmod(int(lowest["start_s"]), 60)
+    assert f"{lowest['llr']:.2f} at {minutes}:{seconds:02}" in tables.detect(result)
+    assert "1:15" in tables.detect(result)
+
+
+def test_out(checkpoint, tmp_path):
+    x = np.rint(3000 * np.random.default_rng(0).standard_normal(12_000)).astype(np.int16)
+    x[4_000:8_000] = 0
+    names = ['a "b",\tc.wav', os.fsdecode(b"\xff.wav")]
+    for name in names:
+        sf.write(os.fsencode(tmp_path / name), np.append(x, x[:100]), 16_000, format="WAV")
+    files = tuple(tmp_path / name for name in names)
+
+    def written(name, files=files, **options):
+        made = detect(files, checkpoint=checkpoint, out=tmp_path / name, **options)
+        return made, (tmp_path / name).read_text(encoding="utf-8")
+
+    made, text = written("x.JSON")
+    assert json.loads(text) == made
+    llrs = [window["llr"] for window in made["files"][0]["windows"]]
+    assert [llr is None for llr in llrs] == [False, True, False, False]
+    made, text = written("x.csv", threshold=min(llrs[0], *llrs[2:]) - 1)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["file"] for row in rows[::4]] == [str(files[0]), f"{tmp_path}/\\udcff.wav"]
+    assert [row["side"] for row in rows[:4]] == ["bonafide", "silence", "bonafide", "bonafide"]
+    assert [float(row["llr"]) for row in rows[2:4]] == llrs[2:]
+    assert float(rows[3]["end_s"]) == pytest.approx(12_100 / 16_000)
+    _, text = written("x.rttm", threshold=min(llrs[0], *llrs[2:]) - 1)
+    lines = [line.split() for line in text.splitlines()]
+    assert {len(line) for line in lines} == {10}
+    assert [(line[3], line[4], line[7]) for line in lines[:2]] == [
+        ("0.000", "0.250", "bonafide"),
+        ("0.500", "0.256", "bonafide"),
+    ]
+    _, text = written("x.txt", files[:1], threshold=max(llrs[0], *llrs[2:]) + 1)
+    assert text.splitlines() == [
+        f"0.000\t0.250\tspoof {llrs[0]:.4}",
+        "0.250\t0.500\tsilence ",
+        f"0.500\t0.756\tspoof {min(llrs[2:]):.4}",
+    ]
+    Detector.load(checkpoint).save(checkpoint, {"epoch": 1})
+    _, text = written("y.txt", files[:1])
+    assert [line.split()[2] for line in text.splitlines()] == [
+        *("unknown", "silence", "unknown", "unknown")
+    ]
+
+
+def test_a_loaded_detector_scores_files_and_arrays(checkpoint, recording, capsys, monkeypatch):
+    """As the module's docstring shows."""
+    code = textwrap.dedent(module.__doc__.partition("python\n")[2])
+    monkeypatch.chdir(checkpoint.parent)
+    checkpoint.rename("detector.safetensors")
+    known = {"Detector": Detector, "windows": windows, "blocks_isolated": blocks_isolated}
+    exec(code, known | {"torch": torch, "np": np, "files": [recording]})
+    want = detect((recording,), checkpoint="detector.safetensors")["files"][0]["llr"]
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(want, abs=1e-4)
 
 
 def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):
@@ -92,11 +243,11 @@ def test_silent_windows_are_left_out_and_counted(checkpoint, tmp_path):
 
 
 def test_a_format_that_is_not_read_is_named(checkpoint, recording):
-    other = recording.with_suffix(".m4a")
-    other.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    write_av(recording.with_name("b.m4a"), np.zeros(9_000, np.int16) + 99)
+    recording.with_name("c.amr").write_bytes(b"#!AMR\n" + bytes(500))
     result = detect((recording.parent,), checkpoint=checkpoint)
-    assert [one["error"] is None for one in result["files"]] == [False, True]
-    assert "call.m4a" in result["errors"][0]
+    assert [one["error"] is None for one in result["files"]] == [True, False, True]
+    assert "c.amr" in result["errors"][0]
     assert "ffmpeg" in result["errors"][0]
 
 
@@ -111,12 +262,18 @@ def test_one_name_is_one_file(checkpoint, recording):
         {"threshold": float("nan")},
         {"plot": "x.docx"},
         {"plot": "no/such/folder/x.png"},
+        {"out": "x.docx"},
+        {"out": "no/such/folder/x.csv"},
+        {"out": "x.txt", "files": (Path("a.wav"), Path("b.wav"))},
+        {"hop": 0.0},
+        {"hop": 0.3},
     ],
     ids=lambda options: next(iter(options)),
 )
 def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, recording, options):
     options = {"files": (recording,), "checkpoint": checkpoint} | options
-    options["plot"] = Path(options["plot"]) if "plot" in options else None
+    for key in {"plot", "out"} & {*options}:
+        options[key] = Path(options[key])
     with pytest.raises(ConfigError):
         detect(**options)
 

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from tiny import cuda, recipe, weights
 from torch.nn import functional as F
 
-from slslib.data.corpora import open_corpus
+from slslib.data.corpora import mix, open_corpus
 from slslib.errors import (
     AudioError,
     CheckpointError,
@@ -543,3 +543,87 @@ def test_two_processes_train_as_one(corpora, tmp_path, device):
     rows = [log(tmp_path / name)[0] for name in ("one", "two")]
     for column in ("train_loss", "dev_loss", "dev_eer_percent"):
         assert float(rows[0][column]) == pytest.approx(float(rows[1][column]), rel=1e-4)
+
+
+# Several corpora
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two folders whose recordings have equal names and other samples: tones of 200 and 400 Hz."""
+    root = tmp_path_factory.mktemp("two")
+    for n, frequency in (("one", 200), ("two", 400)):
+        (root / n / "flac").mkdir(parents=True)
+        lines = ["file,label\n"]
+        for i in range(6):
+            x = 0.1 * (i + 1) * np.sin(2 * np.pi * frequency * np.arange(5000) / 16_000)
+            sf.write(root / n / "flac" / f"a{i}.flac", x, 16_000)
+            lines.append(f"a{i},{('spoof', 'bonafide')[i % 2]}\n")
+        (root / n / "own.train.csv").write_text("".join(lines))
+    return root
+
+
+def test_equal_names_of_mixed_corpora_stay_apart(two):
+    parts = [open_corpus(f"{name}:train", two) for name in ("one", "two")]
+    mixed = mix(parts)
+    assert mixed.trials["utterance"].tolist() == [f"{n}:a{i}" for n in (1, 2) for i in range(6)]
+    assert mixed.trials["label"].tolist() == [0, 1, 0, 1, 0, 1] * 2
+    assert set(mixed.trials.columns) == set(parts[0].trials.columns)
+    dataset = TrialDataset(mixed, n_samples=4000)
+    for i in range(12):
+        own = TrialDataset(parts[i // 6], n_samples=4000)[i % 6]
+        np.testing.assert_array_equal(dataset[i].waveform, own.waveform)
+    first, second = dataset[1].waveform, dataset[7].waveform
+    assert not np.array_equal(first, second)
+    with pytest.raises(AudioError, match="a9"):
+        mixed.audio_path("2:a9")
+
+
+def test_augmentation_tells_equal_names_apart(two):
+    twice = mix([open_corpus("one:train", two)] * 2)
+    dataset = TrialDataset(twice, n_samples=4000, algo=3)
+    assert not np.array_equal(dataset[0].waveform, dataset[6].waveform)
+    assert np.array_equal(dataset[0].waveform, dataset[0].waveform)
+
+
+def test_a_mixture_trains_resumes_and_is_written_down(two, tmp_path, corpora):
+    several = (str(two / "one"), str(two / "two"), "asvspoof2019-la:train")
+    mixed = recipe(train=several, max_epochs=2)
+    train(mixed, tmp_path / "whole", data=corpora, progress=False)
+    train(mixed, tmp_path / "parts", data=corpora, progress=False, max_steps=4)
+    train(mixed, tmp_path / "parts", data=corpora, progress=False, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert config["config"]["train"] == list(several)
+    counts = [(Path(one["corpus"]).name, one["n_trials"]) for one in config["data"]]
+    want = [("one", 6), ("two", 6), ("asvspoof2019-la", 12), ("asvspoof2019-la", 8)]
+    assert counts == want
+    with pytest.raises(ConfigError, match="two"):
+        other = replace(mixed, train=several[:1] + several[2:])
+        train(other, tmp_path / "parts", data=corpora, progress=False, resume=True)
+
+
+def test_a_mixture_may_have_corpora_of_one_class(two, tmp_path, corpora):
+    spoof = tmp_path / "spoof"
+    shutil.copytree(two / "one", spoof)
+    (spoof / "own.train.csv").write_text("file,label\na0,spoof\na2,spoof\n")
+    with pytest.raises(ConfigError, match="2 trials"):
+        train(recipe(train=str(spoof)), tmp_path / "a", data=corpora, progress=False)
+    several = recipe(train=(str(spoof), str(two / "two")), max_epochs=1)
+    train(several, tmp_path / "b", data=corpora, progress=False)
+    (spoof / "own.train.csv").write_text("a0\na2\n")  # without labels
+    with pytest.raises(ConfigError, match="8 trials"):
+        train(several, tmp_path / "c", data=corpora, progress=False)
+
+
+def test_one_corpus_is_written_down_as_before(finished):
+    config = json.loads((finished[0] / "config.json").read_text())
+    assert config["config"]["train"] == "asvspoof2019-la:train"
+    assert len(config["data"]) == 2
+
+
+def test_asvspoof5_is_v2_but_for_what_it_says():
+    ours, theirs = asdict(recipes.asvspoof5()), asdict(recipes.v2())
+    assert {name for name in ours if ours[name] != theirs[name]} == {
+        *("recipe", "train", "dev", "augment_dev", "crop", "patience")
+    }

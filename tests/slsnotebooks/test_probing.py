@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from slslib.data.audio import fix_length, load
+from slslib.data.corpora import open_corpus
+from slslib.errors import ConfigError
 from slslib.model.xlsr import XLSR, XLSRConfig
-from slsnotebooks.probing import layer_means
+from slsnotebooks.probing import layer_means, sample
 
 
 def test_layer_means_are_those_of_the_layers_whatever_the_batches():
@@ -18,3 +22,17 @@ def test_layer_means_are_those_of_the_layers_whatever_the_batches():
     with torch.no_grad():
         whole = backbone(waveforms).mean(dim=2)
     np.testing.assert_allclose(means, whole.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_reads_as_many_of_each_class(corpora):
+    corpus = open_corpus("asvspoof2019-la:train", corpora)
+    trials, waveforms = sample(corpus, 3, n_samples=8000)
+    assert trials["label"].value_counts().to_dict() == {0: 3, 1: 3}
+    for utterance, waveform in zip(trials["utterance"], waveforms, strict=True):
+        samples = load(corpus.audio_path(utterance)).samples
+        np.testing.assert_array_equal(waveform, fix_length(samples, 8000))
+    assert trials.equals(sample(corpus, 3, n_samples=8000)[0])
+    with pytest.raises(ConfigError, match="per_class is 1000"):
+        sample(corpus, 1000)
+    with pytest.raises(ConfigError, match="per_class is 0"):
+        sample(corpus, 0)

@@ -5,21 +5,27 @@ is divided by 32768), and nothing is normalised. soxr (HQ) converts other rates;
 averaged.
 
 Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, zeroed or invented.
-WAV, FLAC, Ogg (Vorbis, Opus) and MP3 files are read. Other containers are refused, because
-libsndfile silently shortens truncated ones. FFmpeg decodes MP3, because libsndfile stops at a
-length that it estimates.
+WAV, AIFF (uncompressed), FLAC, Ogg (Vorbis, Opus), MP3 and MP4 (M4A; AAC, Apple Lossless, Opus)
+files are read. Other containers are refused, because a truncated one would pass for a whole one:
+AAC without a container, MP4 in fragments, and WebM as browsers record it state no length, and of
+any WebM or Matroska file FFmpeg leaves out damaged parts. FFmpeg decodes MP3, because libsndfile
+stops at a length that it estimates, and MP4: one stream of sound, whole (edit lists do no more than
+skip what the encoder put before the beginning), whatever pictures there are beside it.
 
-These checks are made: the header of a WAV or MP3 file against the size of the file, every page of
-an Ogg file, the CRC of every FLAC frame that is decoded, the announced length against the decoded
-one, and the MD5 of a FLAC file that is decoded to its end. A recording of up to a minute is always
-decoded to its end, so a truncated file is refused even if only its beginning is needed. A *bounded*
-read of a longer recording (``max_samples``, or :func:`windows` that are not exhausted) vouches for
-what it decoded and for nothing behind that.
+These checks are made: the header of a WAV, AIFF or MP3 file against the size of the file, the boxes
+of an MP4 file against its size, its number of packets and its duration against what is decoded
+(0.3 s are left to the encoder's beginning), every page of an Ogg file, the CRC of every FLAC frame
+that is decoded, the announced length against the decoded one, and the MD5 of a FLAC file that is
+decoded to its end. A recording of up to a minute is always decoded to its end, so a truncated file
+is refused even if only its beginning is needed. A *bounded* read of a longer recording
+(``max_samples``, or :func:`windows` that are not exhausted) vouches for what it decoded and for
+nothing behind that.
 
-Some damage cannot be detected: changed sample values in a WAV file; most damage inside an MP3 file;
-a cut or a joint in an MP3 file without a length or in a WAV file from a pipe; a wrong sample rate
-in a FLAC file whose frames state none; and audio beyond the announced length of a FLAC file that
-has no MD5, or is over-range and so has no usable one.
+Some damage cannot be detected: changed sample values in a WAV or AIFF file; most damage inside an
+MP3 or MP4 file that leaves its length as it is; a cut or a joint in an MP3 file without a length or
+in a WAV file from a pipe; a wrong sample rate in a FLAC file whose frames state none; and audio
+beyond the announced length of a FLAC file that has no MD5, or is over-range and so has no usable
+one.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
 of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
@@ -55,9 +61,9 @@ N_SAMPLES = 64_600
 """Samples of the model's input: 4.0375 s."""
 MIN_SAMPLES = 400
 """The shortest recording at 16 kHz of which the feature extractor makes one frame."""
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3")
+AUDIO_SUFFIXES = tuple(".flac .wav .ogg .oga .opus .mp3 .m4a .mp4 .aif .aiff .aifc".split())
 """Endings of recordings that are read."""
-_OTHER_SUFFIXES = tuple(".aac .aif .aiff .amr .au .caf .m4a .mka .mp4 .wave .webm .wma".split())
+_OTHER_SUFFIXES = tuple(".3gp .aac .amr .au .caf .mka .mkv .mov .wave .webm .wma".split())
 RATES = (4_000, 192_000)
 """Lowest and highest sample rate of a file, in Hz."""
 MAX_CHANNELS = 8
@@ -68,6 +74,8 @@ LOUDEST = 100.0
 
 _WHOLE_SECONDS = 60  # recordings up to this length are decoded to their end
 _BLOCK = 65_536  # frames decoded at a time
+_PRIMING = 0.3  # seconds at the beginning that the encoder of an MP4 file adds, at most
+_CODECS = ("aac", "alac", "opus", "mp3float", "flac")  # what FFmpeg may decode
 _SILENT_MIX = 1e-6  # energy of the downmix over that of the channels: -60 dB
 
 Mono = Float32[np.ndarray, "samples"]
@@ -81,7 +89,8 @@ class Recording:
     Attributes:
         path: The file.
         samples: float32 mono at 16 kHz, int16 / 32768 units; none where it was only audited.
-        format: Container (``"WAV"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``), ``subtype`` its coding.
+        format: Container (``"WAV"``, ``"AIFF"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``, ``"MP4"``),
+            ``subtype`` its coding.
         source_rate: Sample rate of the file in Hz (0 where it could not be opened).
         channels: Channels of the file, averaged into one.
         n_source_frames: Frames decoded, at the file's rate (all, unless the read was bounded).
@@ -119,7 +128,7 @@ def load(
     One of more than four hours (:data:`MAX_SECONDS`) is refused, unless ``max_samples`` is given.
 
     Args:
-        path: A WAV, FLAC, Ogg or MP3 file.
+        path: A WAV, AIFF, FLAC, Ogg, MP3 or MP4 file.
         max_samples: Return at most this many samples (at 16 kHz). A recording longer than a minute
             is decoded only until they are there. The result is the beginning of the whole.
         allow_silence: Accept all-zero audio, fewer than 400 samples, and stereo whose channels
@@ -142,12 +151,14 @@ def load(
     return recording
 
 
-def windows(blocks: Iterable[Mono], n_samples: int = N_SAMPLES) -> Iterator[tuple[float, Mono]]:
+def windows(
+    blocks: Iterable[Mono], n_samples: int = N_SAMPLES, hop: int | None = None
+) -> Iterator[tuple[float, Mono]]:
     """Yield ``(start in seconds, n_samples samples at 16 kHz)`` over a recording of any length.
 
-    Windows follow each other without a gap. The last one ends with the recording, so it may
-    overlap the one before; a recording shorter than one window is tiled as :func:`fix_length`
-    does. Memory does not grow with the recording.
+    Windows follow each other without a gap, or overlap. The last one ends with the recording, so it
+    may overlap the one before by more; a recording shorter than one window is tiled as
+    :func:`fix_length` does. Memory does not grow with the recording.
 
     Args:
         blocks: The recording: :meth:`Decoder.blocks`, or those of
@@ -155,23 +166,25 @@ def windows(blocks: Iterable[Mono], n_samples: int = N_SAMPLES) -> Iterator[tupl
             MD5, silence of the whole) fail there: use no window of a recording whose iteration
             raised.
         n_samples: Length of a window.
+        hop: Samples from one window to the next; default the length.
 
     Raises:
         AudioError: As :func:`load`.
-        ConfigError: If the length is below 1.
+        ConfigError: If the length is below 1, or the hop is not between 1 and the length.
     """
-    if n_samples < 1:
-        raise ConfigError(f"n_samples is {n_samples}; give a positive number of samples")
+    hop = n_samples if hop is None else hop
+    if not 1 <= hop <= n_samples:
+        raise ConfigError(f"n_samples is {n_samples}, hop {hop}; give positive numbers of samples")
     window = rest = np.zeros(0, np.float32)
     start = 0  # of the next window
     for block in blocks:
         rest = np.concatenate([rest, block])
         while len(rest) >= n_samples:
-            window, rest = rest[:n_samples], rest[n_samples:]
+            window = rest[:n_samples]
             yield start / SAMPLE_RATE, window.copy()
-            start += n_samples
-    if len(rest) or start == 0:
-        last = fix_length(np.concatenate([window, rest])[-n_samples:], n_samples)
+            rest, start = rest[hop:], start + hop
+    if len(rest) > n_samples - hop or start == 0:
+        last = fix_length(np.concatenate([window[:hop], rest])[-n_samples:], n_samples)
         yield max(0, start + len(rest) - n_samples) / SAMPLE_RATE, last
 
 
@@ -314,11 +327,13 @@ class Decoder:
         recording.format, self._flac, mp3_end = inspect(Path(recording.path))
         if self._flac:
             recording.md5 = "unchecked" if self._flac.md5 else "absent"
-            self._describe(self._flac)
-        if recording.format != "MP3":  # of which libsndfile estimates the length, and stops there
+            self._describe(*self._flac[:4])
+        # Of MP3, libsndfile estimates the length, and stops there.
+        if recording.format in ("WAV", "AIFF", "FLAC", "OGG"):
             try:
                 with _Stream(os.fsencode(recording.path)) as file:  # the name may not be UTF-8
-                    self._describe(self._flac or file)
+                    head: Any = self._flac or file
+                    self._describe(head.samplerate, head.channels, head.subtype, head.frames)
                     while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
                         yield block
                 return
@@ -328,52 +343,63 @@ class Decoder:
                     self._damaged(f"libsndfile stopped at frame {where} ({why})")
         yield from self._decoded_by_ffmpeg(mp3_end)
 
-    def _describe(self, header: Any) -> None:
-        """Note what a header says, in soundfile's words, and refuse what is out of bounds."""
+    def _describe(self, rate: int, channels: int, subtype: str, n_frames: int | None) -> None:
+        """Note what a header says, and refuse what is out of bounds."""
         recording = self.recording
-        recording.source_rate, recording.channels = header.samplerate, header.channels
-        recording.subtype, self.announced = header.subtype, header.frames
-        if not RATES[0] <= header.samplerate <= RATES[1] or header.channels > MAX_CHANNELS:
-            form = f"{header.samplerate} Hz, {header.channels} channels"
+        recording.source_rate, recording.channels = rate, channels
+        recording.subtype, self.announced = subtype, n_frames
+        if not RATES[0] <= rate <= RATES[1] or channels > MAX_CHANNELS:
+            form = f"{rate} Hz, {channels} channels"
             self.fail(f"{form}; convert it to 4-192 kHz and at most {MAX_CHANNELS}")
 
-    def _decoded_by_ffmpeg(self, mp3_end: int) -> Iterator[np.ndarray]:
-        """Decode a FLAC or MP3 file from its beginning; yield what was not decoded yet."""
+    def _decoded_by_ffmpeg(self, end: int) -> Iterator[np.ndarray]:
+        """Decode a file from its beginning; yield what was not decoded yet."""
         import av  # takes 0.1 s, and most corpora never need it
 
         recording, flac = self.recording, self._flac
         recording.decoder = f"FFmpeg {av.ffmpeg_version_info}"
         # libsndfile lacks other depths; of these it refuses over-range files, which FFmpeg wraps.
         recording.over_range = None if flac and flac.bits in (8, 16, 24) else 0
-        strict = {"err_detect": "crccheck+explode"}
-        start = done = 0  # of a packet in bytes; frames decoded
+        strict = {"err_detect": "crccheck+explode", "codec_whitelist": ",".join(_CODECS)}
+        start = done = n_packets = 0  # of a packet in bytes; frames decoded
         try:
             # Without "file:", FFmpeg takes some names for other URLs.
             name, form = f"file:{recording.path}", recording.format.lower()
-            with av.open(name, "r", form, strict) as container:
-                stream = container.streams.audio[0]
+            with av.open(name, "r", form, {**strict, "advanced_editlist": "0"}) as container:
+                streams: Any = container.streams.audio
+                codecs = [getattr(one.codec_context, "name", "unknown") for one in streams]
+                if len(codecs) != 1 or codecs[0] not in _CODECS:
+                    what = f"its audio is {' and '.join(codecs) or 'absent'}, not one stream of AAC"
+                    self.fail(f"{what}, ALAC or Opus; convert one: ffmpeg -i OLD new.wav")
+                (stream,) = streams
                 stream.codec_context.options = strict
-                if not flac:
-                    recording.source_rate, recording.channels = stream.rate, stream.channels
-                    recording.subtype = stream.codec_context.name
                 for packet in container.demux(stream):
                     start = packet.pos or start
+                    n_packets += packet.size > 0 and not packet.is_corrupt
                     for frame in packet.decode():
                         kind = frame.sample_rate, frame.layout.nb_channels
+                        if not flac and not done:
+                            self._describe(*kind, codecs[0], None)
                         missing = flac and frame.pts not in (done, None)  # lost by the parser
                         if missing or kind != (recording.source_rate, recording.channels):
                             raise ValueError(f"a frame is missing, or of another form, at {done}")
-                        pcm = frame.to_ndarray()  # FLAC: interleaved; MP3: float, channels first
-                        pcm = pcm.reshape(-1, recording.channels) if flac else pcm.T
+                        pcm = frame.to_ndarray()
+                        pcm = pcm.T if frame.format.is_planar else pcm.reshape(-1, kind[1])
                         new = pcm[max(0, recording.n_source_frames - done) :]
                         done += frame.samples
                         if len(new):
-                            scale = 1 << 8 * pcm.itemsize - 1 if flac else 1
+                            scale = 1 << 8 * pcm.itemsize - 1 if pcm.dtype.kind == "i" else 1
                             yield (new / scale).astype(np.float32)
+                if not done:
+                    raise ValueError("it holds no sound frame")
+                announced = float((stream.duration or 0) * stream.time_base)
+                differs = abs(announced - done / recording.source_rate) > _PRIMING
+                if form == "mp4" and (differs or n_packets != stream.frames):
+                    raise ValueError(f"{n_packets} packets of {stream.frames}, {announced:g} s")
         except (av.FFmpegError, ValueError, IndexError) as error:
             # Behind the last frame of MP3, FFmpeg takes zeros and some tags for another.
             with Path(recording.path).open("rb") as f:
-                if flac or start < mp3_end or unexplained(f, start):
+                if flac or start < end or unexplained(f, start):
                     self._damaged(f"FFmpeg stopped at frame {done} ({error})")
 
     def _check_end(self, md5: str) -> None:

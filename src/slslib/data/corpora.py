@@ -43,6 +43,7 @@ class Corpus:
         audio_dirs: The folders that hold the recordings.
         protocol: The file the trials come from, or the folder, if it has no protocol.
         protocol_sha256: The hash of that file, or of the names, for the record of a run.
+        parts: The corpora that :func:`mix` made this one of.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Corpus:
     audio_dirs: tuple[Path, ...]
     protocol: Path
     protocol_sha256: str
+    parts: tuple["Corpus", ...] = ()
     _listings: dict[Path, dict[tuple[str, str], str]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -66,6 +68,9 @@ class Corpus:
         Raises:
             AudioError: No folder holds it, or the name could lead outside.
         """
+        if self.parts:
+            number, _, own = utterance.partition(":")
+            return self.parts[int(number) - 1].audio_path(own)
         parent, name = os.path.split(utterance)
         stem, ending = _split_ending(name)
         for folder in self.audio_dirs if is_safe(utterance) else ():
@@ -85,6 +90,18 @@ class Corpus:
             names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
             self._listings[folder] = {_split_ending(name): name for name in names}
         return self._listings[folder]
+
+
+def mix(corpora: list[Corpus]) -> Corpus:
+    """Return several corpora as one, in which equal names of two corpora stay apart.
+
+    An utterance is called by the number of its corpus, from 1, and its name there: ``2:a001``. The
+    trials of a corpus that is given twice count twice.
+    """
+    trials = pd.concat({f"{number}:": one.trials for number, one in enumerate(corpora, 1)})
+    trials["utterance"] = trials.index.get_level_values(0) + trials["utterance"]
+    name = " + ".join(str(one.protocol) for one in corpora)
+    return Corpus(name, "-", trials.reset_index(drop=True), (), Path(name), "", tuple(corpora))
 
 
 def _split_ending(name: str) -> tuple[str, str]:

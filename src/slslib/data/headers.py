@@ -2,11 +2,14 @@
 
 Decoders trust headers more than they should. libsndfile reads a truncated WAV file as a shorter
 one, drops damaged Ogg pages, and reads only the first of two files that were joined byte by byte.
-This module reads headers (and Ogg pages, one at a time) and allocates nothing by the numbers they
-hold. A WAV file that was written to a pipe does not state its length; it lasts to the end of the
-file.
+FFmpeg allocates what the tables of an MP4 file announce. This module reads headers (and Ogg pages,
+one at a time) and allocates nothing by the numbers they hold. A WAV file that was written to a pipe
+does not state its length; it lasts to the end of the file. A cut copy of AAC without a container,
+of an MP4 file in fragments, or of a WebM file from a browser, which state none either, would pass
+for a whole one: they are refused.
 
-Formats: RIFF/WAVE, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag.
+Formats: RIFF/WAVE, AIFF, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag, MP4
+(ISO/IEC 14496-12).
 """
 
 import re
@@ -18,14 +21,15 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from slslib.errors import AudioError
 
-Format = Literal["WAV", "FLAC", "OGG", "MP3"]
+Format = Literal["WAV", "AIFF", "FLAC", "OGG", "MP3", "MP4"]
 
 _REMEDY = "get it again, or if it plays in full convert it: ffmpeg -i OLD new.wav"
 _MAX_CHUNKS = 1_000
 _MAX_TAIL = 1 << 20  # bytes behind the last chunk
 # What recorders and players leave at the end: zeros; ID3v1, APEv2 and Lyrics3 tags.
 _NO_AUDIO = rb"(?s)\A(\0+|TAG.{0,125}|APETAGEX.{24}.*?APETAGEX.{24}|LYRICSBEGIN.*?LYRICS(END|200))*"
-_OTHER_AUDIO = (b"data", b"RIFF", bytes(4))
+_OTHER_AUDIO = (b"data", b"SSND", b"RIFF", b"FORM", bytes(4))
+_MAX_MOOV = 1 << 26  # bytes of the tables of an MP4 file
 _MP3_FRAME = 1441  # bytes of the longest frame
 _FLAC_START = b"fLaC\0\0\0\x22"
 _STREAMED = 0x7FFFF000  # lengths from here on stand for "not known" in a WAV file
@@ -34,6 +38,7 @@ _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
 _FLAC_KHZ = (0, 88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96, 0, 0, 0, 0)
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _FMT = struct.Struct("<HHIIHH")
+_MP4_SIZES = re.compile(rb"stsz.{4}(.{4})(.{4})", re.DOTALL)
 
 
 class FlacInfo(NamedTuple):
@@ -48,7 +53,9 @@ class FlacInfo(NamedTuple):
 
 
 def inspect(path: Path) -> tuple[Format, FlacInfo | None, int]:
-    """Return a file's container, the STREAMINFO of FLAC, and up to where MP3 must have frames.
+    """Return a file's container, the STREAMINFO of FLAC, and up to where there must be frames.
+
+    The last is for FFmpeg, and is in bytes.
 
     Raises:
         AudioError: If the file is missing, empty, not regular, of another kind, or contradicts its
@@ -74,6 +81,13 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]
     head = f.read(10).ljust(10, b"\0")
     if head[:4] == b"RIFF":
         return "WAV", None, 0, _wav_contradiction(f, size)
+    if head[:4] == b"FORM" and head[8:] == b"AI":  # AIFF, AIFC
+        return "AIFF", None, 0, _wav_contradiction(f, size, ">4sI", b"SSND")
+    if head[4:8] == b"ftyp":
+        return "MP4", None, size, _mp4_contradiction(f, size)
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        why = "WebM or Matroska, whose damaged or missing parts are left out silently"
+        return "MP3", None, 0, why
     if head[:4] == b"OggS":
         return "OGG", None, 0, _ogg_contradiction(f)
     tag = 0
@@ -88,13 +102,15 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]
         n_frames = packed & (1 << 36) - 1 or None
         info = FlacInfo(rate, channels, f"PCM_{bits}", n_frames, bits, md5)
         return "FLAC", info, 0, _flac_contradiction(f, tag + 4, info)
+    if start[0] == 0xFF and start[1] & 0xF6 == 0xF0:
+        return "MP3", None, 0, "AAC without a container, which states no length"
     if tag or (start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
         end = _mp3_end(f, tag)
         # Another stream, or the tag before it, may follow.
         is_wrong = end and (end > size or unexplained(f, end)[:1] in (b"\xff", b"I"))
         why = f"its header announces {end} bytes, the file has {size}" if is_wrong else ""
         return "MP3", None, end or size - _MP3_FRAME, why
-    return "MP3", None, 0, "neither WAV, FLAC, Ogg nor MP3"
+    return "MP3", None, 0, "neither WAV, AIFF, FLAC, Ogg, MP3 nor MP4"
 
 
 def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
@@ -119,12 +135,14 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
     return ""
 
 
-def _wav_contradiction(f: BinaryIO, size: int) -> str:
-    """Return what in a RIFF header contradicts the file, or nothing."""
-    data_end, position = 0, 12
+def _wav_contradiction(
+    f: BinaryIO, size: int, head: str = "<4sI", data_name: bytes = b"data"
+) -> str:
+    """Return what in a RIFF or AIFF header contradicts the file, or nothing."""
+    data_end, position, n_announced = 0, 12, -1
     for _ in range(_MAX_CHUNKS):
         f.seek(position)
-        name, length = struct.unpack("<4sI", f.read(8).ljust(8, b"\0"))
+        name, length = struct.unpack(head, f.read(8).ljust(8, b"\0"))
         start, position = position + 8, position + 8 + length
         if name == b"fmt ":
             tag, channels, rate, per_second, align, bits = _FMT.unpack(f.read(16).ljust(16, b"\0"))
@@ -132,12 +150,17 @@ def _wav_contradiction(f: BinaryIO, size: int) -> str:
             if tag in _PLAIN_TAGS and (align != n_bytes or per_second not in (0, rate * n_bytes)):
                 sizes = f"{align} bytes per frame and {per_second} per second"
                 return f"its header says {rate} Hz, {channels} channels, {bits} bits, but {sizes}"
+        if name == b"COMM":  # of whose frames libsndfile takes no notice
+            channels, n_frames, bits = struct.unpack(">HIH", f.read(8).ljust(8, b"\0"))
+            n_announced = 8 + channels * n_frames * -(-bits // 8)
         f.seek(position)
         if length & 1 and f.read(1) == b"\0":  # some writers leave out this byte
             position += 1
-        if name == b"data" and not data_end:
-            if length >= _STREAMED:
+        if name == data_name and not data_end:
+            if length >= _STREAMED and name == b"data":
                 return ""
+            if name == b"SSND" and length != n_announced:
+                return f"its header announces {n_announced} bytes of plain audio, and then {length}"
             data_end = start + length
             if data_end > size:
                 return f"its header announces {length} bytes of audio, {size - start} follow"
@@ -145,6 +168,26 @@ def _wav_contradiction(f: BinaryIO, size: int) -> str:
             rest = unexplained(f, start - 8)
             return f"{len(rest)} bytes follow its audio that no chunk explains" if rest else ""
     return "it has no data chunk, or too many chunks"
+
+
+def _mp4_contradiction(f: BinaryIO, size: int) -> str:
+    """Return what in the boxes of an MP4 file contradicts it, or nothing."""
+    names, tables, position = list[bytes](), b"", 0
+    while position < size and len(names) < _MAX_CHUNKS:
+        f.seek(position)
+        length, name, long = struct.unpack(">I4sQ", f.read(16).ljust(16, b"\0"))
+        if name == b"moov":
+            f.seek(position)
+            tables = f.read(min(length, _MAX_MOOV))
+        names.append(name)
+        position += long if length == 1 else max(length, 1)
+    if position != size or names.count(b"ftyp") != 1 or b"moof" in names:
+        return "its boxes are not those of one whole MP4 file; one in fragments states no length"
+    for packet_size, n_packets in _MP4_SIZES.findall(tables):
+        n_bytes = max(1, int.from_bytes(packet_size, "big")) * int.from_bytes(n_packets, "big")
+        if n_bytes > size:
+            return f"its header announces {n_bytes} bytes of packets, the file has {size}"
+    return ""
 
 
 def _mp3_end(f: BinaryIO, position: int) -> int:

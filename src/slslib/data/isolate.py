@@ -49,21 +49,22 @@ os.register_at_fork(after_in_child=_idle.clear)  # the pipes are the parent's
 
 
 def blocks_isolated(
-    path: str | os.PathLike[str], *, audited: Recording | None = None, **options: Any
+    path: str | os.PathLike[str], *, found: Recording | None = None, **options: Any
 ) -> Iterator[Mono]:
     """Do what :meth:`slslib.data.audio.Decoder.blocks` does, in another process and within limits.
 
     Args:
-        path: A WAV, FLAC, Ogg or MP3 file.
-        audited: Takes down what is found; then no block is yielded.
-        options: Those of :meth:`~slslib.data.audio.Decoder.blocks`. By default silence at the
+        path: A recording.
+        found: Takes down what is found, at the end.
+        options: Those of :meth:`~slslib.data.audio.Decoder.blocks`, and ``is_audit``, which yields
+            none. By default silence at the
             beginning is accepted, but not that of the whole recording.
 
     Raises:
         AudioError: As :func:`slslib.data.audio.load`, and if the process crashed or broke a limit.
     """
     folder = "/" if Path(path).is_absolute() else str(Path.cwd())
-    request = os.fspath(path), folder, {"heard": sys.maxsize} | options, audited is not None
+    request = os.fspath(path), folder, {"heard": sys.maxsize} | options
     process, is_reusable = _start(), False
     assert process.stdin and process.stdout
     try:
@@ -72,7 +73,7 @@ def blocks_isolated(
         while length := int.from_bytes(process.stdout.read(4), "little", signed=True):
             data = process.stdout.read(abs(length))
             if len(data) == -length:
-                found, is_reusable = json.loads(data)
+                facts, is_reusable = json.loads(data)
                 break
             yield np.frombuffer(data, np.float32, len(data) // 4).copy()
         else:
@@ -85,9 +86,9 @@ def blocks_isolated(
         else:
             with process:
                 process.kill()
-    vars(audited or Recording("")).update(found)
-    if found["problem"]:
-        raise AudioError(found["problem"])
+    vars(found or Recording("")).update(facts)
+    if facts["problem"]:
+        raise AudioError(facts["problem"])
 
 
 def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recording:
@@ -97,7 +98,8 @@ def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recor
     """
     audited = Recording(os.fspath(path))
     try:
-        list(blocks_isolated(path, audited=audited, allow_silence=allow_silence, heard=N_SAMPLES))
+        options = {"allow_silence": allow_silence, "heard": N_SAMPLES, "is_audit": True}
+        list(blocks_isolated(path, found=audited, **options))
     except AudioError as error:
         audited.problem = str(error)
     return audited
@@ -135,7 +137,8 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
     for line in sys.stdin.buffer:
-        path, folder, options, is_audit = json.loads(line)
+        path, folder, options = json.loads(line)
+        is_audit = options.pop("is_audit", False)
         os.chdir(folder)
         size = _restrict(Path(path))
         signal.alarm(WALL_SECONDS)

@@ -17,6 +17,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
@@ -30,6 +31,7 @@ OTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # systems, neve
 Plot = tuple[Figure, Axes]
 Pair = tuple[ArrayLike, ArrayLike]  # x and y, or scores of bona fide and of spoofed trials
 
+_MOST = 20  # recordings in a figure
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MARK: dict[str, Any] = {"color": "0.2", "linestyle": "--", "linewidth": 1}  # threshold, chance
 
@@ -128,6 +130,31 @@ def plot_layers(lines: Mapping[str, ArrayLike], **options: Any) -> Plot:
     figure, axes = plot_lines(pairs, xlabel="transformer layer", **options)
     axes.set_xticks(np.asarray(axes.lines[0].get_xdata())[::2])
     return figure, axes
+
+
+def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> Plot:
+    """Draw the gates of a clip before those of a reference set, a panel for each group.
+
+    A band is the middle 90 % of the group, the line in it the median, the number that of its clips.
+
+    Args:
+        clip: Gates of layer 1, 2, ...
+        reference: What :func:`slsapp.explain.gate_quantiles` returned; the group
+            ``bona fide`` is blue.
+    """
+    groups = list(reference.groupby("group", sort=False))
+    lines = ceil(len(groups) / 4)
+    _, own = panels(ceil(len(groups) / lines), 9, 1 + 1.8 * lines, rows=lines, sharey=True)
+    for axes, (name, of) in zip(own, groups, strict=False):
+        colour = BONAFIDE if name == "bona fide" else SPOOF
+        axes.fill_between(of["layer"], of["5%"], of["95%"], color=colour, alpha=0.2, linewidth=0)
+        axes.plot(of["layer"], of["50%"], color=colour)
+        axes.plot(of["layer"], clip, "k--", label="the clip")
+        title = f"{name} ({of['count'].max():.0f})"
+        axes.set(title=title, xlabel="transformer layer", ylabel="gate")
+    for axes in own[len(groups) :]:
+        axes.remove()
+    return legend(own[0])
 
 
 def plot_learning(log: pd.DataFrame) -> Plot:
@@ -242,27 +269,49 @@ def plot_estimates(
 
 
 def plot_windows(result: Mapping[str, Any]) -> Plot:
-    """Draw the score of each window over time, a line for each recording; silence is a gap.
+    """Draw the score of each window over time, a panel for each recording; silence is a gap.
 
-    A window has the colour of its side of the threshold. The name of a recording stands at its
-    mean, and has the colour of its verdict, which is about the mean.
+    The bar of a window stands at its middle, begins at the threshold (at 0 where there is none) and
+    has the colour of its side. The title has the recording's score and verdict, and the colour of
+    the verdict. Of more than 20 recordings the 20 lowest are drawn, and the legend says so.
 
     Args:
         result: What :func:`slslib.runs.detect.detect` returned.
     """
     threshold, width = result["threshold"], result["window_s"]
-    _, (axes,) = panels(1, 6.4, 3.6)
+    base = threshold or 0.0
     scored = [one for one in result["files"] if one["windows"]]
-    for one in scored:
+    drawn = sorted(scored, key=lambda one: one["llr"])[:_MOST] if len(scored) > _MOST else scored
+    label = f"threshold {base:.2f}: bona fide above (blue), spoof below"
+    label = "0; there is no threshold" if threshold is None else label
+    if len(scored) > _MOST:
+        label += f"; the lowest {_MOST} of {len(scored)} recordings"
+    figure, axes = panels(1, 8, 1.8 + 0.9 * len(drawn), rows=len(drawn), sharex=True, sharey=True)
+    for panel, one in zip(axes, drawn, strict=True):
         starts, scores = pd.DataFrame(one["windows"])[["start_s", "llr"]].to_numpy(float).T
-        axes.plot(starts + width / 2, scores, color="0.6", linewidth=0.8, zorder=1)
-        colours = np.where(scores > threshold, BONAFIDE, SPOOF)
-        axes.hlines(scores, starts, starts + width, color=colours, linewidth=2.5)
-        if len(scored) <= 6:
-            name, colour = Path(one["file"]).name, BONAFIDE if one["llr"] > threshold else SPOOF
-            text = f" {name}: {one['verdict']}"
-            axes.text(starts[-1] + width, one["llr"], text, color=colour, va="center")
-    label = f"threshold {threshold:.2f}: bona fide above (blue), spoof below"
-    axes.axhline(threshold, **_MARK, label=label)
-    axes.set(xlabel="time (s)", ylabel="score of the window: LLR (nats)")
-    return legend(axes)
+        sides = np.where(np.append(scores, one["llr"]) > base, BONAFIDE, SPOOF)
+        sides = np.full(sides.shape, "0.4") if threshold is None else sides
+        middles, hop = starts + width / 2, result["hop_s"] or width
+        panel.bar(middles, scores - base, hop, bottom=base, color=sides[:-1], linewidth=0)
+        panel.axhline(base, **_MARK, label=label)
+        name, font = _drawable(Path(one["file"]).name)
+        title = f"{one['llr']:.2f}, {one['verdict'] or 'no verdict'}: {name}"
+        style = {"color": sides[-1], "size": 9, "parse_math": False}
+        panel.set_title(title, loc="left", font=font, **style)
+        panel.xaxis.set_major_formatter(lambda x, _: f"{int(x) // 60}:{int(x) % 60:02}")
+    axes[-1].set_xlabel("time (min:s)")
+    figure.supylabel("score: LLR (nats)", size="medium")
+    return legend(axes[0])
+
+
+def _drawable(name: str) -> tuple[str, Path]:
+    """Return a name and a font file that has its characters, or with squares for what it lacks."""
+    usual = findfont(FontProperties())
+    # Last Resort is matplotlib's own font of squares.
+    others = [entry.fname for entry in fontManager.ttflist if "Last Resort" not in entry.name]
+    for path in (usual, *others, usual):
+        font = get_font(path)
+        shown = "".join(c if font.get_char_index(ord(c)) else "\N{WHITE SQUARE}" for c in name)
+        if shown == name:
+            break
+    return shown, Path(path)

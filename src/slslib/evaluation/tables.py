@@ -1,7 +1,7 @@
 """Results of commands as text for people; ``--json`` prints them as they are.
 
 :func:`show` lays out the result of any command under the names that it has there, with blanks for
-underscores. :func:`evaluate` says the EER first.
+underscores. :func:`evaluate` says the EER first, :func:`detect` the lowest windows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ def table(rows: Sequence[Mapping[Any, Any]]) -> str:
 
     Args:
         rows: Cells by column: texts, numbers, lists or dictionaries of them. The columns stand in
-            the order of their first appearance.
+            the order of their first appearance, with blanks for underscores.
     """
     import pandas as pd
     from tabulate import tabulate
 
-    cells = pd.DataFrame(rows, dtype=object).map(_cell)
-    is_number = [cells[c].str.fullmatch(r"-|[-+]?[\d.,]+(e[-+]?\d+)?").all() for c in cells]
-    lines, columns = cells.to_numpy().tolist(), cells.columns.tolist()
-    sides = ["right" if number else "left" for number in is_number] if rows else None
-    return tabulate(lines, columns, "simple", colalign=sides, disable_numparse=True)
+    cells = pd.DataFrame(rows, dtype=object).map(_cell).rename(columns=_title)
+    number = r"-|[-+]?[\d.,]+(e[-+]?\d+)?"
+    are_numbers = [column.str.fullmatch(number).all() for _, column in cells.items()]
+    sides = ["right" if are else "left" for are in are_numbers] if rows else None
+    return tabulate(cells, "keys", showindex=False, colalign=sides, disable_numparse=True)
 
 
 def show(result: Mapping[str, Any]) -> str:
@@ -34,10 +34,7 @@ def show(result: Mapping[str, Any]) -> str:
     shown = {name: value for name, value in result.items() if name not in ("errors", "warnings")}
     rows = {name: shown.pop(name) for name in [*shown] if _is_rows(shown[name])}
     facts = [{"what": _title(n), "value": fill(_cell(v), 80)} for n, v in shown.items()]
-    blocks = [table(facts)]
-    for name, several in rows.items():
-        titled = [{_title(key): value for key, value in row.items()} for row in several]
-        blocks.append(f"{_title(name)}\n\n{table(titled)}")
+    blocks = [table(facts)] + [f"{_title(name)}\n\n{table(r)}" for name, r in rows.items()]
     return "\n\n".join(blocks + [f"WARNING: {text}" for text in result.get("warnings", ())])
 
 
@@ -58,6 +55,23 @@ def evaluate(result: Mapping[str, Any]) -> str:
         else:
             shown[f"by_{first}"] = [{first: value} | row for value, row in groups.items()]
     return "\n".join(lines) + "\n\n" + show(shown)
+
+
+def detect(result: Mapping[str, Any]) -> str:
+    """Lay out scores of recordings, and the lowest windows with the times where they begin."""
+    rows = []
+    for one in result["files"]:
+        scored = [(w["llr"], w["start_s"]) for w in one["windows"] if w["llr"] is not None]
+        lowest = [f"{llr:.2f} at {_clock(start)}" for llr, start in sorted(scored)[:3]]
+        row = {key: one[key] for key in ("file", "llr", "verdict", "n_silent")}
+        row |= {"length": _clock(one["duration_s"]), "lowest_windows": lowest}
+        rows.append(row)
+    return show({**result, "files": rows})
+
+
+def _clock(seconds: float) -> str:
+    """Write a time as minutes and seconds, as players show it."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def _title(name: str) -> str:

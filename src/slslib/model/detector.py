@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slslib.errors import CheckpointError
+from slslib.errors import CheckpointError, FileError
+from slslib.files import write_json, write_text
 from slslib.model.checkpoints import download, locate, read_checkpoint, save_safetensors, usable
 from slslib.model.foreign import KEPT
 from slslib.model.geometry import DetectorConfig, XLSRConfig, from_json
@@ -36,7 +38,7 @@ class Detector(nn.Module):
     torch.Size([3])
 
     A subclass that overrides :meth:`build_head` is a detector with another head, which
-    :func:`slslib.train` and :func:`slslib.score` take as their ``detector_class``.
+    :func:`slslib.runs.train.train` and :func:`slslib.runs.score.score` take as ``detector_class``.
     """
 
     def __init__(
@@ -115,6 +117,63 @@ class Detector(nn.Module):
         about = {"config": asdict(self.config), "metadata": dict(metadata or self.metadata)}
         save_safetensors(path, self.state_dict(), about)
 
+    def save_pretrained(
+        self, folder: str | Path, *, name: str = "", license: str = "", about: Any = None
+    ) -> None:
+        """Write the folder that :meth:`from_pretrained` loads, with a model card.
+
+        ``slslib publish`` finds ``about`` by itself. Of what is not given, the card says that it is
+        missing. See :mod:`slsapp.publish`.
+
+        Args:
+            folder: Folder to write; files of the same names are replaced.
+            name: ``owner/name`` on the hub, which the examples of the card use.
+            license: The hub's word for the licence of the weights, as ``"mit"``.
+            about: ``training``, the ``config.json`` of the run, and ``results``: for each score
+                file what :func:`slslib.runs.score.score` and
+                :func:`slslib.evaluation.evaluate.evaluate` returned, in one dictionary.
+
+        Raises:
+            FileError: If a file cannot be written.
+        """
+        from huggingface_hub import ModelCard, ModelCardData
+
+        template = str(Path(__file__).with_name("card.md"))
+        facts: Any = {"class": type(self).__name__, "detector": asdict(self.config)}
+        facts |= {"metadata": self.metadata, **(about or {})}
+        told = ModelCardData(license=license or None, library_name="slslib")
+        card = ModelCard.from_template(told, template, name=name, **facts)
+        self.save(Path(folder, "model.safetensors"))
+        write_json(Path(folder, "config.json"), facts)
+        write_text(Path(folder, "README.md"), str(card))
+
+    def push_to_hub(self, name: str, **told: Any) -> str:
+        """Publish the detector on the Hugging Face hub, where :meth:`from_pretrained` finds it.
+
+        The hub asks for a token (``hf auth login``, or ``HF_TOKEN``). A new repository is public;
+        in one that is there, files of the same names get a new version.
+
+        Args:
+            name: ``owner/name``.
+            told: ``license`` and ``about`` of :meth:`save_pretrained`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            FileError: If the hub refuses the card's metadata or the upload.
+        """
+        from huggingface_hub import ModelCard, create_repo, upload_folder
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, name=name, **told)
+            try:
+                ModelCard.load(Path(folder, "README.md")).validate()
+                create_repo(name, exist_ok=True)
+                return str(upload_folder(repo_id=name, folder_path=folder))
+            except Exception as error:
+                raise FileError(f"cannot publish {name}: {error} (or `hf auth login`)") from error
+
     @classmethod
     def load(cls, path: str | Path, *, n_heads: int | None = None) -> Self:
         """Read a checkpoint: our safetensors, or an authors' or reproduction's ``.pth``.
@@ -143,14 +202,14 @@ class Detector(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, repository: str, filename: str = "model.safetensors", **pins: str | None
+        cls, repository: str | Path, filename: str = "model.safetensors", **pins: str | None
     ) -> Self:
-        """Load a detector from the Hugging Face hub; it is downloaded once.
+        """Load a detector from the Hugging Face hub, where it is downloaded once, or from a folder.
 
         ``Detector.load("hub:owner/name/file@revision")`` is the same, and has further options.
 
         Args:
-            repository: ``owner/name``.
+            repository: ``owner/name``, or without pins a folder of :meth:`save_pretrained`.
             filename: Path of the file in the repository, in any format that :meth:`load` reads.
             pins: ``revision``, a branch, tag or commit; ``sha256``, what the file's SHA-256 must
                 be.
@@ -159,7 +218,9 @@ class Detector(nn.Module):
             CheckpointError: If it cannot be downloaded, has other bytes than stated, or is not a
                 detector.
         """
-        return cls.load(download(repository, filename, **pins))
+        if not pins and Path(repository).is_dir():
+            return cls.load(Path(repository, filename))
+        return cls.load(download(str(repository), filename, **pins))
 
 
 def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:

@@ -19,7 +19,6 @@ from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,7 +28,7 @@ from slslib.data.audio import N_SAMPLES, SAMPLE_RATE, fix_length, load
 from slslib.data.corpora import Corpus
 from slslib.data.isolate import blocks_isolated
 from slslib.data.rawboost import algorithm_name, rawboost
-from slslib.errors import AudioError, ConfigError
+from slslib.errors import AudioError
 from slslib.runs.processes import signals
 from slslib.runs.recipes import Crop
 
@@ -275,21 +274,3 @@ def read_clips(
         AudioError: If a recording cannot be read.
     """
     return stack([dataset[i] for i in (range(len(dataset)) if indices is None else indices)])
-
-
-def sample(
-    corpus: Corpus, per_class: int, *, n_samples: int = N_SAMPLES, seed: int = 0
-) -> tuple[pd.DataFrame, Float[Tensor, "trials samples"]]:
-    """Draw the same number of trials of each class, as clips of ``n_samples`` at 16 kHz.
-
-    Raises:
-        ConfigError: If a class has fewer trials, or none are asked for.
-        AudioError: If a recording cannot be read.
-    """
-    classes = corpus.trials.groupby("label")
-    fewest = int(classes.size().min())
-    if not 1 <= per_class <= fewest:
-        raise ConfigError(f"per_class is {per_class}; {corpus.name} has trials for 1 to {fewest}")
-    trials = classes.sample(per_class, random_state=seed).reset_index(drop=True)
-    dataset = TrialDataset(replace(corpus, trials=trials), n_samples=n_samples)
-    return trials, read_clips(dataset)[0]

@@ -1,71 +1,119 @@
 """Score single recordings of any length, window by window.
 
-A recording is divided into windows of the detector's length (4.0375 s). The last window ends with
-the recording; a recording shorter than one window is tiled. The score is the mean of the windows'
-log-likelihood ratios. Windows of digital silence have no score and are counted. For a recording of
-one window this is the score that ``slslib score --precision exact`` writes, which reads the first
-window only. No file is trusted: another process decodes them, with limits on memory and time
-(:mod:`slslib.data.isolate`).
+A recording is divided into windows of the detector's length (4.0375 s), one after another or every
+``hop`` seconds. The last window ends with the recording; a recording shorter than one window is
+tiled. The windows' log-likelihood ratios are pooled into the recording's score. Windows of digital
+silence have no score and are counted. For a recording of one window this is the score that ``slslib
+score --precision exact`` writes, which reads the first window only. No file is trusted: another
+process decodes them, with limits on memory and time (:mod:`slslib.data.isolate`).
+
+A loaded detector scores arrays, and files without loading it again:
+
+.. code-block:: python
+
+    detector = Detector.load("detector.safetensors")
+    for file in files:
+        starts, pieces = zip(*windows(blocks_isolated(file), detector.config.n_samples))
+        with torch.inference_mode():
+            llrs = detector.llr(torch.from_numpy(np.stack(pieces)))  # float32 mono at 16 kHz
+        print(file, float(llrs.mean()))
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
-from itertools import islice
+from collections.abc import Callable
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 
 from slslib.errors import AudioError, ConfigError
+from slslib.files import sha256, write_text
 
-if TYPE_CHECKING:
-    from slslib.model.detector import Detector
+Scorer = Callable[[np.ndarray], np.ndarray]
 
 _BATCH = 8
 _MINI = "mini knows simulated speech only: what it says of a real recording is worth nothing"
+_MEANING = (
+    "The score is the log-likelihood ratio of bona fide against spoofed speech as the training "
+    "data has them, no probability; what it is worth on other speech is not known. {}"
+    "For a verdict, choose a threshold on recordings of your own: slslib threshold."
+)
+_MEASURED = "On the development data of recipe {recipe}, the EER was {dev_eer_percent:.1f} %. "
+_POOLS: dict[str, Callable[[np.ndarray], Any]] = {
+    "mean": np.mean,
+    "min": np.min,
+    "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
+}
+_RTTM = "SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {side} <NA> <NA>\n"
+_LINES = {  # of --out: the head, and what stands for a run of windows
+    ".json": ("", ""),
+    ".csv": ("file,start_s,end_s,side,llr\n", '"{quoted}",{start},{end},{side},{lowest}\n'),
+    ".rttm": ("", _RTTM),
+    ".txt": ("", "{start:.3f}\t{end:.3f}\t{side} {lowest:.4}\n"),
+}
 
 
 def detect(
     files: tuple[Path, ...],
     *,
     checkpoint: str = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth",
-    threshold: float | None = None,
+    threshold: float | Path | None = None,
+    hop: float | None = None,
+    pool: Literal["mean", "min", "trimmed"] = "mean",
     allow_silence: bool = False,
+    out: Path | None = None,
     plot: Path | None = None,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Score single recordings of any length, window by window, and give a verdict.
 
-    The score is the log-likelihood ratio of bona fide against spoof, averaged over windows of the
-    detector's length. Another process decodes the files, within limits. A terminal shows
-    the progress of what takes longer than a second.
+    The score is the log-likelihood ratio of bona fide against spoof, pooled over windows of the
+    detector's length. Without a threshold there is no verdict. Another process decodes the files,
+    within limits.
 
     Example: slslib detect call.wav --checkpoint runs/v1 --plot call.png
 
     Args:
         files: Recordings, or folders of them.
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
-        threshold: Scores above it are called bona fide; default the checkpoint's own
-            development threshold, else 0.
+        threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
+            default that file beside the checkpoint, else the checkpoint's own development
+            threshold, else none.
+        hop: Seconds from one window to the next; default the window's length.
+        pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
+            without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
+        out: Write the result into this file: .json; .csv (a row for each window of what has a
+            score); .rttm (a SPEAKER line for each run of windows on one side of the threshold,
+            whose speaker is bonafide or spoof); .txt (the same runs of one recording and the lowest
+            score in each, as labels for Audacity). Without a threshold, each window is a run,
+            called unknown. Runs overlap where windows do.
         plot: Draw the score of each window over time into this file.
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
-        ``checkpoint``, ``threshold``, ``threshold_source``, ``window_s``, ``errors`` and
-        ``warnings`` (texts) and ``files``: for each its ``file``, ``llr`` (mean over windows),
+        ``checkpoint``, ``checkpoint_sha256``, ``threshold``, ``threshold_source``, ``meaning`` (of
+        a score without a threshold), ``window_s``, ``hop_s`` (null: the window), ``pool``,
+        ``errors`` and ``warnings`` (texts) and ``files``: for each its ``file``, ``llr``,
         ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows of zeros, which are left
-        out), ``windows`` (``start_s``, ``llr``) and ``error``.
+        out), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
+        ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``windows`` (``start_s``,
+        ``llr``) and ``error``.
 
     Raises:
-        ConfigError: There is no file, no finite threshold, or the plot has an unknown format.
+        ConfigError: There is no file, no finite threshold, one that was chosen for other scores, no
+            such hop, or ``out`` or the plot has an unknown format.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
+        FileError: ``out`` cannot be written.
     """
-    from slslib.data.audio import SAMPLE_RATE, list_recordings
-    from slslib.model.detector import Detector
+    from slslib.data.audio import SAMPLE_RATE, Recording, list_recordings, windows
+    from slslib.data.isolate import blocks_isolated
     from slslib.runs import processes
 
     recordings: list[Path] = []
@@ -74,6 +122,10 @@ def detect(
         recordings += list_recordings(path) if path.is_dir() else [path]
     if not recordings:
         raise ConfigError("nothing to score: name recordings, or folders of them")
+    if out and (out.suffix.lower() not in _LINES or not out.parent.is_dir()):
+        raise ConfigError(f"{out}: no such folder, or not one of {', '.join(_LINES)}")
+    if out and out.suffix.lower() == ".txt" and len(recordings) > 1:
+        raise ConfigError(f"{out}: labels are for one recording; these are {len(recordings)}")
     if plot:
         from matplotlib.figure import Figure
 
@@ -82,62 +134,134 @@ def detect(
         known = Figure().canvas.get_supported_filetypes()
         if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
             raise ConfigError(f"{plot}: no such folder, or not one of {', '.join(known)}")
-    detector = Detector.load(checkpoint).to(processes.start(cpu=cpu).device)
-    source = "given"
-    if threshold is None:
-        threshold = detector.metadata.get("dev_eer_threshold")
-        source = "EER threshold on the development set"
-    if threshold is None:
-        threshold, source = 0.0, "none stored; 0 means equal likelihoods under the training"
-    if not isinstance(threshold, int | float) or not math.isfinite(threshold):
-        raise ConfigError(f"the threshold {threshold!r} ({source}) is no number; give --threshold")
+    score, n_samples, metadata, path = _open(checkpoint, cpu)
+    n_hop = n_samples if hop is None else round(hop * SAMPLE_RATE)
+    if not 0 < n_hop <= n_samples:
+        raise ConfigError(f"hop {hop} s: it must lie in (0, {n_samples / SAMPLE_RATE:g}]")
+    scores = {"checkpoint_sha256": sha256(path), "hop_s": hop, "pool": pool}
+    limit, source = _threshold(threshold, path, metadata, scores)
+    measured = _MEASURED.format_map(metadata) if "dev_eer_percent" in metadata else ""
     rows: list[dict[str, Any]] = []
-    for recording in processes.bar(recordings, desc="detect", delay=1, show=sys.stderr.isatty()):
+    for recording in processes.bar(recordings, desc="detect", delay=1, show=len(recordings) > 1):
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
-        row |= {"lowest_llr": None, "n_silent": 0, "windows": [], "error": None}
+        row |= {"lowest_llr": None, "n_silent": 0}
+        found, scored, row["error"] = Recording(str(recording)), [], None
+        blocks = blocks_isolated(recording, found=found, allow_silence=allow_silence)
+        show = len(recordings) == 1 or sys.stderr.isatty()
+        pieces = windows(blocks, n_samples, n_hop)
+        shown = iter(processes.bar(pieces, desc=recording.name, delay=1, show=show))
         try:
-            row["windows"] = _score_windows(detector, recording, allow_silence)
-            llrs = [window["llr"] for window in row["windows"] if window["llr"] is not None]
-            row |= {"llr": float(np.mean(llrs)), "lowest_llr": min(llrs)}
-            row["n_silent"] = len(row["windows"]) - len(llrs)
-            row["verdict"] = "bona fide" if row["llr"] > threshold else "spoof"
+            while batch := list(islice(shown, _BATCH)):
+                llrs = score(np.stack([samples for _, samples in batch])).tolist()
+                if not np.isfinite(llrs).all():
+                    raise AudioError(
+                        f"{recording}: its score is not finite; use another checkpoint"
+                    )
+                for (start, window), llr in zip(batch, llrs, strict=True):
+                    heard = allow_silence or window.any()
+                    scored.append({"start_s": start, "llr": llr if heard else None})
+            llrs = [window["llr"] for window in scored if window["llr"] is not None]
+            row |= {"llr": float(_POOLS[pool](np.array(llrs))), "lowest_llr": min(llrs)}
+            row["n_silent"] = len(scored) - len(llrs)
+            if limit is not None:
+                row["verdict"] = "bona fide" if row["llr"] > limit else "spoof"
         except AudioError as error:
-            row["error"] = str(error)
+            scored, row["error"] = [], str(error)
+        row |= {key: vars(found)[key] for key in ("source_rate", "channels", "over_range")}
+        row["duration_s"] = found.n_source_frames / max(1, found.source_rate)
+        row["resampled"] = found.source_rate not in (0, SAMPLE_RATE)
+        row |= {"averaged": found.channels > 1, "windows": scored}
         rows.append(row)
     made: dict[str, Any] = {
         "checkpoint": str(checkpoint),
-        "threshold": threshold,
+        **scores,
+        "threshold": limit,
         "threshold_source": source,
-        "window_s": detector.config.n_samples / SAMPLE_RATE,
+        "meaning": _MEANING.format(measured) if limit is None else None,
+        "window_s": n_samples / SAMPLE_RATE,
         "files": rows,
         "warnings": [_MINI] if str(checkpoint) == "mini" else [],
         "errors": [row["error"] for row in rows if row["error"]],
     }
+    n_resampled, n_averaged = (sum(row[key] for row in rows) for key in ("resampled", "averaged"))
+    if n_resampled + n_averaged:
+        text = f"to 16 kHz, of {n_averaged} the channels were averaged"
+        made["warnings"].append(f"of {len(rows)} recordings, {n_resampled} were resampled {text}")
+    if out:
+        _write(made, out)
     if plot and len(made["errors"]) < len(rows):
         plot_windows(made)[0].savefig(plot)
     return made
 
 
-def _score_windows(
-    detector: Detector, recording: Path, allow_silence: bool
-) -> list[dict[str, float | None]]:
-    """Score the windows of a recording; digital silence has no score unless it is allowed."""
+def _open(checkpoint: str, cpu: bool) -> tuple[Scorer, int, dict[str, Any], Path]:
+    """Load a checkpoint: what scores a batch of windows, their length, the metadata, the file."""
     import torch
 
-    from slslib.data.audio import windows
-    from slslib.data.isolate import blocks_isolated
+    from slslib.model.checkpoints import locate
+    from slslib.model.detector import Detector
     from slslib.runs import processes
 
-    n_samples, device = detector.config.n_samples, detector.device
-    decoded = windows(blocks_isolated(recording, allow_silence=allow_silence), n_samples)
-    bar = processes.bar(decoded, desc=recording.name, delay=1, show=sys.stderr.isatty())
-    shown, scored = iter(bar), list[dict[str, float | None]]()
-    while batch := list(islice(shown, _BATCH)):
+    path = locate(checkpoint)
+    detector = Detector.load(path).to(processes.start(cpu=cpu).device)
+
+    def score(samples: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), processes.deterministic(tf32=False):
-            samples = torch.from_numpy(np.stack([samples for _, samples in batch]))
-            llrs = detector.llr(samples.to(device)).tolist()
-        if not np.isfinite(llrs).all():
-            raise AudioError(f"{recording}: its score is not finite; use another checkpoint")
-        for (start, window), llr in zip(batch, llrs, strict=True):
-            scored.append({"start_s": start, "llr": llr if allow_silence or window.any() else None})
-    return scored
+            return detector.llr(torch.from_numpy(samples).to(detector.device)).cpu().numpy()
+
+    return score, detector.config.n_samples, detector.metadata, path
+
+
+def _threshold(
+    given: Any, checkpoint: Path, metadata: dict[str, Any], scores: dict[str, Any]
+) -> tuple[float | None, str]:
+    """Return the threshold and where it is from; one for other scores is refused."""
+    beside = checkpoint.with_name(f"{checkpoint.name}.threshold.json")
+    given, source = beside if given is None and beside.is_file() else given, "given"
+    if isinstance(given, str | Path):
+        try:
+            stored = dict(json.loads(Path(given).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{given} is no file of slslib threshold ({error})") from error
+        for key, value in scores.items():
+            if stored.get(key) != value:
+                what = f"{given} is for {key} {stored.get(key)}, these scores are of {value}"
+                raise ConfigError(f"{what}; choose one for them (slslib threshold, --threshold)")
+        given, source = stored.get("threshold", ""), str(given)
+    elif given is None:
+        given, source = metadata.get("dev_eer_threshold"), "EER threshold on the development set"
+        if given is None:
+            return None, "none"
+    if not isinstance(given, int | float) or not math.isfinite(given):
+        raise ConfigError(f"the threshold {given!r} ({source}) is no number; give --threshold")
+    return given, source
+
+
+def _write(result: dict[str, Any], path: Path) -> None:
+    """Write a result in the format of the file's ending."""
+    kind, limit, width = path.suffix.lower(), result["threshold"], result["window_s"]
+
+    def side(window: dict[str, Any]) -> str:
+        if window["llr"] is None:
+            return "silence"
+        return "unknown" if limit is None else "bonafide" if window["llr"] > limit else "spoof"
+
+    def run(window: dict[str, Any]) -> Any:
+        return window["start_s"] if limit is None or kind == ".csv" else side(window)
+
+    text = json.dumps(result, indent=1) + "\n" if kind == ".json" else _LINES[kind][0]
+    for one in result["files"] if kind != ".json" else ():
+        facts = one | {
+            "name": "_".join(one["file"].split()),
+            "quoted": one["file"].replace('"', '""'),
+        }
+        for _, group in groupby(one["windows"], run):
+            windows = list(group)
+            start, last = windows[0]["start_s"], windows[-1]["start_s"]
+            facts |= {"side": side(windows[0]), "start": start}
+            facts["end"] = min(last + width, one["duration_s"])
+            facts["lowest"] = min((w["llr"] for w in windows if w["llr"] is not None), default="")
+            if kind != ".rttm" or facts["side"] != "silence":
+                text += _LINES[kind][1].format(**facts, length=facts["end"] - start)
+    # A name that is no UTF-8 is written escaped.
+    write_text(path, text.encode(errors="backslashreplace").decode())

@@ -40,10 +40,11 @@ def train(
     progress: bool = True,
     detector_class: type[Any] | None = None,
 ) -> Path:
-    """Train a detector by a recipe: v1, v2, paper or mini.
+    """Train a detector by a recipe: v1, v2, paper, mini or asvspoof5.
 
     v1 is the reproduction's baseline, v2 its second run, with early stopping on a development set;
-    paper is the authors' training; mini takes minutes on a CPU. Every value of a recipe is an
+    paper is the authors' training; mini takes minutes on a CPU; asvspoof5 is a choice of ours for
+    that corpus. --train may be given several times, to mix corpora. Every value of a recipe is an
     option: `slslib train mini --help` lists them.
 
     Example: slslib train v1 --data ~/corpora --out runs/v1
@@ -79,7 +80,7 @@ def train(
     config.check_used()
     if save_steps < 1:
         raise ConfigError(f"save_steps {save_steps} must be at least 1")
-    from slslib.data.corpora import open_corpus
+    from slslib.data.corpora import mix, open_corpus
     from slslib.model.detector import Detector
     from slslib.runs import fit, processes
     from slslib.runs.clips import TrialDataset, describe, sizes
@@ -88,18 +89,21 @@ def train(
     accelerator = processes.start(config.precision, cpu=cpu)
     if config.batch_size % (n := accelerator.num_processes):
         raise ConfigError(f"--batch-size {config.batch_size} cannot be split over {n} processes")
-    corpora = [open_corpus(one, data) for one in (config.train, config.dev) if one]
+    several = [config.train] if isinstance(config.train, str) else config.train
+    trained = [open_corpus(one, data) for one in several]
+    dev = [open_corpus(config.dev, data)] if config.dev else []
+    corpora = [mix(trained) if len(trained) > 1 else trained[0], *dev]
     for corpus in corpora:
         if set(corpus.trials["label"]) != {0, 1} or len(corpus) < config.batch_size:
             raise ConfigError(
                 f"{corpus.protocol} has {len(corpus)} trials of the partition; at least "
                 f"{config.batch_size} trials are needed, each spoof (0) or bona fide (1), and both"
             )
-    initial = fit.initial_weights(config)
+    initial, opened = fit.initial_weights(config), [*trained, *dev]
     facts = {
         "config": asdict(config),
         "initial_sha256": initial and sha256(initial),
-        "data": [describe(one) | {"sizes_sha256": sha256_of(sizes(one))} for one in corpora],
+        "data": [describe(one) | {"sizes_sha256": sha256_of(sizes(one))} for one in opened],
     }
     with lock(out) if accelerator.is_main_process else nullcontext():
         if resume:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from slslib.errors import ConfigError
 
-_SCRIPT = Path(__file__).resolve().parents[3] / "book" / "make_report.py"
+_SCRIPT = Path(__file__).resolve().parents[2] / "book" / "make_report.py"
 
 
 def report(

@@ -12,10 +12,10 @@ import torch
 from tiny import DETECTOR, cuda
 from torch.utils.benchmark import Timer
 
+from slsapp import bench as module
+from slsapp.bench import bench
 from slslib.errors import CheckpointError, ConfigError
 from slslib.model.detector import Detector
-from slslib.runs import bench as module
-from slslib.runs.bench import bench
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from slslib.errors import ConfigError
-from slslib.evaluation import report as module
-from slslib.evaluation.report import report
+from slsnotebooks import report as module
+from slsnotebooks.report import report
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""``python -m slsapp [CHECKPOINT ...]``: serve the page on this machine."""
+
+import os
+import signal
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tyro
+
+from slslib.errors import SlslibError
+
+_OPEN = """WARNING: {} is not this machine's own address. Whoever reaches it can send recordings
+here: there is no password and no encryption. Keep it behind a firewall or a proxy."""
+_QUIET = {"share": False, "ssr_mode": False, "quiet": True, "footer_links": []}
+_GRADIO = 'slsapp: {}; install the extra: pip install -c constraints.txt -e ".[app]"'
+
+
+def serve(
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("mini",),
+    *,
+    references: tuple[Path, ...] = (),
+    host: str = "127.0.0.1",
+    port: int = 7860,
+) -> None:
+    """Serve a page that scores recordings, with one checkpoint or several side by side.
+
+    Args:
+        checkpoints: safetensors or .pth file, run folder, hub:owner/name[/file][@revision] or mini.
+        references: Gates of a reference set for each checkpoint, in their order: CSV files of what
+            slsapp.explain.gate_quantiles returned.
+        host: Address to listen at. Any but this machine's own opens the page to others.
+        port: Port to listen at.
+    """
+    import pandas as pd
+
+    from slsapp import page
+    from slslib.model.detector import Detector
+    from slslib.runs import processes
+
+    if not ip_address(host).is_loopback:
+        print(_OPEN.format(host), file=sys.stderr)
+    detectors = {name: Detector.load(name).to(processes.start().device) for name in checkpoints}
+    tables = dict(zip(checkpoints, map(pd.read_csv, references), strict=False))
+    with TemporaryDirectory(prefix="slsapp-") as os.environ["GRADIO_TEMP_DIR"]:
+        blocks, limit = page.build(detectors, tables), page.MEGABYTES << 20
+        options = {"server_name": host, "server_port": port, "max_file_size": limit}
+        blocks.launch(prevent_thread_lock=True, state_session_capacity=20, **options, **_QUIET)
+        print(f"slsapp: {blocks.local_url} (Ctrl-C ends it)", flush=True)
+        signal.pause()
+
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: sys.exit(128 + number))
+try:
+    tyro.cli(serve, prog="python -m slsapp")
+except ImportError as error:
+    sys.exit(_GRADIO.format(error))
+except (SlslibError, OSError, ValueError) as error:
+    sys.exit(f"slsapp: {error}")

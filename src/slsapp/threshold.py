@@ -1,0 +1,127 @@
+"""A threshold for :mod:`slslib.runs.detect`, from recordings of one's own.
+
+Bona fide recordings suffice. The threshold is the highest of which
+:func:`slslib.evaluation.calibration.guarantee` promises that it rejects no more bona fide
+recordings *of the same kind* than wanted, whatever the distribution of their scores. Spoofed
+recordings tell what it lets pass, and what the scores mean as probabilities.
+
+The file that is written says what the threshold belongs to (checkpoint; ``hop_s`` and ``pool`` of
+the scores), how it was chosen, and on which recordings: a hash of their names and sizes, which
+stand for the content. It holds no date, so the same call writes the same bytes.
+"""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from slslib.errors import AudioError, ConfigError
+from slslib.evaluation.calibration import fit, guarantee, proportion
+from slslib.files import sha256_of, write_json
+
+
+def threshold(
+    *,
+    bonafide: tuple[Path, ...],
+    checkpoint: str,
+    spoof: tuple[Path, ...] = (),
+    frr: float = 1.0,
+    confidence: float = 95.0,
+    prior: float = 50.0,
+    hop: float | None = None,
+    pool: Literal["mean", "min", "trimmed"] = "mean",
+    compare: Path | None = None,
+    out: Path | None = None,
+    cpu: bool = False,
+) -> dict[str, Any]:
+    """Choose a threshold for detect from your own recordings.
+
+    With the stated confidence, detect then rejects no more than --frr percent of new bona fide
+    recordings of the same kind. That takes 299 or more independent recordings for 1 percent, 59
+    for 5.
+
+    Example: slslib threshold --bonafide recordings/ --checkpoint runs/v1 --frr 5
+
+    Args:
+        bonafide: Real speech like that to be judged: recordings, or folders of them.
+        checkpoint: As for detect.
+        spoof: Spoofed speech, to tell how much of it passes, and to calibrate the scores.
+        frr: Percent of bona fide recordings that may be rejected.
+        confidence: Percent; also that of the intervals.
+        prior: Percent of all recordings that are bona fide, for probabilities.
+        hop: As for detect, which then needs the same.
+        pool: As for detect, which then needs the same.
+        compare: Choose and write nothing; see what the threshold in this file, chosen earlier, does
+            on these recordings.
+        out: File to write; default the checkpoint's with .threshold.json behind its name, where
+            detect looks.
+        cpu: Use the CPU even where there is a GPU.
+
+    Returns:
+        What is written: ``threshold`` (accept above), ``wanted_frr_percent``,
+        ``confidence_percent``, ``rank``, ``n_bonafide``, ``frr`` on these recordings with its
+        interval, ``quantiles`` of their scores, ``checkpoint``, ``checkpoint_sha256``, ``hop_s``,
+        ``pool``, ``files_sha256`` (names and sizes, of each class) and ``versions``. With spoofed
+        speech also ``n_spoof``, ``far`` and ``calibration``: ``slope`` and ``offset``, which turn a
+        score into a log-likelihood ratio, and the probability of bona fide speech for a score at
+        the threshold. Besides, ``out``. With ``compare``, instead, ``old_quantiles`` and
+        ``warnings``, if all of the interval lies above the wanted rate (a binomial test).
+
+    Raises:
+        ConfigError: An option makes no sense, or ``compare`` belongs to other scores.
+        ScoreError: There are too few recordings; the message says how many it takes.
+        CheckpointError: The checkpoint cannot be read.
+        AudioError: A recording has no score; leaving it out would change what is promised.
+        FileError: The file cannot be written.
+    """
+    from scipy.special import expit, logit
+
+    from slslib.model.checkpoints import locate
+    from slslib.runs.detect import detect
+
+    if not 0 < prior < 100:
+        raise ConfigError(f"prior {prior:g} %: it must lie between 0 and 100")
+    if str(checkpoint).partition(":")[0] in ("mini", "hub") and not (out or compare):
+        raise ConfigError(f"{checkpoint} lies in no folder of yours: name a file by --out")
+    weights, llrs, hashes = locate(checkpoint), [], []
+    options: dict[str, Any] = {"checkpoint": checkpoint, "hop": hop, "pool": pool, "cpu": cpu}
+    for files in (bonafide, spoof) if spoof else (bonafide,):
+        found = detect(files, threshold=compare or 0.0, **options)
+        rows = found["files"]
+        if bad := [row["error"] or row["file"] for row in rows if row["llr"] is None]:
+            raise AudioError(f"{len(bad)} of {len(rows)} recordings have no score: {bad[0]}")
+        llrs.append(np.array([row["llr"] for row in rows]))
+        paths = [Path(row["file"]) for row in rows]
+        hashes.append(sha256_of([(path.name, path.stat().st_size) for path in paths]))
+    own, n = llrs[0], [one.size for one in llrs]
+    old = json.loads(compare.read_text()) if compare else {}  # detect refused what does not fit
+    frr, confidence = old.get("wanted_frr_percent", frr), old.get("confidence_percent", confidence)
+    level = confidence / 100
+    rank, at = (None, old["threshold"]) if compare else guarantee(own, frr / 100, level)
+    made: dict[str, Any] = {
+        "threshold": at,
+        "wanted_frr_percent": frr,
+        "confidence_percent": confidence,
+        "n_bonafide": n[0],
+        "rank": rank,
+        "frr": proportion(int((own <= at).sum()), n[0], level),
+        "quantiles": {f"{p} %": float(np.percentile(own, p)) for p in (0, 1, 5, 50, 95)},
+        **{name: found[name] for name in ("checkpoint", "checkpoint_sha256", "hop_s", "pool")},
+        "files_sha256": hashes,
+        "versions": {name: version(name) for name in ("slslib", "torch")},
+    }
+    if spoof:
+        to_llr = fit(np.concatenate(llrs), np.repeat([1, 0], n))
+        percent = 100 * float(expit(to_llr(at) + logit(prior / 100)))
+        made["calibration"] = vars(to_llr) | {"prior_percent": prior, "threshold_percent": percent}
+        made |= {"n_spoof": n[1], "far": proportion(int((llrs[1] > at).sum()), n[1], level)}
+    if compare:
+        made["old_quantiles"] = old.get("quantiles")
+        is_broken = made["frr"]["interval_percent"][0] > frr
+        text = f"more than {frr:g} % are rejected, and not by chance: choose a threshold anew"
+        return made | {"warnings": [text] if is_broken else []}
+    out = out or weights.with_name(f"{weights.name}.threshold.json")
+    write_json(out, made)
+    return made | {"out": str(out)}

@@ -1,0 +1,283 @@
+"""Publishing: the folder, the card and its proofs, and the way to a hub and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from hub_server import NEW, TOKEN, File, Hub, faults_of_card, serve
+from huggingface_hub import ModelCard
+from tiny import DETECTOR, recipe
+
+from slsapp.publish import publish
+from slslib.data.scorefiles import read_scores
+from slslib.errors import ConfigError
+from slslib.evaluation.evaluate import evaluate
+from slslib.files import write_json
+from slslib.model.checkpoints import locate
+from slslib.model.detector import Detector
+from slslib.runs.score import score
+from slslib.runs.train import train
+
+KEY = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt"
+
+
+class Mean(torch.nn.Module):
+    """A head that reads the mean over time of the last layer."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.output = torch.nn.Linear(width, 2)
+
+    def forward(self, layers):
+        *_, last = layers
+        return self.output(last.mean(dim=1))
+
+
+@pytest.fixture(scope="module")
+def run(corpora, tmp_path_factory):
+    """A finished run with a score file, its evaluation, and an evaluation of other scores."""
+    out = tmp_path_factory.mktemp("runs") / "own"
+    train(recipe(), out, data=corpora, progress=False)
+    for folder, checkpoint in ((out, out), (out / "other", "mini")):
+        name = folder / "eval.txt"
+        score(str(checkpoint), "asvspoof2019-la:eval", name, data=corpora, progress=False)
+        result = evaluate(name, corpora / KEY, bootstrap=100, cluster=("speaker",))
+        write_json(f"{name}.eval.json", result)
+    for file in (out / "other").glob("*.json"):
+        shutil.copy(file, out / f"mini-{file.name}")
+    return out
+
+
+@pytest.fixture(scope="module")
+def published(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published") / "model"
+    assert publish(str(run), "owner/own", license="mit", folder=folder) == str(folder)
+    return folder
+
+
+@pytest.fixture
+def waveform():
+    return 0.1 * torch.randn(3, 4000, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with serve() as hub:
+        yield hub
+
+
+def online(hub: Hub, home: Path, *words: str, token: str = TOKEN) -> subprocess.CompletedProcess:
+    """Run Python where the hub is the local one."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    own |= {"NO_PROXY": "127.0.0.1,localhost", "HF_TOKEN": token}
+    command = [sys.executable, *words]
+    return subprocess.run(command, env=kept | own, cwd=home, capture_output=True, text=True)
+
+
+def test_a_folder_loads_with_the_same_scores(run, published, waveform, tmp_path):
+    assert {file.name for file in published.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    before, after = Detector.load(run), Detector.from_pretrained(published)
+    assert after.metadata == before.metadata
+    assert locate(published) == published / "model.safetensors"
+    with torch.inference_mode():
+        assert torch.equal(before.llr(waveform), after.llr(waveform))
+    facts = json.loads((published / "config.json").read_text())
+    assert facts["detector"]["n_samples"] == 4000
+    assert facts["training"]["config"]["recipe"] == "v1"
+
+
+def test_the_card_shows_what_was_measured_on_these_weights_only(run, published):
+    card = ModelCard.load(published / "README.md")
+    (result,) = card.data.eval_results
+    evaluation = json.loads((run / "eval.txt.eval.json").read_text())
+    assert result.metric_value == evaluation["eer_percent"]
+    assert result.metric_args["interval"] == evaluation["eer_interval_percent"]
+    assert result.metric_args["cluster"] == ["speaker"]
+    assert (result.dataset_name, result.dataset_split) == ("asvspoof2019-la", "eval")
+    low, high = evaluation["eer_interval_percent"]
+    eer = evaluation["eer_percent"]
+    row = f"| 5 | 5 | {eer:.2f} % | {low:.2f} to {high:.2f} % | speaker | exact |"
+    assert row in card.text
+    assert card.text.count("| asvspoof2019-la:eval |") == 1, "mini's scores are not its own"
+    dev = Detector.load(run).metadata["dev_eer_percent"]
+    assert f"On the development set, `asvspoof2019-la:dev`, the EER was {dev:.2f} %" in card.text
+
+
+def test_metadata_are_what_the_hub_asks_for(published):
+    text = (published / "README.md").read_text()
+    card = ModelCard(text)
+    assert (card.data.license, card.data.library_name) == ("mit", "slslib")
+    assert card.data.pipeline_tag == "audio-classification"
+    assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
+    assert faults_of_card(text) == []
+    assert "undefined" not in text.lower()
+    assert "None" not in text
+
+
+def test_what_is_not_known_is_not_in_the_card(tmp_path):
+    Detector(DETECTOR, seed=1).save_pretrained(tmp_path / "bare")
+    text = (tmp_path / "bare" / "README.md").read_text()
+    assert ModelCard(text).data.to_dict().keys() == {"library_name", "pipeline_tag", "tags"}
+    for said in (
+        "stated no licence",
+        "training configuration was not published",
+        "No evaluation was published",
+    ):
+        assert said in text
+    assert "development set" not in text
+
+
+def test_a_head_of_its_own_is_not_called_sls(tmp_path, waveform):
+    class Mine(Detector):
+        def build_head(self, config):
+            return Mean(config.backbone.width)
+
+    before = Mine(DETECTOR, seed=1).eval()
+    before.save_pretrained(tmp_path, name="owner/mine")
+    text = (tmp_path / "README.md").read_text()
+    assert 'detector = Mine.from_pretrained("owner/mine")' in text
+    assert "An SLS classifier" not in text
+    assert "slslib detect call.wav" not in text
+    assert torch.equal(Mine.from_pretrained(tmp_path).llr(waveform), before.llr(waveform))
+
+
+def test_the_initial_weights_on_the_hub_are_the_base_model(tmp_path):
+    detector = Detector(DETECTOR, seed=1)
+    config = {"backbone": "hub:facebook/wav2vec2-xls-r-300m/pytorch_model.bin@abc", "init": None}
+    about = {"training": {"config": config, "data": []}}
+    detector.save_pretrained(tmp_path, name="owner/x", about=about)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.base_model == "facebook/wav2vec2-xls-r-300m"
+
+
+def test_paths_of_this_machine_stay_here(run, corpora, tmp_path):
+    copy = tmp_path / "runs" / "own"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["config"]["backbone"] = str(tmp_path / "weights" / "xlsr2_300m.pt")
+    config["data"][0]["corpus"] = str(corpora / "secret" / "own")
+    write_json(copy / "config.json", config)
+    publish(str(copy), "owner/own", license="mit", folder=tmp_path / "out")
+    for name in ("README.md", "config.json"):
+        text = (tmp_path / "out" / name).read_text()
+        assert str(tmp_path) not in text
+        assert "secret" not in text
+        assert "xlsr2_300m.pt" in text
+    assert "Training: `own:train`, 12 trials" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_run_that_is_not_the_checkpoints_is_not_its_training(run, tmp_path):
+    Detector(DETECTOR, seed=3).save(tmp_path / "foreign.safetensors")
+    shutil.copy(run / "config.json", tmp_path)
+    (tmp_path / "damaged.json").write_text("{")
+    (tmp_path / "list.json").write_text("[1]")
+    publish(str(tmp_path / "foreign.safetensors"), "a/b", license="mit", folder=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["training"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "license"), [("owner/own", None), ("own", "mit"), ("./a/b", "mit"), ("own", None)]
+)
+def test_name_and_licence_are_asked_for(run, tmp_path, name, license):
+    with pytest.raises(ConfigError, match=r"OWNER/NAME.*--license"):
+        publish(str(run), name, license=license, folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_to_the_hub_and_back(hub, run, published, corpora, tmp_path):
+    """Upload by the command; score and load by name; the card's examples run; publish again."""
+    command = ("-m", "slslib", "publish", str(run), "owner/own", "--license", "mit")
+    first = online(hub, tmp_path, *command)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.strip() == f"{hub.url}/owner/own/commit/{NEW}"
+    asked = [path for method, path, _ in hub.requests if method in ("POST", "PUT")]
+    assert asked[:2] == ["/api/validate-yaml", "/api/repos/create"], "the card is checked first"
+    for name in ("README.md", "config.json", "model.safetensors"):
+        assert hub.files["owner/own", "main", name].content == (published / name).read_bytes()
+
+    audio = corpora / "LA/ASVspoof2019_LA_eval/flac/LA_E_0000001.flac"
+    samples, rate = soundfile.read(audio)
+    soundfile.write(tmp_path / "call.wav", samples, rate)
+    text = (published / "README.md").read_text()
+    (shown,) = re.findall(r"```console\n\$ slslib (.*)\n```", text)
+    found = online(hub, tmp_path, "-m", "slslib", *shown.split(), "--json")
+    assert found.returncode == 0, found.stderr
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    done = online(hub, tmp_path, "-c", program + "print(detector.config.n_samples)")
+    assert done.returncode == 0, done.stderr
+    llr, n_samples = done.stdout.split()
+    assert (float(llr), n_samples) == (json.loads(found.stdout)["files"][0]["llr"], "4000")
+
+    corpus = ("--corpus", "asvspoof2019-la:eval", "--data", str(corpora), "--out", "scores.txt")
+    scored = online(
+        hub, tmp_path, "-m", "slslib", "score", "--checkpoint", "hub:owner/own", *corpus
+    )
+    assert scored.returncode == 0, scored.stderr
+    assert read_scores(tmp_path / "scores.txt").equals(read_scores(run / "eval.txt"))
+
+    again = online(hub, tmp_path, *command)
+    assert again.returncode == 0, again.stderr
+    assert sum(method == "PUT" for method, _, _ in hub.requests) == 1, "the weights are there"
+
+
+@pytest.mark.parametrize(
+    ("license", "token", "says"),
+    [("mti", TOKEN, "license.*must be one of"), ("mit", "hf_wrong", "401.*hf auth login")],
+)
+def test_a_refusal_says_why(hub, published, tmp_path, license, token, says):
+    command = ("-m", "slslib", "publish", str(published), "owner/refused", "--license", license)
+    done = online(hub, tmp_path, *command, token=token)
+    assert done.returncode == 1
+    assert re.search(says, " ".join(done.stderr.split()))
+    assert "Traceback" not in done.stderr
+    assert "owner/refused" not in hub.repositories
+
+
+def test_no_connection_without_an_upload(hub, run, tmp_path):
+    before = len(hub.requests)
+    command = ("-m", "slslib", "publish", str(run), "owner/own", "--license", "mit")
+    done = online(hub, tmp_path, *command, "--folder", "out")
+    assert (done.returncode, done.stdout.strip()) == (0, "out")
+    assert len(hub.requests) == before
+    offline = ("import os; os.environ['HF_HUB_OFFLINE'] = '1'; from slslib import Detector\n",)
+    refused = online(
+        hub,
+        tmp_path,
+        "-c",
+        offline[0] + "Detector.from_pretrained('out').push_to_hub('a/b', license='mit')",
+    )
+    assert "FileError: cannot publish a/b" in refused.stderr
+    assert len(hub.requests) == before
+
+
+def test_a_folder_is_taken_before_the_hub_but_not_where_a_revision_is_asked_for(
+    hub, published, tmp_path
+):
+    shutil.copytree(published, tmp_path / "owner" / "local")
+    hub.put("owner/local", "model.safetensors", File(b"not weights"))
+    Detector(DETECTOR, seed=5).save_pretrained(tmp_path / "owner" / "pinned")
+    hub.put(
+        "owner/pinned", "model.safetensors", File((published / "model.safetensors").read_bytes())
+    )
+    program = (
+        "from slslib import Detector\n"
+        "one = Detector.from_pretrained('owner/local')\n"
+        "two = Detector.from_pretrained('owner/pinned', revision='main')\n"
+        "print(one.metadata == two.metadata != {})"
+    )
+    done = online(hub, tmp_path, "-c", program)
+    assert done.stdout.strip() == "True", done.stderr

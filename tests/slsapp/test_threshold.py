@@ -1,0 +1,203 @@
+"""A threshold from one's own recordings: what is promised, what is written, what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from tiny import DETECTOR
+
+from slsapp.threshold import threshold
+from slslib.errors import AudioError, ConfigError, ScoreError
+from slslib.files import sha256
+from slslib.model.detector import Detector
+from slslib.runs import detect as scoring
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "d.safetensors"
+    Detector(DETECTOR, seed=5).save(path)
+    return path
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch):
+    """Make files whose scores are given; ``detect`` says those, and what it was called with."""
+    llrs, calls = {}, []
+
+    def detect(files, **options):
+        calls.append(options)
+        rows = [{"file": str(f), "llr": llrs[f], "error": None} for f in files]
+        for row in rows:
+            row["error"] = f"{row['file']}: broken" if row["llr"] is None else None
+        facts = {"checkpoint": options["checkpoint"], "hop_s": options["hop"]}
+        digest = sha256(options["checkpoint"])
+        return facts | {"checkpoint_sha256": digest, "pool": options["pool"], "files": rows}
+
+    def make(name, values):
+        files = tuple(tmp_path / f"{name}{k}.wav" for k in range(len(values)))
+        for file, value in zip(files, values, strict=True):
+            file.write_bytes(name.encode())
+            llrs[file] = value
+        return files
+
+    monkeypatch.setattr(scoring, "detect", detect)
+    make.calls = calls
+    return make
+
+
+def normal(n, mean=0.0, seed=0):
+    return np.random.default_rng(seed).normal(mean, 1, n).tolist()
+
+
+def test_the_file_says_what_was_chosen_and_on_what(checkpoint, scored):
+    llrs = normal(500)
+    files = scored("a", llrs)
+    made = threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0)
+    written = json.loads(Path(made.pop("out")).read_text())
+    assert written == made
+    assert written["rank"] == 17
+    assert written["threshold"] == np.nextafter(sorted(llrs)[16], -np.inf)
+    assert sum(llr <= written["threshold"] for llr in llrs) == 16
+    assert written["frr"]["percent"] == pytest.approx(3.2)
+    assert written["frr"]["interval_percent"][0] < 3.2 < written["frr"]["interval_percent"][1]
+    assert written["n_bonafide"] == 500
+    assert (written["wanted_frr_percent"], written["confidence_percent"]) == (5, 95)
+    assert written["checkpoint_sha256"] == sha256(checkpoint)
+    assert (written["checkpoint"], written["hop_s"], written["pool"]) == (
+        str(checkpoint),
+        None,
+        "mean",
+    )
+    assert written["quantiles"]["50 %"] == pytest.approx(np.median(llrs))
+    assert "spoof" not in json.dumps(written)
+
+
+def test_the_same_call_writes_the_same_bytes_beside_the_checkpoint(checkpoint, scored):
+    files = scored("a", normal(80))
+    made = [threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0)]
+    path = Path(f"{checkpoint}.threshold.json")
+    first = path.read_bytes()
+    made.append(threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0))
+    assert made[0]["out"] == str(path)
+    assert path.read_bytes() == first
+    # Other recordings have another hash: a name or a size suffices.
+    files[0].write_bytes(b"longer")
+    again = threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0)
+    assert again["files_sha256"] != made[0]["files_sha256"]
+    assert again["threshold"] == made[0]["threshold"]
+
+
+def test_a_stale_file_beside_the_checkpoint_is_not_read(checkpoint, scored):
+    """It may belong to other settings, which ``detect`` would refuse."""
+    Path(f"{checkpoint}.threshold.json").write_text("of another version")
+    threshold(bonafide=scored("a", normal(80)), checkpoint=str(checkpoint), frr=5.0)
+    assert scored.calls[0]["threshold"] == 0.0
+
+
+def test_spoofed_speech_tells_what_passes_and_what_scores_mean(checkpoint, scored):
+    bonafide, spoof = scored("a", normal(4000, 2)), scored("b", normal(4000, -2, seed=1))
+    call = {"bonafide": bonafide, "spoof": spoof, "checkpoint": str(checkpoint)}
+    even = threshold(**call, frr=5.0)
+    passed = np.mean(np.array(normal(4000, -2, seed=1)) > even["threshold"])
+    assert even["n_spoof"] == 4000
+    assert even["far"]["percent"] == pytest.approx(100 * passed)
+    low, high = even["far"]["interval_percent"]
+    assert low < even["far"]["percent"] < high
+    # Two normal classes at +-2 with variance 1 have the log-likelihood ratio 4 x.
+    facts = even["calibration"]
+    assert facts["slope"] == pytest.approx(4, rel=0.1)
+    assert facts["offset"] == pytest.approx(0, abs=0.3)
+    odds = facts["slope"] * even["threshold"] + facts["offset"]
+    assert facts["threshold_percent"] == pytest.approx(100 / (1 + math.exp(-odds)))
+    rare = threshold(**call, frr=5.0, prior=1.0)["calibration"]
+    assert rare["slope"] == facts["slope"]
+    assert rare["threshold_percent"] == pytest.approx(100 / (1 + 99 * math.exp(-odds)))
+
+
+def test_a_recording_without_a_score_is_an_error(checkpoint, scored):
+    files = scored("a", [*normal(80), None])
+    with pytest.raises(AudioError, match=r"1 of 81 recordings have no score: .*a80\.wav: broken"):
+        threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0)
+    assert not Path(f"{checkpoint}.threshold.json").exists()
+
+
+def test_too_few_recordings_are_told_how_many_it_takes(checkpoint, scored):
+    with pytest.raises(ScoreError, match=r"58 .* 5 % .* 95 % takes 59"):
+        threshold(bonafide=scored("a", normal(58)), checkpoint=str(checkpoint), frr=5.0)
+    assert not Path(f"{checkpoint}.threshold.json").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"prior": 0.0}, {"prior": 100.0}, {"checkpoint": "mini"}, {"checkpoint": "hub:a/b"}],
+    ids=str,
+)
+def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, scored, options):
+    files = scored("a", normal(80))
+    with pytest.raises(ConfigError, match=r"prior|--out"):
+        threshold(**{"bonafide": files, "checkpoint": str(checkpoint), "frr": 5.0} | options)
+    assert scored.calls == []
+
+
+@pytest.mark.parametrize("options", [{"frr": 0.0}, {"frr": 100.0}, {"confidence": 100.0}], ids=str)
+def test_rates_lie_between_0_and_100(checkpoint, scored, options):
+    with pytest.raises(ConfigError, match="between 0 and 100"):
+        threshold(bonafide=scored("a", normal(80)), checkpoint=str(checkpoint), **options)
+
+
+def test_a_drift_is_told(checkpoint, scored):
+    """The old rate and confidence count; nothing is written; few recordings are enough."""
+    call = {"checkpoint": str(checkpoint)}
+    old = threshold(**call, bonafide=scored("a", normal(500)), frr=5.0, confidence=90.0)
+    file = Path(old["out"])
+    before = file.read_bytes()
+    same = threshold(**call, bonafide=scored("b", normal(50, seed=2)), compare=file)
+    lower = threshold(**call, bonafide=scored("c", normal(50, -1, seed=3)), compare=file)
+    assert file.read_bytes() == before
+    assert scored.calls[-1]["threshold"] == file  # which detect refuses where it does not fit
+    assert same["threshold"] == lower["threshold"] == old["threshold"]
+    assert (same["wanted_frr_percent"], same["confidence_percent"]) == (5, 90)
+    assert same["old_quantiles"] == old["quantiles"]
+    assert same["frr"]["interval_percent"][0] <= 5
+    assert same["warnings"] == []
+    assert lower["frr"]["interval_percent"][0] > 5
+    assert "anew" in lower["warnings"][0]
+
+
+def test_from_recordings_to_a_verdict(checkpoint, tmp_path):
+    """Without stand-ins: the chosen threshold rejects no more of its own recordings than said."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for k in range(20):
+        sf.write(folder / f"{k:02d}.wav", 0.1 * rng.standard_normal(4000), 16_000)
+    made = threshold(bonafide=(folder,), checkpoint=str(checkpoint), frr=20.0, confidence=90.0)
+    files = scoring.detect((folder,), checkpoint=str(checkpoint), threshold=made["threshold"])
+    verdicts = [row["verdict"] for row in files["files"]]
+    assert verdicts.count("spoof") == made["rank"] - 1 == 1
+
+
+def test_detect_takes_the_file_of_its_own_scores_only(checkpoint, tmp_path):
+    rng = np.random.default_rng(0)
+    files = tuple(tmp_path / f"{k}.wav" for k in range(12))
+    for file in files:
+        sf.write(file, 0.1 * rng.standard_normal(6000), 16_000)
+    call = {"checkpoint": str(checkpoint), "pool": "min", "hop": 0.125}
+    made = threshold(bonafide=files, frr=20.0, confidence=90.0, **call)
+    found = scoring.detect(files, **call)
+    assert (found["threshold"], found["threshold_source"]) == (made["threshold"], made["out"])
+    again = threshold(bonafide=files[:3], compare=Path(made["out"]), **call)
+    assert again["threshold"] == made["threshold"]
+    for other in ({"pool": "mean"}, {"hop": None}):
+        with pytest.raises(ConfigError, match=next(iter(other))):
+            scoring.detect(files, **call | other)
+        with pytest.raises(ConfigError, match=next(iter(other))):
+            threshold(bonafide=files, compare=Path(made["out"]), **call | other)
+        threshold(bonafide=files, frr=20.0, confidence=90.0, **call | other)  # a new one is not
+        threshold(bonafide=files, frr=20.0, confidence=90.0, **call)
