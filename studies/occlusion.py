@@ -23,7 +23,7 @@ from provenance import provenance, write
 from minispoof.corpus import simulation
 from slslib.data.corpora import open_corpus
 from slslib.model.detector import Detector
-from slslib.runs.clips import sample
+from slsnotebooks.probing import sample
 
 STEP, FORGED = 3200, 5  # samples of a stretch; stretches that are forged
 Replacement = Callable[[np.ndarray, np.random.Generator], np.ndarray]

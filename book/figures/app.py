@@ -24,7 +24,7 @@ from slsapp.explain import gate_quantiles
 from slslib.data.audio import SAMPLE_RATE
 from slslib.data.corpora import open_corpus
 from slslib.model.detector import Detector
-from slslib.runs.clips import sample
+from slsnotebooks.probing import sample
 
 
 def write_inputs(folder: Path) -> None:

@@ -11,10 +11,8 @@ import tyro
 
 from slslib.errors import SlslibError
 
-_OPEN = """WARNING: {} is not this machine's own address. Whoever reaches it can send recordings
-here: there is no password and no encryption. Keep it behind a firewall or a proxy."""
+_OPEN = "WARNING: {} is open to others, who may send recordings: no password and no encryption."
 _QUIET = {"share": False, "ssr_mode": False, "quiet": True, "footer_links": []}
-_GRADIO = 'slsapp: {}; install the extra: pip install -c constraints.txt -e ".[app]"'
 
 
 def serve(
@@ -56,6 +54,6 @@ for number in (signal.SIGINT, signal.SIGTERM):
 try:
     tyro.cli(serve, prog="python -m slsapp")
 except ImportError as error:
-    sys.exit(_GRADIO.format(error))
+    sys.exit(f'slsapp: {error}; install the extra: pip install -c constraints.txt -e ".[app]"')
 except (SlslibError, OSError, ValueError) as error:
     sys.exit(f"slsapp: {error}")

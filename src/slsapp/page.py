@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from slsapp.explain import leave_one_out, occlusion
+from slsapp.explain import leave_one_out, occlusion, plot_gates
 from slslib.data.audio import SAMPLE_RATE, Mono, fix_length
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError, SlslibError
@@ -29,14 +29,11 @@ from slslib.runs.detect import detect
 MEGABYTES, MINUTES, PER_MINUTE = 50, 10, 12
 """Limits: of a file, of a recording, and of the recordings of all who use the page."""
 
-_LIMITS = f"Recording, at most {MINUTES} minutes and {MEGABYTES} MB"
 _ABOUT = """# Spoken by a person, or made by a machine?
 The score is a log-likelihood ratio (LLR). The higher it is, the better a recording fits the bona
 fide speech of the training, compared with the spoofed. It is not the probability of being real."""
-_CLOSER = """A closer look shows how far the score of the lowest window falls when a stretch of
-time is played backwards, or a layer left out: above 0 they spoke for bona fide. It shows what moves
-the detector, in its errors as well; not where a forgery is, or that there is one."""
-_NO_THRESHOLD = "The checkpoint has no threshold; `slslib threshold` finds one."
+_CLOSER = """A closer look: how far the lowest window's score falls when a stretch of time is
+played backwards, or a layer left out. It shows what moves the detector, not where a forgery is."""
 _asked: deque[float] = deque(maxlen=PER_MINUTE)
 
 
@@ -71,9 +68,8 @@ def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     if made["errors"]:
         raise AudioError(made["errors"][0])
     (row,), width, threshold = made["files"], made["window_s"], made["threshold"]
-    if threshold is None or made["threshold_source"].startswith("none"):
-        threshold, verdict = None, f"**No verdict.** {made.get('meaning') or _NO_THRESHOLD}"
-    else:
+    verdict = f"**No verdict.** {made['meaning']}"
+    if threshold is not None:
         verdict = f"**{row['verdict']}**: threshold {threshold:.2f} ({made['threshold_source']})."
     starts, llrs = (np.array([w[key] for w in row["windows"]], float) for key in ("start_s", "llr"))
     lowest = np.nanargmin(llrs)
@@ -90,7 +86,7 @@ def gates(detector: Detector, clip: Mono, reference: pd.DataFrame | None) -> Any
         found = detector.gates(_batch(detector, clip))[0].cpu()
     if reference is None:
         return plots.plot_layers({"the lowest window": found}, ylabel="gate")[0]
-    return plots.plot_gates(found, reference)[0]
+    return plot_gates(found, reference)[0]
 
 
 def closer(detector: Detector, clip: Mono, start_s: float) -> list[Any]:
@@ -140,7 +136,8 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
     scored, looked, hidden = list[Any](), list[Any](), gr.Column(visible=False, render=False)
     with gr.Blocks(title="slslib", analytics_enabled=False, delete_cache=(60, 600)) as page:
         gr.Markdown(_ABOUT)
-        recording = gr.Audio(type="filepath", label=_LIMITS, buttons=[], editable=False)
+        label = f"At most {MINUTES} minutes and {MEGABYTES} MB"
+        recording = gr.Audio(type="filepath", label=label, buttons=[])
         button = gr.Button("Score", variant="primary")
         said, kept = gr.Markdown(elem_id="said"), gr.State()
         with gr.Column(visible=False) as results:

@@ -279,5 +279,5 @@ def test_an_open_address_is_warned_of(folder):
         process = start(name, "--host", "0.0.0.0", "--port", str(taken.getsockname()[1]))
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert said.startswith("WARNING: 0.0.0.0 is not this machine's own address")
+    assert said.startswith("WARNING: 0.0.0.0 is open to others")
     assert "Traceback" not in said
