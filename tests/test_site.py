@@ -14,7 +14,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from slslib.data.protocols import read_protocol
+from slslib.data.scorefiles import match, read_scores
+from slslib.evaluation import metrics
 
 pytestmark = pytest.mark.site
 
@@ -175,3 +180,85 @@ def test_chapters_bear_the_numbers_of_their_notebooks() -> None:
         text = (SITE / page).read_text(encoding="utf-8")
         assert f'<h1><span class="section-number">{number}. </span>' in text, page
         assert f'<span class="caption-number">Fig. {number}.1 </span>' in text, page
+
+
+def random_scores(shared: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the scores of notebook 08."""
+    rng = np.random.default_rng(8)
+    return rng.normal(2, 1, 1000), rng.normal(-1, 1.5, 2000)
+
+
+def published_scores(shared: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the scores of SLS on In-the-Wild."""
+    folder = shared / "scores" / "in_the_wild"
+    key = read_protocol(folder / "key_in_the_wild.txt")
+    trials = match(read_scores(folder / "sls_authors.txt"), key)
+    return metrics.split(trials.score, trials.label)
+
+
+MOVABLE = {
+    "notebooks/00_two_minute_detector.html": published_scores,
+    "notebooks/08_eer_to_det.html": random_scores,
+}
+
+
+@pytest.mark.parametrize("path", MOVABLE)
+def test_the_threshold_moves_and_the_rates_are_those_of_metrics(
+    window, base: str, shared: Path, path: str
+) -> None:
+    page, errors, variant = window
+    bonafide, spoof = MOVABLE[path](shared)
+    curve = metrics.det_curve(bonafide, spoof)
+    page.goto(base + path, wait_until="load")
+    figure = page.locator(".sls-threshold")
+    slider = figure.get_by_role("slider", name="Threshold")
+    slider.scroll_into_view_if_needed()
+
+    def shown() -> float:
+        """Return the shown threshold; the rates beside it are right."""
+        at = float(figure.locator(".sls-at").text_content())
+        point = np.searchsorted(curve.thresholds[1:], at, side="right")
+        for name, rate, n in (("frr", curve.frr, bonafide.size), ("far", curve.far, spoof.size)):
+            text = f"{100 * rate[point]:.2f} %: {round(rate[point] * n):,} of {n:,}"
+            assert figure.locator(f".sls-{name}").text_content() == text
+            assert text in slider.get_attribute("aria-valuetext")
+        return at
+
+    start = shown()
+    assert abs(start - metrics.eer(bonafide, spoof).threshold) <= 0.0251
+    line, before = figure.locator(".sls-line"), figure.locator(".sls-line").bounding_box()
+    page.evaluate("document.addEventListener('keydown', () => { window.heard = true; })")
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert shown() == pytest.approx(start + 0.5)
+    assert line.bounding_box()["x"] > before["x"]
+    assert not page.evaluate("window.heard"), "JupyterLab would hear the key and move to a cell"
+    box = slider.bounding_box()
+    for share in (0.3, 0.9):
+        # A finger or a mouse takes the handle along; it stays below the line.
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        assert shown() != start
+        middle = line.bounding_box()
+        assert abs(middle["x"] + middle["width"] / 2 - box["x"] - share * box["width"]) < 4
+    for key, rates in (("Home", ("0.00", "100.00")), ("End", ("100.00", "0.00"))):
+        page.keyboard.press(key)
+        shown()
+        said = [figure.locator(name).text_content().split()[0] for name in (".sls-frr", ".sls-far")]
+        assert said == list(rates)
+    take_screenshot(page, f"moved_{Path(path).stem}-{variant}")
+    page.emulate_media(media="print")
+    assert not slider.is_visible()
+    assert figure.locator("svg").is_visible()
+    assert not errors
+
+
+@pytest.mark.parametrize("path", MOVABLE)
+def test_without_scripts_the_figure_is_a_picture(browser, base: str, path: str) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(base + path, wait_until="load")
+        box = page.locator(".sls-threshold img").bounding_box()
+        assert box["width"] > 400
+        assert box["height"] > 200
+        assert not page.locator(".sls-threshold input").count()

@@ -45,7 +45,7 @@ def picture() -> list[str]:
         box(255, 240, 225, "evaluation", "metrics, intervals,", "tables, plots"),
         box(10, 374, 470, "data", "audio, protocols, corpora,", "score files, RawBoost, audit"),
         box(530, 374, 180, "minispoof", "the simulated", "corpus", dashed=True),
-        box(530, 240, 180, "slsnotebooks", "imports runs, model,", "data, minispoof", dashed=True),
+        box(530, 240, 180, "slsnotebooks", "imports slslib", "and minispoof", dashed=True),
         box(530, 10, 180, "slsapp", "imports runs,", "model, evaluation", dashed=True),
         text(245, 516, "errors and files: used by all", size=18, fill="soft"),
         arrow(245, 79, 245, 118),
