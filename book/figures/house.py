@@ -46,7 +46,6 @@ def picture() -> list[str]:
         box(10, 374, 470, "data", "audio, protocols, corpora,", "score files, RawBoost, audit"),
         box(530, 374, 180, "minispoof", "the simulated", "corpus", dashed=True),
         box(530, 240, 180, "slsnotebooks", "imports slslib", "and minispoof", dashed=True),
-        box(530, 10, 180, "slsapp", "imports runs,", "model, evaluation", dashed=True),
         text(245, 516, "errors and files: used by all", size=18, fill="soft"),
         arrow(245, 79, 245, 118),
         arrow(122, 189, 122, 238),
@@ -57,7 +56,6 @@ def picture() -> list[str]:
         arrow(530, 420, 482, 420),
         arrow(530, 155, 482, 155),
         arrow(620, 332, 620, 372),
-        arrow(530, 90, 482, 142),
         text(620, 498, "an arrow means", size=18, fill="soft"),
         text(620, 521, "“imports”", size=18, fill="soft"),
     ]

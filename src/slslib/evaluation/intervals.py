@@ -64,8 +64,7 @@ def interval(replicates: ArrayLike) -> tuple[float, float]:
 def eer_estimate(
     scores: ArrayLike, labels: ArrayLike, clusters: Sequence[ArrayLike] = (), seed: Any = 0
 ) -> dict[str, float]:
-    """Compute an EER with its 95 % interval, as a row of
-    :func:`slslib.evaluation.plots.plot_estimates`.
+    """Compute an EER with its 95 % interval, as a row that the notebooks draw.
 
     Args:
         scores: One score per trial.
