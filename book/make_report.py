@@ -27,8 +27,10 @@ from slsnotebooks.scale import Scale, scale
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("_config.yml", "_toc.yml", "book", "notebooks", "studies", "CHANGELOG.md")
 
-# The first page and these figures are about the simulation whatever the corpora are.
+# The first page and these figures are about the simulation whatever the corpora are. The last page
+# has published numbers only.
 SIMULATED_PAGE = "00_two_minute_detector"
+PUBLISHED_PAGE = "11_field_2026"
 SIMULATED_FIGURES = {"fig-06-run", "fig-06-epochs", "fig-09-rules"}
 # The other captions are written for the embedded corpus. Of other data none may say simulated.
 CAPTIONS = (
@@ -53,7 +55,7 @@ def note(here: Scale) -> str:
 
 def adapt(notebook: Path, here: Scale) -> None:
     """Put the note below the title; captions of real data no longer say simulated."""
-    if notebook.stem == SIMULATED_PAGE:
+    if notebook.stem in (SIMULATED_PAGE, PUBLISHED_PAGE):
         return
     content = json.loads(notebook.read_text(encoding="utf-8"))
     head, *cells = content["cells"]

@@ -34,9 +34,9 @@ from provenance import provenance, write
 from scipy.special import ndtr
 from scipy.stats import binom
 
+from slsapp.guarantee import guarantee, proportion
 from slslib.data.protocols import read_protocol
 from slslib.data.scorefiles import match, read_scores
-from slslib.evaluation.calibration import guarantee, proportion
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ ARROWS = {
     "runs": {"data", "model", "evaluation"},
     "cli": {"data", "model", "evaluation", "runs"},
     "minispoof": {"data"},
-    "slsnotebooks": {"data", "model", "runs", "minispoof"},
+    "slsnotebooks": {"data", "model", "evaluation", "runs", "minispoof"},
     "slsapp": {"data", "model", "evaluation", "runs"},
     "errors": set(),
     "files": set(),

@@ -49,11 +49,12 @@ def test_captions_of_real_data_do_not_speak_of_a_simulation(make_report, here, p
         assert " ." not in text
 
 
-def test_the_page_that_always_simulates_stays_as_it_is(make_report, here, tmp_path):
-    copy = Path(shutil.copy(NOTEBOOKS[0], tmp_path))
+@pytest.mark.parametrize(("number", "name"), [(0, "SIMULATED_PAGE"), (11, "PUBLISHED_PAGE")])
+def test_a_page_without_the_readers_data_stays_as_it_is(make_report, here, tmp_path, number, name):
+    copy = Path(shutil.copy(NOTEBOOKS[number], tmp_path))
     make_report.adapt(copy, here)
-    assert copy.read_bytes() == NOTEBOOKS[0].read_bytes()
-    assert copy.stem == make_report.SIMULATED_PAGE
+    assert copy.read_bytes() == NOTEBOOKS[number].read_bytes()
+    assert copy.stem == getattr(make_report, name)
 
 
 def test_captions_of_the_simulation_stay(make_report, here, tmp_path):

@@ -26,7 +26,7 @@ import slslib
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PINNED_EXTRAS = ("book", "test", "app", "hub", "minispoof")
+PINNED_EXTRAS = ("book", "test", "app", "hub", "minispoof", "onnx")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Written in pieces, so that this file does not find itself.
 MACHINE_PATH = re.compile(
@@ -107,6 +107,26 @@ def test_environment_defers_to_the_project() -> None:
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", project).group(1).split(",")
     assert set(extras) <= set(EXTRAS)
     assert extras == installer().EXTRAS.split(",")
+
+
+def test_the_image_copies_and_installs_what_exists() -> None:
+    """The image itself is not built here."""
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"]
+    copied = [one for kind, rest in steps if kind == "COPY" for one in rest.split()[:-1]]
+    assert sorted(copied) == sorted(sent)
+    assert all((ROOT / one).exists() for one in copied)
+    assert {PROJECT["readme"], *PROJECT["license-files"], "constraints.txt"} <= set(copied)
+    (run,) = [rest for kind, rest in steps if kind == "RUN"]
+    extras = re.search(r'"\.\[([\w,]+)\]"', run).group(1).split(",")
+    assert set(extras) <= set(EXTRAS)
+    assert run.count("pip install") == run.count("-c constraints.txt") == 2
+    assert json.loads(dict(steps)["ENTRYPOINT"]) == [*PROJECT["scripts"]]
+    assert (
+        f">={dict(steps)['FROM'].removeprefix('python:').removesuffix('-slim')}"
+        == (PROJECT["requires-python"])
+    )
 
 
 def test_versions_agree() -> None:

@@ -13,14 +13,17 @@ neighbours, and a change that the detector never met in training may move its sc
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from slslib.data.audio import SAMPLE_RATE, Mono, fix_length
+from slslib.evaluation import plots
 from slslib.model.detector import Detector
 
 
@@ -43,6 +46,31 @@ def gate_quantiles(
     quantiles = [0.05, 0.25, 0.5, 0.75, 0.95]
     table = frame.groupby(list(groups), sort=False).describe(percentiles=quantiles)
     return table.stack(0, future_stack=True).rename_axis(["group", "layer"]).reset_index()
+
+
+def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> plots.Plot:
+    """Draw the gates of a clip before those of a reference set, a panel for each group.
+
+    A band is the middle 90 % of the group, the line in it the median, the number that of its clips.
+
+    Args:
+        clip: Gates of layer 1, 2, ...
+        reference: What :func:`gate_quantiles` returned; the group
+            ``bona fide`` is blue.
+    """
+    groups = list(reference.groupby("group", sort=False))
+    lines = ceil(len(groups) / 4)
+    _, own = plots.panels(ceil(len(groups) / lines), 9, 1 + 1.8 * lines, rows=lines, sharey=True)
+    for axes, (name, of) in zip(own, groups, strict=False):
+        colour = plots.BONAFIDE if name == "bona fide" else plots.SPOOF
+        axes.fill_between(of["layer"], of["5%"], of["95%"], color=colour, alpha=0.2, linewidth=0)
+        axes.plot(of["layer"], of["50%"], color=colour)
+        axes.plot(of["layer"], clip, "k--", label="the clip")
+        title = f"{name} ({of['count'].max():.0f})"
+        axes.set(title=title, xlabel="transformer layer", ylabel="gate")
+    for axes in own[len(groups) :]:
+        axes.remove()
+    return plots.legend(own[0])
 
 
 @torch.inference_mode()

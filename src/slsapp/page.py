@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from slsapp.explain import leave_one_out, occlusion
+from slsapp.explain import leave_one_out, occlusion, plot_gates
 from slslib.data.audio import SAMPLE_RATE, Mono, fix_length
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError, SlslibError
@@ -86,7 +86,7 @@ def gates(detector: Detector, clip: Mono, reference: pd.DataFrame | None) -> Any
         found = detector.gates(_batch(detector, clip))[0].cpu()
     if reference is None:
         return plots.plot_layers({"the lowest window": found}, ylabel="gate")[0]
-    return plots.plot_gates(found, reference)[0]
+    return plot_gates(found, reference)[0]
 
 
 def closer(detector: Detector, clip: Mono, start_s: float) -> list[Any]:

@@ -1,7 +1,7 @@
 """A threshold for :mod:`slslib.runs.detect`, from recordings of one's own.
 
 Bona fide recordings suffice. The threshold is the highest of which
-:func:`slslib.evaluation.calibration.guarantee` promises that it rejects no more bona fide
+:func:`slsapp.guarantee.guarantee` promises that it rejects no more bona fide
 recordings *of the same kind* than wanted, whatever the distribution of their scores. Spoofed
 recordings tell what it lets pass, and what the scores mean as probabilities.
 
@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from slsapp.guarantee import guarantee, proportion
 from slslib.errors import AudioError, ConfigError
-from slslib.evaluation.calibration import fit, guarantee, proportion
+from slslib.evaluation.calibration import fit
 from slslib.files import sha256_of, write_json
 
 

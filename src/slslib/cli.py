@@ -35,12 +35,13 @@ COMMANDS = {
     "threshold": ("slsapp.threshold:threshold", "Choose a threshold from own recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
     "publish": ("slsapp.publish:publish", "Publish a detector with a model card."),
+    "export": ("slsapp.export:export", "Write a detector as ONNX."),
     "bench": ("slsapp.bench:bench", "Measure speed and memory of this machine."),
     "protocol": ("slslib.data.corpora:protocol", "Write a protocol of a folder tree."),
     "minispoof": ("minispoof.corpus:write", "Write the simulated corpora MiniSpoof."),
 }
 """Where the function of each command is, and one line about it."""
-_WITHOUT_NAMES = ("verify", "report", "detect", "convert", "publish", "minispoof")
+_WITHOUT_NAMES = ("verify", "report", "detect", "convert", "publish", "export", "minispoof")
 """Commands whose required options are given by their place."""
 _EVERYWHERE = "--json prints the result as JSON; --debug shows the traceback of an error."
 _USAGE = """usage: slslib COMMAND ... [--json] [--debug]

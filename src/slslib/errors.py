@@ -4,6 +4,11 @@ Each message names the file, line or utterance, the offending value and the reme
 that escapes from a public function is a bug.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class SlslibError(Exception):
     """Base class of every error about input, files or settings."""
@@ -35,3 +40,31 @@ class TrainingError(SlslibError):
 
 class ConfigError(SlslibError):
     """An option has a value that makes no sense."""
+
+
+@contextmanager
+def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
+    """Turn any error from reading or believing a file into one that names the file.
+
+    Args:
+        path: The file that an error names.
+        remedy: What to do about a damaged file.
+
+    Raises:
+        CheckpointError: Naming the file, for whatever Python or a library raises.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except ConfigError as error:  # the file can be read, and the message says what to do
+        raise CheckpointError(f"{path} is not usable ({error})") from error
+    except Exception as error:
+        # PyTorch's messages begin with a heading or the advice to load without protection. The
+        # cause follows, and then the advice to allow what was refused.
+        other = r".*weights.only.*|Error.* in loading state_dict.*| Please use .*"
+        cause = re.sub(other, "", str(error), flags=re.I).strip().partition("\n")[0][:200]
+        raise CheckpointError(
+            f"{path} is not usable ({type(error).__name__}: {cause}); it is damaged, no "
+            f"checkpoint, without its config.json, or asks for code, which was not run; {remedy}"
+        ) from error

@@ -12,6 +12,7 @@ from scipy.special import ndtri
 
 from slslib.errors import ConfigError
 from slslib.evaluation import metrics, plots
+from slsnotebooks import figures
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_learning(dev):
     log = pd.DataFrame({"epoch": [0, 1, 2], "train_loss": [0.7, 0.5, 0.4]})
     if dev:
         log = log.assign(dev_loss=[0.7, 0.6, 0.6], dev_eer_percent=[40.0, 30.0, 25.0])
-    figure, axes = plots.plot_learning(log)
+    figure, axes = figures.plot_learning(log)
     assert len(texts(axes)) == (3 if dev else 1)
     assert len(figure.axes) == (2 if dev else 1)
 
@@ -182,9 +183,9 @@ def test_no_row_is_left_out_of_a_figure():
     rows = [("g", str(i), 1, 0, 2) for i in range(6)]
     table = pd.DataFrame(rows, columns=["group", "name", "value", "low", "high"])
     with pytest.raises(ConfigError, match="6 names"):
-        plots.plot_estimates(table, xlabel="x")
+        figures.plot_estimates(table, xlabel="x")
     with pytest.raises(ConfigError, match="1 to 2"):
-        plots.plot_estimates(table[:3], xlabel="x", colours=(plots.BONAFIDE, plots.SPOOF))
+        figures.plot_estimates(table[:3], xlabel="x", colours=(plots.BONAFIDE, plots.SPOOF))
 
 
 def test_a_legend_is_no_wider_than_its_figure():
@@ -224,7 +225,7 @@ def test_estimates_show_value_and_interval():
     rows = [("noise", "SSI", -2.0, -5.0, 1.0), ("phone", "SSI", 1.0, 0.0, 3.0)]
     rows += [("noise", "LnL", 4.0, 3.5, 6.0)]
     table = pd.DataFrame(rows, columns=["group", "name", "value", "low", "high"])
-    figure, axes = plots.plot_estimates(table, xlabel="change (points)")
+    figure, axes = figures.plot_estimates(table, xlabel="change (points)")
     assert [text.get_text() for text in axes.get_yticklabels()] == ["noise", "phone"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SSI", "LnL"]
     (bars,) = axes.containers[0].lines[2]
@@ -232,5 +233,5 @@ def test_estimates_show_value_and_interval():
     np.testing.assert_allclose(ends, [[-5, 1], [0, 3]])
     assert axes.containers[1].lines[0].get_xydata().tolist() == [[4, pytest.approx(0.2)]]
     assert axes.lines[-1].get_xdata()[0] == 0
-    _, axes = plots.plot_estimates(table, xlabel="change", colours=(plots.BONAFIDE, plots.SPOOF))
+    _, axes = figures.plot_estimates(table, xlabel="change", colours=(plots.BONAFIDE, plots.SPOOF))
     assert axes.containers[1].lines[0].get_color() == plots.SPOOF

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -19,7 +20,7 @@ from tiny import DETECTOR
 
 from slslib.data.audio import load, windows
 from slslib.data.isolate import blocks_isolated
-from slslib.errors import AudioError, ConfigError
+from slslib.errors import AudioError, CheckpointError, ConfigError
 from slslib.evaluation import tables
 from slslib.files import sha256, write_json
 from slslib.model.detector import Detector
@@ -301,3 +302,38 @@ def test_a_folder_without_recordings(checkpoint, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(AudioError, match="holds no"):
         detect((tmp_path / "empty",), checkpoint=checkpoint)
+
+
+@pytest.fixture
+def exported(checkpoint):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from slsapp.export import export
+
+    export(str(checkpoint), checkpoint.with_suffix(".onnx"))
+    return checkpoint.with_suffix(".onnx")
+
+
+def test_an_onnx_file_is_scored_alike_and_without_torch(checkpoint, exported, recording):
+    """In a program of its own, by the command line; the ending of the name decides."""
+    program = (
+        "import sys; from slslib import cli; status = cli.run(sys.argv[1:], as_json=True); "
+        "loaded = {'torch', 'accelerate', 'transformers', 'onnx'} & set(sys.modules); "
+        "sys.exit(f'{loaded} loaded' if loaded else status)"
+    )
+    command = [sys.executable, "-c", program, "detect", recording, "--checkpoint", exported]
+    run = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    got, want = json.loads(run.stdout), detect((recording,), checkpoint=checkpoint)
+    assert got["threshold"] == 1.25
+    assert got["window_s"] == want["window_s"]
+    llrs = [[w["llr"] for w in one["files"][0]["windows"]] for one in (got, want)]
+    assert llrs[0] == pytest.approx(llrs[1], abs=1e-4)
+    assert len(llrs[0]) == 3
+
+
+def test_what_is_no_onnx_file_is_refused_by_name(recording, tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "x.onnx").write_bytes(recording.read_bytes())
+    with pytest.raises(CheckpointError, match=r"x\.onnx.*slslib export"):
+        detect((recording,), checkpoint=str(tmp_path / "x.onnx"))

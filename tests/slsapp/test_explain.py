@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import DETECTOR
 
-from slsapp.explain import gate_quantiles, leave_one_out, occlusion
+from slsapp.explain import gate_quantiles, leave_one_out, occlusion, plot_gates
 from slslib.evaluation import plots
 from slslib.model.detector import Detector
 
@@ -119,7 +119,7 @@ def test_what_is_beyond_the_length_is_not_looked_at(detector, clip):
 def test_gates_are_drawn_before_each_group():
     gates = np.random.default_rng(1).random((60, 3))
     table = gate_quantiles(gates, ["bona fide", "A01", "A02", "A03", "A04", "A05"] * 10)
-    figure, axes = plots.plot_gates(gates[0], table)
+    figure, axes = plot_gates(gates[0], table)
     assert len(figure.axes) == 6
     assert axes.get_title() == "bona fide (10)"
     median, clip = axes.lines

@@ -4,18 +4,6 @@ r"""What is chosen on one set of trials and used on another: thresholds and cali
 threshold on a development set, at the EER or at a given false rejection rate, and reports both
 error rates on another set. A trial is accepted above the threshold.
 
-**Guarantee** (Wilks 1941). :func:`guarantee` needs bona fide scores only. Let :math:`x_{(k)}` be
-the :math:`k`-th smallest of :math:`n` scores that are drawn independently from one distribution,
-and reject what lies below it. The share :math:`p_k` of the distribution that is then rejected is
-random, as the scores are. If no two scores can be equal, it has the beta distribution with the
-parameters :math:`k` and :math:`n - k + 1`, whatever the distribution of the scores, so
-
-.. math:: P(p_k \le p) = P(\mathrm{Bin}(n, p) \ge k) .
-
-If they can, :math:`p_k` is smaller: what equals :math:`x_{(k)}` is accepted. So the right side is a
-lower bound in any case, and :math:`k` is the highest rank for which it reaches the confidence. The
-threshold, which rejects what equals it, is the largest number of 64 bits below :math:`x_{(k)}`.
-
 **Calibration** (Brümmer and du Preez 2006) turns a score :math:`x` into a log-likelihood ratio
 
 .. math:: \ell = w x + b
@@ -25,7 +13,6 @@ bona fide and spoofed trials weigh the same, whatever their counts. The order of
 and so does the EER.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from slslib.errors import ConfigError, ScoreError
+from slslib.errors import ConfigError
 from slslib.evaluation.metrics import Floats, det_curve, split, validate
 
 Classes = tuple[ArrayLike, ArrayLike]
@@ -121,56 +108,3 @@ def transfer(
             rows[-1][f"{prefix}frr_percent"] = 100 * float(np.mean(bonafide <= threshold))
             rows[-1][f"{prefix}far_percent"] = 100 * float(np.mean(spoof > threshold))
     return rows
-
-
-def guarantee(bonafide: ArrayLike, frr: float, confidence: float = 0.95) -> tuple[int, float]:
-    """Choose the highest threshold whose false rejection rate is bounded, without any spoof score.
-
-    Args:
-        bonafide: Scores that were drawn independently; those of one speaker are worth fewer.
-        frr: The false rejection rate that is wanted.
-        confidence: Probability that the true rate is not above it.
-
-    Returns:
-        The rank :math:`k`, and the threshold (accept above), which rejects fewer than :math:`k` of
-        the scores.
-
-    Raises:
-        ConfigError: A rate does not lie between 0 and 1.
-        ScoreError: A score is not finite, or there are too few; the message says how many it takes.
-
-    >>> rank, threshold = guarantee(range(500), 0.05)
-    >>> rank, sum(score <= threshold for score in range(500))
-    (17, 16)
-    """
-    from scipy.stats import binom
-
-    (scores,) = validate(bonafide, names=("bona fide",))
-    what = f"at most {100 * frr:g} % false rejections with a confidence of {100 * confidence:g} %"
-    if not (0 < frr < 1 and 0 < confidence < 1):
-        raise ConfigError(f"{what}: both must lie between 0 and 100")
-    needed = math.ceil(math.log1p(-confidence) / math.log1p(-frr))
-    if scores.size < needed:
-        raise ScoreError(f"{scores.size} bona fide scores: {what} takes {needed:,} or more")
-    rank = max(1, int(binom.ppf(1 - confidence, scores.size, frr)))
-    return rank, float(np.nextafter(np.sort(scores)[rank - 1], -np.inf))
-
-
-def proportion(count: int, n: int, confidence: float = 0.95) -> dict[str, Any]:
-    """Estimate a rate from ``count`` of ``n`` independent trials.
-
-    Args:
-        count: How often it happened.
-        n: Number of trials.
-        confidence: Of the interval, which is two-sided (Clopper and Pearson 1934).
-
-    Returns:
-        ``percent`` and ``interval_percent``.
-
-    >>> proportion(0, 300)
-    {'percent': 0.0, 'interval_percent': [0.0, 1.222097469429642]}
-    """
-    from scipy.stats import binomtest
-
-    low, high = binomtest(count, n).proportion_ci(confidence)
-    return {"percent": 100 * count / n, "interval_percent": [100 * float(low), 100 * float(high)]}

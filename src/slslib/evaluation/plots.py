@@ -33,7 +33,7 @@ Pair = tuple[ArrayLike, ArrayLike]  # x and y, or scores of bona fide and of spo
 
 _MOST = 20  # recordings in a figure
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-_MARK: dict[str, Any] = {"color": "0.2", "linestyle": "--", "linewidth": 1}  # threshold, chance
+MARK: dict[str, Any] = {"color": "0.2", "linestyle": "--", "linewidth": 1}  # threshold, chance
 
 
 # ------------------------------------------------------------------------------- shared by figures
@@ -66,7 +66,7 @@ def legend(axes: Axes) -> Plot:
     return figure, axes
 
 
-def _styled(
+def styled(
     axes: Axes, things: Mapping[str, Any], colours: Sequence[str] = OTHER
 ) -> list[tuple[str, Any]]:
     """Give each thing a colour, a line style and a marker in these axes; return them by label."""
@@ -104,7 +104,7 @@ def plot_lines(
         **options: For :meth:`matplotlib.axes.Axes.set`, for example ``ylim``.
     """
     axes = axes or panels(1, 6.4, 3.6)[1][0]
-    for label, (x, y) in _styled(axes, lines, colours):
+    for label, (x, y) in styled(axes, lines, colours):
         rows = np.atleast_2d(np.asarray(y, float))
         mean, spread = rows.mean(axis=0), rows.std(axis=0)
         (line,) = axes.plot(x, mean, label=label, markersize=4)
@@ -114,7 +114,7 @@ def plot_lines(
             band: dict[str, Any] = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
             axes.fill_between(x, mean - spread, mean + spread, **band)
     if reference is not None:
-        axes.axhline(reference, **_MARK)
+        axes.axhline(reference, **MARK)
     axes.set(xlabel=xlabel, ylabel=ylabel, **options)
     return legend(axes)
 
@@ -130,51 +130,6 @@ def plot_layers(lines: Mapping[str, ArrayLike], **options: Any) -> Plot:
     figure, axes = plot_lines(pairs, xlabel="transformer layer", **options)
     axes.set_xticks(np.asarray(axes.lines[0].get_xdata())[::2])
     return figure, axes
-
-
-def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> Plot:
-    """Draw the gates of a clip before those of a reference set, a panel for each group.
-
-    A band is the middle 90 % of the group, the line in it the median, the number that of its clips.
-
-    Args:
-        clip: Gates of layer 1, 2, ...
-        reference: What :func:`slsapp.explain.gate_quantiles` returned; the group
-            ``bona fide`` is blue.
-    """
-    groups = list(reference.groupby("group", sort=False))
-    lines = ceil(len(groups) / 4)
-    _, own = panels(ceil(len(groups) / lines), 9, 1 + 1.8 * lines, rows=lines, sharey=True)
-    for axes, (name, of) in zip(own, groups, strict=False):
-        colour = BONAFIDE if name == "bona fide" else SPOOF
-        axes.fill_between(of["layer"], of["5%"], of["95%"], color=colour, alpha=0.2, linewidth=0)
-        axes.plot(of["layer"], of["50%"], color=colour)
-        axes.plot(of["layer"], clip, "k--", label="the clip")
-        title = f"{name} ({of['count'].max():.0f})"
-        axes.set(title=title, xlabel="transformer layer", ylabel="gate")
-    for axes in own[len(groups) :]:
-        axes.remove()
-    return legend(own[0])
-
-
-def plot_learning(log: pd.DataFrame) -> Plot:
-    """Draw loss and development EER over the epochs of a run.
-
-    Args:
-        log: The run's ``log.csv``: ``epoch``, ``train_loss`` and, where there is a development
-            set, ``dev_loss`` and ``dev_eer_percent``.
-    """
-    columns = {"training loss": "train_loss", "development loss": "dev_loss"}
-    lines = {name: (log["epoch"], log[key]) for name, key in columns.items() if key in log}
-    ticks = log["epoch"][:: ceil(len(log) / 12)]
-    ylabel = "weighted cross entropy (nats)"
-    _, axes = plot_lines(lines, xlabel="epoch", ylabel=ylabel, xticks=ticks)
-    if "dev_eer_percent" in log:
-        right = axes.twinx()
-        right.grid(False)
-        right.plot(log["epoch"], log["dev_eer_percent"], "k^:", label="development EER")
-        right.set(ylabel="development EER (%)", ylim=(0, None))
-    return legend(axes)
 
 
 # ------------------------------------------------------------------------------- scores and errors
@@ -208,7 +163,7 @@ def plot_scores(
             axes.stairs(percent, edges, color=colour)
             filled = axes.stairs(percent * is_wrong, edges, fill=True, color=colour, alpha=0.6)
             filled.set(edgecolor="white", hatch=hatch, linewidth=0, label=name.format(scores.size))
-        axes.axvline(at, **_MARK)
+        axes.axvline(at, **MARK)
         far, frr = 100 * np.mean(spoof > at), 100 * np.mean(bonafide <= at)
         axes.set_title(f"threshold {at:.2f}\nFAR {far:.1f} %, FRR {frr:.1f} %", fontsize="medium")
         axes.set_xlabel("score (higher: more bona fide)")
@@ -224,7 +179,7 @@ def plot_det(systems: Mapping[str, Pair], *, axes: Axes | None = None) -> Plot:
         axes: Where to draw; by default in a new figure.
     """
     axes = axes or panels(1, 4.8, 4.8)[1][0]
-    for name, scores in _styled(axes, systems):
+    for name, scores in styled(axes, systems):
         curve, at = metrics.det_curve(*scores), metrics.eer(*scores).value
         label = f"{name} (EER {100 * at:.2f} %)"
         (line,) = axes.plot(ndtri(curve.far), ndtri(curve.frr), label=label, marker="")
@@ -236,32 +191,6 @@ def plot_det(systems: Mapping[str, Pair], *, axes: Axes | None = None) -> Plot:
     far, frr = "false acceptance rate: spoof accepted", "false rejection rate: bona fide rejected"
     axes.set(xlabel=f"{far} (%)", ylabel=f"{frr} (%)", title="DET", aspect="equal")
     axes.set(xlim=ndtri([0.0005, 0.97]), ylim=ndtri([0.0005, 0.97]))
-    return legend(axes)
-
-
-def plot_estimates(
-    table: pd.DataFrame, *, xlabel: str, reference: float | None = 0, colours: Sequence[str] = OTHER
-) -> Plot:
-    """Draw estimates with their intervals: a row for each group, a mark for each name in it.
-
-    Args:
-        table: ``group``, ``name``, ``value``, ``low`` and ``high``; up to five names.
-        xlabel: What is estimated, with its unit.
-        reference: Value to mark by a line; None for no line.
-        colours: One for each name, for example those of the classes.
-    """
-    groups = list(table["group"].unique())
-    own = {str(name): rows for name, rows in table.groupby("name", sort=False)}
-    _, (axes,) = panels(1, 6.8, 1.2 + 0.16 * len(groups) * (len(own) + 1.5))
-    for k, (label, rows) in enumerate(_styled(axes, own, colours)):
-        places = rows["group"].map(groups.index) + 0.8 * ((k + 0.5) / len(own) - 0.5)
-        ends = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-        bars = axes.errorbar(rows["value"], places, xerr=ends, label=label, capsize=2, linewidth=1)
-        bars.lines[0].set(linestyle="none", markersize=4)
-    if reference is not None:
-        axes.axvline(reference, **_MARK)
-    axes.set_yticks(range(len(groups)), groups)
-    axes.set(xlabel=xlabel, ylim=(len(groups) - 0.4, -0.6))
     return legend(axes)
 
 
@@ -293,7 +222,7 @@ def plot_windows(result: Mapping[str, Any]) -> Plot:
         sides = np.full(sides.shape, "0.4") if threshold is None else sides
         middles, hop = starts + width / 2, result["hop_s"] or width
         panel.bar(middles, scores - base, hop, bottom=base, color=sides[:-1], linewidth=0)
-        panel.axhline(base, **_MARK, label=label)
+        panel.axhline(base, **MARK, label=label)
         name, font = _drawable(Path(one["file"]).name)
         title = f"{one['llr']:.2f}, {one['verdict'] or 'no verdict'}: {name}"
         style = {"color": sides[-1], "size": 9, "parse_math": False}

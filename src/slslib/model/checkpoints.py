@@ -9,8 +9,8 @@ its dimensions derived from the shapes.
 import json
 import re
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slslib import files
-from slslib.errors import CheckpointError, ConfigError
+from slslib.errors import CheckpointError, usable
 from slslib.model.foreign import BACKBONE, KEY, dimensions, our_name
 from slslib.model.pickles import read_pickle
 
@@ -196,34 +196,6 @@ def read_checkpoint(
         for name, tensor in tensors.items():
             _check_plain_and_finite(name, tensor, path)
     return tensors, about
-
-
-@contextmanager
-def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
-    """Turn any error from reading or believing a file into one that names the file.
-
-    Args:
-        path: The file that an error names.
-        remedy: What to do about a damaged file.
-
-    Raises:
-        CheckpointError: Naming the file, for whatever Python or a library raises.
-    """
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except ConfigError as error:  # the file can be read, and the message says what to do
-        raise CheckpointError(f"{path} is not usable ({error})") from error
-    except Exception as error:
-        # PyTorch's messages begin with a heading or the advice to load without protection. The
-        # cause follows, and then the advice to allow what was refused.
-        other = r".*weights.only.*|Error.* in loading state_dict.*| Please use .*"
-        cause = re.sub(other, "", str(error), flags=re.I).strip().partition("\n")[0][:200]
-        raise CheckpointError(
-            f"{path} is not usable ({type(error).__name__}: {cause}); it is damaged, no "
-            f"checkpoint, without its config.json, or asks for code, which was not run; {remedy}"
-        ) from error
 
 
 def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:

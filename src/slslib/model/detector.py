@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slslib.errors import CheckpointError, FileError
+from slslib.errors import CheckpointError, FileError, usable
 from slslib.files import write_json, write_text
-from slslib.model.checkpoints import download, locate, read_checkpoint, save_safetensors, usable
+from slslib.model.checkpoints import download, locate, read_checkpoint, save_safetensors
 from slslib.model.foreign import KEPT
 from slslib.model.geometry import DetectorConfig, XLSRConfig, from_json
 from slslib.model.sls import BONAFIDE, SPOOF, SLSHead

@@ -51,7 +51,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
 
     Raises:
         Exception: PyTorch's or Python's, if the file is damaged, asks for code, or holds no state
-            dict; :func:`slslib.model.checkpoints.usable` words it.
+            dict; :func:`slslib.errors.usable` words it.
     """
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\3\4"  # as PyTorch tells; zipfile may not find the same end

@@ -26,7 +26,9 @@ class Linear(nn.Linear):
         if self.weight.is_mkldnn:
             return _product(input, self.weight, self.bias)
         by_onednn = _HAS_ONEDNN and device == "cpu" and kind == torch.float32
-        if by_onednn and input.ndim > 1 and len(input) and not torch.is_autocast_enabled(device):
+        # An exported graph has no operations of PyTorch's own, and batches of any size.
+        plain = torch.compiler.is_exporting() or torch.is_autocast_enabled(device)
+        if by_onednn and not plain and input.ndim > 1 and len(input):
             return _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return F.linear(input, self.weight, self.bias)
 

@@ -25,6 +25,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,8 @@ def detect(
 
     Args:
         files: Recordings, or folders of them.
-        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
+        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], mini, or
+            .onnx file of slslib export, which is scored on the CPU without PyTorch.
         threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
             default that file beside the checkpoint, else the checkpoint's own development
             threshold, else none.
@@ -140,7 +142,9 @@ def detect(
         raise ConfigError(f"hop {hop} s: it must lie in (0, {n_samples / SAMPLE_RATE:g}]")
     scores = {"checkpoint_sha256": sha256(path), "hop_s": hop, "pool": pool}
     limit, source = _threshold(threshold, path, metadata, scores)
-    measured = _MEASURED.format_map(metadata) if "dev_eer_percent" in metadata else ""
+    measured = ""
+    with suppress(KeyError, ValueError, TypeError):  # not every checkpoint says so
+        measured = _MEASURED.format_map(metadata)
     rows: list[dict[str, Any]] = []
     for recording in processes.bar(recordings, desc="detect", delay=1, show=len(recordings) > 1):
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
@@ -196,6 +200,11 @@ def detect(
 
 def _open(checkpoint: str, cpu: bool) -> tuple[Scorer, int, dict[str, Any], Path]:
     """Load a checkpoint: what scores a batch of windows, their length, the metadata, the file."""
+    if str(checkpoint).endswith(".onnx"):
+        from slslib.model.onnx import OnnxDetector
+
+        exported = OnnxDetector.load(checkpoint)
+        return exported.llr, exported.n_samples, exported.metadata, Path(checkpoint)
     import torch
 
     from slslib.model.checkpoints import locate

@@ -23,10 +23,10 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slslib.errors import TrainingError
+from slslib.errors import TrainingError, usable
 from slslib.evaluation import metrics
 from slslib.files import write_json, write_text, writing
-from slslib.model.checkpoints import locate, usable
+from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector, load_backbone
 from slslib.model.geometry import DetectorConfig
 from slslib.runs import processes

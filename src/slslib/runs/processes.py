@@ -1,8 +1,10 @@
 """Devices and processes, through Accelerate.
 
 Under ``accelerate launch`` (or ``torchrun``) several processes run the same command; otherwise
-there is one, on the GPU if there is one.
+there is one, on the GPU if there is one. PyTorch is loaded by those functions that need it.
 """
+
+from __future__ import annotations
 
 import os
 import platform
@@ -11,15 +13,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from slslib import __version__
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def start(precision: str = "exact", *, cpu: bool = False) -> Accelerator:
@@ -31,6 +32,11 @@ def start(precision: str = "exact", *, cpu: bool = False) -> Accelerator:
         precision: ``"exact"``, or ``"bf16"`` for mixed precision.
         cpu: Use the CPU even where there is a GPU.
     """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import InitProcessGroupKwargs
+
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)
     # A process that has nothing left to do waits for the others, however long they take.
@@ -41,6 +47,8 @@ def start(precision: str = "exact", *, cpu: bool = False) -> Accelerator:
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
     """Describe what computes a result: device, number of processes, versions."""
+    import torch
+
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -57,6 +65,8 @@ def deterministic(*, tf32: bool = True) -> AbstractContextManager[None]:
     Args:
         tf32: Let convolutions round their inputs to TF32, as PyTorch does by default.
     """
+    import torch
+
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32)
 
 

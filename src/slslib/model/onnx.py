@@ -1,0 +1,84 @@
+"""Detectors as ONNX files, which onnxruntime scores on a CPU without PyTorch.
+
+ONNX (https://onnx.ai) describes a network as a graph of standard operations. The graph here has one
+input, ``samples`` ``[batch, n_samples]`` in float32, and one output, ``llr`` ``[batch]`` in
+float64. The batch may have any size. The length is fixed, because the head's first linear layer
+has a weight for each frame. A JSON object in the file's metadata, under ``slslib``, names the
+checkpoint and its SHA-256, and holds what the training says about itself. :mod:`slsapp.export`
+writes such a file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from slslib.errors import ConfigError, usable
+
+_REMEDY = "write it again by slslib export"
+
+
+class OnnxDetector:
+    """Score waveforms by a file that ``slslib export`` wrote, without PyTorch.
+
+    Attributes:
+        n_samples: Audio that one score is computed from, at 16 kHz.
+        metadata: What the training says about itself, as ``Detector.metadata``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Read a file that ``slslib export`` wrote, with as many threads as the process may use.
+
+        The file is not trusted. onnxruntime has no operations here but its own, loads no library,
+        and reads weights from the file or its folder only. As any network, a graph can still ask
+        for much memory and time.
+
+        Args:
+            path: The file.
+
+        Raises:
+            CheckpointError: If it is missing, damaged or something else.
+            ConfigError: If onnxruntime is not installed.
+        """
+        from joblib import cpu_count
+
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ConfigError(f'{error}; install it: pip install "slslib[onnx]"') from error
+        self._path = path
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = cpu_count()  # what affinity and container allow
+        options.log_severity_level = 4  # errors are raised
+        with usable(path, remedy=_REMEDY):
+            session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+            about = json.loads(session.get_modelmeta().custom_metadata_map["slslib"])
+            ends = (*session.get_inputs(), *session.get_outputs())
+            shapes = [(end.name, end.type, *end.shape) for end in ends]
+            self.n_samples, self.metadata = int(about["n_samples"]), dict(about["metadata"])
+            samples = ("samples", "tensor(float)", "batch", self.n_samples)
+            if shapes != [samples, ("llr", "tensor(double)", "batch")] or self.n_samples < 1:
+                raise ValueError(f"from {shapes[:1]} it computes {shapes[1:]}")
+        self._session = session
+
+    @classmethod
+    def load(cls, path: str | Path) -> OnnxDetector:
+        """Return ``OnnxDetector(path)``, by the name that :class:`Detector` has for it."""
+        return cls(path)
+
+    def llr(self, samples: np.ndarray) -> np.ndarray:
+        """Return ``log p(bona fide) - log p(spoof)`` in natural logarithms.
+
+        Args:
+            samples: ``[batch, n_samples]``, float32 mono at 16 kHz.
+
+        Returns:
+            ``[batch]``, float64.
+
+        Raises:
+            CheckpointError: If the graph cannot be computed.
+        """
+        with usable(self._path, remedy=_REMEDY):
+            return self._session.run(None, {"samples": samples})[0]
