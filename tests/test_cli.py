@@ -138,7 +138,7 @@ def test_minispoof(slslib, tmp_path):
 
 
 def test_protocol(slslib, tmp_path):
-    for name in ("real/a 1.wav", "fake/b.flac", "fake/c.m4a", "other.mp3", "notes.txt"):
+    for name in ("real/a 1.wav", "fake/b.flac", "fake/c.amr", "other.mp3", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     out = tmp_path / "protocol.csv"
@@ -146,7 +146,7 @@ def test_protocol(slslib, tmp_path):
     status, text, _ = slslib("protocol", tmp_path, *patterns)
     assert status == 0
     assert ["unmatched", "other.mp3"] in [line.split() for line in text.splitlines()]
-    assert ["unreadable", "fake/c.m4a"] in [line.split() for line in text.splitlines()]
+    assert ["unreadable", "fake/c.amr"] in [line.split() for line in text.splitlines()]
     result = json.loads(slslib("protocol", tmp_path, *patterns, "--json")[1])
     assert (result["n_bonafide"], result["n_spoof"]) == (1, 1)
     assert read_protocol(out)["utterance"].tolist() == ["real/a 1.wav", "fake/b.flac"]

@@ -13,6 +13,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from slslib.evaluation import plots
+from slsnotebooks import figures as module
 
 PAGE = Path(__file__).resolve().parent.parent / "notebooks" / "06_training.ipynb"
 
@@ -24,7 +25,7 @@ def show(trained: dict[str, Path]) -> tuple[pd.DataFrame, list[Any]]:
     *body, last = source.splitlines()
     figures: list[Any] = []
     names = {"here": SimpleNamespace(trained=lambda: trained), "display": figures.append}
-    names |= {"pd": pd, "json": json, "plots": plots}
+    names |= {"pd": pd, "json": json, "plots": plots, "figures": module}
     exec("\n".join([*body, f"shown = {last}"]), names)
     return names["shown"], figures
 
