@@ -215,6 +215,54 @@ _SCORES = {
 }
 
 
+class CostTable(_Results):
+    """What archives cost, from the files of `studies/speed.py` and `studies/speed_decoding.py`."""
+
+    required_arguments = 2
+    sizes: ClassVar[dict[str, float]] = {  # hours of audio, in windows of 4.0375 s
+        "2021 LA, 181,566 trials": 181_566 * 4.0375 / 3600,
+        "2021 DF, 611,829 trials": 611_829 * 4.0375 / 3600,
+        "1,000 hours": 1e3,
+        "1,000,000 hours": 1e6,
+    }
+
+    def run(self) -> list[nodes.Node]:
+        scoring = self.results()
+        self.arguments.reverse()
+        decoding = self.results()["decoding_flac"]["load_per_core"]["median"]
+        there, rows = scoring["conditions"], scoring["beside"]["original"]
+        each = [rows[name]["cpu_seconds"]["median"] / there["clips"] for name in ("exact", "bf16")]
+        lines = [("what", "windows", "decoding", "scoring, exact", "scoring, bf16", "16-bit audio")]
+        for name, hours in self.sizes.items():
+            windows = hours * 3600 / 4.0375
+            core_hours = (windows * seconds / 3600 for seconds in (1 / decoding, *each))
+            cells = (f"{value:,.3g}" if value < 10 else f"{value:,.0f}" for value in core_hours)
+            lines.append((name, f"{windows:,.0f}", *cells, f"{hours * 0.1152:,.0f} GB"))
+        widths = (28, 16, 14, 14, 14, 14)
+        return [_table([[[cell] for cell in row] for row in lines], widths, "numbers")]
+
+
+class HeadsTable(_Results):
+    """What `studies/heads.py` measured: a row for each head, a column for each set of trials."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = head_rows(self.results())
+        widths = (16, *[12] * (len(rows[0]) - 1))
+        return [_table([[[cell] for cell in row] for row in rows], widths, "numbers")]
+
+
+def head_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Lay out `studies/heads.py`: the size of a head, and its EER (mean and deviation by seed)."""
+    sets = [(where, name) for where, heads in found.items() for name in heads["SLS"]["eer_percent"]]
+    rows = [("head", "parameters", *(f"{name}, {where}" for where, name in sets))]
+    for head in next(iter(found.values())):
+        runs = [run for heads in found.values() for run in heads[head]["runs"]]
+        eers = [found[where][head]["eer_percent"][name] for where, name in sets]
+        cells = (f"{eer['mean']:.1f} ± {eer['std']:.1f}" for eer in eers)
+        rows.append((head, f"{runs[0]['n_head_parameters']:,}", *cells))
+    return rows
+
+
 def _rate(found: dict[str, float]) -> str:
     return f"{found['median']:,.0f}"
 
@@ -321,6 +369,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("evaluate-table", EvaluateTable)
     app.add_directive("decoding-table", DecodingTable)
     app.add_directive("threshold-table", ThresholdTable)
+    app.add_directive("heads-table", HeadsTable)
+    app.add_directive("cost-table", CostTable)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)
