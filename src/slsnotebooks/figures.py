@@ -1,11 +1,13 @@
-"""Figures of the notebooks: the course of a training, estimates with their intervals."""
+"""Figures of the notebooks: a training, the scores of both classes, estimates with intervals."""
 
 from collections.abc import Sequence
 from math import ceil
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from slslib.evaluation import plots
+from slslib.evaluation import metrics, plots
 
 
 def plot_learning(log: pd.DataFrame) -> plots.Plot:
@@ -56,3 +58,39 @@ def plot_estimates(
     axes.set_yticks(range(len(groups)), groups)
     axes.set(xlabel=xlabel, ylim=(len(groups) - 0.4, -0.6))
     return plots.legend(axes)
+
+
+def plot_scores(
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, thresholds: Sequence[float] = ()
+) -> plots.Plot:
+    """Draw the distributions of both classes, with the errors at a threshold as filled areas.
+
+    Args:
+        bonafide_scores: Scores of bona fide trials; those up to the threshold are rejected.
+        spoof_scores: Those of spoofed trials; those above it are accepted.
+        thresholds: One for each panel, up to four; by default that of the EER.
+    """
+    bonafide, spoof = metrics.validate(bonafide_scores, spoof_scores)
+    thresholds = thresholds or [metrics.eer(bonafide, spoof).threshold]
+    ends = np.array([min(bonafide.min(), spoof.min()), max(bonafide.max(), spoof.max())])
+    width = np.ptp(ends) / 40 or 1.0
+    _, own = plots.panels(len(thresholds), 3.2 + 3.2 * len(thresholds), 3.6, sharey=True)
+    for axes, at in zip(own, thresholds, strict=True):
+        first, last = np.ceil((ends - at) / width)
+        # A bin ends at the threshold, and holds what is equal to it.
+        edges = np.nextafter(at, np.inf) + width * np.arange(first - 1, last + 1)
+        above = edges[:-1] > at
+        for name, scores, is_wrong, colour, hatch in (
+            ("spoof ({:,}), filled: accepted", spoof, above, plots.SPOOF, "//"),
+            ("bona fide ({:,}), filled: rejected", bonafide, ~above, plots.BONAFIDE, None),
+        ):
+            percent = 100 * np.histogram(scores, edges)[0] / scores.size
+            axes.stairs(percent, edges, color=colour)
+            filled = axes.stairs(percent * is_wrong, edges, fill=True, color=colour, alpha=0.6)
+            filled.set(edgecolor="white", hatch=hatch, linewidth=0, label=name.format(scores.size))
+        axes.axvline(at, **plots.MARK)
+        far, frr = 100 * np.mean(spoof > at), 100 * np.mean(bonafide <= at)
+        axes.set_title(f"threshold {at:.2f}\nFAR {far:.1f} %, FRR {frr:.1f} %", fontsize="medium")
+        axes.set_xlabel("score (higher: more bona fide)")
+    own[0].set_ylabel("trials of the class (%)")
+    return plots.legend(own[0])

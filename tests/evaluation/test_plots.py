@@ -35,13 +35,13 @@ def texts(axes):
 
 
 def test_scores_show_the_threshold_of_the_eer(scores):
-    _, axes = plots.plot_scores(*scores)
+    _, axes = figures.plot_scores(*scores)
     assert texts(axes) == ["spoof (900), filled: accepted", "bona fide (300), filled: rejected"]
     assert axes.lines[0].get_xdata()[0] == metrics.eer(*scores).threshold
 
 
 def test_filled_areas_are_the_errors(scores):
-    figure, _ = plots.plot_scores(*scores, [-0.5, 1.25])
+    figure, _ = figures.plot_scores(*scores, [-0.5, 1.25])
     bonafide, spoof = scores
     assert len(figure.axes) == 2
     for panel, at in zip(figure.axes, (-0.5, 1.25), strict=True):
@@ -55,7 +55,7 @@ def test_filled_areas_are_the_errors(scores):
 
 
 def test_scores_that_equal_the_threshold_are_rejected():
-    _, axes = plots.plot_scores([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    _, axes = figures.plot_scores([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
     rejected = axes.patches[3].get_data()
     assert rejected.values.max() == pytest.approx(100)
     assert rejected.edges[1:][rejected.values > 0].max() == pytest.approx(0)
@@ -210,7 +210,7 @@ def test_no_global_state(scores):
     import matplotlib.pyplot as plt
 
     before = dict(plt.rcParams)
-    plots.plot_scores(*scores)
+    figures.plot_scores(*scores)
     assert dict(plt.rcParams) == before
     assert plt.get_fignums() == []
 

@@ -135,42 +135,6 @@ def plot_layers(lines: Mapping[str, ArrayLike], **options: Any) -> Plot:
 # ------------------------------------------------------------------------------- scores and errors
 
 
-def plot_scores(
-    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, thresholds: Sequence[float] = ()
-) -> Plot:
-    """Draw the distributions of both classes, with the errors at a threshold as filled areas.
-
-    Args:
-        bonafide_scores: Scores of bona fide trials; those up to the threshold are rejected.
-        spoof_scores: Those of spoofed trials; those above it are accepted.
-        thresholds: One for each panel, up to four; by default that of the EER.
-    """
-    bonafide, spoof = metrics.validate(bonafide_scores, spoof_scores)
-    thresholds = thresholds or [metrics.eer(bonafide, spoof).threshold]
-    ends = np.array([min(bonafide.min(), spoof.min()), max(bonafide.max(), spoof.max())])
-    width = np.ptp(ends) / 40 or 1.0
-    _, own = panels(len(thresholds), 3.2 + 3.2 * len(thresholds), 3.6, sharey=True)
-    for axes, at in zip(own, thresholds, strict=True):
-        first, last = np.ceil((ends - at) / width)
-        # A bin ends at the threshold, and holds what is equal to it.
-        edges = np.nextafter(at, np.inf) + width * np.arange(first - 1, last + 1)
-        above = edges[:-1] > at
-        for name, scores, is_wrong, colour, hatch in (
-            ("spoof ({:,}), filled: accepted", spoof, above, SPOOF, "//"),
-            ("bona fide ({:,}), filled: rejected", bonafide, ~above, BONAFIDE, None),
-        ):
-            percent = 100 * np.histogram(scores, edges)[0] / scores.size
-            axes.stairs(percent, edges, color=colour)
-            filled = axes.stairs(percent * is_wrong, edges, fill=True, color=colour, alpha=0.6)
-            filled.set(edgecolor="white", hatch=hatch, linewidth=0, label=name.format(scores.size))
-        axes.axvline(at, **MARK)
-        far, frr = 100 * np.mean(spoof > at), 100 * np.mean(bonafide <= at)
-        axes.set_title(f"threshold {at:.2f}\nFAR {far:.1f} %, FRR {frr:.1f} %", fontsize="medium")
-        axes.set_xlabel("score (higher: more bona fide)")
-    own[0].set_ylabel("trials of the class (%)")
-    return legend(own[0])
-
-
 def plot_det(systems: Mapping[str, Pair], *, axes: Axes | None = None) -> Plot:
     """Draw detection error trade-off curves, both axes on the normal-deviate scale.
 
