@@ -261,6 +261,51 @@ def head_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
         cells = (f"{eer['mean']:.1f} ± {eer['std']:.1f}" for eer in eers)
         rows.append((head, f"{runs[0]['n_head_parameters']:,}", *cells))
     return rows
+class ExportTable(_Results):
+    """What `studies/export.py` measured of size, start, memory and speed."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [("what", "file, MB", "start, s", "GB", "seconds per clip", "times as fast")]
+        for model in [one for one in _EXPORTED if one in self.results()]:
+            for setting, row in self.results()[model]["settings"].items():
+                low, high = row["times_exact"]["range"]
+                cells = (
+                    f"{row['file_mb']:,.0f}" if setting != "bf16" else "",
+                    f"{row['start_s']:.1f}",
+                    f"{row['peak_gb']:.2f}",
+                    f"{row['seconds_per_clip']['median']:.3f}",
+                    f"{row['times_exact']['median']:.2f} [{low:.2f} to {high:.2f}]",
+                )
+                rows.append((f"{_EXPORTED[model]}, {setting}", *cells))
+        there = self.results()["conditions"]
+        where = f"Batches of {there['batch']}, {there['pairs']} rounds"
+        table = _table(
+            [[[cell] for cell in row] for row in rows], (28, 12, 12, 10, 16, 22), "numbers"
+        )
+        text = f"({where}; load before {there['load_before'][0]:.1f}.)"
+        return [table, nodes.paragraph("", text)]
+
+
+class ExportDrift(_Results):
+    """What `studies/export.py` found of scores: a row for each model, clips and setting."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [("clips", "scored as", "largest drift", "mean", "mean over spread", "EER, %")]
+        for model in [one for one in _EXPORTED if one in self.results()]:
+            settings = self.results()[model]["settings"]
+            for clips in settings["exact"]["scores"]:
+                for setting, row in settings.items():
+                    found = row["scores"][clips]
+                    eer = f"{found['eer_percent']:.2f}" if "eer_percent" in found else ""
+                    drifts = ("max_abs", "mean_abs", "mean_abs_over_spread")
+                    cells = (f"{found[one]:.2g}" for one in drifts)
+                    first = f"{_EXPORTED[model]}, {clips} ({found['n_clips']})"
+                    rows.append((first, setting, *cells, eer))
+        widths = (34, 12, 14, 12, 16, 12)
+        return [_table([[[cell] for cell in row] for row in rows], widths, "numbers")]
+
+
+_EXPORTED = {"mini": "mini", "full_size_random_weights": "300M, random"}
 
 
 def _rate(found: dict[str, float]) -> str:
@@ -371,6 +416,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("threshold-table", ThresholdTable)
     app.add_directive("heads-table", HeadsTable)
     app.add_directive("cost-table", CostTable)
+    app.add_directive("export-table", ExportTable)
+    app.add_directive("export-drift", ExportDrift)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)
