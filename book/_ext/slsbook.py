@@ -261,6 +261,8 @@ def head_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
         cells = (f"{eer['mean']:.1f} ± {eer['std']:.1f}" for eer in eers)
         rows.append((head, f"{runs[0]['n_head_parameters']:,}", *cells))
     return rows
+
+
 class ExportTable(_Results):
     """What `studies/export.py` measured of size, start, memory and speed."""
 
