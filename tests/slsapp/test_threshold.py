@@ -60,6 +60,7 @@ def test_the_file_says_what_was_chosen_and_on_what(checkpoint, scored):
     files = scored("a", llrs)
     made = threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0)
     written = json.loads(Path(made.pop("out")).read_text())
+    assert made.pop("warnings") == []
     assert written == made
     assert written["rank"] == 17
     assert written["threshold"] == np.nextafter(sorted(llrs)[16], -np.inf)
@@ -86,8 +87,8 @@ def test_the_same_call_writes_the_same_bytes_beside_the_checkpoint(checkpoint, s
     made.append(threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0))
     assert made[0]["out"] == str(path)
     assert path.read_bytes() == first
-    # Other recordings have another hash: a name or a size suffices.
-    files[0].write_bytes(b"longer")
+    # Other recordings have another hash, also with the names and sizes of these.
+    files[0].write_bytes(b"b")
     again = threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0)
     assert again["files_sha256"] != made[0]["files_sha256"]
     assert again["threshold"] == made[0]["threshold"]
@@ -118,6 +119,48 @@ def test_spoofed_speech_tells_what_passes_and_what_scores_mean(checkpoint, score
     rare = threshold(**call, frr=5.0, prior=1.0)["calibration"]
     assert rare["slope"] == facts["slope"]
     assert rare["threshold_percent"] == pytest.approx(100 / (1 + 99 * math.exp(-odds)))
+
+
+def test_a_recording_counts_once(checkpoint, scored, tmp_path):
+    """Whatever it is called, and in both classes together."""
+    files = scored("a", normal(80))
+    link = tmp_path / "link.wav"
+    link.symlink_to(files[3])
+    call = {"checkpoint": str(checkpoint), "frr": 5.0}
+    for classes in (
+        {"bonafide": files + files[:2]},
+        {"bonafide": (*files, link)},
+        {"bonafide": files, "spoof": (link,)},
+    ):
+        with pytest.raises(ConfigError, match=r"more than once.*a\d\.wav"):
+            threshold(**classes, **call)
+    assert scored.calls == []
+
+
+def test_copies_are_warned_of(checkpoint, scored):
+    llrs, call = normal(80), {"checkpoint": str(checkpoint), "frr": 5.0}
+    within = threshold(bonafide=scored("a", [*llrs, *llrs[:3]]), **call)
+    assert within["warnings"][0].startswith("3 of 83 recordings have exactly the score of another")
+    spoof = scored("s", [*normal(9, -2, seed=1), llrs[5]])
+    across = threshold(bonafide=scored("b", llrs), spoof=spoof, **call)
+    assert across["warnings"][0].startswith("1 of 90")
+    assert "warnings" not in json.loads(Path(across["out"]).read_text())
+
+
+def test_swapped_classes_are_warned_of(checkpoint, scored):
+    low, high = scored("l", normal(80, -2)), scored("h", normal(80, 2, seed=1))
+    call = {"checkpoint": str(checkpoint), "frr": 5.0}
+    right = threshold(bonafide=high, spoof=low, **call)
+    assert right["warnings"] == []
+    swapped = threshold(bonafide=low, spoof=high, **call)
+    assert "swapped" in swapped["warnings"][0]
+    assert "calibration" not in json.loads(Path(swapped["out"]).read_text())
+    assert swapped["far"]["percent"] == 100
+    # A calibration that turns the order over is none, also where the EER is below 50 %.
+    bonafide, spoof = scored("x", [0.1] * 70 + [-99.0] * 30), scored("y", [0.0] * 70 + [0.2] * 30)
+    turned = threshold(bonafide=bonafide, spoof=spoof, **call)
+    assert "swapped" in turned["warnings"][1]
+    assert "calibration" not in turned
 
 
 def test_a_recording_without_a_score_is_an_error(checkpoint, scored):

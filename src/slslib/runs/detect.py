@@ -114,16 +114,11 @@ def detect(
         AudioError: A folder holds no recordings. Errors of single files are in the result.
         FileError: ``out`` cannot be written.
     """
-    from slslib.data.audio import SAMPLE_RATE, Recording, list_recordings, windows
+    from slslib.data.audio import SAMPLE_RATE, Recording, windows
     from slslib.data.isolate import blocks_isolated
     from slslib.runs import processes
 
-    recordings: list[Path] = []
-    given: Any = files
-    for path in map(Path, [given] if isinstance(given, str | Path) else given):
-        recordings += list_recordings(path) if path.is_dir() else [path]
-    if not recordings:
-        raise ConfigError("nothing to score: name recordings, or folders of them")
+    recordings = listed(files)
     if out and (out.suffix.lower() not in _LINES or not out.parent.is_dir()):
         raise ConfigError(f"{out}: no such folder, or not one of {', '.join(_LINES)}")
     if out and out.suffix.lower() == ".txt" and len(recordings) > 1:
@@ -196,6 +191,23 @@ def detect(
     if plot and len(made["errors"]) < len(rows):
         plot_windows(made)[0].savefig(plot)
     return made
+
+
+def listed(files: Any) -> list[Path]:
+    """Return the recordings that ``files`` of :func:`detect` are: themselves, or in folders.
+
+    Raises:
+        ConfigError: There is none.
+        AudioError: A folder holds no recordings.
+    """
+    from slslib.data.audio import list_recordings
+
+    recordings: list[Path] = []
+    for path in map(Path, [files] if isinstance(files, str | Path) else files):
+        recordings += list_recordings(path) if path.is_dir() else [path]
+    if not recordings:
+        raise ConfigError("nothing to score: name recordings, or folders of them")
+    return recordings
 
 
 def _open(checkpoint: str, cpu: bool) -> tuple[Scorer, int, dict[str, Any], Path]:
