@@ -5,9 +5,9 @@ Bona fide recordings suffice. The threshold is the highest of which
 recordings *of the same kind* than wanted, whatever the distribution of their scores. Spoofed
 recordings tell what it lets pass, and what the scores mean as probabilities.
 
-The file that is written says what the threshold belongs to (checkpoint; ``hop_s`` and ``pool`` of
-the scores), how it was chosen, and on which recordings: a hash of their names and contents. It
-holds no date, so the same call writes the same bytes.
+The file that is written says what the threshold belongs to (checkpoint; ``hop_s``, ``pool`` and
+``allow_silence`` of the scores), how it was chosen, and on which recordings: a hash of their names
+and contents. It holds no date, so the same call writes the same bytes.
 """
 
 import json
@@ -24,6 +24,8 @@ from slslib.errors import AudioError, ConfigError
 from slslib.evaluation.calibration import fit
 from slslib.evaluation.metrics import eer
 from slslib.files import sha256, sha256_of, write_json
+
+_SCORES = ("checkpoint", "checkpoint_sha256", "hop_s", "pool", "allow_silence")
 
 
 def threshold(
@@ -67,13 +69,13 @@ def threshold(
         What is written: ``threshold`` (accept above), ``wanted_frr_percent``,
         ``confidence_percent``, ``rank``, ``n_bonafide``, ``frr`` on these recordings with its
         interval, ``quantiles`` of their scores, ``checkpoint``, ``checkpoint_sha256``, ``hop_s``,
-        ``pool``, ``files_sha256`` (names and contents, of each class) and ``versions``. With
-        spoofed speech also ``n_spoof``, ``far`` and ``calibration``: ``slope`` and ``offset``,
-        which turn a score into a log-likelihood ratio, and the probability of bona fide speech for
-        a score at the threshold; there is none where the classes look swapped. Besides, ``out``, or
-        with ``compare`` ``old_quantiles``, and ``warnings``: scores that are exactly equal, as
-        those of copies; classes that look swapped; with ``compare``, an interval that lies above
-        the wanted rate (a binomial test).
+        ``pool``, ``allow_silence`` (false), ``files_sha256`` (names and contents, of each class)
+        and ``versions``. With spoofed speech also ``n_spoof``, ``far`` and ``calibration``:
+        ``slope`` and ``offset``, which turn a score into a log-likelihood ratio, and the
+        probability of bona fide speech for a score at the threshold; there is none where the
+        classes look swapped. Besides, ``out``, or with ``compare`` ``old_quantiles``, and
+        ``warnings``: scores that are exactly equal, as those of copies; classes that look swapped;
+        with ``compare``, an interval that lies above the wanted rate (a binomial test).
 
     Raises:
         ConfigError: An option makes no sense, a recording is named more than once, or ``compare``
@@ -123,7 +125,7 @@ def threshold(
         "rank": rank,
         "frr": proportion(int((own <= at).sum()), n[0], level),
         "quantiles": {f"{p} %": float(np.percentile(own, p)) for p in (0, 1, 5, 50, 95)},
-        **{name: found[name] for name in ("checkpoint", "checkpoint_sha256", "hop_s", "pool")},
+        **{name: found[name] for name in _SCORES},
         "files_sha256": hashes,
         "versions": {name: version(name) for name in ("slslib", "torch")},
     }

@@ -101,7 +101,7 @@ def test_without_a_threshold_there_is_no_verdict(checkpoint, recording, tmp_path
 
 def test_a_threshold_file(checkpoint, recording, tmp_path):
     facts = {"threshold": -7, "checkpoint": "d", "checkpoint_sha256": sha256(checkpoint)}
-    facts |= {"hop_s": None, "pool": "mean"}
+    facts |= {"hop_s": None, "pool": "mean", "allow_silence": False}
     given, beside = tmp_path / "given.json", tmp_path / "d.safetensors.threshold.json"
     write_json(given, facts)
     result = detect((recording,), checkpoint=checkpoint, threshold=given)
@@ -110,7 +110,7 @@ def test_a_threshold_file(checkpoint, recording, tmp_path):
     write_json(beside, facts | {"threshold": -8})
     assert detect((recording,), checkpoint=checkpoint)["threshold"] == -8
     assert detect((recording,), checkpoint=checkpoint, threshold=3)["threshold"] == 3
-    for other in ({"hop": 0.1}, {"pool": "min"}):
+    for other in ({"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}):
         with pytest.raises(ConfigError, match=f"{next(iter(other))}.*slslib threshold"):
             detect((recording,), checkpoint=checkpoint, **other)
     for wrong in (facts | {"checkpoint_sha256": "0"}, {}, [1], facts | {"threshold": "a"}):
@@ -227,6 +227,17 @@ def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):
         result = detect((recording,), checkpoint=checkpoint, threshold=threshold)
         assert result["files"][0]["verdict"] == verdict
         assert result["threshold_source"] == "given"
+
+
+@pytest.mark.parametrize("other", [{"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}], ids=str)
+def test_a_threshold_of_the_training_is_for_its_scores_only(checkpoint, recording, other):
+    result = detect((recording,), checkpoint=checkpoint, **other)
+    assert (result["threshold"], result["threshold_source"]) == (None, "none")
+    assert result["files"][0]["verdict"] is None
+    assert "slslib threshold" in result["meaning"]
+    assert result["allow_silence"] == other.get("allow_silence", False)
+    given = detect((recording,), checkpoint=checkpoint, threshold=0.5, **other)
+    assert given["files"][0]["verdict"]
 
 
 def test_silent_windows_are_left_out_and_counted(checkpoint, tmp_path):

@@ -37,6 +37,7 @@ def scored(tmp_path, monkeypatch):
             row["error"] = f"{row['file']}: broken" if row["llr"] is None else None
         facts = {"checkpoint": options["checkpoint"], "hop_s": options["hop"]}
         digest = sha256(options["checkpoint"])
+        facts |= {"allow_silence": False}
         return facts | {"checkpoint_sha256": digest, "pool": options["pool"], "files": rows}
 
     def make(name, values):
@@ -75,6 +76,7 @@ def test_the_file_says_what_was_chosen_and_on_what(checkpoint, scored):
         None,
         "mean",
     )
+    assert written["allow_silence"] is False
     assert written["quantiles"]["50 %"] == pytest.approx(np.median(llrs))
     assert "spoof" not in json.dumps(written)
 

@@ -50,6 +50,7 @@ _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "min": np.min,
     "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
 }
+_USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False}  # as training scores
 _RTTM = "SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {side} <NA> <NA>\n"
 _LINES = {  # of --out: the head, and what stands for a run of windows
     ".json": ("", ""),
@@ -85,7 +86,7 @@ def detect(
             .onnx file of slslib export, which is scored on the CPU without PyTorch.
         threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
             default that file beside the checkpoint, else the checkpoint's own development
-            threshold, else none.
+            threshold (not with hop, pool or allow_silence, which make other scores), else none.
         hop: Seconds from one window to the next; default the window's length.
         pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
             without the lowest and highest fifth.
@@ -101,9 +102,9 @@ def detect(
     Returns:
         ``checkpoint``, ``checkpoint_sha256``, ``threshold``, ``threshold_source``, ``meaning`` (of
         a score without a threshold), ``window_s``, ``hop_s`` (null: the window), ``pool``,
-        ``errors`` and ``warnings`` (texts) and ``files``: for each its ``file``, ``llr``,
-        ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows of zeros, which are left
-        out), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
+        ``allow_silence``, ``errors`` and ``warnings`` (texts) and ``files``: for each its ``file``,
+        ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows of zeros, which
+        are left out), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
         ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``windows`` (``start_s``,
         ``llr``) and ``error``.
 
@@ -136,6 +137,7 @@ def detect(
     if not 0 < n_hop <= n_samples:
         raise ConfigError(f"hop {hop} s: it must lie in (0, {n_samples / SAMPLE_RATE:g}]")
     scores = {"checkpoint_sha256": sha256(path), "hop_s": hop, "pool": pool}
+    scores |= {"allow_silence": allow_silence}
     limit, source = _threshold(threshold, path, metadata, scores)
     measured = ""
     with suppress(KeyError, ValueError, TypeError):  # not every checkpoint says so
@@ -251,7 +253,7 @@ def _threshold(
         given, source = stored.get("threshold", ""), str(given)
     elif given is None:
         given, source = metadata.get("dev_eer_threshold"), "EER threshold on the development set"
-        if given is None:
+        if given is None or scores != scores | _USUAL:
             return None, "none"
     if not isinstance(given, int | float) or not math.isfinite(given):
         raise ConfigError(f"the threshold {given!r} ({source}) is no number; give --threshold")
