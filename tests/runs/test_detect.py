@@ -20,7 +20,7 @@ from tiny import DETECTOR
 
 from slslib.data.audio import load, windows
 from slslib.data.isolate import blocks_isolated
-from slslib.errors import AudioError, CheckpointError, ConfigError
+from slslib.errors import AudioError, CheckpointError, ConfigError, FileError
 from slslib.evaluation import tables
 from slslib.files import sha256, write_json
 from slslib.model.detector import Detector
@@ -113,8 +113,10 @@ def test_a_threshold_file(checkpoint, recording, tmp_path):
     for other in ({"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}):
         with pytest.raises(ConfigError, match=f"{next(iter(other))}.*slslib threshold"):
             detect((recording,), checkpoint=checkpoint, **other)
-    for wrong in (facts | {"checkpoint_sha256": "0"}, {}, [1], facts | {"threshold": "a"}):
-        write_json(given, wrong)
+    wrong = [facts | {"checkpoint_sha256": "0"}, {}, [1], facts | {"threshold": "a"}]
+    wrong += [[*facts.items()], facts | {"threshold": True}, facts | {"threshold": 10**400}]
+    for text in (*map(json.dumps, wrong), "[" * 100_000):
+        given.write_text(text)
         with pytest.raises(ConfigError, match=r"given.json"):
             detect((recording,), checkpoint=checkpoint, threshold=given)
     with pytest.raises(ConfigError, match=r"absent.json"):
@@ -277,24 +279,75 @@ def test_one_name_is_one_file(checkpoint, recording):
         {"out": "x.docx"},
         {"out": "no/such/folder/x.csv"},
         {"out": "x.txt", "files": (Path("a.wav"), Path("b.wav"))},
+        {"out": "folder.csv"},
+        {"plot": "folder.png"},
         {"hop": 0.0},
         {"hop": 0.3},
+        {"hop": 1e-9},
+        {"hop": float("nan")},
+        {"hop": float("inf")},
+        {"pool": "max"},
     ],
     ids=lambda options: next(iter(options)),
 )
 def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, recording, options):
     options = {"files": (recording,), "checkpoint": checkpoint} | options
     for key in {"plot", "out"} & {*options}:
-        options[key] = Path(options[key])
+        options[key] = checkpoint.parent / options[key]
+        if options[key].stem == "folder":
+            options[key].mkdir()
     with pytest.raises(ConfigError):
         detect(**options)
 
 
-@pytest.mark.parametrize("stored", ["abc", [1.0], float("nan")])
+@pytest.mark.parametrize("stored", ["abc", [1.0], float("nan"), True, 10**400])
 def test_a_stored_threshold_has_to_be_a_number(recording, tmp_path, stored):
     Detector(DETECTOR).save(tmp_path / "d.safetensors", {"dev_eer_threshold": stored})
     with pytest.raises(ConfigError, match="threshold"):
         detect((recording,), checkpoint=tmp_path / "d.safetensors")
+
+
+def test_a_number_of_numpy_is_a_threshold(checkpoint, recording):
+    assert detect((recording,), checkpoint=checkpoint, threshold=np.float64(1))["threshold"] == 1
+
+
+@pytest.mark.parametrize("percent", [10**400, -1, float("nan"), {}, "3"], ids=type)
+def test_only_an_error_rate_is_told_of_the_training(recording, tmp_path, percent):
+    path = tmp_path / "d.safetensors"
+    Detector(DETECTOR).save(path, {"recipe": "v1", "dev_eer_percent": percent})
+    assert "development data" not in detect((recording,), checkpoint=path)["meaning"]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["", "a\x1b[31mb", "![x](http://e/x.png)", "A" * 41, "a b", ["v1"]]
+)
+def test_only_a_plain_word_names_the_recipe(recording, tmp_path, recipe):
+    """The text comes to terminals and, as Markdown, to the page."""
+    path = tmp_path / "d.safetensors"
+    Detector(DETECTOR).save(path, {"recipe": recipe, "dev_eer_percent": 1.0})
+    assert "recipe" not in detect((recording,), checkpoint=path)["meaning"]
+
+
+@pytest.mark.parametrize("returned", [[0.5], 0.5, [[0.5] * 3], [0.5, float("nan"), 0.5]], ids=str)
+def test_each_window_needs_a_finite_score(checkpoint, recording, monkeypatch, returned):
+    opened = (lambda samples: np.array(returned)), 4000, {}, checkpoint
+    monkeypatch.setattr(module, "_open", lambda *_: opened)
+    result = detect((recording,), checkpoint=checkpoint)
+    assert "call.wav: no finite score" in result["errors"][0]
+
+
+def test_a_name_that_is_too_long_does_not_stop_the_others(checkpoint, recording):
+    result = detect((Path("a" * 5_000 + ".wav"), recording), checkpoint=checkpoint)
+    assert [one["llr"] is None for one in result["files"]] == [True, False]
+
+
+def test_a_plot_that_cannot_be_written(checkpoint, recording, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(FileError, match=r"x\.png.*No space"):
+        detect((recording,), checkpoint=checkpoint, plot=checkpoint.with_name("x.png"))
 
 
 def test_a_damaged_file_does_not_stop_the_others(checkpoint, recording):

@@ -22,18 +22,18 @@ A loaded detector scores arrays, and files without loading it again:
 from __future__ import annotations
 
 import json
-import math
+import os
+import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from slslib.errors import AudioError, ConfigError
-from slslib.files import sha256, write_text
+from slslib.files import sha256, write_text, writing
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 
@@ -44,7 +44,7 @@ _MEANING = (
     "data has them, no probability; what it is worth on other speech is not known. {}"
     "For a verdict, choose a threshold on recordings of your own: slslib threshold."
 )
-_MEASURED = "On the development data of recipe {recipe}, the EER was {dev_eer_percent:.1f} %. "
+_MEASURED = "On the development data of recipe {}, the EER was {:.1f} %. "
 _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "mean": np.mean,
     "min": np.min,
@@ -113,35 +113,37 @@ def detect(
             such hop, or ``out`` or the plot has an unknown format.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
-        FileError: ``out`` cannot be written.
+        FileError: ``out`` or the plot cannot be written.
     """
     from slslib.data.audio import SAMPLE_RATE, Recording, windows
     from slslib.data.isolate import blocks_isolated
     from slslib.runs import processes
 
     recordings = listed(files)
-    if out and (out.suffix.lower() not in _LINES or not out.parent.is_dir()):
-        raise ConfigError(f"{out}: no such folder, or not one of {', '.join(_LINES)}")
+    if pool not in _POOLS:
+        raise ConfigError(f"pool {pool!r}: it must be one of {', '.join(_POOLS)}")
     if out and out.suffix.lower() == ".txt" and len(recordings) > 1:
         raise ConfigError(f"{out}: labels are for one recording; these are {len(recordings)}")
+    wanted: list[tuple[Path | None, list[str]]] = [(out, [*_LINES])]
     if plot:
         from matplotlib.figure import Figure
 
         from slslib.evaluation.plots import plot_windows
 
-        known = Figure().canvas.get_supported_filetypes()
-        if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
-            raise ConfigError(f"{plot}: no such folder, or not one of {', '.join(known)}")
+        wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
+    for file, kinds in wanted:
+        if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
+            raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
     score, n_samples, metadata, path = _open(checkpoint, cpu)
-    n_hop = n_samples if hop is None else round(hop * SAMPLE_RATE)
+    n_hop = n_samples if hop is None else np.rint(hop * SAMPLE_RATE)
     if not 0 < n_hop <= n_samples:
         raise ConfigError(f"hop {hop} s: it must lie in (0, {n_samples / SAMPLE_RATE:g}]")
     scores = {"checkpoint_sha256": sha256(path), "hop_s": hop, "pool": pool}
     scores |= {"allow_silence": allow_silence}
     limit, source = _threshold(threshold, path, metadata, scores)
-    measured = ""
-    with suppress(KeyError, ValueError, TypeError):  # not every checkpoint says so
-        measured = _MEASURED.format_map(metadata)
+    recipe, eer, measured = str(metadata.get("recipe", "")), metadata.get("dev_eer_percent"), ""
+    if isinstance(eer, int | float) and 0 <= eer <= 100 and re.fullmatch(r"[\w-]{1,40}", recipe):
+        measured = _MEASURED.format(recipe, eer)
     rows: list[dict[str, Any]] = []
     for recording in processes.bar(recordings, desc="detect", delay=1, show=len(recordings) > 1):
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
@@ -149,21 +151,19 @@ def detect(
         found, scored, row["error"] = Recording(str(recording)), [], None
         blocks = blocks_isolated(recording, found=found, allow_silence=allow_silence)
         show = len(recordings) == 1 or sys.stderr.isatty()
-        pieces = windows(blocks, n_samples, n_hop)
+        pieces = windows(blocks, n_samples, int(n_hop))
         shown = iter(processes.bar(pieces, desc=recording.name, delay=1, show=show))
         try:
             while batch := list(islice(shown, _BATCH)):
-                llrs = score(np.stack([samples for _, samples in batch])).tolist()
-                if not np.isfinite(llrs).all():
-                    raise AudioError(
-                        f"{recording}: its score is not finite; use another checkpoint"
-                    )
-                for (start, window), llr in zip(batch, llrs, strict=True):
-                    heard = allow_silence or window.any()
-                    scored.append({"start_s": start, "llr": llr if heard else None})
-            llrs = [window["llr"] for window in scored if window["llr"] is not None]
-            row |= {"llr": float(_POOLS[pool](np.array(llrs))), "lowest_llr": min(llrs)}
-            row["n_silent"] = len(scored) - len(llrs)
+                llrs = score(np.stack([samples for _, samples in batch]))
+                if llrs.shape != (len(batch),) or not np.isfinite(llrs).all():
+                    raise AudioError(f"{recording}: no finite score; use another checkpoint")
+                for (start, window), llr in zip(batch, llrs.tolist(), strict=True):
+                    is_heard = allow_silence or window.any()
+                    scored.append({"start_s": start, "llr": llr if is_heard else None})
+            heard = [window["llr"] for window in scored if window["llr"] is not None]
+            row |= {"llr": float(_POOLS[pool](np.array(heard))), "lowest_llr": min(heard)}
+            row["n_silent"] = len(scored) - len(heard)
             if limit is not None:
                 row["verdict"] = "bona fide" if row["llr"] > limit else "spoof"
         except AudioError as error:
@@ -191,7 +191,8 @@ def detect(
     if out:
         _write(made, out)
     if plot and len(made["errors"]) < len(rows):
-        plot_windows(made)[0].savefig(plot)
+        with writing(plot) as temporary:
+            plot_windows(made)[0].savefig(temporary, format=plot.suffix[1:].lower())
     return made
 
 
@@ -204,12 +205,12 @@ def listed(files: Any) -> list[Path]:
     """
     from slslib.data.audio import list_recordings
 
-    recordings: list[Path] = []
-    for path in map(Path, [files] if isinstance(files, str | Path) else files):
-        recordings += list_recordings(path) if path.is_dir() else [path]
-    if not recordings:
+    given = [files] if isinstance(files, str | Path) else files
+    # Path.is_dir() raises for a name that is too long.
+    found = [list_recordings(p) if os.path.isdir(p) else [Path(p)] for p in given]  # noqa: PTH112
+    if not found:
         raise ConfigError("nothing to score: name recordings, or folders of them")
-    return recordings
+    return [*chain(*found)]
 
 
 def _open(checkpoint: str, cpu: bool) -> tuple[Scorer, int, dict[str, Any], Path]:
@@ -243,20 +244,21 @@ def _threshold(
     given, source = beside if given is None and beside.is_file() else given, "given"
     if isinstance(given, str | Path):
         try:
-            stored = dict(json.loads(Path(given).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            stored = {**json.loads(Path(given).read_text(encoding="utf-8"))}
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{given} is no file of slslib threshold ({error})") from error
         for key, value in scores.items():
-            if stored.get(key) != value:
-                what = f"{given} is for {key} {stored.get(key)}, these scores are of {value}"
+            if (other := stored.get(key)) != value:
+                what = f"{given} is for {key} {other!r:.70}, these scores are of {value!r}"
                 raise ConfigError(f"{what}; choose one for them (slslib threshold, --threshold)")
         given, source = stored.get("threshold", ""), str(given)
     elif given is None:
         given, source = metadata.get("dev_eer_threshold"), "EER threshold on the development set"
         if given is None or scores != scores | _USUAL:
             return None, "none"
-    if not isinstance(given, int | float) or not math.isfinite(given):
-        raise ConfigError(f"the threshold {given!r} ({source}) is no number; give --threshold")
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not is_number or not abs(given) <= sys.float_info.max:  # an int can be larger
+        raise ConfigError(f"the threshold {given!r:.70} ({source}) is no number; give --threshold")
     return given, source
 
 
