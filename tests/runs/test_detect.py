@@ -145,13 +145,18 @@ def test_what_was_converted_is_said(checkpoint, recording):
     x = 0.1 * np.random.default_rng(0).standard_normal((22_050, 2))
     sf.write(recording.with_name("b.wav"), x, 44_100)
     recording.with_name("z.wav").write_bytes(b"RIFF")
+    sf.write(recording.with_name("d.flac"), x, 44_100)
+    cut = recording.with_name("d.flac").read_bytes()[:-3000]
+    recording.with_name("d.flac").write_bytes(cut)
     result = detect((recording.parent,), checkpoint=checkpoint)
     keys = ("duration_s", "source_rate", "channels", "resampled", "averaged", "over_range")
     found = [tuple(one[key] for key in keys) for one in result["files"]]
     assert found[:2] == [(0.5, 44_100, 2, True, True, 0), (0.625, 16_000, 1, False, False, 0)]
-    assert found[2][:5] == (0, 0, 0, False, False)
-    (warning,) = result["warnings"]
-    assert warning.startswith("of 3 recordings, 1 were resampled")
+    assert found[2][1:5] == (44_100, 2, True, True)
+    assert found[3][:5] == (0, 0, 0, False, False)
+    assert len(result["errors"]) == 2
+    (warning,) = result["warnings"]  # which does not count what has no score
+    assert warning.startswith("of 4 recordings, 1 were resampled to 16 kHz, of 1 the channels")
     assert result["checkpoint_sha256"] == sha256(checkpoint)
     assert not detect((recording,), checkpoint=checkpoint)["warnings"]
 
@@ -206,6 +211,24 @@ def test_out(checkpoint, tmp_path):
     _, text = written("y.txt", files[:1])
     assert [line.split()[2] for line in text.splitlines()] == [
         *("unknown", "silence", "unknown", "unknown")
+    ]
+
+
+def test_names_are_told_apart_and_computed_by_no_spreadsheet(checkpoint, recording, monkeypatch):
+    monkeypatch.chdir(recording.parent)
+    names = ["=1+cmd(1).wav", "@b.wav", "-c.wav", "a b.wav", "a_b.wav", "a%20b.wav", "\u2028.wav"]
+    for name in names:
+        Path(name).write_bytes(recording.read_bytes())
+    kinds = {}
+    for kind in ("csv", "rttm"):
+        detect(tuple(map(Path, names)), checkpoint=checkpoint, out=Path(f"x.{kind}"))
+        kinds[kind] = Path(f"x.{kind}").read_text(encoding="utf-8")
+    cells = [row["file"] for row in csv.DictReader(io.StringIO(kinds["csv"]))][::3]
+    assert cells == [f"./{name}" for name in names[:3]] + names[3:]
+    lines = kinds["rttm"].split("\n")[:-1:3]
+    assert [line.split()[1] for line in lines] == [
+        *names[:3],
+        *("a%20b.wav", "a_b.wav", "a%2520b.wav", "%E2%80%A8.wav"),
     ]
 
 
@@ -300,7 +323,9 @@ def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, recording, op
         detect(**options)
 
 
-@pytest.mark.parametrize("stored", ["abc", [1.0], float("nan"), True, 10**400])
+@pytest.mark.parametrize(
+    "stored", ["abc", [1.0], float("nan"), True, 10**400], ids=lambda one: f"{one!s:.9}"
+)
 def test_a_stored_threshold_has_to_be_a_number(recording, tmp_path, stored):
     Detector(DETECTOR).save(tmp_path / "d.safetensors", {"dev_eer_threshold": stored})
     with pytest.raises(ConfigError, match="threshold"):

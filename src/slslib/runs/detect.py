@@ -29,6 +29,7 @@ from collections.abc import Callable
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import numpy as np
 
@@ -92,10 +93,11 @@ def detect(
             without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
         out: Write the result into this file: .json; .csv (a row for each window of what has a
-            score); .rttm (a SPEAKER line for each run of windows on one side of the threshold,
-            whose speaker is bonafide or spoof); .txt (the same runs of one recording and the lowest
-            score in each, as labels for Audacity). Without a threshold, each window is a run,
-            called unknown. Runs overlap where windows do.
+            score, whose file has ./ before a name that a spreadsheet would compute); .rttm (a
+            SPEAKER line for each run of windows on one side of the threshold, whose speaker is
+            bonafide or spoof; a blank in a name is %20, a percent sign %25); .txt (the same runs of
+            one recording and the lowest score in each, as labels for Audacity). Without a
+            threshold, each window is a run, called unknown. Runs overlap where windows do.
         plot: Draw the score of each window over time into this file.
         cpu: Use the CPU even where there is a GPU.
 
@@ -184,13 +186,14 @@ def detect(
         "warnings": [_MINI] if str(checkpoint) == "mini" else [],
         "errors": [row["error"] for row in rows if row["error"]],
     }
-    n_resampled, n_averaged = (sum(row[key] for row in rows) for key in ("resampled", "averaged"))
+    done = [row for row in rows if not row["error"]]
+    n_resampled, n_averaged = (sum(row[key] for row in done) for key in ("resampled", "averaged"))
     if n_resampled + n_averaged:
         text = f"to 16 kHz, of {n_averaged} the channels were averaged"
         made["warnings"].append(f"of {len(rows)} recordings, {n_resampled} were resampled {text}")
     if out:
         _write(made, out)
-    if plot and len(made["errors"]) < len(rows):
+    if plot and done:
         with writing(plot) as temporary:
             plot_windows(made)[0].savefig(temporary, format=plot.suffix[1:].lower())
     return made
@@ -256,8 +259,7 @@ def _threshold(
         given, source = metadata.get("dev_eer_threshold"), "EER threshold on the development set"
         if given is None or scores != scores | _USUAL:
             return None, "none"
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not is_number or not abs(given) <= sys.float_info.max:  # an int can be larger
+    if type(given) is bool or not isinstance(given, int | float) or not abs(given) < 1e308:
         raise ConfigError(f"the threshold {given!r:.70} ({source}) is no number; give --threshold")
     return given, source
 
@@ -276,10 +278,9 @@ def _write(result: dict[str, Any], path: Path) -> None:
 
     text = json.dumps(result, indent=1) + "\n" if kind == ".json" else _LINES[kind][0]
     for one in result["files"] if kind != ".json" else ():
-        facts = one | {
-            "name": "_".join(one["file"].split()),
-            "quoted": one["file"].replace('"', '""'),
-        }
+        # No field of RTTM has a blank, and ./ keeps a spreadsheet from computing a name.
+        facts = one | {"name": re.sub(r"[\s%]", lambda found: quote(found[0]), one["file"])}
+        facts["quoted"] = re.sub(r"^(?=[=+@\t\r-])", "./", one["file"]).replace('"', '""')
         for _, group in groupby(one["windows"], run):
             windows = list(group)
             start, last = windows[0]["start_s"], windows[-1]["start_s"]
