@@ -90,8 +90,9 @@ def threshold(
     from slslib.model.checkpoints import locate
     from slslib.runs.detect import detect, listed
 
-    if not 0 < prior < 100:
-        raise ConfigError(f"prior {prior:g} %: it must lie between 0 and 100")
+    _check_percents("", prior=prior, frr=frr, confidence=confidence)
+    if out and (out.suffix.lower() != ".json" or out.is_dir()):
+        raise ConfigError(f"{out}: the name of the file to write must end in .json")
     if str(checkpoint).partition(":")[0] in ("mini", "hub") and not (out or compare):
         raise ConfigError(f"{checkpoint} lies in no folder of yours: name a file by --out")
     classes = [listed(files) for files in ((bonafide, spoof) if spoof else (bonafide,))]
@@ -115,6 +116,7 @@ def threshold(
         warnings.append(f"{text}: leave copies out, the promise takes independent recordings")
     old = json.loads(compare.read_text()) if compare else {}  # detect refused what does not fit
     frr, confidence = old.get("wanted_frr_percent", frr), old.get("confidence_percent", confidence)
+    _check_percents(f"{compare}: ", wanted_frr_percent=frr, confidence_percent=confidence)
     level = confidence / 100
     rank, at = (None, old["threshold"]) if compare else guarantee(own, frr / 100, level)
     made: dict[str, Any] = {
@@ -148,3 +150,10 @@ def threshold(
     out = out or weights.with_name(f"{weights.name}.threshold.json")
     write_json(out, made)
     return made | {"out": str(out), "warnings": warnings}
+
+
+def _check_percents(where: str, **percents: Any) -> None:
+    for name, value in percents.items():
+        if type(value) is bool or not isinstance(value, int | float) or not 0 < value < 100:
+            text = f"{where}{name} {value!r:.40} %: it must be a number between 0 and 100"
+            raise ConfigError(text)

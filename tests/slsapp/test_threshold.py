@@ -190,10 +190,50 @@ def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, scored, optio
     assert scored.calls == []
 
 
-@pytest.mark.parametrize("options", [{"frr": 0.0}, {"frr": 100.0}, {"confidence": 100.0}], ids=str)
-def test_rates_lie_between_0_and_100(checkpoint, scored, options):
-    with pytest.raises(ConfigError, match="between 0 and 100"):
-        threshold(bonafide=scored("a", normal(80)), checkpoint=str(checkpoint), **options)
+@pytest.mark.parametrize("value", [0.0, 100.0, float("nan"), float("inf"), True], ids=str)
+@pytest.mark.parametrize("name", ["frr", "confidence", "prior"])
+def test_rates_lie_between_0_and_100(checkpoint, scored, name, value):
+    with pytest.raises(ConfigError, match=f"{name}.*between 0 and 100"):
+        threshold(bonafide=scored("a", normal(80)), checkpoint=str(checkpoint), **{name: value})
+    assert scored.calls == []
+
+
+def test_no_file_of_another_kind_is_overwritten(checkpoint, scored):
+    before = checkpoint.read_bytes()
+    with pytest.raises(ConfigError, match=r"d\.safetensors.*\.json"):
+        threshold(bonafide=scored("a", normal(80)), checkpoint=str(checkpoint), out=checkpoint)
+    assert checkpoint.read_bytes() == before
+    assert scored.calls == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"wanted_frr_percent": "5"},
+        {"wanted_frr_percent": None},
+        {"confidence_percent": 200},
+        {"confidence_percent": float("nan")},
+        {"confidence_percent": [1]},
+        {"wanted_frr_percent": 10**400},
+    ],
+    ids=lambda wrong: f"{wrong!s:.40}",
+)
+def test_a_file_to_compare_with_may_be_damaged(checkpoint, scored, wrong):
+    call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint)}
+    old = threshold(**call, frr=5.0)
+    file = Path(old.pop("out"))
+    file.write_text(json.dumps(old | wrong))
+    with pytest.raises(ConfigError, match=rf"{file.name}: {next(iter(wrong))}"):
+        threshold(**call, compare=file)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '[["threshold", 1]]', "1", "{}"], ids=len)
+def test_what_is_no_file_of_this_command_is_not_compared_with(checkpoint, tmp_path, text):
+    sf.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(4000), 16_000)
+    file = tmp_path / "o.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"o\.json"):
+        threshold(bonafide=(tmp_path / "a.wav",), checkpoint=str(checkpoint), compare=file)
 
 
 def test_a_drift_is_told(checkpoint, scored):
