@@ -49,9 +49,9 @@ def guarantee(bonafide: ArrayLike, frr: float, confidence: float = 0.95) -> tupl
     what = f"at most {100 * frr:g} % false rejections with a confidence of {100 * confidence:g} %"
     if not (0 < frr < 1 and 0 < confidence < 1):
         raise ConfigError(f"{what}: both must lie between 0 and 100")
-    needed = math.ceil(math.log1p(-confidence) / math.log1p(-frr))
+    needed = np.ceil(math.log1p(-confidence) / math.log1p(-frr))  # which may be infinite
     if scores.size < needed:
-        raise ScoreError(f"{scores.size} bona fide scores: {what} takes {needed:,} or more")
+        raise ScoreError(f"{scores.size} bona fide scores: {what} takes {needed:,.10g} or more")
     rank = max(1, int(binom.ppf(1 - confidence, scores.size, frr)))
     return rank, float(np.nextafter(np.sort(scores)[rank - 1], -np.inf))
 

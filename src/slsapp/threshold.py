@@ -5,12 +5,14 @@ Bona fide recordings suffice. The threshold is the highest of which
 recordings *of the same kind* than wanted, whatever the distribution of their scores. Spoofed
 recordings tell what it lets pass, and what the scores mean as probabilities.
 
-The file that is written says what the threshold belongs to (checkpoint; ``hop_s`` and ``pool`` of
-the scores), how it was chosen, and on which recordings: a hash of their names and sizes, which
-stand for the content. It holds no date, so the same call writes the same bytes.
+The file that is written says what the threshold belongs to (checkpoint; ``hop_s``, ``pool`` and
+``allow_silence`` of the scores), how it was chosen, and on which recordings: a hash of their names
+and contents. It holds no date, so the same call writes the same bytes.
 """
 
 import json
+import os
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,10 @@ import numpy as np
 from slsapp.guarantee import guarantee, proportion
 from slslib.errors import AudioError, ConfigError
 from slslib.evaluation.calibration import fit
-from slslib.files import sha256_of, write_json
+from slslib.evaluation.metrics import eer
+from slslib.files import sha256, sha256_of, write_json
+
+_SCORES = ("checkpoint", "checkpoint_sha256", "hop_s", "pool", "allow_silence")
 
 
 def threshold(
@@ -64,14 +69,17 @@ def threshold(
         What is written: ``threshold`` (accept above), ``wanted_frr_percent``,
         ``confidence_percent``, ``rank``, ``n_bonafide``, ``frr`` on these recordings with its
         interval, ``quantiles`` of their scores, ``checkpoint``, ``checkpoint_sha256``, ``hop_s``,
-        ``pool``, ``files_sha256`` (names and sizes, of each class) and ``versions``. With spoofed
-        speech also ``n_spoof``, ``far`` and ``calibration``: ``slope`` and ``offset``, which turn a
-        score into a log-likelihood ratio, and the probability of bona fide speech for a score at
-        the threshold. Besides, ``out``. With ``compare``, instead, ``old_quantiles`` and
-        ``warnings``, if all of the interval lies above the wanted rate (a binomial test).
+        ``pool``, ``allow_silence`` (false), ``files_sha256`` (names and contents, of each class)
+        and ``versions``. With spoofed speech also ``n_spoof``, ``far`` and ``calibration``:
+        ``slope`` and ``offset``, which turn a score into a log-likelihood ratio, and the
+        probability of bona fide speech for a score at the threshold; there is none where the
+        classes look swapped. Besides, ``out``, or with ``compare`` ``old_quantiles``, and
+        ``warnings``: scores that are exactly equal, as those of copies; classes that look swapped;
+        with ``compare``, an interval that lies above the wanted rate (a binomial test).
 
     Raises:
-        ConfigError: An option makes no sense, or ``compare`` belongs to other scores.
+        ConfigError: An option makes no sense, a recording is named more than once, or ``compare``
+            belongs to other scores.
         ScoreError: There are too few recordings; the message says how many it takes.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A recording has no score; leaving it out would change what is promised.
@@ -80,25 +88,35 @@ def threshold(
     from scipy.special import expit, logit
 
     from slslib.model.checkpoints import locate
-    from slslib.runs.detect import detect
+    from slslib.runs.detect import detect, listed
 
-    if not 0 < prior < 100:
-        raise ConfigError(f"prior {prior:g} %: it must lie between 0 and 100")
+    _check_percents("", prior=prior, frr=frr, confidence=confidence)
+    if out and (out.suffix.lower() != ".json" or out.is_dir()):
+        raise ConfigError(f"{out}: the name of the file to write must end in .json")
     if str(checkpoint).partition(":")[0] in ("mini", "hub") and not (out or compare):
         raise ConfigError(f"{checkpoint} lies in no folder of yours: name a file by --out")
+    classes = [listed(files) for files in ((bonafide, spoof) if spoof else (bonafide,))]
+    names = Counter(os.path.realpath(path) for files in classes for path in files)
+    if twice := [name for name, count in names.items() if count > 1]:
+        text = "recordings are named more than once, in one class or in both, such as"
+        raise ConfigError(f"{len(twice)} {text} {twice[0]}: name each once")
     weights, llrs, hashes = locate(checkpoint), [], []
     options: dict[str, Any] = {"checkpoint": checkpoint, "hop": hop, "pool": pool, "cpu": cpu}
-    for files in (bonafide, spoof) if spoof else (bonafide,):
-        found = detect(files, threshold=compare or 0.0, **options)
+    for files in classes:
+        found = detect(tuple(files), threshold=compare or 0.0, **options)
         rows = found["files"]
         if bad := [row["error"] or row["file"] for row in rows if row["llr"] is None]:
             raise AudioError(f"{len(bad)} of {len(rows)} recordings have no score: {bad[0]}")
         llrs.append(np.array([row["llr"] for row in rows]))
         paths = [Path(row["file"]) for row in rows]
-        hashes.append(sha256_of([(path.name, path.stat().st_size) for path in paths]))
-    own, n = llrs[0], [one.size for one in llrs]
+        hashes.append(sha256_of([(path.name, sha256(path)) for path in paths]))
+    own, n, warnings = llrs[0], [one.size for one in llrs], []
+    if copies := sum(n) - np.unique(np.concatenate(llrs)).size:
+        text = f"{copies} of {sum(n)} recordings have exactly the score of another, as copies have"
+        warnings.append(f"{text}: leave copies out, the promise takes independent recordings")
     old = json.loads(compare.read_text()) if compare else {}  # detect refused what does not fit
     frr, confidence = old.get("wanted_frr_percent", frr), old.get("confidence_percent", confidence)
+    _check_percents(f"{compare}: ", wanted_frr_percent=frr, confidence_percent=confidence)
     level = confidence / 100
     rank, at = (None, old["threshold"]) if compare else guarantee(own, frr / 100, level)
     made: dict[str, Any] = {
@@ -109,20 +127,33 @@ def threshold(
         "rank": rank,
         "frr": proportion(int((own <= at).sum()), n[0], level),
         "quantiles": {f"{p} %": float(np.percentile(own, p)) for p in (0, 1, 5, 50, 95)},
-        **{name: found[name] for name in ("checkpoint", "checkpoint_sha256", "hop_s", "pool")},
+        **{name: found[name] for name in _SCORES},
         "files_sha256": hashes,
         "versions": {name: version(name) for name in ("slslib", "torch")},
     }
     if spoof:
         to_llr = fit(np.concatenate(llrs), np.repeat([1, 0], n))
-        percent = 100 * float(expit(to_llr(at) + logit(prior / 100)))
-        made["calibration"] = vars(to_llr) | {"prior_percent": prior, "threshold_percent": percent}
+        if (error := 100 * eer(*llrs).value) > 50 or to_llr.slope <= 0:
+            text = f"EER {error:.2f} %: labels or sign look swapped. A higher score must mean more"
+            warnings.append(f"{text} bona fide; no calibration is given")
+        else:
+            percent = 100 * float(expit(to_llr(at) + logit(prior / 100)))
+            facts = {"prior_percent": prior, "threshold_percent": percent}
+            made["calibration"] = vars(to_llr) | facts
         made |= {"n_spoof": n[1], "far": proportion(int((llrs[1] > at).sum()), n[1], level)}
     if compare:
         made["old_quantiles"] = old.get("quantiles")
-        is_broken = made["frr"]["interval_percent"][0] > frr
-        text = f"more than {frr:g} % are rejected, and not by chance: choose a threshold anew"
-        return made | {"warnings": [text] if is_broken else []}
+        if made["frr"]["interval_percent"][0] > frr:
+            text = f"more than {frr:g} % are rejected, and not by chance: choose a threshold anew"
+            warnings.append(text)
+        return made | {"warnings": warnings}
     out = out or weights.with_name(f"{weights.name}.threshold.json")
     write_json(out, made)
-    return made | {"out": str(out)}
+    return made | {"out": str(out), "warnings": warnings}
+
+
+def _check_percents(where: str, **percents: Any) -> None:
+    for name, value in percents.items():
+        if type(value) is bool or not isinstance(value, int | float) or not 0 < value < 100:
+            text = f"{where}{name} {value!r:.40} %: it must be a number between 0 and 100"
+            raise ConfigError(text)

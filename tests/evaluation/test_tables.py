@@ -41,6 +41,16 @@ def test_evaluate_shows_breakdowns_and_warnings():
     assert lines[-1] == "WARNING: scores look swapped"
 
 
+def test_names_give_no_orders_to_the_terminal():
+    name = "\x1b[31mré d\n\u202e\udcff.wav"
+    for text in (
+        tables.show({name: name, "rows": [{name: name}], "warnings": [name]}),
+        tables.show({"several": [name], "of": {name: 1}}),
+    ):
+        assert text.count(r"\x1b[31mré d\n\u202e\udcff.wav") >= 2
+        assert all(one == "\n" or one.isprintable() for one in text)
+
+
 def test_any_result_is_facts_then_rows_then_warnings():
     window = {"start_s": 0.0, "llr": -1.5}
     result = {

@@ -20,7 +20,7 @@ from tiny import DETECTOR
 
 from slslib.data.audio import load, windows
 from slslib.data.isolate import blocks_isolated
-from slslib.errors import AudioError, CheckpointError, ConfigError
+from slslib.errors import AudioError, CheckpointError, ConfigError, FileError
 from slslib.evaluation import tables
 from slslib.files import sha256, write_json
 from slslib.model.detector import Detector
@@ -101,7 +101,7 @@ def test_without_a_threshold_there_is_no_verdict(checkpoint, recording, tmp_path
 
 def test_a_threshold_file(checkpoint, recording, tmp_path):
     facts = {"threshold": -7, "checkpoint": "d", "checkpoint_sha256": sha256(checkpoint)}
-    facts |= {"hop_s": None, "pool": "mean"}
+    facts |= {"hop_s": None, "pool": "mean", "allow_silence": False}
     given, beside = tmp_path / "given.json", tmp_path / "d.safetensors.threshold.json"
     write_json(given, facts)
     result = detect((recording,), checkpoint=checkpoint, threshold=given)
@@ -110,11 +110,13 @@ def test_a_threshold_file(checkpoint, recording, tmp_path):
     write_json(beside, facts | {"threshold": -8})
     assert detect((recording,), checkpoint=checkpoint)["threshold"] == -8
     assert detect((recording,), checkpoint=checkpoint, threshold=3)["threshold"] == 3
-    for other in ({"hop": 0.1}, {"pool": "min"}):
+    for other in ({"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}):
         with pytest.raises(ConfigError, match=f"{next(iter(other))}.*slslib threshold"):
             detect((recording,), checkpoint=checkpoint, **other)
-    for wrong in (facts | {"checkpoint_sha256": "0"}, {}, [1], facts | {"threshold": "a"}):
-        write_json(given, wrong)
+    wrong = [facts | {"checkpoint_sha256": "0"}, {}, [1], facts | {"threshold": "a"}]
+    wrong += [[*facts.items()], facts | {"threshold": True}, facts | {"threshold": 10**400}]
+    for text in (*map(json.dumps, wrong), "[" * 100_000):
+        given.write_text(text)
         with pytest.raises(ConfigError, match=r"given.json"):
             detect((recording,), checkpoint=checkpoint, threshold=given)
     with pytest.raises(ConfigError, match=r"absent.json"):
@@ -143,13 +145,18 @@ def test_what_was_converted_is_said(checkpoint, recording):
     x = 0.1 * np.random.default_rng(0).standard_normal((22_050, 2))
     sf.write(recording.with_name("b.wav"), x, 44_100)
     recording.with_name("z.wav").write_bytes(b"RIFF")
+    sf.write(recording.with_name("d.flac"), x, 44_100)
+    cut = recording.with_name("d.flac").read_bytes()[:-3000]
+    recording.with_name("d.flac").write_bytes(cut)
     result = detect((recording.parent,), checkpoint=checkpoint)
     keys = ("duration_s", "source_rate", "channels", "resampled", "averaged", "over_range")
     found = [tuple(one[key] for key in keys) for one in result["files"]]
     assert found[:2] == [(0.5, 44_100, 2, True, True, 0), (0.625, 16_000, 1, False, False, 0)]
-    assert found[2][:5] == (0, 0, 0, False, False)
-    (warning,) = result["warnings"]
-    assert warning.startswith("of 3 recordings, 1 were resampled")
+    assert found[2][1:5] == (44_100, 2, True, True)
+    assert found[3][:5] == (0, 0, 0, False, False)
+    assert len(result["errors"]) == 2
+    (warning,) = result["warnings"]  # which does not count what has no score
+    assert warning.startswith("of 4 recordings, 1 were resampled to 16 kHz, of 1 the channels")
     assert result["checkpoint_sha256"] == sha256(checkpoint)
     assert not detect((recording,), checkpoint=checkpoint)["warnings"]
 
@@ -207,6 +214,24 @@ def test_out(checkpoint, tmp_path):
     ]
 
 
+def test_names_are_told_apart_and_computed_by_no_spreadsheet(checkpoint, recording, monkeypatch):
+    monkeypatch.chdir(recording.parent)
+    names = ["=1+cmd(1).wav", "@b.wav", "-c.wav", "a b.wav", "a_b.wav", "a%20b.wav", "\u2028.wav"]
+    for name in names:
+        Path(name).write_bytes(recording.read_bytes())
+    kinds = {}
+    for kind in ("csv", "rttm"):
+        detect(tuple(map(Path, names)), checkpoint=checkpoint, out=Path(f"x.{kind}"))
+        kinds[kind] = Path(f"x.{kind}").read_text(encoding="utf-8")
+    cells = [row["file"] for row in csv.DictReader(io.StringIO(kinds["csv"]))][::3]
+    assert cells == [f"./{name}" for name in names[:3]] + names[3:]
+    lines = kinds["rttm"].split("\n")[:-1:3]
+    assert [line.split()[1] for line in lines] == [
+        *names[:3],
+        *("a%20b.wav", "a_b.wav", "a%2520b.wav", "%E2%80%A8.wav"),
+    ]
+
+
 def test_a_loaded_detector_scores_files_and_arrays(checkpoint, recording, capsys, monkeypatch):
     """As the module's docstring shows."""
     code = textwrap.dedent(module.__doc__.partition("python\n")[2])
@@ -227,6 +252,17 @@ def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):
         result = detect((recording,), checkpoint=checkpoint, threshold=threshold)
         assert result["files"][0]["verdict"] == verdict
         assert result["threshold_source"] == "given"
+
+
+@pytest.mark.parametrize("other", [{"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}], ids=str)
+def test_a_threshold_of_the_training_is_for_its_scores_only(checkpoint, recording, other):
+    result = detect((recording,), checkpoint=checkpoint, **other)
+    assert (result["threshold"], result["threshold_source"]) == (None, "none")
+    assert result["files"][0]["verdict"] is None
+    assert "slslib threshold" in result["meaning"]
+    assert result["allow_silence"] == other.get("allow_silence", False)
+    given = detect((recording,), checkpoint=checkpoint, threshold=0.5, **other)
+    assert given["files"][0]["verdict"]
 
 
 def test_silent_windows_are_left_out_and_counted(checkpoint, tmp_path):
@@ -266,24 +302,77 @@ def test_one_name_is_one_file(checkpoint, recording):
         {"out": "x.docx"},
         {"out": "no/such/folder/x.csv"},
         {"out": "x.txt", "files": (Path("a.wav"), Path("b.wav"))},
+        {"out": "folder.csv"},
+        {"plot": "folder.png"},
         {"hop": 0.0},
         {"hop": 0.3},
+        {"hop": 1e-9},
+        {"hop": float("nan")},
+        {"hop": float("inf")},
+        {"pool": "max"},
     ],
     ids=lambda options: next(iter(options)),
 )
 def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, recording, options):
     options = {"files": (recording,), "checkpoint": checkpoint} | options
     for key in {"plot", "out"} & {*options}:
-        options[key] = Path(options[key])
+        options[key] = checkpoint.parent / options[key]
+        if options[key].stem == "folder":
+            options[key].mkdir()
     with pytest.raises(ConfigError):
         detect(**options)
 
 
-@pytest.mark.parametrize("stored", ["abc", [1.0], float("nan")])
+@pytest.mark.parametrize(
+    "stored", ["abc", [1.0], float("nan"), True, 10**400], ids=lambda one: f"{one!s:.9}"
+)
 def test_a_stored_threshold_has_to_be_a_number(recording, tmp_path, stored):
     Detector(DETECTOR).save(tmp_path / "d.safetensors", {"dev_eer_threshold": stored})
     with pytest.raises(ConfigError, match="threshold"):
         detect((recording,), checkpoint=tmp_path / "d.safetensors")
+
+
+def test_a_number_of_numpy_is_a_threshold(checkpoint, recording):
+    assert detect((recording,), checkpoint=checkpoint, threshold=np.float64(1))["threshold"] == 1
+
+
+@pytest.mark.parametrize("percent", [10**400, -1, float("nan"), {}, "3"], ids=type)
+def test_only_an_error_rate_is_told_of_the_training(recording, tmp_path, percent):
+    path = tmp_path / "d.safetensors"
+    Detector(DETECTOR).save(path, {"recipe": "v1", "dev_eer_percent": percent})
+    assert "development data" not in detect((recording,), checkpoint=path)["meaning"]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["", "a\x1b[31mb", "![x](http://e/x.png)", "A" * 41, "a b", ["v1"]]
+)
+def test_only_a_plain_word_names_the_recipe(recording, tmp_path, recipe):
+    """The text comes to terminals and, as Markdown, to the page."""
+    path = tmp_path / "d.safetensors"
+    Detector(DETECTOR).save(path, {"recipe": recipe, "dev_eer_percent": 1.0})
+    assert "recipe" not in detect((recording,), checkpoint=path)["meaning"]
+
+
+@pytest.mark.parametrize("returned", [[0.5], 0.5, [[0.5] * 3], [0.5, float("nan"), 0.5]], ids=str)
+def test_each_window_needs_a_finite_score(checkpoint, recording, monkeypatch, returned):
+    opened = (lambda samples: np.array(returned)), 4000, {}, checkpoint
+    monkeypatch.setattr(module, "_open", lambda *_: opened)
+    result = detect((recording,), checkpoint=checkpoint)
+    assert "call.wav: no finite score" in result["errors"][0]
+
+
+def test_a_name_that_is_too_long_does_not_stop_the_others(checkpoint, recording):
+    result = detect((Path("a" * 5_000 + ".wav"), recording), checkpoint=checkpoint)
+    assert [one["llr"] is None for one in result["files"]] == [True, False]
+
+
+def test_a_plot_that_cannot_be_written(checkpoint, recording, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(FileError, match=r"x\.png.*No space"):
+        detect((recording,), checkpoint=checkpoint, plot=checkpoint.with_name("x.png"))
 
 
 def test_a_damaged_file_does_not_stop_the_others(checkpoint, recording):

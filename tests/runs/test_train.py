@@ -381,6 +381,12 @@ def test_what_would_not_be_used_is_refused(tmp_path, changes):
             train(replace(usual, **changes), tmp_path / "r")
 
 
+def test_a_run_needs_a_training_corpus(tmp_path):
+    with pytest.raises(ConfigError, match="--train"):
+        train(recipe(train=()), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 def test_no_step_is_taken_beyond_those_allowed(finished, corpora, tmp_path, capsys):
     """A planned stop is no error: the state is saved, and what to do next is said."""
     stopped = train(recipe(), tmp_path, data=corpora, progress=False, keep="all", max_steps=3)

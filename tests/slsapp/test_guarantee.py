@@ -59,6 +59,12 @@ def test_the_threshold_rejects_what_lies_below_its_rank_and_nothing_else(scores)
     assert sum(score <= threshold for score in scores) < rank
 
 
+@pytest.mark.parametrize("rate", [1e-9, 1e-200, 1e-312, 5e-324])
+def test_a_rate_may_be_too_small_for_any_number_of_recordings(rate):
+    with pytest.raises(ScoreError, match=r"takes (2,995,73|2.99573|inf)"):
+        guarantee(np.arange(80), rate)
+
+
 def test_a_constant_score_rejects_nobody():
     assert guarantee(np.ones(100), 0.05)[1] < 1
 

@@ -37,6 +37,7 @@ def scored(tmp_path, monkeypatch):
             row["error"] = f"{row['file']}: broken" if row["llr"] is None else None
         facts = {"checkpoint": options["checkpoint"], "hop_s": options["hop"]}
         digest = sha256(options["checkpoint"])
+        facts |= {"allow_silence": False}
         return facts | {"checkpoint_sha256": digest, "pool": options["pool"], "files": rows}
 
     def make(name, values):
@@ -60,6 +61,7 @@ def test_the_file_says_what_was_chosen_and_on_what(checkpoint, scored):
     files = scored("a", llrs)
     made = threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0)
     written = json.loads(Path(made.pop("out")).read_text())
+    assert made.pop("warnings") == []
     assert written == made
     assert written["rank"] == 17
     assert written["threshold"] == np.nextafter(sorted(llrs)[16], -np.inf)
@@ -74,6 +76,7 @@ def test_the_file_says_what_was_chosen_and_on_what(checkpoint, scored):
         None,
         "mean",
     )
+    assert written["allow_silence"] is False
     assert written["quantiles"]["50 %"] == pytest.approx(np.median(llrs))
     assert "spoof" not in json.dumps(written)
 
@@ -86,8 +89,8 @@ def test_the_same_call_writes_the_same_bytes_beside_the_checkpoint(checkpoint, s
     made.append(threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0))
     assert made[0]["out"] == str(path)
     assert path.read_bytes() == first
-    # Other recordings have another hash: a name or a size suffices.
-    files[0].write_bytes(b"longer")
+    # Other recordings have another hash, also with the names and sizes of these.
+    files[0].write_bytes(b"b")
     again = threshold(bonafide=files, checkpoint=str(checkpoint), frr=5.0)
     assert again["files_sha256"] != made[0]["files_sha256"]
     assert again["threshold"] == made[0]["threshold"]
@@ -120,6 +123,48 @@ def test_spoofed_speech_tells_what_passes_and_what_scores_mean(checkpoint, score
     assert rare["threshold_percent"] == pytest.approx(100 / (1 + 99 * math.exp(-odds)))
 
 
+def test_a_recording_counts_once(checkpoint, scored, tmp_path):
+    """Whatever it is called, and in both classes together."""
+    files = scored("a", normal(80))
+    link = tmp_path / "link.wav"
+    link.symlink_to(files[3])
+    call = {"checkpoint": str(checkpoint), "frr": 5.0}
+    for classes in (
+        {"bonafide": files + files[:2]},
+        {"bonafide": (*files, link)},
+        {"bonafide": files, "spoof": (link,)},
+    ):
+        with pytest.raises(ConfigError, match=r"more than once.*a\d\.wav"):
+            threshold(**classes, **call)
+    assert scored.calls == []
+
+
+def test_copies_are_warned_of(checkpoint, scored):
+    llrs, call = normal(80), {"checkpoint": str(checkpoint), "frr": 5.0}
+    within = threshold(bonafide=scored("a", [*llrs, *llrs[:3]]), **call)
+    assert within["warnings"][0].startswith("3 of 83 recordings have exactly the score of another")
+    spoof = scored("s", [*normal(9, -2, seed=1), llrs[5]])
+    across = threshold(bonafide=scored("b", llrs), spoof=spoof, **call)
+    assert across["warnings"][0].startswith("1 of 90")
+    assert "warnings" not in json.loads(Path(across["out"]).read_text())
+
+
+def test_swapped_classes_are_warned_of(checkpoint, scored):
+    low, high = scored("l", normal(80, -2)), scored("h", normal(80, 2, seed=1))
+    call = {"checkpoint": str(checkpoint), "frr": 5.0}
+    right = threshold(bonafide=high, spoof=low, **call)
+    assert right["warnings"] == []
+    swapped = threshold(bonafide=low, spoof=high, **call)
+    assert "swapped" in swapped["warnings"][0]
+    assert "calibration" not in json.loads(Path(swapped["out"]).read_text())
+    assert swapped["far"]["percent"] == 100
+    # A calibration that turns the order over is none, also where the EER is below 50 %.
+    bonafide, spoof = scored("x", [0.1] * 70 + [-99.0] * 30), scored("y", [0.0] * 70 + [0.2] * 30)
+    turned = threshold(bonafide=bonafide, spoof=spoof, **call)
+    assert "swapped" in turned["warnings"][1]
+    assert "calibration" not in turned
+
+
 def test_a_recording_without_a_score_is_an_error(checkpoint, scored):
     files = scored("a", [*normal(80), None])
     with pytest.raises(AudioError, match=r"1 of 81 recordings have no score: .*a80\.wav: broken"):
@@ -145,10 +190,50 @@ def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, scored, optio
     assert scored.calls == []
 
 
-@pytest.mark.parametrize("options", [{"frr": 0.0}, {"frr": 100.0}, {"confidence": 100.0}], ids=str)
-def test_rates_lie_between_0_and_100(checkpoint, scored, options):
-    with pytest.raises(ConfigError, match="between 0 and 100"):
-        threshold(bonafide=scored("a", normal(80)), checkpoint=str(checkpoint), **options)
+@pytest.mark.parametrize("value", [0.0, 100.0, float("nan"), float("inf"), True], ids=str)
+@pytest.mark.parametrize("name", ["frr", "confidence", "prior"])
+def test_rates_lie_between_0_and_100(checkpoint, scored, name, value):
+    with pytest.raises(ConfigError, match=f"{name}.*between 0 and 100"):
+        threshold(bonafide=scored("a", normal(80)), checkpoint=str(checkpoint), **{name: value})
+    assert scored.calls == []
+
+
+def test_no_file_of_another_kind_is_overwritten(checkpoint, scored):
+    before = checkpoint.read_bytes()
+    with pytest.raises(ConfigError, match=r"d\.safetensors.*\.json"):
+        threshold(bonafide=scored("a", normal(80)), checkpoint=str(checkpoint), out=checkpoint)
+    assert checkpoint.read_bytes() == before
+    assert scored.calls == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"wanted_frr_percent": "5"},
+        {"wanted_frr_percent": None},
+        {"confidence_percent": 200},
+        {"confidence_percent": float("nan")},
+        {"confidence_percent": [1]},
+        {"wanted_frr_percent": 10**400},
+    ],
+    ids=lambda wrong: f"{wrong!s:.40}",
+)
+def test_a_file_to_compare_with_may_be_damaged(checkpoint, scored, wrong):
+    call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint)}
+    old = threshold(**call, frr=5.0)
+    file = Path(old.pop("out"))
+    file.write_text(json.dumps(old | wrong))
+    with pytest.raises(ConfigError, match=rf"{file.name}: {next(iter(wrong))}"):
+        threshold(**call, compare=file)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '[["threshold", 1]]', "1", "{}"], ids=len)
+def test_what_is_no_file_of_this_command_is_not_compared_with(checkpoint, tmp_path, text):
+    sf.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(4000), 16_000)
+    file = tmp_path / "o.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"o\.json"):
+        threshold(bonafide=(tmp_path / "a.wav",), checkpoint=str(checkpoint), compare=file)
 
 
 def test_a_drift_is_told(checkpoint, scored):

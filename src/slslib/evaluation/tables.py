@@ -1,7 +1,8 @@
 """Results of commands as text for people; ``--json`` prints them as they are.
 
 :func:`show` lays out the result of any command under the names that it has there, with blanks for
-underscores. :func:`evaluate` says the EER first, :func:`detect` the lowest windows.
+underscores and characters that cannot be printed escaped. :func:`evaluate` says the EER first,
+:func:`detect` the lowest windows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,14 +36,14 @@ def show(result: Mapping[str, Any]) -> str:
     rows = {name: shown.pop(name) for name in [*shown] if _is_rows(shown[name])}
     facts = [{"what": _title(n), "value": fill(_cell(v), 80)} for n, v in shown.items()]
     blocks = [table(facts)] + [f"{_title(name)}\n\n{table(r)}" for name, r in rows.items()]
-    return "\n\n".join(blocks + [f"WARNING: {text}" for text in result.get("warnings", ())])
+    return "\n\n".join(blocks + [f"WARNING: {_cell(text)}" for text in result.get("warnings", ())])
 
 
 def evaluate(result: Mapping[str, Any]) -> str:
     """Lay out an evaluation: the EER of what, the other numbers, then the breakdowns."""
     first = "EER {eer_percent:.4f} %, phase {phase}: {n_bonafide:,} bona fide, {n_spoof:,} spoof"
     lines = [f"{first.format(**result)}; higher scores mean bona fide"]
-    lines += [f"Assumed: {text}" for text in result.get("assumed", ())]
+    lines += [f"Assumed: {_cell(text)}" for text in result.get("assumed", ())]
     shown = {name: value for name, value in result.items() if name not in _SAID}
     for word, groups in result.get("groups", {}).items():
         first, _, second = word.partition(":")
@@ -75,7 +76,7 @@ def _clock(seconds: float) -> str:
 
 
 def _title(name: str) -> str:
-    return name.replace("_", " ")
+    return _cell(name).replace("_", " ")
 
 
 def _is_rows(value: Any) -> bool:
@@ -96,4 +97,6 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float) and abs(value) < 1000:
         return f"{value:.5g}"
-    return f"{value:,.0f}" if type(value) in (int, float) else str(value)
+    text = f"{value:,.0f}" if type(value) in (int, float) else str(value)
+    # A name may hold orders to the terminal.
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

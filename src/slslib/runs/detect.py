@@ -22,18 +22,19 @@ A loaded detector scores arrays, and files without loading it again:
 from __future__ import annotations
 
 import json
-import math
+import os
+import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import numpy as np
 
 from slslib.errors import AudioError, ConfigError
-from slslib.files import sha256, write_text
+from slslib.files import sha256, write_text, writing
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 
@@ -44,12 +45,13 @@ _MEANING = (
     "data has them, no probability; what it is worth on other speech is not known. {}"
     "For a verdict, choose a threshold on recordings of your own: slslib threshold."
 )
-_MEASURED = "On the development data of recipe {recipe}, the EER was {dev_eer_percent:.1f} %. "
+_MEASURED = "On the development data of recipe {}, the EER was {:.1f} %. "
 _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "mean": np.mean,
     "min": np.min,
     "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
 }
+_USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False}  # as training scores
 _RTTM = "SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {side} <NA> <NA>\n"
 _LINES = {  # of --out: the head, and what stands for a run of windows
     ".json": ("", ""),
@@ -85,25 +87,26 @@ def detect(
             .onnx file of slslib export, which is scored on the CPU without PyTorch.
         threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
             default that file beside the checkpoint, else the checkpoint's own development
-            threshold, else none.
+            threshold (not with hop, pool or allow_silence, which make other scores), else none.
         hop: Seconds from one window to the next; default the window's length.
         pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
             without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
         out: Write the result into this file: .json; .csv (a row for each window of what has a
-            score); .rttm (a SPEAKER line for each run of windows on one side of the threshold,
-            whose speaker is bonafide or spoof); .txt (the same runs of one recording and the lowest
-            score in each, as labels for Audacity). Without a threshold, each window is a run,
-            called unknown. Runs overlap where windows do.
+            score, whose file has ./ before a name that a spreadsheet would compute); .rttm (a
+            SPEAKER line for each run of windows on one side of the threshold, whose speaker is
+            bonafide or spoof; a blank in a name is %20, a percent sign %25); .txt (the same runs of
+            one recording and the lowest score in each, as labels for Audacity). Without a
+            threshold, each window is a run, called unknown. Runs overlap where windows do.
         plot: Draw the score of each window over time into this file.
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
         ``checkpoint``, ``checkpoint_sha256``, ``threshold``, ``threshold_source``, ``meaning`` (of
         a score without a threshold), ``window_s``, ``hop_s`` (null: the window), ``pool``,
-        ``errors`` and ``warnings`` (texts) and ``files``: for each its ``file``, ``llr``,
-        ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows of zeros, which are left
-        out), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
+        ``allow_silence``, ``errors`` and ``warnings`` (texts) and ``files``: for each its ``file``,
+        ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows of zeros, which
+        are left out), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
         ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``windows`` (``start_s``,
         ``llr``) and ``error``.
 
@@ -112,39 +115,37 @@ def detect(
             such hop, or ``out`` or the plot has an unknown format.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
-        FileError: ``out`` cannot be written.
+        FileError: ``out`` or the plot cannot be written.
     """
-    from slslib.data.audio import SAMPLE_RATE, Recording, list_recordings, windows
+    from slslib.data.audio import SAMPLE_RATE, Recording, windows
     from slslib.data.isolate import blocks_isolated
     from slslib.runs import processes
 
-    recordings: list[Path] = []
-    given: Any = files
-    for path in map(Path, [given] if isinstance(given, str | Path) else given):
-        recordings += list_recordings(path) if path.is_dir() else [path]
-    if not recordings:
-        raise ConfigError("nothing to score: name recordings, or folders of them")
-    if out and (out.suffix.lower() not in _LINES or not out.parent.is_dir()):
-        raise ConfigError(f"{out}: no such folder, or not one of {', '.join(_LINES)}")
+    recordings = listed(files)
+    if pool not in _POOLS:
+        raise ConfigError(f"pool {pool!r}: it must be one of {', '.join(_POOLS)}")
     if out and out.suffix.lower() == ".txt" and len(recordings) > 1:
         raise ConfigError(f"{out}: labels are for one recording; these are {len(recordings)}")
+    wanted: list[tuple[Path | None, list[str]]] = [(out, [*_LINES])]
     if plot:
         from matplotlib.figure import Figure
 
         from slslib.evaluation.plots import plot_windows
 
-        known = Figure().canvas.get_supported_filetypes()
-        if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
-            raise ConfigError(f"{plot}: no such folder, or not one of {', '.join(known)}")
+        wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
+    for file, kinds in wanted:
+        if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
+            raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
     score, n_samples, metadata, path = _open(checkpoint, cpu)
-    n_hop = n_samples if hop is None else round(hop * SAMPLE_RATE)
+    n_hop = n_samples if hop is None else np.rint(hop * SAMPLE_RATE)
     if not 0 < n_hop <= n_samples:
         raise ConfigError(f"hop {hop} s: it must lie in (0, {n_samples / SAMPLE_RATE:g}]")
     scores = {"checkpoint_sha256": sha256(path), "hop_s": hop, "pool": pool}
+    scores |= {"allow_silence": allow_silence}
     limit, source = _threshold(threshold, path, metadata, scores)
-    measured = ""
-    with suppress(KeyError, ValueError, TypeError):  # not every checkpoint says so
-        measured = _MEASURED.format_map(metadata)
+    recipe, eer, measured = str(metadata.get("recipe", "")), metadata.get("dev_eer_percent"), ""
+    if isinstance(eer, int | float) and 0 <= eer <= 100 and re.fullmatch(r"[\w-]{1,40}", recipe):
+        measured = _MEASURED.format(recipe, eer)
     rows: list[dict[str, Any]] = []
     for recording in processes.bar(recordings, desc="detect", delay=1, show=len(recordings) > 1):
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
@@ -152,21 +153,19 @@ def detect(
         found, scored, row["error"] = Recording(str(recording)), [], None
         blocks = blocks_isolated(recording, found=found, allow_silence=allow_silence)
         show = len(recordings) == 1 or sys.stderr.isatty()
-        pieces = windows(blocks, n_samples, n_hop)
+        pieces = windows(blocks, n_samples, int(n_hop))
         shown = iter(processes.bar(pieces, desc=recording.name, delay=1, show=show))
         try:
             while batch := list(islice(shown, _BATCH)):
-                llrs = score(np.stack([samples for _, samples in batch])).tolist()
-                if not np.isfinite(llrs).all():
-                    raise AudioError(
-                        f"{recording}: its score is not finite; use another checkpoint"
-                    )
-                for (start, window), llr in zip(batch, llrs, strict=True):
-                    heard = allow_silence or window.any()
-                    scored.append({"start_s": start, "llr": llr if heard else None})
-            llrs = [window["llr"] for window in scored if window["llr"] is not None]
-            row |= {"llr": float(_POOLS[pool](np.array(llrs))), "lowest_llr": min(llrs)}
-            row["n_silent"] = len(scored) - len(llrs)
+                llrs = score(np.stack([samples for _, samples in batch]))
+                if llrs.shape != (len(batch),) or not np.isfinite(llrs).all():
+                    raise AudioError(f"{recording}: no finite score; use another checkpoint")
+                for (start, window), llr in zip(batch, llrs.tolist(), strict=True):
+                    is_heard = allow_silence or window.any()
+                    scored.append({"start_s": start, "llr": llr if is_heard else None})
+            heard = [window["llr"] for window in scored if window["llr"] is not None]
+            row |= {"llr": float(_POOLS[pool](np.array(heard))), "lowest_llr": min(heard)}
+            row["n_silent"] = len(scored) - len(heard)
             if limit is not None:
                 row["verdict"] = "bona fide" if row["llr"] > limit else "spoof"
         except AudioError as error:
@@ -187,15 +186,34 @@ def detect(
         "warnings": [_MINI] if str(checkpoint) == "mini" else [],
         "errors": [row["error"] for row in rows if row["error"]],
     }
-    n_resampled, n_averaged = (sum(row[key] for row in rows) for key in ("resampled", "averaged"))
+    done = [row for row in rows if not row["error"]]
+    n_resampled, n_averaged = (sum(row[key] for row in done) for key in ("resampled", "averaged"))
     if n_resampled + n_averaged:
         text = f"to 16 kHz, of {n_averaged} the channels were averaged"
         made["warnings"].append(f"of {len(rows)} recordings, {n_resampled} were resampled {text}")
     if out:
         _write(made, out)
-    if plot and len(made["errors"]) < len(rows):
-        plot_windows(made)[0].savefig(plot)
+    if plot and done:
+        with writing(plot) as temporary:
+            plot_windows(made)[0].savefig(temporary, format=plot.suffix[1:].lower())
     return made
+
+
+def listed(files: Any) -> list[Path]:
+    """Return the recordings that ``files`` of :func:`detect` are: themselves, or in folders.
+
+    Raises:
+        ConfigError: There is none.
+        AudioError: A folder holds no recordings.
+    """
+    from slslib.data.audio import list_recordings
+
+    given = [files] if isinstance(files, str | Path) else files
+    # Path.is_dir() raises for a name that is too long.
+    found = [list_recordings(p) if os.path.isdir(p) else [Path(p)] for p in given]  # noqa: PTH112
+    if not found:
+        raise ConfigError("nothing to score: name recordings, or folders of them")
+    return [*chain(*found)]
 
 
 def _open(checkpoint: str, cpu: bool) -> tuple[Scorer, int, dict[str, Any], Path]:
@@ -229,20 +247,20 @@ def _threshold(
     given, source = beside if given is None and beside.is_file() else given, "given"
     if isinstance(given, str | Path):
         try:
-            stored = dict(json.loads(Path(given).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            stored = {**json.loads(Path(given).read_text(encoding="utf-8"))}
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{given} is no file of slslib threshold ({error})") from error
         for key, value in scores.items():
-            if stored.get(key) != value:
-                what = f"{given} is for {key} {stored.get(key)}, these scores are of {value}"
+            if (other := stored.get(key)) != value:
+                what = f"{given} is for {key} {other!r:.70}, these scores are of {value!r}"
                 raise ConfigError(f"{what}; choose one for them (slslib threshold, --threshold)")
         given, source = stored.get("threshold", ""), str(given)
     elif given is None:
         given, source = metadata.get("dev_eer_threshold"), "EER threshold on the development set"
-        if given is None:
+        if given is None or scores != scores | _USUAL:
             return None, "none"
-    if not isinstance(given, int | float) or not math.isfinite(given):
-        raise ConfigError(f"the threshold {given!r} ({source}) is no number; give --threshold")
+    if type(given) is bool or not isinstance(given, int | float) or not abs(given) < 1e308:
+        raise ConfigError(f"the threshold {given!r:.70} ({source}) is no number; give --threshold")
     return given, source
 
 
@@ -260,10 +278,9 @@ def _write(result: dict[str, Any], path: Path) -> None:
 
     text = json.dumps(result, indent=1) + "\n" if kind == ".json" else _LINES[kind][0]
     for one in result["files"] if kind != ".json" else ():
-        facts = one | {
-            "name": "_".join(one["file"].split()),
-            "quoted": one["file"].replace('"', '""'),
-        }
+        # No field of RTTM has a blank, and ./ keeps a spreadsheet from computing a name.
+        facts = one | {"name": re.sub(r"[\s%]", lambda found: quote(found[0]), one["file"])}
+        facts["quoted"] = re.sub(r"^(?=[=+@\t\r-])", "./", one["file"]).replace('"', '""')
         for _, group in groupby(one["windows"], run):
             windows = list(group)
             start, last = windows[0]["start_s"], windows[-1]["start_s"]

@@ -80,6 +80,8 @@ def train(
     config.check_used()
     if save_steps < 1:
         raise ConfigError(f"save_steps {save_steps} must be at least 1")
+    if not config.train:
+        raise ConfigError("there is no training corpus: name one (--train)")
     from slslib.data.corpora import mix, open_corpus
     from slslib.model.detector import Detector
     from slslib.runs import fit, processes
