@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -121,7 +122,8 @@ def detect(
     recordings: list[Path] = []
     given: Any = files
     for path in map(Path, [given] if isinstance(given, str | Path) else given):
-        recordings += list_recordings(path) if path.is_dir() else [path]
+        # Path.is_dir raises where a name is impossible.
+        recordings += list_recordings(path) if os.path.isdir(path) else [path]  # noqa: PTH112
     if not recordings:
         raise ConfigError("nothing to score: name recordings, or folders of them")
     if out and (out.suffix.lower() not in _LINES or not out.parent.is_dir()):
