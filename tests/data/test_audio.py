@@ -117,6 +117,22 @@ def test_phone_recordings(tmp_path: Path, options: dict[str, str], video: bool) 
     assert audit(path).problem is None
 
 
+@pytest.mark.parametrize("edits", [[(1_250, 1_024)], [(1_500, 0)], [(700, -1), (1_250, 1_024)]])
+def test_an_edit_list_may_skip_the_priming_and_pause(
+    tmp_path: Path, edits: list[tuple[int, int]]
+) -> None:
+    assert N <= len(load(_edited(tmp_path, *edits)).samples) < N + 2_048
+
+
+def test_the_edit_list_of_a_film_is_not_that_of_its_sound(tmp_path: Path) -> None:
+    path = write_av(tmp_path / "x.mp4", voice(), video=True)
+    data = path.read_bytes()
+    load(_edit(path, data.rindex(b"elst") + 12, struct.pack(">II", 200, 10_240)))
+    at = data.index(b"elst") + 12
+    with pytest.raises(AudioError, match="edit list"):
+        load(_edit(path, at, struct.pack(">II", 200, 10_240)))
+
+
 def test_apple_lossless_is_exact(tmp_path: Path) -> None:
     x = np.stack([voice(), voice(seed=1)], axis=1)
     recording = load(write_av(tmp_path / "x.m4a", x, codec="alac"))
@@ -480,6 +496,28 @@ def _mp4_bomb(tmp: Path) -> Path:
     return path
 
 
+def _edited(tmp: Path, *edits: tuple[int, int], speed: int = 0x10000, **options: Any) -> Path:
+    """Replace the edit list of the sound, each edit a duration in ms and a first sample."""
+    path = write_av(tmp / "x.mp4", voice(), **options)
+    data = path.read_bytes()
+    entries = b"".join(struct.pack(">IiI", *edit, speed) for edit in edits)
+    new = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    at = data.index(b"elst") - 4
+    mutant = bytearray(data[:at] + new + data[at + 28 :])
+    for name in (b"moov", b"trak", b"edts"):
+        at = data.index(name) - 4
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        mutant[at : at + 4] = struct.pack(">I", length + len(new) - 28)
+    path.write_bytes(mutant)
+    return path
+
+
+def _joined_mp4(tmp: Path) -> Path:
+    path, data, at = _tables(tmp, b"mdat")
+    path.write_bytes(data + data[at - 4 :])  # the second without its first box
+    return path
+
+
 def _zeroed_mp4(tmp: Path) -> Path:
     path, data, at = _tables(tmp, b"mdat")
     path.write_bytes(data[: at + 500] + bytes(2_000) + data[at + 2_500 :])
@@ -502,6 +540,19 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "AIFF, coded": (lambda tmp: wav(tmp / "x.aiff", subtype="IMA_ADPCM"), "plain audio"),
     "MP4 truncated": (lambda tmp: _cut(write_av(tmp / "x.m4a", voice()), 0.7), "whole MP4"),
     "MP4 twice": (lambda tmp: _edit(*_mp4_end(tmp)), "whole MP4"),
+    "two MP4 files joined": (_joined_mp4, "whole MP4"),
+    "MP4 that plays its beginning": (lambda tmp: _edited(tmp, (500, 1_024)), "edit list"),
+    "MP4 that plays its end": (lambda tmp: _edited(tmp, (750, 9_024)), "edit list"),
+    "MP4 that plays nothing": (lambda tmp: _edited(tmp, (1_250, -1)), "edit list"),
+    "MP4 that leaves out its middle": (
+        lambda tmp: _edited(tmp, (400, 1_024), (400, 14_000)),
+        "edit list",
+    ),
+    "MP4 that repeats its beginning": (
+        lambda tmp: _edited(tmp, (600, 1_024), (650, 1_024)),
+        "edit list",
+    ),
+    "MP4 at half speed": (lambda tmp: _edited(tmp, (1_250, 1_024), speed=0x8000), "edit list"),
     "MP4 in fragments": (
         lambda tmp: write_av(tmp / "x.mp4", voice(), movflags="frag_keyframe+empty_moov"),
         "states no length",

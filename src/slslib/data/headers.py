@@ -29,6 +29,8 @@ _MAX_TAIL = 1 << 20  # bytes behind the last chunk
 # What recorders and players leave at the end: zeros; ID3v1, APEv2 and Lyrics3 tags.
 _NO_AUDIO = rb"(?s)\A(\0+|TAG.{0,125}|APETAGEX.{24}.*?APETAGEX.{24}|LYRICSBEGIN.*?LYRICS(END|200))*"
 _OTHER_AUDIO = (b"data", b"SSND", b"RIFF", b"FORM", bytes(4))
+PRIMING = 0.3
+"""Seconds at the beginning that the encoder of an MP4 file adds, at most."""
 _MAX_MOOV = 1 << 26  # bytes of the tables of an MP4 file
 _MP3_FRAME = 1441  # bytes of the longest frame
 _FLAC_START = b"fLaC\0\0\0\x22"
@@ -38,6 +40,11 @@ _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
 _FLAC_KHZ = (0, 88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96, 0, 0, 0, 0)
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _FMT = struct.Struct("<HHIIHH")
+# A list of one edit at normal speed, behind a pause if any, and the clock of its track.
+_MP4_EDIT = re.compile(
+    rb"(?s)(?:\x1celst\0.{3}\0{3}\x01|\x28elst\0.{3}\0{3}\x02.{4}\xff{4}.{4})"
+    rb"(.{8})\0\x01\0\0.*mdhd\0.{11}(.{8})"
+)
 _MP4_SIZES = re.compile(rb"stsz.{4}(.{4})(.{4})", re.DOTALL)
 
 
@@ -176,17 +183,26 @@ def _mp4_contradiction(f: BinaryIO, size: int) -> str:
     while position < size and len(names) < _MAX_CHUNKS:
         f.seek(position)
         length, name, long = struct.unpack(">I4sQ", f.read(16).ljust(16, b"\0"))
-        if name == b"moov":
-            f.seek(position)
-            tables = f.read(min(length, _MAX_MOOV))
+        start, position = position, position + (long if length == 1 else max(length, 1))
         names.append(name)
-        position += long if length == 1 else max(length, 1)
-    if position != size or names.count(b"ftyp") != 1 or b"moof" in names:
+        if name == b"moov":
+            f.seek(start)
+            tables = f.read(min(position - start, _MAX_MOOV))
+    if position != size or names.count(b"moov") != 1 or b"moof" in names or b"cmov" in tables:
         return "its boxes are not those of one whole MP4 file; one in fragments states no length"
     for packet_size, n_packets in _MP4_SIZES.findall(tables):
         n_bytes = max(1, int.from_bytes(packet_size, "big")) * int.from_bytes(n_packets, "big")
         if n_bytes > size:
             return f"its header announces {n_bytes} bytes of packets, the file has {size}"
+    movie_rate = int.from_bytes(tables[28:32], "big")  # of times in the edit lists
+    for track in tables.split(b"trak"):
+        if b"elst" in track and b"soun" in track:
+            edit = track.count(b"elst") == 1 and _MP4_EDIT.search(track)
+            numbers = edit[1] + edit[2] if edit else b"\xff" * 16
+            duration, begin, rate, length = struct.unpack(">IIII", numbers)
+            left_out = (length - begin) / max(1, rate) - duration / max(1, movie_rate)
+            if begin > PRIMING * rate or abs(left_out) > PRIMING:
+                return "its edit list leaves out or repeats parts of its sound"
     return ""
 
 
