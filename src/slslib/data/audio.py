@@ -64,7 +64,7 @@ MIN_SAMPLES = 400
 """The shortest recording at 16 kHz of which the feature extractor makes one frame."""
 AUDIO_SUFFIXES = tuple(".flac .wav .ogg .oga .opus .mp3 .m4a .mp4 .aif .aiff .aifc".split())
 """Endings of recordings that are read."""
-_OTHER_SUFFIXES = tuple(".3gp .aac .amr .au .caf .mka .mkv .mov .wave .webm .wma".split())
+_SUFFIXES = (*AUDIO_SUFFIXES, *".3gp .aac .amr .au .caf .mka .mkv .mov .wave .webm .wma".split())
 RATES = (4_000, 192_000)
 """Lowest and highest sample rate of a file, in Hz."""
 MAX_CHANNELS = 8
@@ -207,8 +207,8 @@ def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
 def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the audio files in a folder and below it, sorted; they are told by their endings.
 
-    Links to folders are followed. Files of formats that cannot be read are among them: whoever
-    opens one learns why.
+    Links to folders are followed, and no folder is listed twice. Files of formats that cannot be
+    read are among them: whoever opens one learns why.
 
     Raises:
         AudioError: If a folder is absent or cannot be listed, or there is no audio file.
@@ -217,8 +217,13 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     def stop(error: OSError) -> NoReturn:
         raise AudioError(f"{folder}: cannot be listed ({error}).") from error
 
-    files = [Path(at, n) for at, _, ns in os.walk(folder, True, stop, True) for n in ns]
-    recordings = sorted(p for p in files if p.suffix.lower() in AUDIO_SUFFIXES + _OTHER_SUFFIXES)
+    files: dict[Path, list[Path]] = {}
+    for at, folders, names in os.walk(folder, True, stop, True):
+        folders.sort()
+        here = [Path(at, name) for name in names]
+        if files.setdefault(Path(at).resolve(), here) is not here:  # a link leads here again
+            folders.clear()
+    recordings = sorted(p for p in chain(*files.values()) if p.suffix.lower() in _SUFFIXES)
     if not recordings:
         raise AudioError(f"{folder}: holds no audio ({' '.join(AUDIO_SUFFIXES)}), or is absent.")
     return recordings
