@@ -90,6 +90,12 @@ def test_integers_come_back_exactly(tmp_path: Path, name: str) -> None:
         ("x.wav", {"format": "WAVEX"}, 0),
         ("x.aiff", {}, 1e-4),
         ("x.aif", {"format": "AIFF", "subtype": "FLOAT"}, 0),
+        ("x.aif", {"format": "AIFF", "subtype": "DOUBLE"}, 0),
+        ("x.aif", {"format": "AIFF", "subtype": "PCM_U8"}, 0.01),
+        ("x.aif", {"format": "AIFF", "subtype": "ULAW"}, 0.02),
+        ("x.aif", {"format": "AIFF", "endian": "LITTLE"}, 1e-4),
+        ("x.aif", {"format": "AIFF", "subtype": "PCM_24", "endian": "LITTLE"}, 1e-6),
+        ("x.aif", {"format": "AIFF", "subtype": "PCM_32", "endian": "LITTLE"}, 1e-6),
         ("x.flac", {"subtype": "PCM_S8"}, 0.01),
         ("x.flac", {"subtype": "PCM_24"}, 1e-6),
         ("x.ogg", {}, 0.1),
@@ -518,6 +524,31 @@ def _joined_mp4(tmp: Path) -> Path:
     return path
 
 
+def _aiff(tmp: Path, *chunks: bytes, kind: bytes = b"AIFC") -> Path:
+    (tmp / "x.aiff").write_bytes(b"FORM" + struct.pack(">I", 4 + sum(map(len, chunks))) + kind)
+    with (tmp / "x.aiff").open("ab") as f:
+        f.writelines(chunks)
+    return tmp / "x.aiff"
+
+
+def _comm(coding: bytes = b"NONE", rate: int = SAMPLE_RATE) -> bytes:
+    # The rate is a float of 80 bits.
+    exponent = rate.bit_length() - 1
+    rate80 = struct.pack(">HQ", 16_383 + exponent, rate << 63 - exponent)
+    return struct.pack(">4sIHIH", b"COMM", 24, 1, N, 16) + rate80 + coding + bytes(2)
+
+
+def _ssnd(offset: int = 0, unused: int = 0) -> bytes:
+    data = bytes(unused) + voice().astype(">i2").tobytes()
+    return struct.pack(">4sIII", b"SSND", 8 + len(data), offset, 0) + data
+
+
+@pytest.mark.parametrize("unused", [0, 2, 32_000])
+def test_aiff_begins_behind_its_offset(tmp_path: Path, unused: int) -> None:
+    samples = load(_aiff(tmp_path, _comm(), _ssnd(unused, unused))).samples
+    np.testing.assert_array_equal(samples, voice().astype(np.float32) / 32_768)
+
+
 def _zeroed_mp4(tmp: Path) -> Path:
     path, data, at = _tables(tmp, b"mdat")
     path.write_bytes(data[: at + 500] + bytes(2_000) + data[at + 2_500 :])
@@ -536,6 +567,26 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "AIFF announces fewer frames": (
         lambda tmp: _edit(wav(tmp / "x.aiff"), 22, struct.pack(">I", 9_000)),
         "18008 bytes of plain audio",
+    ),
+    "AIFF with two headers": (
+        lambda tmp: _aiff(tmp, _comm(), _comm(rate=8_000), _ssnd()),
+        "80016 bytes of plain audio",
+    ),
+    "AIFF with another header behind": (
+        lambda tmp: _aiff(tmp, _comm(), _ssnd(), _comm(rate=8_000)),
+        "bytes follow its audio",
+    ),
+    "AIFF with an offset into its audio": (
+        lambda tmp: _aiff(tmp, _comm(), _ssnd(offset=32_000)),
+        "40008 bytes of plain audio, and then 8008",
+    ),
+    "AIFF of 8 bits that announces 16": (
+        lambda tmp: _aiff(tmp, _comm(b"ulaw"), _ssnd()),
+        "0 bytes of plain audio",
+    ),
+    "AIFF of 24 bits that announces 16": (
+        lambda tmp: _aiff(tmp, _comm(b"in24"), _ssnd()),
+        "0 bytes of plain audio",
     ),
     "AIFF, coded": (lambda tmp: wav(tmp / "x.aiff", subtype="IMA_ADPCM"), "plain audio"),
     "MP4 truncated": (lambda tmp: _cut(write_av(tmp / "x.m4a", voice()), 0.7), "whole MP4"),
