@@ -90,6 +90,12 @@ def test_integers_come_back_exactly(tmp_path: Path, name: str) -> None:
         ("x.wav", {"format": "WAVEX"}, 0),
         ("x.aiff", {}, 1e-4),
         ("x.aif", {"format": "AIFF", "subtype": "FLOAT"}, 0),
+        ("x.aif", {"format": "AIFF", "subtype": "DOUBLE"}, 0),
+        ("x.aif", {"format": "AIFF", "subtype": "PCM_U8"}, 0.01),
+        ("x.aif", {"format": "AIFF", "subtype": "ULAW"}, 0.02),
+        ("x.aif", {"format": "AIFF", "endian": "LITTLE"}, 1e-4),
+        ("x.aif", {"format": "AIFF", "subtype": "PCM_24", "endian": "LITTLE"}, 1e-6),
+        ("x.aif", {"format": "AIFF", "subtype": "PCM_32", "endian": "LITTLE"}, 1e-6),
         ("x.flac", {"subtype": "PCM_S8"}, 0.01),
         ("x.flac", {"subtype": "PCM_24"}, 1e-6),
         ("x.ogg", {}, 0.1),
@@ -115,6 +121,22 @@ def test_phone_recordings(tmp_path: Path, options: dict[str, str], video: bool) 
     x = voice() / 32_768
     assert np.corrcoef(recording.samples[:N], x)[0, 1] > 0.99  # in time with what was encoded
     assert audit(path).problem is None
+
+
+@pytest.mark.parametrize("edits", [[(1_250, 1_024)], [(1_500, 0)], [(700, -1), (1_250, 1_024)]])
+def test_an_edit_list_may_skip_the_priming_and_pause(
+    tmp_path: Path, edits: list[tuple[int, int]]
+) -> None:
+    assert N <= len(load(_edited(tmp_path, *edits)).samples) < N + 2_048
+
+
+def test_the_edit_list_of_a_film_is_not_that_of_its_sound(tmp_path: Path) -> None:
+    path = write_av(tmp_path / "x.mp4", voice(), video=True)
+    data = path.read_bytes()
+    load(_edit(path, data.rindex(b"elst") + 12, struct.pack(">II", 200, 10_240)))
+    at = data.index(b"elst") + 12
+    with pytest.raises(AudioError, match="edit list"):
+        load(_edit(path, at, struct.pack(">II", 200, 10_240)))
 
 
 def test_apple_lossless_is_exact(tmp_path: Path) -> None:
@@ -480,6 +502,53 @@ def _mp4_bomb(tmp: Path) -> Path:
     return path
 
 
+def _edited(tmp: Path, *edits: tuple[int, int], speed: int = 0x10000, **options: Any) -> Path:
+    """Replace the edit list of the sound, each edit a duration in ms and a first sample."""
+    path = write_av(tmp / "x.mp4", voice(), **options)
+    data = path.read_bytes()
+    entries = b"".join(struct.pack(">IiI", *edit, speed) for edit in edits)
+    new = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    at = data.index(b"elst") - 4
+    mutant = bytearray(data[:at] + new + data[at + 28 :])
+    for name in (b"moov", b"trak", b"edts"):
+        at = data.index(name) - 4
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        mutant[at : at + 4] = struct.pack(">I", length + len(new) - 28)
+    path.write_bytes(mutant)
+    return path
+
+
+def _joined_mp4(tmp: Path) -> Path:
+    path, data, at = _tables(tmp, b"mdat")
+    path.write_bytes(data + data[at - 4 :])  # the second without its first box
+    return path
+
+
+def _aiff(tmp: Path, *chunks: bytes, kind: bytes = b"AIFC") -> Path:
+    (tmp / "x.aiff").write_bytes(b"FORM" + struct.pack(">I", 4 + sum(map(len, chunks))) + kind)
+    with (tmp / "x.aiff").open("ab") as f:
+        f.writelines(chunks)
+    return tmp / "x.aiff"
+
+
+def _comm(coding: bytes = b"NONE", rate: int = SAMPLE_RATE) -> bytes:
+    # The rate is a float of 80 bits.
+    exponent = rate.bit_length() - 1
+    rate80 = struct.pack(">HQ", 16_383 + exponent, rate << 63 - exponent)
+    return struct.pack(">4sIHIH", b"COMM", 24, 1, N, 16) + rate80 + coding + bytes(2)
+
+
+def _ssnd(offset: int = 0, unused: int = 0) -> bytes:
+    data = bytes(unused) + voice().astype(">i2").tobytes()
+    return struct.pack(">4sIII", b"SSND", 8 + len(data), offset, 0) + data
+
+
+@pytest.mark.parametrize("unused", [0, 2, 32_000])
+def test_aiff_begins_behind_its_offset(tmp_path: Path, unused: int) -> None:
+    samples = load(_aiff(tmp_path, _comm(), _ssnd(unused, unused))).samples
+    np.testing.assert_array_equal(samples, voice().astype(np.float32) / 32_768)
+
+
 def _zeroed_mp4(tmp: Path) -> Path:
     path, data, at = _tables(tmp, b"mdat")
     path.write_bytes(data[: at + 500] + bytes(2_000) + data[at + 2_500 :])
@@ -499,9 +568,42 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda tmp: _edit(wav(tmp / "x.aiff"), 22, struct.pack(">I", 9_000)),
         "18008 bytes of plain audio",
     ),
+    "AIFF with two headers": (
+        lambda tmp: _aiff(tmp, _comm(), _comm(rate=8_000), _ssnd()),
+        "80016 bytes of plain audio",
+    ),
+    "AIFF with another header behind": (
+        lambda tmp: _aiff(tmp, _comm(), _ssnd(), _comm(rate=8_000)),
+        "bytes follow its audio",
+    ),
+    "AIFF with an offset into its audio": (
+        lambda tmp: _aiff(tmp, _comm(), _ssnd(offset=32_000)),
+        "40008 bytes of plain audio, and then 8008",
+    ),
+    "AIFF of 8 bits that announces 16": (
+        lambda tmp: _aiff(tmp, _comm(b"ulaw"), _ssnd()),
+        "0 bytes of plain audio",
+    ),
+    "AIFF of 24 bits that announces 16": (
+        lambda tmp: _aiff(tmp, _comm(b"in24"), _ssnd()),
+        "0 bytes of plain audio",
+    ),
     "AIFF, coded": (lambda tmp: wav(tmp / "x.aiff", subtype="IMA_ADPCM"), "plain audio"),
     "MP4 truncated": (lambda tmp: _cut(write_av(tmp / "x.m4a", voice()), 0.7), "whole MP4"),
     "MP4 twice": (lambda tmp: _edit(*_mp4_end(tmp)), "whole MP4"),
+    "two MP4 files joined": (_joined_mp4, "whole MP4"),
+    "MP4 that plays its beginning": (lambda tmp: _edited(tmp, (500, 1_024)), "edit list"),
+    "MP4 that plays its end": (lambda tmp: _edited(tmp, (750, 9_024)), "edit list"),
+    "MP4 that plays nothing": (lambda tmp: _edited(tmp, (1_250, -1)), "edit list"),
+    "MP4 that leaves out its middle": (
+        lambda tmp: _edited(tmp, (400, 1_024), (400, 14_000)),
+        "edit list",
+    ),
+    "MP4 that repeats its beginning": (
+        lambda tmp: _edited(tmp, (600, 1_024), (650, 1_024)),
+        "edit list",
+    ),
+    "MP4 at half speed": (lambda tmp: _edited(tmp, (1_250, 1_024), speed=0x8000), "edit list"),
     "MP4 in fragments": (
         lambda tmp: write_av(tmp / "x.mp4", voice(), movflags="frag_keyframe+empty_moov"),
         "states no length",
@@ -647,6 +749,9 @@ def test_a_folder_is_listed_whole(tmp_path: Path) -> None:
     for path in (folder / "in", elsewhere):
         path.mkdir(parents=True)
     (folder / "link").symlink_to(elsewhere)
+    # Back to a folder, and to one that is listed already.
+    for name, target in (("again", folder), ("in/up", folder), ("more", elsewhere)):
+        (folder / name).symlink_to(target)
     names = ["b.WAV", "in/c.m4a", "in/d.aiff", "link/e.opus", "link/f.wave"]
     for name in [*names, "notes.txt", "in/wav"]:
         (folder / name).touch()

@@ -387,6 +387,13 @@ def test_a_damaged_file_does_not_stop_the_others(checkpoint, recording):
     assert result["errors"] == [by_name["bad.flac"]["error"]]
 
 
+def test_an_impossible_name_does_not_stop_the_others(checkpoint, recording):
+    files = (Path("x" * 300 + ".wav"), recording)
+    impossible, sound = detect(files, checkpoint=checkpoint)["files"]
+    assert "cannot be opened" in impossible["error"]
+    assert sound["error"] is None
+
+
 def test_a_folder_without_recordings(checkpoint, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(AudioError, match="holds no"):

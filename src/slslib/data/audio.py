@@ -9,8 +9,9 @@ WAV, AIFF (uncompressed), FLAC, Ogg (Vorbis, Opus), MP3 and MP4 (M4A; AAC, Apple
 files are read. Other containers are refused, because a truncated one would pass for a whole one:
 AAC without a container, MP4 in fragments, and WebM as browsers record it state no length, and of
 any WebM or Matroska file FFmpeg leaves out damaged parts. FFmpeg decodes MP3, because libsndfile
-stops at a length that it estimates, and MP4: one stream of sound, whole (edit lists do no more than
-skip what the encoder put before the beginning), whatever pictures there are beside it.
+stops at a length that it estimates, and MP4: one stream of sound, whole, whatever pictures there
+are beside it. An edit list that has players do more than pause and skip what the encoder put before
+the beginning is refused: they would play something else than what is read.
 
 These checks are made: the header of a WAV, AIFF or MP3 file against the size of the file, the boxes
 of an MP4 file against its size, its number of packets and its duration against what is decoded
@@ -53,7 +54,7 @@ import soundfile as sf
 import soxr
 from jaxtyping import Float32
 
-from slslib.data.headers import FlacInfo, inspect, unexplained
+from slslib.data.headers import PRIMING, FlacInfo, inspect, unexplained
 from slslib.errors import AudioError, ConfigError
 
 SAMPLE_RATE = 16_000
@@ -63,7 +64,7 @@ MIN_SAMPLES = 400
 """The shortest recording at 16 kHz of which the feature extractor makes one frame."""
 AUDIO_SUFFIXES = tuple(".flac .wav .ogg .oga .opus .mp3 .m4a .mp4 .aif .aiff .aifc".split())
 """Endings of recordings that are read."""
-_OTHER_SUFFIXES = tuple(".3gp .aac .amr .au .caf .mka .mkv .mov .wave .webm .wma".split())
+_SUFFIXES = (*AUDIO_SUFFIXES, *".3gp .aac .amr .au .caf .mka .mkv .mov .wave .webm .wma".split())
 RATES = (4_000, 192_000)
 """Lowest and highest sample rate of a file, in Hz."""
 MAX_CHANNELS = 8
@@ -74,7 +75,6 @@ LOUDEST = 100.0
 
 _WHOLE_SECONDS = 60  # recordings up to this length are decoded to their end
 _BLOCK = 65_536  # frames decoded at a time
-_PRIMING = 0.3  # seconds at the beginning that the encoder of an MP4 file adds, at most
 _CODECS = ("aac", "alac", "opus", "mp3float", "flac")  # what FFmpeg may decode
 _SILENT_MIX = 1e-6  # energy of the downmix over that of the channels: -60 dB
 
@@ -207,8 +207,8 @@ def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
 def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the audio files in a folder and below it, sorted; they are told by their endings.
 
-    Links to folders are followed. Files of formats that cannot be read are among them: whoever
-    opens one learns why.
+    Links to folders are followed, and no folder is listed twice. Files of formats that cannot be
+    read are among them: whoever opens one learns why.
 
     Raises:
         AudioError: If a folder is absent or cannot be listed, or there is no audio file.
@@ -217,8 +217,13 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     def stop(error: OSError) -> NoReturn:
         raise AudioError(f"{folder}: cannot be listed ({error}).") from error
 
-    files = [Path(at, n) for at, _, ns in os.walk(folder, True, stop, True) for n in ns]
-    recordings = sorted(p for p in files if p.suffix.lower() in AUDIO_SUFFIXES + _OTHER_SUFFIXES)
+    files: dict[Path, list[Path]] = {}
+    for at, folders, names in os.walk(folder, True, stop, True):
+        folders.sort()
+        here = [Path(at, name) for name in names]
+        if files.setdefault(Path(at).resolve(), here) is not here:  # a link leads here again
+            folders.clear()
+    recordings = sorted(p for p in chain(*files.values()) if p.suffix.lower() in _SUFFIXES)
     if not recordings:
         raise AudioError(f"{folder}: holds no audio ({' '.join(AUDIO_SUFFIXES)}), or is absent.")
     return recordings
@@ -393,7 +398,7 @@ class Decoder:
                 if not done:
                     raise ValueError("it holds no sound frame")
                 announced = float((stream.duration or 0) * stream.time_base)
-                differs = abs(announced - done / recording.source_rate) > _PRIMING
+                differs = abs(announced - done / recording.source_rate) > PRIMING
                 if form == "mp4" and (differs or n_packets != stream.frames):
                     raise ValueError(f"{n_packets} packets of {stream.frames}, {announced:g} s")
         except (av.FFmpegError, ValueError, IndexError) as error:

@@ -28,7 +28,9 @@ _MAX_CHUNKS = 1_000
 _MAX_TAIL = 1 << 20  # bytes behind the last chunk
 # What recorders and players leave at the end: zeros; ID3v1, APEv2 and Lyrics3 tags.
 _NO_AUDIO = rb"(?s)\A(\0+|TAG.{0,125}|APETAGEX.{24}.*?APETAGEX.{24}|LYRICSBEGIN.*?LYRICS(END|200))*"
-_OTHER_AUDIO = (b"data", b"SSND", b"RIFF", b"FORM", bytes(4))
+_OTHER_AUDIO = (b"data", b"SSND", b"COMM", b"RIFF", b"FORM", bytes(4))
+PRIMING = 0.3
+"""Seconds at the beginning that the encoder of an MP4 file adds, at most."""
 _MAX_MOOV = 1 << 26  # bytes of the tables of an MP4 file
 _MP3_FRAME = 1441  # bytes of the longest frame
 _FLAC_START = b"fLaC\0\0\0\x22"
@@ -37,7 +39,13 @@ _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
 # By a frame's code; 0: not stated.
 _FLAC_KHZ = (0, 88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96, 0, 0, 0, 0)
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_FMT = struct.Struct("<HHIIHH")
+# Coding and bits per sample of AIFC files whose samples have these bits.
+_AIFC_PLAIN = rb"(NONE|twos|sowt)\d+|(raw |(?i:[au]law))8|42n[1i]24|23ni32|..(24|32|64)\3"
+# A list of one edit at normal speed, behind a pause if any, and the clock of its track.
+_MP4_EDIT = re.compile(
+    rb"(?s)(?:\x1celst\0.{3}\0{3}\x01|\x28elst\0.{3}\0{3}\x02.{4}\xff{4}.{4})"
+    rb"(.{8})\0\x01\0\0.*mdhd\0.{11}(.{8})"
+)
 _MP4_SIZES = re.compile(rb"stsz.{4}(.{4})(.{4})", re.DOTALL)
 
 
@@ -82,7 +90,7 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]
     if head[:4] == b"RIFF":
         return "WAV", None, 0, _wav_contradiction(f, size)
     if head[:4] == b"FORM" and head[8:] == b"AI":  # AIFF, AIFC
-        return "AIFF", None, 0, _wav_contradiction(f, size, ">4sI", b"SSND")
+        return "AIFF", None, 0, _wav_contradiction(f, size, ">4sII", b"SSND")
     if head[4:8] == b"ftyp":
         return "MP4", None, size, _mp4_contradiction(f, size)
     if head[:4] == b"\x1a\x45\xdf\xa3":
@@ -135,32 +143,32 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
     return ""
 
 
-def _wav_contradiction(
-    f: BinaryIO, size: int, head: str = "<4sI", data_name: bytes = b"data"
-) -> str:
+def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes = b"data") -> str:
     """Return what in a RIFF or AIFF header contradicts the file, or nothing."""
-    data_end, position, n_announced = 0, 12, -1
+    data_end, position, n_announced = 0, 12, 0
     for _ in range(_MAX_CHUNKS):
         f.seek(position)
-        name, length = struct.unpack(head, f.read(8).ljust(8, b"\0"))
+        chunk = f.read(30).ljust(30, b"\0")
+        name, length, offset = struct.unpack_from(head, chunk)
         start, position = position + 8, position + 8 + length
         if name == b"fmt ":
-            tag, channels, rate, per_second, align, bits = _FMT.unpack(f.read(16).ljust(16, b"\0"))
+            tag, channels, rate, per_second, align, bits = struct.unpack_from("<HHIIHH", chunk, 8)
             n_bytes = channels * -(-bits // 8)
             if tag in _PLAIN_TAGS and (align != n_bytes or per_second not in (0, rate * n_bytes)):
                 sizes = f"{align} bytes per frame and {per_second} per second"
                 return f"its header says {rate} Hz, {channels} channels, {bits} bits, but {sizes}"
-        if name == b"COMM":  # of whose frames libsndfile takes no notice
-            channels, n_frames, bits = struct.unpack(">HIH", f.read(8).ljust(8, b"\0"))
-            n_announced = 8 + channels * n_frames * -(-bits // 8)
+        if name == b"COMM":  # of whose frames libsndfile takes no notice; a second one adds up
+            channels, n_frames, bits, coding = struct.unpack_from(">HIH10x4s", chunk, 8)
+            if length < 22 or re.fullmatch(_AIFC_PLAIN, coding + b"%d" % bits):
+                n_announced += 8 + channels * n_frames * -(-bits // 8)
         f.seek(position)
         if length & 1 and f.read(1) == b"\0":  # some writers leave out this byte
             position += 1
-        if name == data_name and not data_end:
+        if name == data and not data_end:
             if length >= _STREAMED and name == b"data":
                 return ""
-            if name == b"SSND" and length != n_announced:
-                return f"its header announces {n_announced} bytes of plain audio, and then {length}"
+            if name == b"SSND" and (found := length - offset) != n_announced:
+                return f"its header announces {n_announced} bytes of plain audio, and then {found}"
             data_end = start + length
             if data_end > size:
                 return f"its header announces {length} bytes of audio, {size - start} follow"
@@ -176,17 +184,26 @@ def _mp4_contradiction(f: BinaryIO, size: int) -> str:
     while position < size and len(names) < _MAX_CHUNKS:
         f.seek(position)
         length, name, long = struct.unpack(">I4sQ", f.read(16).ljust(16, b"\0"))
-        if name == b"moov":
-            f.seek(position)
-            tables = f.read(min(length, _MAX_MOOV))
+        start, position = position, position + (long if length == 1 else max(length, 1))
         names.append(name)
-        position += long if length == 1 else max(length, 1)
-    if position != size or names.count(b"ftyp") != 1 or b"moof" in names:
+        if name == b"moov":
+            f.seek(start)
+            tables = f.read(min(position - start, _MAX_MOOV))
+    if position != size or names.count(b"moov") != 1 or b"moof" in names or b"cmov" in tables:
         return "its boxes are not those of one whole MP4 file; one in fragments states no length"
     for packet_size, n_packets in _MP4_SIZES.findall(tables):
         n_bytes = max(1, int.from_bytes(packet_size, "big")) * int.from_bytes(n_packets, "big")
         if n_bytes > size:
             return f"its header announces {n_bytes} bytes of packets, the file has {size}"
+    movie_rate = int.from_bytes(tables[28:32], "big")  # of times in the edit lists
+    for track in tables.split(b"trak"):
+        if b"elst" in track and b"soun" in track:
+            edit = track.count(b"elst") == 1 and _MP4_EDIT.search(track)
+            numbers = edit[1] + edit[2] if edit else b"\xff" * 16
+            duration, begin, rate, length = struct.unpack(">IIII", numbers)
+            left_out = (length - begin) / max(1, rate) - duration / max(1, movie_rate)
+            if begin > PRIMING * rate or abs(left_out) > PRIMING:
+                return "its edit list leaves out or repeats parts of its sound"
     return ""
 
 
