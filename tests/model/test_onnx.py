@@ -181,14 +181,21 @@ def test_another_models_file_is_refused(exported, tmp_path, change):
     refused(changed(exported, tmp_path / "x.onnx", change))
 
 
-@pytest.mark.parametrize("where", ["../weights", "link", "{absolute}", "*/_ORT_MEM_ADDR_/*"])
-def test_weights_outside_the_folder_are_not_read(exported, tmp_path, where):
+PLACES = ["beside", "hard", "null", "../weights", "link", "{absolute}", "*/_ORT_MEM_ADDR_/*"]
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_weights_outside_the_file_are_not_read(exported, tmp_path, monkeypatch, where):
+    """Not from its folder either, which is the current one: no hash would cover them."""
     inside = tmp_path / "in"
     inside.mkdir()
+    monkeypatch.chdir(inside)
 
     def move(model):
         (one,) = [t for t in model.graph.initializer if t.name == "head.hidden.weight"]
         (tmp_path / "weights").write_bytes(one.raw_data)
+        (inside / "beside").write_bytes(one.raw_data)
+        (inside / "hard").hardlink_to(tmp_path / "weights")
         (inside / "link").symlink_to("../weights")
         one.ClearField("raw_data")
         one.data_location = onnx.TensorProto.EXTERNAL
