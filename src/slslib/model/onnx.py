@@ -65,11 +65,6 @@ class OnnxDetector:
                 raise ValueError(f"from {shapes[:1]} it computes {shapes[1:]}")
         self._session = session
 
-    @classmethod
-    def load(cls, path: str | Path) -> OnnxDetector:
-        """Return ``OnnxDetector(path)``, by the name that :class:`Detector` has for it."""
-        return cls(path)
-
     def llr(self, samples: np.ndarray) -> np.ndarray:
         """Return ``log p(bona fide) - log p(spoof)`` in natural logarithms.
 
