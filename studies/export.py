@@ -48,7 +48,7 @@ def scorer(setting: str, checkpoint: Path) -> Any:
     if setting in ("onnx", "int8"):
         from slslib.model.onnx import OnnxDetector
 
-        return OnnxDetector.load(checkpoint.with_name(f"{setting}.onnx")).llr
+        return OnnxDetector(checkpoint.with_name(f"{setting}.onnx")).llr
     import torch
 
     from slslib.model.detector import Detector

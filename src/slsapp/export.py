@@ -87,7 +87,7 @@ def export(checkpoint: str, out: Path, *, int8: bool = False) -> dict[str, Any]:
             kept = {"per_channel": True, "nodes_to_exclude": head}
             quantization.quantize_dynamic(model, temporary, ["MatMul"], **kept)
         onnx.checker.check_model(temporary)
-        drift = float(np.abs(OnnxDetector.load(temporary).llr(noise) - reference).max())
+        drift = float(np.abs(OnnxDetector(temporary).llr(noise) - reference).max())
         if not drift <= (np.inf if int8 else 1e-4 * max(1, np.abs(reference).max())):
             raise CheckpointError(f"{path}: ONNX scores differ by {drift:.2g}; score it as it is")
     said = {"largest_drift": drift, "warnings": [_INT8] if int8 else []}

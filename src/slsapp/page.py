@@ -121,7 +121,7 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
         try:
             samples = read(path)
             for name, detector in detectors.items():
-                text, figure, start_s = describe(detect((Path(path),), checkpoint=name))
+                text, figure, start_s = describe(detect((Path(path),), checkpoint=detector))
                 clip = samples[round(start_s * SAMPLE_RATE) :][: detector.config.n_samples]
                 shown += [text, figure, gates(detector, clip, references.get(name))]
                 kept.append((name, clip, start_s))
@@ -130,7 +130,9 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
             return [f"**Not scored.** {text}", None, hidden, *[None] * len(scored), *unseen]
         return ["", kept, gr.Column(visible=True), *shown, *unseen]
 
-    def look_closer(kept: list[Any]) -> list[Any]:
+    def look_closer(kept: list[Any] | None) -> list[Any]:
+        if not kept:  # the server forgot it, or there was nothing to score
+            return unseen
         return [gr.Plot(f, visible=True) for n, *at in kept for f in closer(detectors[n], *at)]
 
     scored, looked, hidden = list[Any](), list[Any](), gr.Column(visible=False, render=False)
@@ -142,9 +144,9 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
         said, kept = gr.Markdown(elem_id="said"), gr.State()
         with gr.Column(visible=False) as results:
             with gr.Row():
-                for name in detectors:
+                for name, detector in detectors.items():
                     with gr.Column(min_width=320):
-                        gr.Markdown(f"`{escape(name)}`")
+                        gr.Markdown(f"`{escape(name)}`, SHA-256 {detector.source[2][:12]}")
                         scored += [gr.Markdown(), *(gr.Plot(show_label=False) for _ in range(2))]
                         looked += [gr.Plot(show_label=False, visible=False) for _ in range(2)]
             ask = gr.Button("Look closer at the lowest window")

@@ -60,9 +60,7 @@ def writing(path: str | Path) -> Iterator[Path]:
                 os.fsync(stream.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # the latter is PyTorch's for a full disk
-        raise FileError(
-            f"cannot write {path}: {error}; free some space or choose another folder"
-        ) from error
+        raise FileError(f"cannot write {path}: {error}; free space or write elsewhere") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):

@@ -57,14 +57,14 @@ def test_scores_are_the_detectors(checkpoint, exported, n):
     """At batch sizes other than the traced one too; the detector multiplies by oneDNN."""
     with torch.inference_mode():
         want = Detector.load(checkpoint).llr(torch.from_numpy(signals(n))).numpy()
-    got = ours.OnnxDetector.load(exported).llr(signals(n))
+    got = ours.OnnxDetector(exported).llr(signals(n))
     assert (got.dtype, got.shape) == (np.float64, (n,))
     assert np.abs(got - want).max() < 1e-4
     assert n == 1 or want.std() > 1e-3
 
 
 def test_the_file_says_what_it_was_made_of(checkpoint, exported):
-    detector = ours.OnnxDetector.load(exported)
+    detector = ours.OnnxDetector(exported)
     assert detector.n_samples == 4000
     assert detector.metadata == {"dev_eer_threshold": 1.25, "epoch": 3}
     model = onnx.load(exported)
@@ -87,9 +87,7 @@ def test_int8_rounds_the_backbone_only_and_says_so(checkpoint, exported):
     assert 1e-6 < result["largest_drift"] < 0.5
     kinds = [node.op_type for node in onnx.load(out).graph.node]
     assert kinds.count("MatMulInteger") == 1 + 6 * DETECTOR.backbone.n_layers
-    drift = ours.OnnxDetector.load(out).llr(signals(7)) - ours.OnnxDetector.load(exported).llr(
-        signals(7)
-    )
+    drift = ours.OnnxDetector(out).llr(signals(7)) - ours.OnnxDetector(exported).llr(signals(7))
     assert 1e-6 < np.abs(drift).max() < 0.5
 
 
@@ -118,7 +116,7 @@ def test_what_cannot_be_exported_is_refused_before_it_is_tried(tmp_path, monkeyp
 
 def refused(path: Path) -> str:
     with pytest.raises(CheckpointError, match="slslib export") as caught:
-        ours.OnnxDetector.load(path)
+        ours.OnnxDetector(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -144,7 +142,7 @@ def test_damaged_bytes_are_refused_or_scored(exported, tmp_path):
             data[at] = rng.integers(256)
         path.write_bytes(data)
         try:
-            ours.OnnxDetector.load(path).llr(signals(1))
+            ours.OnnxDetector(path).llr(signals(1))
             outcomes.add("scored")
         except CheckpointError:
             outcomes.add("refused")
@@ -181,14 +179,21 @@ def test_another_models_file_is_refused(exported, tmp_path, change):
     refused(changed(exported, tmp_path / "x.onnx", change))
 
 
-@pytest.mark.parametrize("where", ["../weights", "link", "{absolute}", "*/_ORT_MEM_ADDR_/*"])
-def test_weights_outside_the_folder_are_not_read(exported, tmp_path, where):
+PLACES = ["beside", "hard", "null", "../weights", "link", "{absolute}", "*/_ORT_MEM_ADDR_/*"]
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_weights_outside_the_file_are_not_read(exported, tmp_path, monkeypatch, where):
+    """Not from its folder either, which is the current one: no hash would cover them."""
     inside = tmp_path / "in"
     inside.mkdir()
+    monkeypatch.chdir(inside)
 
     def move(model):
         (one,) = [t for t in model.graph.initializer if t.name == "head.hidden.weight"]
         (tmp_path / "weights").write_bytes(one.raw_data)
+        (inside / "beside").write_bytes(one.raw_data)
+        (inside / "hard").hardlink_to(tmp_path / "weights")
         (inside / "link").symlink_to("../weights")
         one.ClearField("raw_data")
         one.data_location = onnx.TensorProto.EXTERNAL

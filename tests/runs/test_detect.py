@@ -18,8 +18,7 @@ import torch
 from make_mp4 import write_av
 from tiny import DETECTOR
 
-from slslib.data.audio import load, windows
-from slslib.data.isolate import blocks_isolated
+from slslib.data.audio import load
 from slslib.errors import AudioError, CheckpointError, ConfigError, FileError
 from slslib.evaluation import tables
 from slslib.files import sha256, write_json
@@ -233,14 +232,36 @@ def test_names_are_told_apart_and_computed_by_no_spreadsheet(checkpoint, recordi
 
 
 def test_a_loaded_detector_scores_files_and_arrays(checkpoint, recording, capsys, monkeypatch):
-    """As the module's docstring shows."""
-    code = textwrap.dedent(module.__doc__.partition("python\n")[2])
+    """The program in the module's documentation runs, and gives detect's scores."""
+    wanted = detect((recording,), checkpoint=str(checkpoint))["files"][0]["llr"]
+    program = textwrap.dedent((module.__doc__ or "").partition("code-block:: python")[2])
     monkeypatch.chdir(checkpoint.parent)
     checkpoint.rename("detector.safetensors")
-    known = {"Detector": Detector, "windows": windows, "blocks_isolated": blocks_isolated}
-    exec(code, known | {"torch": torch, "np": np, "files": [recording]})
-    want = detect((recording,), checkpoint="detector.safetensors")["files"][0]["llr"]
-    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(want, abs=1e-4)
+    names = {"torch": torch, "detect": detect, "Detector": Detector, "files": [recording]}
+    names["samples"] = torch.zeros(1, 4000)
+    exec(program, names)
+    assert float(capsys.readouterr().out) == wanted
+    assert names["llrs"].shape == (1,)
+
+
+def test_a_loaded_detector_stays_what_it_was(checkpoint, recording):
+    """Whatever becomes of the file: its scores, its name and its hash."""
+    wanted, detector = detect((recording,), checkpoint=str(checkpoint)), Detector.load(checkpoint)
+    assert detect((recording,), checkpoint=detector) == wanted
+    Detector(DETECTOR, seed=9).save(checkpoint)
+    assert detect((recording,), checkpoint=detector) == wanted
+    assert detect((recording,), checkpoint=str(checkpoint)) != wanted
+
+
+def test_a_detector_of_no_file_is_refused(recording):
+    with pytest.raises(ConfigError, match="save the detector"):
+        detect((recording,), checkpoint=Detector(DETECTOR, seed=1))
+
+
+def test_mini_stays_mini_when_it_is_loaded(recording):
+    made = detect((recording,), checkpoint=Detector.load("mini"))
+    assert made["checkpoint"] == "mini"
+    assert "worth nothing" in made["warnings"][0]
 
 
 def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):

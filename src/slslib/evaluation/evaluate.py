@@ -146,9 +146,7 @@ def evaluate(
     if against:
         compared = read(against, trials, phase)
         if not compared["utterance"].equals(matched["utterance"]):
-            raise ScoreError(
-                f"{against} covers other trials than {scores}. A comparison needs the same ones."
-            )
+            raise ScoreError(f"{against} covers other trials than {scores}; compare the same ones.")
         other = compared["score"].to_numpy()
         its_curve = metrics.det_curve(*metrics.split(other, labels))
         eer = 100 * its_curve.eer().value

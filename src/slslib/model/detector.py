@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slslib.errors import CheckpointError, FileError, usable
-from slslib.files import write_json, write_text
+from slslib.files import sha256, write_json, write_text
 from slslib.model.checkpoints import download, locate, read_checkpoint, save_safetensors
 from slslib.model.foreign import KEPT
 from slslib.model.geometry import DetectorConfig, XLSRConfig, from_json
@@ -39,6 +40,12 @@ class Detector(nn.Module):
 
     A subclass that overrides :meth:`build_head` is a detector with another head, which
     :func:`slslib.runs.train.train` and :func:`slslib.runs.score.score` take as ``detector_class``.
+
+    Attributes:
+        config: Dimensions.
+        metadata: What the training says about itself.
+        name: What :meth:`load` was given; empty if the detector was not loaded.
+        path: The file that it read.
     """
 
     def __init__(
@@ -54,10 +61,10 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config or DetectorConfig()
         self.metadata: dict[str, Any] = {}
-        shape = self.config.backbone
+        self.name, self.path = "", Path()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.backbone = XLSR(shape)
+            self.backbone = XLSR(self.config.backbone)
             self.head: Any = self.build_head(self.config)
         self.backbone.checkpointing = checkpointing
 
@@ -73,6 +80,11 @@ class Detector(nn.Module):
         shape = config.backbone
         n_frames = shape.n_frames(config.n_samples)
         return SLSHead(shape.width, n_frames, hidden_width=config.hidden_width)
+
+    @cached_property
+    def source(self) -> tuple[str, Path, str]:
+        """Name, file and SHA-256 of what was loaded; the hash is of when it is first asked for."""
+        return self.name, self.path, sha256(self.path)
 
     @property
     def device(self) -> torch.device:
@@ -192,12 +204,12 @@ class Detector(nn.Module):
         Raises:
             CheckpointError: If the file is missing, damaged, unsafe or not a detector.
         """
-        path = locate(path)
+        name, path = str(path), locate(path)
         detector = assemble(path, n_heads=n_heads, detector_class=cls)[0]
         if not isinstance(detector, cls):
-            raise CheckpointError(
-                f"{path} holds a backbone without an SLS head; train one: `slslib train --backbone`"
-            )
+            what = "holds a backbone without an SLS head; train one: `slslib train --backbone`"
+            raise CheckpointError(f"{path} {what}")
+        detector.name, detector.path = name, path
         return detector
 
     @classmethod

@@ -18,6 +18,7 @@ import numpy as np
 from slslib.errors import ConfigError, usable
 
 _REMEDY = "write it again by slslib export"
+_OTHER_FILES = ("session.model_external_initializers_file_folder_path", "/dev/null")
 
 
 class OnnxDetector:
@@ -32,8 +33,8 @@ class OnnxDetector:
         """Read a file that ``slslib export`` wrote, with as many threads as the process may use.
 
         The file is not trusted. onnxruntime has no operations here but its own, loads no library,
-        and reads weights from the file or its folder only. As any network, a graph can still ask
-        for much memory and time.
+        and reads no other file: the hash of this one covers all of its weights. As any network, a
+        graph can still ask for much memory and time.
 
         Args:
             path: The file.
@@ -52,6 +53,7 @@ class OnnxDetector:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_count()  # what affinity and container allow
         options.log_severity_level = 4  # errors are raised
+        options.add_session_config_entry(*_OTHER_FILES)  # none can be in that folder
         with usable(path, remedy=_REMEDY):
             session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
             about = json.loads(session.get_modelmeta().custom_metadata_map["slslib"])
@@ -62,11 +64,6 @@ class OnnxDetector:
             if shapes != [samples, ("llr", "tensor(double)", "batch")] or self.n_samples < 1:
                 raise ValueError(f"from {shapes[:1]} it computes {shapes[1:]}")
         self._session = session
-
-    @classmethod
-    def load(cls, path: str | Path) -> OnnxDetector:
-        """Return ``OnnxDetector(path)``, by the name that :class:`Detector` has for it."""
-        return cls(path)
 
     def llr(self, samples: np.ndarray) -> np.ndarray:
         """Return ``log p(bona fide) - log p(spoof)`` in natural logarithms.

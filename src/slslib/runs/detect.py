@@ -7,16 +7,15 @@ silence have no score and are counted. For a recording of one window this is the
 score --precision exact`` writes, which reads the first window only. No file is trusted: another
 process decodes them, with limits on memory and time (:mod:`slslib.data.isolate`).
 
-A loaded detector scores arrays, and files without loading it again:
+A loaded detector scores files without loading it again, and arrays:
 
 .. code-block:: python
 
     detector = Detector.load("detector.safetensors")
     for file in files:
-        starts, pieces = zip(*windows(blocks_isolated(file), detector.config.n_samples))
-        with torch.inference_mode():
-            llrs = detector.llr(torch.from_numpy(np.stack(pieces)))  # float32 mono at 16 kHz
-        print(file, float(llrs.mean()))
+        print(detect(file, checkpoint=detector)["files"][0]["llr"])
+    with torch.inference_mode():
+        llrs = detector.llr(samples)  # [batch, detector.config.n_samples], float32 mono at 16 kHz
 """
 
 from __future__ import annotations
@@ -35,8 +34,6 @@ import numpy as np
 
 from slslib.errors import AudioError, ConfigError
 from slslib.files import sha256, write_text, writing
-
-Scorer = Callable[[np.ndarray], np.ndarray]
 
 _BATCH = 8
 _MINI = "mini knows simulated speech only: what it says of a real recording is worth nothing"
@@ -64,7 +61,7 @@ _LINES = {  # of --out: the head, and what stands for a run of windows
 def detect(
     files: tuple[Path, ...],
     *,
-    checkpoint: str = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth",
+    checkpoint: Any = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth",
     threshold: float | Path | None = None,
     hop: float | None = None,
     pool: Literal["mean", "min", "trimmed"] = "mean",
@@ -84,7 +81,8 @@ def detect(
     Args:
         files: Recordings, or folders of them.
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], mini, or
-            .onnx file of slslib export, which is scored on the CPU without PyTorch.
+            .onnx file of slslib export, which is scored on the CPU without PyTorch. From Python,
+            also what Detector.load returned, on the device where it is.
         threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
             default that file beside the checkpoint, else the checkpoint's own development
             threshold (not with hop, pool or allow_silence, which make other scores), else none.
@@ -136,11 +134,11 @@ def detect(
     for file, kinds in wanted:
         if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
             raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
-    score, n_samples, metadata, path = _open(checkpoint, cpu)
+    score, n_samples, metadata, (name, path, digest) = _open(checkpoint, cpu)
     n_hop = n_samples if hop is None else np.rint(hop * SAMPLE_RATE)
     if not 0 < n_hop <= n_samples:
         raise ConfigError(f"hop {hop} s: it must lie in (0, {n_samples / SAMPLE_RATE:g}]")
-    scores = {"checkpoint_sha256": sha256(path), "hop_s": hop, "pool": pool}
+    scores = {"checkpoint_sha256": digest, "hop_s": hop, "pool": pool}
     scores |= {"allow_silence": allow_silence}
     limit, source = _threshold(threshold, path, metadata, scores)
     recipe, eer, measured = str(metadata.get("recipe", "")), metadata.get("dev_eer_percent"), ""
@@ -176,14 +174,14 @@ def detect(
         row |= {"averaged": found.channels > 1, "windows": scored}
         rows.append(row)
     made: dict[str, Any] = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": name,
         **scores,
         "threshold": limit,
         "threshold_source": source,
         "meaning": _MEANING.format(measured) if limit is None else None,
         "window_s": n_samples / SAMPLE_RATE,
         "files": rows,
-        "warnings": [_MINI] if str(checkpoint) == "mini" else [],
+        "warnings": [_MINI] if name == "mini" else [],
         "errors": [row["error"] for row in rows if row["error"]],
     }
     done = [row for row in rows if not row["error"]]
@@ -216,27 +214,33 @@ def listed(files: Any) -> list[Path]:
     return [*chain(*found)]
 
 
-def _open(checkpoint: str, cpu: bool) -> tuple[Scorer, int, dict[str, Any], Path]:
-    """Load a checkpoint: what scores a batch of windows, their length, the metadata, the file."""
-    if str(checkpoint).endswith(".onnx"):
+def _open(checkpoint: Any, cpu: bool) -> tuple[Any, ...]:
+    """Load a checkpoint, unless it is loaded.
+
+    Returns:
+        What scores a batch of windows; their length; the metadata; name, file and SHA-256.
+    """
+    name = str(checkpoint) if isinstance(checkpoint, str | Path) else ""
+    if name.endswith(".onnx"):
         from slslib.model.onnx import OnnxDetector
 
-        exported = OnnxDetector.load(checkpoint)
-        return exported.llr, exported.n_samples, exported.metadata, Path(checkpoint)
+        exported, source = OnnxDetector(name), (name, Path(name), sha256(name))
+        return exported.llr, exported.n_samples, exported.metadata, source
     import torch
 
-    from slslib.model.checkpoints import locate
     from slslib.model.detector import Detector
     from slslib.runs import processes
 
-    path = locate(checkpoint)
-    detector = Detector.load(path).to(processes.start(cpu=cpu).device)
+    device = processes.start(cpu=cpu).device
+    detector = Detector.load(name).to(device) if name else checkpoint
+    if not detector.name:
+        raise ConfigError("detect takes what Detector.load returned: save the detector, load it")
 
     def score(samples: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), processes.deterministic(tf32=False):
             return detector.llr(torch.from_numpy(samples).to(detector.device)).cpu().numpy()
 
-    return score, detector.config.n_samples, detector.metadata, path
+    return score, detector.config.n_samples, detector.metadata, detector.source
 
 
 def _threshold(
