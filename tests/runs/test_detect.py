@@ -376,7 +376,7 @@ def test_only_a_plain_word_names_the_recipe(recording, tmp_path, recipe):
 
 @pytest.mark.parametrize("returned", [[0.5], 0.5, [[0.5] * 3], [0.5, float("nan"), 0.5]], ids=str)
 def test_each_window_needs_a_finite_score(checkpoint, recording, monkeypatch, returned):
-    opened = (lambda samples: np.array(returned)), 4000, {}, checkpoint
+    opened = (lambda samples: np.array(returned)), 4000, {}, (str(checkpoint), checkpoint, "0")
     monkeypatch.setattr(module, "_open", lambda *_: opened)
     result = detect((recording,), checkpoint=checkpoint)
     assert "call.wav: no finite score" in result["errors"][0]
