@@ -383,7 +383,7 @@ def test_what_would_not_be_used_is_refused(tmp_path, changes):
 
 def test_a_run_needs_a_training_corpus(tmp_path):
     with pytest.raises(ConfigError, match="--train"):
-        train(recipe(train=()), tmp_path / "r")
+        train(recipe(train=(), dev=None, monitor="train_loss"), tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
