@@ -158,7 +158,7 @@ def _twice(data: bytes) -> bytes:
     return data + data
 
 
-def _twice_inside(data: bytes) -> bytes:
+def _twice_untyped(data: bytes) -> bytes:
     return data + data[data.index(b"mdat") - 4 :]
 
 
@@ -335,7 +335,10 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
             "two Ogg files in one": (".ogg", made(edit=_twice)),
             "two MP3 files in one": (".mp3", made(edit=_twice)),
             "two MP4 files in one": (".m4a", phone(edit=_twice)),
-            "two MP4 files in one, one list of boxes": (".m4a", phone(edit=_twice_inside)),
+            "two MP4 files in one, the second without its type": (
+                ".m4a",
+                phone(edit=_twice_untyped),
+            ),
             "two AIFF files in one": (".aiff", made(edit=_twice)),
             "WAV with zeros behind": (".wav", made(edit=_append(bytes(4_000)))),
             "WAV with an ID3v1 tag behind": (".wav", made(edit=_append(b"TAG".ljust(128)))),
