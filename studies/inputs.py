@@ -158,6 +158,14 @@ def _twice(data: bytes) -> bytes:
     return data + data
 
 
+def _twice_untyped(data: bytes) -> bytes:
+    return data + data[data.index(b"mdat") - 4 :]
+
+
+def _played(data: bytes) -> bytes:
+    return _put(data.index(b"elst") + 12, struct.pack(">I", 1_000))(data)
+
+
 def _without_length(data: bytes) -> bytes:
     return data[data.find(data[:2], 4) :]  # the first frame of an MP3 file holds it
 
@@ -313,6 +321,8 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
                 ".aiff",
                 made(edit=_put(22, b"\0\0\x10\0")),
             ),
+            "AIFF, an offset into its audio": (".aiff", made(edit=_put(46, b"\0\0\x10\0"))),
+            "MP4, an edit list that plays its beginning": (".m4a", phone(edit=_played)),
             "FLAC, another rate in its header": (".flac", made(edit=_put(18, b"\x0a\xc4\x40"))),
             "FLAC, more samples announced than there are": (
                 ".flac",
@@ -325,6 +335,10 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
             "two Ogg files in one": (".ogg", made(edit=_twice)),
             "two MP3 files in one": (".mp3", made(edit=_twice)),
             "two MP4 files in one": (".m4a", phone(edit=_twice)),
+            "two MP4 files in one, the second without its type": (
+                ".m4a",
+                phone(edit=_twice_untyped),
+            ),
             "two AIFF files in one": (".aiff", made(edit=_twice)),
             "WAV with zeros behind": (".wav", made(edit=_append(bytes(4_000)))),
             "WAV with an ID3v1 tag behind": (".wav", made(edit=_append(b"TAG".ljust(128)))),

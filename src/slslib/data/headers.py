@@ -42,10 +42,7 @@ _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # Coding and bits per sample of AIFC files whose samples have these bits.
 _AIFC_PLAIN = rb"(NONE|twos|sowt)\d+|(raw |(?i:[au]law))8|42n[1i]24|23ni32|..(24|32|64)\3"
 # A list of one edit at normal speed, behind a pause if any, and the clock of its track.
-_MP4_EDIT = re.compile(
-    rb"(?s)(?:\x1celst\0.{3}\0{3}\x01|\x28elst\0.{3}\0{3}\x02.{4}\xff{4}.{4})"
-    rb"(.{8})\0\x01\0\0.*mdhd\0.{11}(.{8})"
-)
+_MP4_EDIT = rb"(?s)(\x1celst\0.{7}|\x28elst\0.{11}\xff{4}.{4})(.{8})\0\x01\0\0.*mdhd\0.{11}(.{8})"
 _MP4_SIZES = re.compile(rb"stsz.{4}(.{4})(.{4})", re.DOTALL)
 
 
@@ -195,12 +192,11 @@ def _mp4_contradiction(f: BinaryIO, size: int) -> str:
         n_bytes = max(1, int.from_bytes(packet_size, "big")) * int.from_bytes(n_packets, "big")
         if n_bytes > size:
             return f"its header announces {n_bytes} bytes of packets, the file has {size}"
-    movie_rate = int.from_bytes(tables[28:32], "big")  # of times in the edit lists
     for track in tables.split(b"trak"):
         if b"elst" in track and b"soun" in track:
-            edit = track.count(b"elst") == 1 and _MP4_EDIT.search(track)
-            numbers = edit[1] + edit[2] if edit else b"\xff" * 16
-            duration, begin, rate, length = struct.unpack(">IIII", numbers)
+            edit = track.count(b"elst") == 1 and re.search(_MP4_EDIT, track)
+            numbers = tables[28:32] + edit[2] + edit[3] if edit else b"\xff" * 20
+            movie_rate, duration, begin, rate, length = struct.unpack(">IIIII", numbers)
             left_out = (length - begin) / max(1, rate) - duration / max(1, movie_rate)
             if begin > PRIMING * rate or abs(left_out) > PRIMING:
                 return "its edit list leaves out or repeats parts of its sound"
