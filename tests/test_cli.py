@@ -324,3 +324,9 @@ def test_published_scores_give_the_published_numbers(slslib, shared, arguments, 
     for short, value in expected.items():
         if short != "eer":
             assert result[names[short]] == pytest.approx(value, abs=1e-6)
+
+
+def test_a_name_in_an_error_does_not_command_the_terminal(slslib, tmp_path):
+    _, _, said = slslib("detect", tmp_path / "a\x1b[2Jb.wav", "--checkpoint", "mini")
+    assert "\x1b" not in said
+    assert r"a\x1b[2Jb.wav" in said

@@ -140,6 +140,7 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    """Write a paragraph to standard error."""
+    """Write a paragraph to standard error; no name in it commands the terminal."""
+    text = "".join(one if one.isprintable() or one.isspace() else ascii(one)[1:-1] for one in text)
     text = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
     print(text, file=sys.stderr)
