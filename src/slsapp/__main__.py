@@ -32,6 +32,7 @@ def serve(
         port: Port to listen at.
     """
     import pandas as pd
+    from starlette.middleware import Middleware
 
     from slsapp import page
     from slslib.model.detector import Detector
@@ -44,6 +45,7 @@ def serve(
     with TemporaryDirectory(prefix="slsapp-") as os.environ["GRADIO_TEMP_DIR"]:
         blocks, limit = page.build(detectors, tables), page.MEGABYTES << 20
         options = {"server_name": host, "server_port": port, "max_file_size": limit}
+        options["app_kwargs"] = {"middleware": [Middleware(page.Guard)]}
         blocks.launch(prevent_thread_lock=True, state_session_capacity=20, **options, **_QUIET)
         print(f"slsapp: {blocks.local_url} (Ctrl-C ends it)", flush=True)
         signal.pause()

@@ -2,12 +2,14 @@
 
 A recording is a file that somebody uploads, and nothing in it is trusted: another process decodes
 it (:mod:`slslib.data.isolate`). Its size, its length and the number of recordings in a minute are
-limited, and one request is computed at a time. What cannot be scored gives a sentence.
+limited, and one request is computed at a time. What cannot be scored gives a sentence. No address
+that somebody sends is asked for anything (:class:`Guard`).
 
 Nothing is sent anywhere: no analytics, no share link, no font from elsewhere. What is uploaded lies
 in the folder that ``GRADIO_TEMP_DIR`` names, and is removed after ten minutes.
 """
 
+import re
 import time
 from collections import deque
 from html import escape
@@ -29,12 +31,62 @@ from slslib.runs.detect import detect
 MEGABYTES, MINUTES, PER_MINUTE = 50, 10, 12
 """Limits: of a file, of a recording, and of the recordings of all who use the page."""
 
+KEPT_SECONDS, CHECK_SECONDS, MEGABYTES_KEPT = 600, 60, 1000
+"""How long an upload is kept, how often that is checked, and how much all uploads may take."""
+
 _ABOUT = """# Spoken by a person, or made by a machine?
 The score is a log-likelihood ratio (LLR). The higher it is, the better a recording fits the bona
 fide speech of the training, compared with the spoofed. It is not the probability of being real."""
 _CLOSER = """A closer look: how far the lowest window's score falls when a stretch of time is
 played backwards, or a layer left out. It shows what moves the detector, not where a forgery is."""
+_POSTS = ("/upload", "/queue/join", "/cancel", "/reset", "/reset/")
 _asked: deque[float] = deque(maxlen=PER_MINUTE)
+
+
+class Guard:
+    """ASGI middleware: refuse what the page has no use for, and what would fill the disk.
+
+    Gradio fetches any public address for visitors, by ``/gradio_api/file=http://...`` and as the
+    path of a file; see :func:`build` for the latter. It limits the size of a file, not how many
+    there are.
+    """
+
+    def __init__(self, app: Any) -> None:
+        """Guard an application."""
+        self._app = app
+        self._received: deque[tuple[float, int]] = deque()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Pass a request on, or answer it by a status and a sentence."""
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        status, text = refusal
+        headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": text.encode()})
+
+    def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
+        path, headers = scope["path"], dict(scope["headers"])
+        if ":/" in path or "/proxy=" in path:
+            return 403, "The page fetches nothing from elsewhere."
+        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return None
+        if scope["method"] != "POST" or not path.endswith(_POSTS):
+            return 403, "The page has no use for this."
+        length = headers.get(b"content-length", b"")
+        if b"transfer-encoding" in headers or not length.isdigit():
+            return 411, "State the length."
+        n_bytes, now = int(length), time.monotonic()
+        if n_bytes > (MEGABYTES + 1) << 20:  # what stands around the file
+            return 413, f"At most {MEGABYTES} MB."
+        while self._received and self._received[0][0] < now - KEPT_SECONDS - CHECK_SECONDS:
+            self._received.popleft()
+        if sum(size for _, size in self._received) + n_bytes > MEGABYTES_KEPT << 20:
+            return 429, "Too many uploads: wait some minutes, then try again."
+        self._received.append((now, n_bytes))
+        return None
 
 
 def read(path: str | None) -> Mono:
@@ -55,6 +107,12 @@ def read(path: str | None) -> Mono:
     return samples
 
 
+def plain(text: str) -> str:
+    """Return Markdown that shows a text as it is, on one line, at most 1,000 characters of it."""
+    shown = "".join(c if c.isprintable() else " " for c in text[:1000])
+    return re.sub(r"([\\`*_\[\]#|~!])", r"\\\1", escape(shown))
+
+
 def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     """Say and draw what :func:`slslib.runs.detect.detect` found in one recording.
 
@@ -68,15 +126,16 @@ def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     if made["errors"]:
         raise AudioError(made["errors"][0])
     (row,), width, threshold = made["files"], made["window_s"], made["threshold"]
-    verdict = f"**No verdict.** {made['meaning']}"
+    verdict = f"**No verdict.** {plain(made['meaning'] or '')}"
     if threshold is not None:
-        verdict = f"**{row['verdict']}**: threshold {threshold:.2f} ({made['threshold_source']})."
+        source = plain(made["threshold_source"])
+        verdict = f"**{row['verdict']}**: threshold {threshold:.2f} ({source})."
     starts, llrs = (np.array([w[key] for w in row["windows"]], float) for key in ("start_s", "llr"))
     lowest = np.nanargmin(llrs)
     facts = f"{len(llrs)} windows, {row['n_silent']} silent; the lowest at {starts[lowest]:.1f} s."
     line = {"windows (dashed: the threshold, if any)": (starts + width / 2, llrs)}
     figure, _ = plots.plot_lines(line, xlabel="time (s)", ylabel="LLR (nats)", reference=threshold)
-    text = "\n\n".join([f"## LLR {row['llr']:.2f}", verdict, facts, *made["warnings"]])
+    text = "\n\n".join([f"## LLR {row['llr']:.2f}", verdict, facts, *map(plain, made["warnings"])])
     return text, figure, float(starts[lowest])
 
 
@@ -126,7 +185,7 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
                 shown += [text, figure, gates(detector, clip, references.get(name))]
                 kept.append((name, clip, start_s))
         except (SlslibError, OSError, RuntimeError, ValueError) as error:
-            text = escape(str(error).replace(path or "", Path(path or "").name))
+            text = plain(str(error).replace(path or "", Path(path or "").name))
             return [f"**Not scored.** {text}", None, hidden, *[None] * len(scored), *unseen]
         return ["", kept, gr.Column(visible=True), *shown, *unseen]
 
@@ -135,11 +194,18 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
             return unseen
         return [gr.Plot(f, visible=True) for n, *at in kept for f in closer(detectors[n], *at)]
 
+    async def keep(path: str) -> str | None:
+        if "://" in path:
+            raise gr.Error("Not an upload.", print_exception=False)
+        return await gr.Audio.async_move_resource_to_block_cache(recording, path)
+
     scored, looked, hidden = list[Any](), list[Any](), gr.Column(visible=False, render=False)
-    with gr.Blocks(title="slslib", analytics_enabled=False, delete_cache=(60, 600)) as page:
+    kept_for = (CHECK_SECONDS, KEPT_SECONDS)
+    with gr.Blocks(title="slslib", analytics_enabled=False, delete_cache=kept_for) as page:
         gr.Markdown(_ABOUT)
         label = f"At most {MINUTES} minutes and {MEGABYTES} MB"
-        recording = gr.Audio(type="filepath", label=label, buttons=[])
+        recording: Any = gr.Audio(type="filepath", label=label, buttons=[])
+        recording.async_move_resource_to_block_cache = keep
         button = gr.Button("Score", variant="primary")
         said, kept = gr.Markdown(elem_id="said"), gr.State()
         with gr.Column(visible=False) as results:

@@ -12,17 +12,34 @@
 
 The card says nothing that was not measured or given. A result is shown where three hashes agree:
 that of the weights, that of the checkpoint in the record of a scoring (``scores.txt.json``), and
-that of the score file in what ``slslib evaluate --json`` printed.
+that of the score file in what ``slslib evaluate --json`` printed. The training is shown where the
+run's log has the checkpoint's epoch with the same loss. Of those files, only what is listed here is
+published, and of a path only its last part.
 """
 
+import csv
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from slslib.errors import ConfigError
 from slslib.files import sha256
+
+_WRONG = (OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
+_TEXT, _NUMBER, _OWN_FILES = (str,), (int, float), ("best.json", "state.pt")
+_RESULT = {
+    **dict.fromkeys(("corpus", "partition", "phase", "precision", "eer_rule"), _TEXT),
+    **dict.fromkeys(("n_bonafide", "n_spoof", "eer_percent"), _NUMBER),
+}
+_RUN = dict.fromkeys(("slslib", "torch", "device"), _TEXT)
+_DATA = {
+    **dict.fromkeys(("corpus", "partition", "protocol_sha256"), _TEXT),
+    "n_trials": _NUMBER,
+}
 
 
 def publish(
@@ -52,35 +69,110 @@ def publish(
         The folder, or the address of the commit.
 
     Raises:
-        ConfigError: The licence or the owner is missing.
+        ConfigError: The licence or the owner is missing, or the folder is that of a run or of the
+            checkpoint.
         CheckpointError: The checkpoint cannot be read.
         FileError: The folder cannot be written, or the hub does not take the upload.
     """
     from slslib.model.checkpoints import locate
     from slslib.model.detector import Detector
 
-    if not license or name.count("/") != 1:
+    if not license or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ConfigError(f"{name}: name it OWNER/NAME, with --folder too, and give its --license")
     path = locate(checkpoint)
-    detector, about = Detector.load(path), _beside(path)
+    if folder:
+        has_run = any((folder / file).exists() for file in _OWN_FILES)
+        if has_run or folder.resolve() == path.parent.resolve():
+            raise ConfigError(
+                f"{folder} holds a run or the checkpoint: write into another --folder"
+            )
+    detector = Detector.load(path)
+    about = _beside(path, detector)
     if not folder:
         return detector.push_to_hub(name, license=license, about=about)
     detector.save_pretrained(folder, name=name, license=license, about=about)
     return str(folder)
 
 
-def _beside(path: Path) -> dict[str, Any]:
-    """Return what the folder of a checkpoint says of its training and of its own scores.
-
-    Absolute paths are cut to their last part: the others are nobody else's business.
-    """
+def _beside(path: Path, detector: Any) -> dict[str, Any]:
+    """Return what the folder of a checkpoint says of its training and of its own scores."""
     made: list[dict[str, Any]] = []
     for file in sorted(path.parent.glob("*.json")):
-        with suppress(OSError, ValueError, TypeError):
-            text = re.sub(r'"/[^"]*/', '"', file.read_text(encoding="utf-8"))
-            made.append(dict(json.loads(text)))
-    digest = sha256(path)
-    own = {one.get("scores_sha256"): one for one in made if one.get("checkpoint_sha256") == digest}
-    results = [own.get(one["sha256"]["scores"], {}) | one for one in made if "eer_rule" in one]
-    runs = [one for one in made if "initial_sha256" in one and path.name.startswith("epoch_")]
-    return {"training": [*runs, None][0], "results": [one for one in results if "corpus" in one]}
+        with suppress(*_WRONG, RecursionError):
+            made.append(dict(json.loads(file.read_text(encoding="utf-8"))))
+    digest, results, training = sha256(path), [], None
+    own = {
+        str(one.get("scores_sha256")): one for one in made if one.get("checkpoint_sha256") == digest
+    }
+    for one in made:
+        with suppress(*_WRONG):
+            results.append(_result(own[one["sha256"]["scores"]] | one))
+    with suppress(*_WRONG, RecursionError):
+        run = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
+        if _is_of(detector, run, path.with_name("log.csv")):
+            training = _training(run)
+    return {"training": training, "results": results}
+
+
+def _is_of(detector: Any, run: dict[str, Any], log: Path) -> bool:
+    """Tell whether a run made a detector: its dimensions, recipe and seed, and the epoch's loss."""
+    said, config = detector.metadata, run["config"]
+    if any(said[key] != config[key] for key in ("recipe", "seed")):
+        return False
+    if json.loads(json.dumps(asdict(detector.config))) != run["detector"]:
+        return False
+    rows = list(csv.DictReader(log.read_text(encoding="utf-8").splitlines()))
+    epochs = [row for row in rows if row["epoch"] == str(said["epoch"])]
+    return any(float(row["train_loss"]) == said["train_loss"] for row in epochs)
+
+
+def _result(one: dict[str, Any]) -> dict[str, Any]:
+    """Keep what the card shows of a result.
+
+    Raises:
+        Exception: One of ``_WRONG``, if it is no result of ``slslib evaluate``.
+    """
+    kept = _typed(one, _RESULT)
+    if not 0 <= kept["eer_percent"] <= 100:
+        raise ValueError("no percentage")
+    kept |= {"eer_interval_percent": None, "bootstrap": None}
+    if one.get("eer_interval_percent"):
+        low, high = map(float, one["eer_interval_percent"])
+        if not 0 <= low <= high <= 100:
+            raise ValueError("no interval")
+        drawn: dict[str, Any] = {key: int(one["bootstrap"][key]) for key in ("replicates", "seed")}
+        drawn |= {"level": float(one["bootstrap"]["level"])}
+        drawn |= {"cluster": [*map(str, one["bootstrap"]["cluster"])]}
+        kept |= {"eer_interval_percent": [low, high], "bootstrap": drawn}
+    # Warnings that name a file are of another one.
+    return kept | {"warnings": [w for w in map(str, one["warnings"]) if not re.search(r"[/\\]", w)]}
+
+
+def _training(run: dict[str, Any]) -> dict[str, Any]:
+    """Keep what the card shows of a run, as :func:`_result` does."""
+    from slslib.runs.recipes import TrainConfig
+
+    names = {field.name for field in fields(TrainConfig)} - {"dimensions"}
+    config = {key: _public(value) for key, value in run["config"].items() if key in names}
+    for key in ("dev", "backbone", "init"):
+        if not isinstance(config[key], str | None):
+            raise TypeError(f"{key} {config[key]!r}")
+    data = [_typed(one, _DATA) for one in run["data"]]
+    initial = run["initial_sha256"] and str(run["initial_sha256"])
+    return {"config": config, "initial_sha256": initial, "data": data, **_typed(run, _RUN)}
+
+
+def _typed(one: dict[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    for key, kind in kinds.items():
+        if type(one[key]) not in kind:
+            raise TypeError(f"{key} {one[key]!r}")
+    return {key: _public(one[key]) for key in kinds}
+
+
+def _public(value: Any) -> Any:
+    """Cut a path to its last part: the others are nobody else's business."""
+    if isinstance(value, list | tuple):
+        return [_public(one) for one in value]
+    if not isinstance(value, str) or value.startswith("hub:"):
+        return value
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1]

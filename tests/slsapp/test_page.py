@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import json
 import os
 import re
 import select
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +131,56 @@ def test_gates_and_a_closer_look(folder, n_samples):
     over_time, layers = page.closer(detector, clip, 2.0)
     assert over_time.axes[0].lines[0].get_xdata()[0] == pytest.approx(2.1)
     assert len(layers.axes[0].lines[0].get_ydata()) == 3
+
+
+def test_text_of_a_file_is_no_markup():
+    hostile = "\x1b[31m![x](http://e/x.png)\n**bona fide**: `a` <img src=x> | # " + "A" * 5000
+    shown = page.plain(hostile)
+    assert re.search(r"(?<!\\)[\[\]*`!|#]|<|\n|\x1b", shown.replace("&lt;", "")) is None
+    assert len(shown) < 1200
+
+
+def ask(guard: page.Guard, method: str, path: str, **headers: str) -> int:
+    """Return the status that a guard gives a request; 200 where it passes it on."""
+    sent: list[dict] = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    named = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": named}
+    asyncio.run(guard(scope, None, send))
+    return sent[0]["status"] if sent else 200
+
+
+@pytest.fixture
+def guard() -> page.Guard:
+    async def app(scope, receive, send) -> None:
+        """Accept everything."""
+
+    return page.Guard(app)
+
+
+def test_addresses_and_what_is_of_no_use_are_refused(guard):
+    assert ask(guard, "GET", "/") == ask(guard, "GET", "/gradio_api/file=/tmp/a.wav") == 200
+    assert ask(guard, "GET", "/gradio_api/file=http://example.com/n.wav") == 403
+    assert ask(guard, "HEAD", "/gradio_api/file=https:/example.com/n.wav") == 403
+    assert ask(guard, "GET", "/gradio_api/proxy=example.com") == 403
+    assert ask(guard, "POST", "/gradio_api/process_recording", content_length="1") == 403
+    assert ask(guard, "PUT", "/gradio_api/upload", content_length="1") == 403
+
+
+def test_uploads_are_limited_together(guard, monkeypatch):
+    now, path = [1000.0], "/gradio_api/upload"
+    monkeypatch.setattr(page.time, "monotonic", lambda: now[0])
+    assert ask(guard, "POST", path) == 411
+    assert ask(guard, "POST", path, content_length="9", transfer_encoding="chunked") == 411
+    assert ask(guard, "POST", path, content_length=str(page.MEGABYTES + 2 << 20)) == 413
+    size = str(page.MEGABYTES << 20)
+    statuses = [ask(guard, "POST", path, content_length=size) for _ in range(21)]
+    assert statuses == [200] * 20 + [429]
+    now[0] += page.KEPT_SECONDS + page.CHECK_SECONDS + 1
+    assert ask(guard, "POST", path, content_length=size) == 200
 
 
 # ------------------------------------------------------------------------------------- the command
@@ -258,6 +312,46 @@ def test_a_hostile_file_is_refused_in_one_sentence(window, folder):
     assert view.get_by_role("heading", level=2).count() == 0
     take_screenshot(view, f"app-refused-{width}")
     assert errors == []
+
+
+def request(base: str, path: str, facts: object = None) -> str:
+    """Return what the server answers, whatever the status."""
+    data = None if facts is None else json.dumps(facts).encode()
+    asked = urllib.request.Request(base + path, data, {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(asked, timeout=60) as answer:
+            text = ""
+            for line in answer:
+                text += line.decode()
+                if "process_completed" in text:
+                    break
+            return text
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
+def run_event(base: str, index: int, value: object) -> str:
+    """Have the server run an event of the page, without the page."""
+    facts = {"data": [value], "fn_index": index, "session_hash": f"s{index}"}
+    request(base, "gradio_api/queue/join", facts)
+    return request(base, f"gradio_api/queue/data?session_hash=s{index}")
+
+
+@needs_gradio
+@pytest.mark.app
+def test_no_address_of_a_visitor_is_asked_for_anything(served):
+    base, _, _ = served
+    address = "http://example.invalid/n.wav"
+    file = {"path": address, "meta": {"_type": "gradio.FileData"}}
+    assert "Not an upload." in run_event(base, 0, file)
+    assert "fetches nothing" in request(base, f"gradio_api/file={address}")
+
+
+@needs_gradio
+@pytest.mark.app
+def test_a_closer_look_at_nothing_is_no_error(served):
+    assert '"success":true' in run_event(served[0], 1, None).replace(" ", "")
 
 
 @needs_gradio

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -21,7 +22,7 @@ from slsapp.publish import publish
 from slslib.data.scorefiles import read_scores
 from slslib.errors import ConfigError
 from slslib.evaluation.evaluate import evaluate
-from slslib.files import write_json
+from slslib.files import sha256, write_json
 from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector
 from slslib.runs.score import score
@@ -180,17 +181,115 @@ def test_paths_of_this_machine_stay_here(run, corpora, tmp_path):
     assert "Training: `own:train`, 12 trials" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_only_what_is_listed_is_published(run, tmp_path):
+    """Whatever shape a path of this machine has, and whatever else the files say."""
+    shutil.copytree(run, tmp_path / "own")
+    secrets = ["file:///home/alice/x", "~/alice/x", "C:\\Users\\alice\\x", "../alice/x"]
+    config = json.loads((tmp_path / "own/config.json").read_text())
+    config["config"] |= {"train": secrets[0], "dev": secrets[1], "backbone": secrets[2]}
+    config["data"][0]["corpus"] = secrets[3]
+    write_json(tmp_path / "own/config.json", config | {"note": "alice", "own": {"alice": 1}})
+    evaluation = json.loads((tmp_path / "own/eval.txt.eval.json").read_text())
+    evaluation |= {"note": "alice", "warnings": ["/home/alice/dev.txt: EER", "all good"]}
+    write_json(tmp_path / "own/eval.txt.eval.json", evaluation)
+    publish(str(tmp_path / "own"), "a/b", license="mit", folder=tmp_path / "out")
+    facts = json.loads((tmp_path / "out/config.json").read_text())
+    assert facts["training"]["config"]["backbone"] == "x"
+    assert facts["results"][0]["warnings"] == ["all good"]
+    for name in ("README.md", "config.json"):
+        assert "alice" not in (tmp_path / "out" / name).read_text()
+
+
+@pytest.mark.parametrize("where", ["run", "folder"])
+def test_the_folder_of_a_run_or_of_the_checkpoint_is_not_written(run, published, tmp_path, where):
+    folder = tmp_path / "own"
+    shutil.copytree(run if where == "run" else published, folder)
+    before = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    source = published if where == "run" else folder
+    with pytest.raises(ConfigError, match="another --folder"):
+        publish(str(source), "a/b", license="mit", folder=folder)
+    assert {file: file.read_bytes() for file in before} == before
+
+
 def test_a_run_that_is_not_the_checkpoints_is_not_its_training(run, tmp_path):
-    Detector(DETECTOR, seed=3).save(tmp_path / "foreign.safetensors")
-    shutil.copy(run / "config.json", tmp_path)
-    (tmp_path / "damaged.json").write_text("{")
-    (tmp_path / "list.json").write_text("[1]")
-    publish(str(tmp_path / "foreign.safetensors"), "a/b", license="mit", folder=tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["training"] is None
+    """Whether the file is called an epoch or not, and has the run's recipe and seed or not."""
+    shutil.copytree(run, tmp_path / "own")
+    metadata = Detector.load(run).metadata
+    for name, said in (("foreign", {}), ("epoch_9", metadata | {"train_loss": 0.5})):
+        Detector(DETECTOR, seed=3).save(tmp_path / f"own/{name}.safetensors", said)
+        out = tmp_path / name
+        publish(str(tmp_path / f"own/{name}.safetensors"), "a/b", license="mit", folder=out)
+        facts = json.loads((out / "config.json").read_text())
+        assert (facts["training"], facts["results"]) == (None, [])
+
+
+HOSTILE: dict[str, Any] = {
+    "damaged": "{",
+    "list": [1],
+    "deep": "[" * 100_000,
+    "without scores": {"eer_rule": "official"},
+    "text for hashes": {"eer_rule": "official", "sha256": "abc"},
+    "list for a hash": {"scores_sha256": [1], "checkpoint_sha256": "own"},
+    "number": {"corpus": 3, "checkpoint_sha256": "own", "sha256": {"scores": "None"}},
+    "bare run": {"initial_sha256": "0"},
+    "run of text": {"initial_sha256": "0", "config": {"init": 3, "backbone": "x"}, "data": []},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("name", ["config.json", "x.json"])
+def test_odd_files_beside_the_checkpoint_are_left_out(tmp_path, case, name):
+    path, given = tmp_path / "in/epoch_0.safetensors", HOSTILE[case]
+    Detector(DETECTOR, seed=3).save(path, {"recipe": "v1", "seed": 1, "epoch": 0})
+    text = given if isinstance(given, str) else json.dumps(given)
+    (tmp_path / "in" / name).write_text(text.replace('"own"', f'"{sha256(path)}"'))
+    publish(str(path), "a/b", license="mit", folder=tmp_path / "out")
+    facts = json.loads((tmp_path / "out/config.json").read_text())
+    assert (facts["training"], facts["results"]) == (None, [])
+
+
+@pytest.mark.parametrize("eer", ["1\n    - type: x", {}, float("nan"), 101, True, 10**400])
+def test_a_result_that_is_no_error_rate_is_not_shown(run, tmp_path, eer):
+    shutil.copytree(run, tmp_path / "own")
+    evaluation = json.loads((tmp_path / "own/eval.txt.eval.json").read_text())
+    write_json(tmp_path / "own/eval.txt.eval.json", evaluation | {"eer_percent": eer})
+    publish(str(tmp_path / "own"), "a/b", license="mit", folder=tmp_path / "out")
+    assert "No evaluation was published" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("name", "license"), [("owner/own", None), ("own", "mit"), ("./a/b", "mit"), ("own", None)]
+    "said",
+    [{"dev_eer_percent": odd} for odd in ({}, "1", 10**400, float("nan"), [1])]
+    + [{"dev_eer_percent": 5.0, "dev_eer_threshold": odd} for odd in (10**400, "1", None)]
+    + [{"dev_eer_percent": 5.0}],
+)
+def test_a_checkpoint_may_say_anything_of_itself(tmp_path, said):
+    Detector(DETECTOR, seed=3).save_pretrained(tmp_path)
+    detector = Detector.load(tmp_path)
+    detector.metadata = said
+    detector.save_pretrained(tmp_path / "out", name="a/b")
+    text = (tmp_path / "out/README.md").read_text()
+    assert ("the EER was 5.00 %. The epoch" in text) == (said["dev_eer_percent"] == 5.0)
+    assert faults_of_card(text) == []
+
+
+def test_what_a_checkpoint_says_of_itself_is_text(tmp_path):
+    """No line, heading, picture, link, table or code of its own; and not at length."""
+    odd = "1 |\n\n<img src=http://e/x>\n# Results\n| EER | 0 % |\n[a](javascript:x)`\x1b[31m\u202e-"
+    detector = Detector(DETECTOR, seed=3)
+    detector.metadata = {"recipe": odd, odd: 1, "long": "A" * 5000, "many": [1, 2]}
+    detector.save_pretrained(tmp_path, name="a/b")
+    text = (tmp_path / "README.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("recipe")]
+    assert "img src=http://e/x" in line
+    assert not set("<>[]|`\x1b\u202e") & set(line)
+    assert line.endswith(f"long {'A' * 80}.")
+    assert text.count("# Results") - line.count("# Results") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "license"),
+    [("owner/own", None), ("own", "mit"), ("./a/b", "mit"), ("own", None), ("a/b\nx", "mit")],
 )
 def test_name_and_licence_are_asked_for(run, tmp_path, name, license):
     with pytest.raises(ConfigError, match=r"OWNER/NAME.*--license"):
