@@ -89,6 +89,7 @@ def test_int8_rounds_the_backbone_only_and_says_so(checkpoint, exported):
     assert kinds.count("MatMulInteger") == 1 + 6 * DETECTOR.backbone.n_layers
     drift = ours.OnnxDetector(out).llr(signals(7)) - ours.OnnxDetector(exported).llr(signals(7))
     assert 1e-6 < np.abs(drift).max() < 0.5
+    assert ours.OnnxDetector(out).metadata == {"epoch": 3}, "no threshold of other scores"
 
 
 def test_other_scores_are_refused_and_nothing_is_left(checkpoint, tmp_path, monkeypatch):
