@@ -142,7 +142,7 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
 
 def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes = b"data") -> str:
     """Return what in a RIFF or AIFF header contradicts the file, or nothing."""
-    data_end, position, n_announced = 0, 12, 0
+    data_end, position, n_announced = 0, 12, -1
     for _ in range(_MAX_CHUNKS):
         f.seek(position)
         chunk = f.read(30).ljust(30, b"\0")
@@ -154,10 +154,11 @@ def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes 
             if tag in _PLAIN_TAGS and (align != n_bytes or per_second not in (0, rate * n_bytes)):
                 sizes = f"{align} bytes per frame and {per_second} per second"
                 return f"its header says {rate} Hz, {channels} channels, {bits} bits, but {sizes}"
-        if name == b"COMM":  # of whose frames libsndfile takes no notice; a second one adds up
+        if name == b"COMM":  # of whose frames libsndfile takes no notice; of two it takes the last
             channels, n_frames, bits, coding = struct.unpack_from(">HIH10x4s", chunk, 8)
-            if length < 22 or re.fullmatch(_AIFC_PLAIN, coding + b"%d" % bits):
-                n_announced += 8 + channels * n_frames * -(-bits // 8)
+            is_plain = length < 22 or re.fullmatch(_AIFC_PLAIN, coding + b"%d" % bits)
+            n_bytes = 8 + channels * n_frames * -(-bits // 8)
+            n_announced = n_bytes if is_plain and n_announced < 0 else 0
         f.seek(position)
         if length & 1 and f.read(1) == b"\0":  # some writers leave out this byte
             position += 1
