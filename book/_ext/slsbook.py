@@ -243,23 +243,21 @@ class CostTable(_Results):
 
 
 class HeadsTable(_Results):
-    """What `studies/heads.py` measured: a row for each head, a column for each set of trials."""
+    """What `studies/heads.py` measured: a row for each set of trials, a column for each head."""
 
     def run(self) -> list[nodes.Node]:
         rows = head_rows(self.results())
-        widths = (16, *[12] * (len(rows[0]) - 1))
-        return [_table([[[cell] for cell in row] for row in rows], widths, "numbers")]
+        return [_table([[[cell] for cell in row] for row in rows], (34, 22, 22, 22), "numbers")]
 
 
 def head_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """Lay out `studies/heads.py`: the size of a head, and its EER (mean and deviation by seed)."""
-    sets = [(where, name) for where, heads in found.items() for name in heads["SLS"]["eer_percent"]]
-    rows = [("head", "parameters", *(f"{name}, {where}" for where, name in sets))]
-    for head in next(iter(found.values())):
-        runs = [run for heads in found.values() for run in heads[head]["runs"]]
-        eers = [found[where][head]["eer_percent"][name] for where, name in sets]
-        cells = (f"{eer['mean']:.1f} ± {eer['std']:.1f}" for eer in eers)
-        rows.append((head, f"{runs[0]['n_head_parameters']:,}", *cells))
+    sizes = {head: one["runs"][0]["n_head_parameters"] for head, one in found["simulated"].items()}
+    rows = [("EER of", *(f"{head} ({size:,} parameters)" for head, size in sizes.items()))]
+    for where, heads in found.items():
+        for name in heads["SLS"]["eer_percent"]:
+            eers = (one["eer_percent"][name] for one in heads.values())
+            rows.append((f"{name}, {where}", *(f"{e['mean']:.1f} ± {e['std']:.1f}" for e in eers)))
     return rows
 
 
