@@ -184,13 +184,13 @@ def test_paths_of_this_machine_stay_here(run, corpora, tmp_path):
 def test_only_what_is_listed_is_published(run, tmp_path):
     """Whatever shape a path of this machine has, and whatever else the files say."""
     shutil.copytree(run, tmp_path / "own")
-    secrets = ["file:///home/alice/x", "~/alice/x", "C:\\Users\\alice\\x", "../alice/x"]
+    secrets = ["file:///srv/alice/x", "~/alice/x", "C:\\Users\\alice\\x", "../alice/x"]
     config = json.loads((tmp_path / "own/config.json").read_text())
     config["config"] |= {"train": secrets[0], "dev": secrets[1], "backbone": secrets[2]}
     config["data"][0]["corpus"] = secrets[3]
     write_json(tmp_path / "own/config.json", config | {"note": "alice", "own": {"alice": 1}})
     evaluation = json.loads((tmp_path / "own/eval.txt.eval.json").read_text())
-    evaluation |= {"note": "alice", "warnings": ["/home/alice/dev.txt: EER", "all good"]}
+    evaluation |= {"note": "alice", "warnings": ["/srv/alice/dev.txt: EER", "all good"]}
     write_json(tmp_path / "own/eval.txt.eval.json", evaluation)
     publish(str(tmp_path / "own"), "a/b", license="mit", folder=tmp_path / "out")
     facts = json.loads((tmp_path / "out/config.json").read_text())
