@@ -106,20 +106,11 @@ def batches(samples: np.ndarray) -> list[np.ndarray]:
     return [samples[i : i + BATCH] for i in range(0, len(samples), BATCH)]
 
 
-def drift(llr: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Compare scores with those of PyTorch in 32 bits, in natural logarithms."""
-    difference = np.abs(llr - reference)
-    return {
-        "max_abs": float(difference.max()),
-        "mean_abs": float(difference.mean()),
-        "mean_abs_over_spread": float(difference.mean() / reference.std()),
-    }
-
-
 def measure(
     checkpoint: Path, n_samples: int, pairs: int, sets: dict[str, tuple[np.ndarray, Any]]
 ) -> dict[str, Any]:
     """Export a checkpoint and measure every setting; sets hold clips and labels, if there are."""
+    from precision import drift  # both load PyTorch, which some of the processes do without
     from speed import spread
 
     exported = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,14 +32,6 @@ SCREENS = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
 }
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PROBE = """async () => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
   const all = (selector) => [...document.querySelectorAll(selector)];
@@ -63,12 +54,6 @@ PROBE = """async () => {
 }"""
 
 
-def find_chromium() -> str | None:
-    """Return the browser to use."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-
-
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     """Serve files without a log."""
 
@@ -88,19 +73,6 @@ def base() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Start Chromium once per worker."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = find_chromium()
-    if path is None:
-        pytest.skip("Chromium was not found: install it or set CHROMIUM to its path")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=[(screen, theme) for screen in SCREENS for theme in ("light", "dark")])

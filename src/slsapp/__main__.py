@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import tyro
 
-from slslib.errors import SlslibError
+from slslib.errors import ConfigError, SlslibError
 
 _OPEN = "WARNING: {} is open to others, who may send recordings: no password and no encryption."
 _QUIET = {"share": False, "ssr_mode": False, "quiet": True, "footer_links": []}
@@ -41,12 +41,20 @@ def serve(
     if not ip_address(host).is_loopback:
         print(_OPEN.format(host), file=sys.stderr)
     detectors = {name: Detector.load(name).to(processes.start().device) for name in checkpoints}
+    if len(references) > len(checkpoints):
+        raise ConfigError(f"{len(references)} tables of gates for {len(checkpoints)} checkpoints")
     tables = dict(zip(checkpoints, map(pd.read_csv, references), strict=False))
+    for file, table in zip(references, tables.values(), strict=True):
+        if lacking := {"group", "layer", "count", "5%", "50%", "95%"} - {*table}:
+            raise ConfigError(f"{file} lacks the columns {sorted(lacking)} of gate_quantiles")
     with TemporaryDirectory(prefix="slsapp-") as os.environ["GRADIO_TEMP_DIR"]:
         blocks, limit = page.build(detectors, tables), page.MEGABYTES << 20
         options = {"server_name": host, "server_port": port, "max_file_size": limit}
         options["app_kwargs"] = {"middleware": [Middleware(page.Guard)]}
-        blocks.launch(prevent_thread_lock=True, state_session_capacity=20, **options, **_QUIET)
+        try:
+            blocks.launch(prevent_thread_lock=True, state_session_capacity=20, **options, **_QUIET)
+        except OSError as error:
+            raise ConfigError(f"cannot listen at {host}:{port}; choose another --port") from error
         print(f"slsapp: {blocks.local_url} (Ctrl-C ends it)", flush=True)
         signal.pause()
 

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from test_site import CHROMIUM_ARGS, find_chromium
 from tiny import DETECTOR
 
 from slsapp import page
@@ -229,18 +228,6 @@ def served(folder, tmp_path_factory) -> Iterator[tuple[str, Path, subprocess.Pop
         process.kill()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = find_chromium()
-    if path is None:
-        pytest.skip("Chromium was not found: install it or set CHROMIUM to its path")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture(params=WIDTHS)
 def window(request, browser, served) -> Iterator[tuple]:
     """Open the page; yield it and the list of what it asked of others or said of scripts."""
@@ -374,4 +361,15 @@ def test_an_open_address_is_warned_of(folder):
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     assert said.startswith("WARNING: 0.0.0.0 is open to others")
+    assert "choose another --port" in said
     assert "Traceback" not in said
+
+
+@needs_gradio
+def test_a_table_of_something_else_is_refused_at_the_start(folder, tmp_path):
+    name, table = str(folder / "with.safetensors"), tmp_path / "labels.csv"
+    table.write_text("file,label\na.wav,bonafide\n")
+    for tables, said in (((table,), "labels.csv lacks the columns"), ((table, table), "2 tables")):
+        process = start(name, "--references", *map(str, tables))
+        assert said in process.communicate(timeout=120)[1]
+        assert process.returncode == 1
