@@ -232,7 +232,8 @@ class CostTable(_Results):
         decoding = self.results()["decoding_flac"]["load_per_core"]["median"]
         there, rows = scoring["conditions"], scoring["beside"]["original"]
         each = [rows[name]["cpu_seconds"]["median"] / there["clips"] for name in ("exact", "bf16")]
-        lines = [("what", "windows", "decoding", "scoring, exact", "scoring, bf16", "16-bit audio")]
+        heads = ("decoding", "scoring, exact", "scoring, bf16")
+        lines = [("what", "windows", *(f"{head} (core hours)" for head in heads), "16-bit audio")]
         for name, hours in self.sizes.items():
             windows = hours * 3600 / 4.0375
             core_hours = (windows * seconds / 3600 for seconds in (1 / decoding, *each))

@@ -4,11 +4,12 @@ Praat carries eSpeak NG (https://github.com/espeak-ng/espeak-ng), a rule-based s
 fast, and plainly not a person. A voice here is one of its variants with a pitch, a liveliness, a
 rate and a vocal-tract length of its own; what it says are common words of its language in random
 order. It needs ``praat-parselmouth`` (GPL), an optional dependency that is used for nothing but
-generating: ``pip install "slslib[minispoof]"``.
+generating: the extra ``minispoof``.
 
 The synthesizer keeps a state between calls, so that what it says depends on what its process said
 before. Each call therefore runs in a forked copy of the process, in which nothing was said yet: the
-same arguments give the same samples, in any order and in any process.
+same arguments give the same samples, in any order. Libraries that ran in the process before can
+still change them, as onnxruntime was seen to do: write a corpus from a process of its own.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def speak(voice: Voice, seconds: float, seed: int | np.random.Generator) -> Samp
         from parselmouth.praat import call
     except ImportError as error:
         raise ConfigError(
-            "Simulated voices need praat-parselmouth: pip install 'slslib[minispoof]'"
+            "Simulated voices need the extra: pip install -c constraints.txt -e '.[minispoof]'"
         ) from error
     rng = np.random.default_rng(seed)
     words = WORDS[voice.language].split()

@@ -25,7 +25,8 @@ def export(checkpoint: str, out: Path, *, int8: bool = False) -> dict[str, Any]:
 
     The file is compared with the detector on noise before it gets its name: no score may differ by
     more than 0.0001, or that share of the largest. XLS-R 300M takes 1.4 GB. An ONNX file holds
-    2 GB, which is too little for a billion weights. Needs pip install "slslib[onnx]".
+    2 GB, which is too little for a billion weights. It needs the
+    extra onnx.
 
     Example: slslib export runs/v1 v1.onnx
 
@@ -54,7 +55,8 @@ def export(checkpoint: str, out: Path, *, int8: bool = False) -> dict[str, Any]:
         import onnxscript  # noqa: F401 (PyTorch asks for it)
         from onnxruntime import quantization
     except ImportError as error:
-        raise ConfigError(f'{error}; install it: pip install "slslib[onnx]"') from error
+        remedy = 'install the extra: pip install -c constraints.txt -e ".[onnx]"'
+        raise ConfigError(f"{error}; {remedy}") from error
     if out.suffix != ".onnx":
         raise ConfigError(f"{out}: write *.onnx")
     detector: Any = Detector.load(path := locate(checkpoint))

@@ -77,8 +77,10 @@ def publish(
     from slslib.model.checkpoints import locate
     from slslib.model.detector import Detector
 
-    if not license or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise ConfigError(f"{name}: name it OWNER/NAME, with --folder too, and give its --license")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ConfigError(f"{name}: name the model OWNER/NAME, with --folder too")
+    if not license:
+        raise ConfigError(f"{name} has no licence: choose one by --license, such as cc-by-4.0")
     path = locate(checkpoint)
     if folder:
         has_run = any((folder / file).exists() for file in _OWN_FILES)

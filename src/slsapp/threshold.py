@@ -94,12 +94,18 @@ def threshold(
     if out and (out.suffix.lower() != ".json" or out.is_dir()):
         raise ConfigError(f"{out}: the name of the file to write must end in .json")
     if str(checkpoint).partition(":")[0] in ("mini", "hub") and not (out or compare):
-        raise ConfigError(f"{checkpoint} lies in no folder of yours: name a file by --out")
+        raise ConfigError(
+            f"{checkpoint} is in no folder of yours: say where to write by --out FILE.json"
+        )
+    if compare and out:
+        raise ConfigError("--compare writes nothing: leave out --out")
     classes = [listed(files) for files in ((bonafide, spoof) if spoof else (bonafide,))]
     names = Counter(os.path.realpath(path) for files in classes for path in files)
     if twice := [name for name, count in names.items() if count > 1]:
         text = "recordings are named more than once, in one class or in both, such as"
         raise ConfigError(f"{len(twice)} {text} {twice[0]}: name each once")
+    if not compare:
+        guarantee(np.zeros(len(classes[0])), frr / 100, confidence / 100)  # enough of them?
     weights, llrs, hashes = locate(checkpoint), [], []
     options: dict[str, Any] = {"checkpoint": checkpoint, "hop": hop, "pool": pool, "cpu": cpu}
     for files in classes:
@@ -114,9 +120,12 @@ def threshold(
     if copies := sum(n) - np.unique(np.concatenate(llrs)).size:
         text = f"{copies} of {sum(n)} recordings have exactly the score of another, as copies have"
         warnings.append(f"{text}: leave copies out, the promise takes independent recordings")
-    old = json.loads(compare.read_text()) if compare else {}  # detect refused what does not fit
-    frr, confidence = old.get("wanted_frr_percent", frr), old.get("confidence_percent", confidence)
-    _check_percents(f"{compare}: ", wanted_frr_percent=frr, confidence_percent=confidence)
+    old: Any = (
+        json.loads(compare.read_text()) if compare else {}
+    )  # detect refused what does not fit
+    if compare:
+        frr, confidence = old.get("wanted_frr_percent"), old.get("confidence_percent")
+        _check_percents(f"{compare}: ", wanted_frr_percent=frr, confidence_percent=confidence)
     level = confidence / 100
     rank, at = (None, old["threshold"]) if compare else guarantee(own, frr / 100, level)
     made: dict[str, Any] = {

@@ -360,3 +360,9 @@ def test_dimensions_in_a_file_are_not_trusted(detector, tmp_path, change):
     for load in (Detector.load, load_backbone):
         with pytest.raises(CheckpointError, match="not usable"):
             load(tmp_path / "d.safetensors")
+
+
+def test_an_onnx_file_is_called_one(tmp_path):
+    (tmp_path / "d.onnx").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="is an ONNX file"):
+        Detector.load(tmp_path / "d.onnx")

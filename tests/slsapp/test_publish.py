@@ -288,11 +288,17 @@ def test_what_a_checkpoint_says_of_itself_is_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "license"),
-    [("owner/own", None), ("own", "mit"), ("./a/b", "mit"), ("own", None), ("a/b\nx", "mit")],
+    ("name", "license", "asked"),
+    [
+        ("owner/own", None, "--license"),
+        ("own", "mit", "OWNER/NAME"),
+        ("./a/b", "mit", "OWNER/NAME"),
+        ("own", None, "OWNER/NAME"),
+        ("a/b\nx", "mit", "OWNER/NAME"),
+    ],
 )
-def test_name_and_licence_are_asked_for(run, tmp_path, name, license):
-    with pytest.raises(ConfigError, match=r"OWNER/NAME.*--license"):
+def test_name_and_licence_are_asked_for(run, tmp_path, name, license, asked):
+    with pytest.raises(ConfigError, match=asked):
         publish(str(run), name, license=license, folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

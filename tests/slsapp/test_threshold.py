@@ -286,3 +286,21 @@ def test_detect_takes_the_file_of_its_own_scores_only(checkpoint, tmp_path):
             threshold(bonafide=files, compare=Path(made["out"]), **call | other)
         threshold(bonafide=files, frr=20.0, confidence=90.0, **call | other)  # a new one is not
         threshold(bonafide=files, frr=20.0, confidence=90.0, **call)
+
+
+def test_what_cannot_succeed_is_said_before_anything_is_scored(checkpoint, scored, tmp_path):
+    options = {"bonafide": scored("a", normal(298)), "checkpoint": str(checkpoint)}
+    with pytest.raises(ScoreError, match="takes 299"):
+        threshold(**options)
+    with pytest.raises(ConfigError, match="leave out --out"):
+        threshold(**options, compare=tmp_path / "old.json", out=tmp_path / "new.json")
+    assert scored.calls == []
+
+
+def test_a_result_of_detect_is_no_threshold_to_compare_with(checkpoint, scored, tmp_path):
+    old = {"threshold": 0.0, "hop_s": None, "pool": "mean", "allow_silence": False}
+    old["checkpoint_sha256"] = sha256(checkpoint)
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    options = {"bonafide": scored("a", normal(9)), "checkpoint": str(checkpoint)}
+    with pytest.raises(ConfigError, match="wanted_frr_percent None"):
+        threshold(**options, compare=tmp_path / "old.json")

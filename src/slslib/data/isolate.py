@@ -57,8 +57,8 @@ def blocks_isolated(
         path: A recording.
         found: Takes down what is found, at the end.
         options: Those of :meth:`~slslib.data.audio.Decoder.blocks`, and ``is_audit``, which yields
-            none. By default silence at the
-            beginning is accepted, but not that of the whole recording.
+            no block. By default silence at the beginning is accepted, but not that of the whole
+            recording.
 
     Raises:
         AudioError: As :func:`slslib.data.audio.load`, and if the process crashed or broke a limit.

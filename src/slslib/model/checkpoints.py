@@ -175,6 +175,8 @@ def read_checkpoint(
     """
     path, told, tensors = Path(path), dict[str, Any](), dict[str, Tensor]()
     config = path.with_name("config.json")
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path} is an ONNX file, for detect only; use what it was made of")
     with usable(path):
         parts = {path.name}
         if path.suffix == ".json":  # the index of a model in parts

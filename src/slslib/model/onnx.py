@@ -48,7 +48,8 @@ class OnnxDetector:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ConfigError(f'{error}; install it: pip install "slslib[onnx]"') from error
+            remedy = 'install the extra: pip install -c constraints.txt -e ".[onnx]"'
+            raise ConfigError(f"{error}; {remedy}") from error
         self._path = path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_count()  # what affinity and container allow
