@@ -122,7 +122,7 @@ def threshold(
         warnings.append(f"{text}: leave copies out, the promise takes independent recordings")
     old: Any = (
         json.loads(compare.read_text()) if compare else {}
-    )  # detect refused what does not fit
+    )  # detect refuses others
     if compare:
         frr, confidence = old.get("wanted_frr_percent"), old.get("confidence_percent")
         _check_percents(f"{compare}: ", wanted_frr_percent=frr, confidence_percent=confidence)
