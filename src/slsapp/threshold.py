@@ -120,9 +120,7 @@ def threshold(
     if copies := sum(n) - np.unique(np.concatenate(llrs)).size:
         text = f"{copies} of {sum(n)} recordings have exactly the score of another, as copies have"
         warnings.append(f"{text}: leave copies out, the promise takes independent recordings")
-    old: Any = (
-        json.loads(compare.read_text()) if compare else {}
-    )  # detect refuses others
+    old: Any = json.loads(compare.read_text()) if compare else {}  # detect refuses others
     if compare:
         frr, confidence = old.get("wanted_frr_percent"), old.get("confidence_percent")
         _check_percents(f"{compare}: ", wanted_frr_percent=frr, confidence_percent=confidence)
