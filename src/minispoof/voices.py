@@ -7,13 +7,14 @@ order. It needs ``praat-parselmouth`` (GPL), an optional dependency that is used
 generating: the extra ``minispoof``.
 
 The synthesizer keeps a state between calls, so that what it says depends on what its process said
-before. Each call therefore runs in a forked copy of the process, in which nothing was said yet: the
-same arguments give the same samples, in any order. Libraries that ran in the process before can
-still change them, as onnxruntime was seen to do: write a corpus from a process of its own.
+before. It also draws from the C library's ``rand``, which any other library may have used. Each
+call therefore runs in a forked copy of the process, in which nothing was said yet, and seeds
+``rand`` as a new process has it: the same arguments give the same samples, in any order.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tomllib
 import traceback
@@ -90,6 +91,7 @@ def speak(voice: Voice, seconds: float, seed: int | np.random.Generator) -> Samp
     settings = (44100, 0.01, pitch, min(voice.liveliness, 2.0), rate, "IPA")
 
     def say() -> Samples:
+        ctypes.CDLL(None).srand(1)
         synthesizer = call("Create SpeechSynthesizer", voice.language, voice.variant)
         call(synthesizer, "Speech output settings", *settings)
         sounds = call(synthesizer, "To Sound", text, "no")
