@@ -26,6 +26,7 @@ run after ``np.random.seed(7)``; the ranges are the published ones too. The arit
 the result float32.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate, repeat
@@ -48,6 +49,7 @@ Algorithm = Literal[
 ]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)  # an algorithm's number is its index
 
+_BLOCK = 4096  # samples of a Fourier transform; the longest filter has 489 taps
 _NOISES = dict(zip(ALGORITHMS, ("", "1", "2", "3", "123", "12", "13", "23", "12"), strict=True))
 
 
@@ -86,8 +88,7 @@ class LnL:
 
     def apply(self, samples: Samples) -> Samples:
         """Return sum over i of filter_i * samples^i, without its mean."""
-        powers = list(accumulate(repeat(samples, len(self.filters)), np.multiply))
-        result = _filter(powers, [notch.coefficients() for notch in self.filters])
+        result = _filter(samples, [notch.coefficients() for notch in self.filters])
         return _limit(result - result.mean())
 
 
@@ -117,9 +118,10 @@ class SSI:
 
     def apply(self, samples: Samples) -> Samples:
         """Return the samples plus coloured noise at the drawn SNR; never normalised."""
-        noise = _filter([self.noise], [self.notch.coefficients()])
-        scale = np.linalg.norm(samples) / np.linalg.norm(noise) / 10 ** (self.snr / 20)
-        return samples + scale * noise
+        noise = _filter(self.noise, [self.notch.coefficients()])
+        noise *= np.linalg.norm(samples) / np.linalg.norm(noise) / 10 ** (self.snr / 20)
+        noise += samples
+        return noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,31 +230,32 @@ def _draw_notch(rng: Random, first: float, last: float) -> Notch:
     return Notch(centres, bandwidths, n_taps, gain)
 
 
-def _filter(signals: list[Samples], filters: list[Samples]) -> Samples:
-    """Sum the signals ``[n]``, each convolved with its own filter of odd length, to ``[n]``.
+def _filter(samples: Samples, filters: Sequence[Samples]) -> Samples:
+    """Sum the powers 1, 2, ... of the samples ``[n]``, each convolved with its own filter.
 
-    Overlap-save in blocks of a cache-friendly FFT, with one inverse transform for the sum.
+    Overlap-save: blocks that stay in the cache, and one inverse transform for each sum.
+
+    Args:
+        samples: What to filter.
+        filters: An odd number of taps for each power.
     """
-    n, longest = len(signals[0]), max(map(len, filters))
-    block = max(2048, 1 << (4 * longest - 1).bit_length())
-    step = block - longest + 1  # samples of a block that are free of circular wrap-around
-    n_blocks = -(-n // step)
+    n, longest = len(samples), max(map(len, filters))
+    step = _BLOCK - longest + 1  # samples of a block that are free of circular wrap-around
+    centred = [np.pad(taps, ((longest - len(taps)) // 2, 0)) for taps in filters]
+    responses = [np.fft.rfft(taps, _BLOCK) for taps in centred]
     # Parity: the published filter pads len(taps) + 1 zeros and drops half of them on either side,
     # so the output starts one sample past the filters' common centre, (longest - 1) / 2.
     lead = longest - 1 - (longest + 1) // 2
-    padded = np.zeros((n_blocks - 1) * step + block)
-    blocks = np.lib.stride_tricks.sliding_window_view(padded, block)[::step]  # follows `padded`
-    total = np.zeros((n_blocks, block // 2 + 1), dtype=np.complex128)
-    for signal, taps in zip(signals, filters, strict=True):
-        padded[lead : lead + n] = signal
-        margin = (longest - len(taps)) // 2
-        total += np.fft.rfft(blocks) * np.fft.rfft(
-            np.pad(taps, (margin, block - margin - len(taps)))
-        )
-    return np.fft.irfft(total, block)[:, longest - 1 :].reshape(-1)[:n]
+    padded, result = np.pad(samples, (lead, _BLOCK)), np.empty(n)
+    for start in range(0, n, step):
+        powers = accumulate(repeat(padded[start : start + _BLOCK], len(filters)), np.multiply)
+        total = sum(np.fft.rfft(x) * h for x, h in zip(powers, responses, strict=True))
+        part = result[start : start + step]
+        part[:] = np.fft.irfft(total)[longest - 1 :][: len(part)]
+    return result
 
 
 def _limit(samples: Samples) -> Samples:
     """Scale to a peak of one, if the peak is above one."""
-    peak = np.abs(samples).max()
+    peak = max(samples.max(), -samples.min())
     return samples / peak if peak > 1 else samples
