@@ -158,6 +158,49 @@ class DecodingTable(_Results):
         return [_table([[[cell] for cell in row] for row in rows], (50, 25, 25), "numbers")]
 
 
+class RawBoostTable(_Results):
+    """What `studies/rawboost.py` measured beside the published code: a row for each algorithm."""
+
+    def run(self) -> list[nodes.Node]:
+        heads = ("algorithm", "ms", "times as fast, same draws", "times as fast, usual draws")
+        rows = [heads]
+        for row in self.results()["algorithms"][1:]:
+            times = [_ratio(row, name) for name in ("speed_ratio", "default_draws_ratio")]
+            rows.append((f"{row['algo']} {row['name']}", f"{row['default_draws_ms']:.1f}", *times))
+        return [_table([[[cell] for cell in row] for row in rows], (28, 12, 30, 30), "numbers")]
+
+
+def _ratio(row: dict[str, Any], name: str) -> str:
+    low, high = row[f"{name}_quartiles"]
+    return f"{row[name]:.1f} [{low:.1f} to {high:.1f}]"
+
+
+class BatchTable(_Results):
+    """What `studies/speed_parts.py` measured: a row for each size of a batch."""
+
+    def run(self) -> list[nodes.Node]:
+        heads = (
+            "clips",
+            "authors' (s per clip)",
+            "exact",
+            "bf16",
+            "authors' (GB)",
+            "exact",
+            "bf16",
+        )
+        rows: dict[int, list[dict[str, Any]]] = {}
+        for row in self.results()["batches"]:
+            rows.setdefault(row["clips"], []).append(row)
+        lines = [heads]
+        for n_clips, (exact, bf16) in rows.items():
+            seconds = (exact["reference_seconds"], exact["seconds"], bf16["seconds"])
+            gb = (exact["reference_peak_gb"], exact["peak_gb"], bf16["peak_gb"])
+            each = (f"{one['median'] / n_clips:.2f}" for one in seconds)
+            lines.append((str(n_clips), *each, *(f"{one['median']:.1f}" for one in gb)))
+        widths = (10, 24, 12, 12, 18, 12, 12)
+        return [_table([[[cell] for cell in row] for row in lines], widths, "numbers")]
+
+
 class ThresholdTable(_Results):
     """One part of what `studies/threshold.py` measured."""
 
@@ -414,6 +457,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("speed-table", SpeedTable)
     app.add_directive("evaluate-table", EvaluateTable)
     app.add_directive("decoding-table", DecodingTable)
+    app.add_directive("rawboost-table", RawBoostTable)
+    app.add_directive("batch-table", BatchTable)
     app.add_directive("threshold-table", ThresholdTable)
     app.add_directive("heads-table", HeadsTable)
     app.add_directive("cost-table", CostTable)

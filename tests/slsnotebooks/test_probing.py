@@ -13,6 +13,47 @@ from slslib.model.xlsr import XLSR, XLSRConfig
 from slsnotebooks.probing import layer_means, sample
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLSLIB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "layer_means"
+
+
+def test_layer_means_are_computed_once_and_again_when_anything_changes(cache, monkeypatch):
+    backbone = XLSR(XLSRConfig(width=16, n_layers=3, conv_width=8)).eval()
+    waveforms = torch.randn(4, 2000)
+    computed = []
+    forward = XLSR.forward
+    monkeypatch.setattr(XLSR, "forward", lambda *a: computed.append(1) or forward(*a))
+
+    def fresh() -> bool:
+        computed.clear()
+        means = layer_means(backbone, waveforms)
+        with torch.no_grad():
+            expected = forward(backbone, waveforms).mean(dim=2)
+        np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-6)
+        return bool(computed)
+
+    assert fresh()
+    assert not fresh()
+    waveforms[0, 0] += 1
+    assert fresh()
+    with torch.no_grad():
+        next(backbone.parameters()).mul_(2)
+    assert fresh()
+    for file in cache.iterdir():
+        file.write_bytes(file.read_bytes()[:50])
+    assert fresh(), "a damaged file is no reason to stop"
+    assert not fresh()
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SLSLIB_CACHE", str(tmp_path / "file"))
+    backbone = XLSR(XLSRConfig(width=16, n_layers=3, conv_width=8)).eval()
+    assert layer_means(backbone, torch.randn(2, 2000)).shape == (2, 3, 16)
+
+
 def test_layer_means_are_those_of_the_layers_whatever_the_batches():
     torch.manual_seed(0)
     backbone = XLSR(XLSRConfig(width=16, n_layers=3, conv_width=8)).eval()
