@@ -1,6 +1,7 @@
 """A figure of the gates of one clip before those of bona fide speech and of one attack."""
 
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from slslib.evaluation import plots
-from slsnotebooks.moving import movable, template
+from slsnotebooks.moving import line, movable, template
 
 
 def movable_gates(
@@ -28,25 +29,22 @@ def movable_gates(
     """
     groups = {str(name): own for name, own in reference.groupby("group", sort=False)}
     n_layers, top = gates.shape[1], np.ceil(100 * gates.max()) / 100
-    across = np.linspace(46, 460, n_layers)  # the axes of gates.svg
+    x = np.linspace(46, 460, n_layers)  # the axes of gates.svg
+    y = partial(np.interp, xp=(0, top), fp=(232, 70))
     picture, row = template("gates.svg"), template("gates_group.svg")
-
-    def line(values: np.ndarray | pd.Series) -> list[str]:
-        down = np.interp(values, (0, top), (232, 70))
-        return [f"{x:.0f} {y:.1f}" for x, y in np.column_stack([across, down])]
 
     def draw_group(name: str, of: np.ndarray, colour: str, down: int) -> str:
         own = groups[name]
-        low, middle, high = (line(own[quantile]) for quantile in ("5%", "50%", "95%"))
         inside = f"{(own['5%'].le(of) & own['95%'].ge(of)).sum()} of {n_layers}"
-        band, median = "L".join(low + high[::-1]), "L".join(middle)
+        band = line([*x, *x[::-1]], y([*own["5%"], *own["95%"][::-1]]))
         texts = {"group": f"{escape(name)} ({own['count'].max():.0f} clips)", "inside": inside}
-        return row.substitute(texts, band=band, median=median, colour=colour, down=down)
+        shape = {"band": band, "median": line(x, y(own["50%"])), "colour": colour, "down": down}
+        return row.substitute(texts, **shape)
 
     def draw(k: int, attack: str) -> str:
         rows = draw_group("bona fide", gates[k], plots.BONAFIDE, 24)
         rows += draw_group(attack, gates[k], plots.SPOOF, 43)
-        axes, clip = {"n_layers": n_layers, "top": f"{top:.2f}"}, "L".join(line(gates[k]))
+        axes, clip = {"n_layers": n_layers, "top": f"{top:.2f}"}, line(x, y(gates[k]))
         return picture.substitute(axes, rows=rows, clip=clip, text=escape(clips[k]))
 
     attacks = [name for name in groups if name != "bona fide"]

@@ -58,9 +58,9 @@ def template(file: str) -> Template:
     return Template(Path(__file__).with_name(file).read_text(encoding="utf-8"))
 
 
-def outline(heights: ArrayLike, places: ArrayLike) -> str:
-    """Draw the tops of bars up to each place, as a part of an SVG path."""
-    return "".join(f"V{y:.1f}H{x:.1f}" for y, x in np.column_stack([heights, places]))
+def line(places: ArrayLike, heights: ArrayLike) -> str:
+    """Join points, as a part of an SVG path."""
+    return "L".join(f"{x:.1f} {y:.1f}" for x, y in np.column_stack([places, heights]))
 
 
 def ticks(form: str, place: Callable[[float], float], low: float, high: float) -> str:

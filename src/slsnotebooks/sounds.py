@@ -48,14 +48,13 @@ def _spectrogram(samples: Mono) -> str:
     colours = 16 / 70 * (10 * np.log10(power[::-1] + 1e-20) + 120)
     image = Image.fromarray(colours.clip(0, 15).astype(np.uint8))
     image.putpalette(colormaps["magma"].resampled(16)(range(16), bytes=True)[:, :3].tobytes())
-    return _address("image/png", lambda file: image.save(file, "PNG", bits=4))
+    return _address("image/png", lambda f: image.save(f, "PNG", bits=4))
 
 
 def _flac(samples: Mono) -> str:
     """Write the sound, rounded to 12 bits."""
     rounded = np.round(np.float64(samples) * 2**11) / 2**11
-    sound = {"data": rounded, "samplerate": SAMPLE_RATE, "format": "FLAC"}
-    return _address("audio/flac", lambda file: soundfile.write(file, **sound))
+    return _address("audio/flac", lambda f: soundfile.write(f, rounded, SAMPLE_RATE, format="FLAC"))
 
 
 def _address(kind: str, write: Callable[[io.BytesIO], None]) -> str:

@@ -1,7 +1,7 @@
 """Figures with a threshold and the two error rates at it.
 
-Colours and words are those of :mod:`slslib.evaluation.plots`: the filled areas are the rejected
-bona fide and the accepted spoofed trials.
+Colours and words are those of :mod:`slslib.evaluation.plots`. Areas that are filled are the
+rejected bona fide and the accepted spoofed trials.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,10 @@ from numpy.typing import ArrayLike
 
 from slslib.evaluation import metrics
 from slslib.evaluation.calibration import Classes, transfer
-from slsnotebooks.moving import movable, outline, template, ticks
+from slsnotebooks.moving import line, movable, template, ticks
 
 CLASSES = ("bonafide", "spoof")
 STEPS_PER_BAR = 10
-_LEFT, _RIGHT = 46, 460  # the ends of the axis of scores, as the files of pictures draw it
 Scores = Mapping[str, Mapping[str, Classes]]
 
 
@@ -57,9 +56,10 @@ def movable_threshold(rejected: pd.DataFrame, eer: metrics.EER, *, name: str, al
     total, low, high = rejected.iloc[-1], rejected.index[0], rejected.index[-1]
     bars = 100 * (rejected / total).iloc[::STEPS_PER_BAR].diff().iloc[1:]
     top = 1.2 * bars.to_numpy().max()
-    x = partial(np.interp, xp=(low, high), fp=(_LEFT, _RIGHT))
+    x = partial(np.interp, xp=(low, high), fp=(46, 460))
     y = partial(np.interp, xp=(0, top), fp=(232, 70))
-    fixed = {column: outline(y(bars[column]), x(bars.index)) for column in CLASSES} | {
+    across = np.repeat(x(rejected.index[::STEPS_PER_BAR]), 2)[1:-1]
+    fixed = {column: line(across, np.repeat(y(bars[column]), 2)) for column in CLASSES} | {
         "name": name,
         "eer": f"{100 * eer.value:.2f} %",
         "eer_x": f"{x(eer.threshold):.2f}",
@@ -78,7 +78,7 @@ def movable_threshold(rejected: pd.DataFrame, eer: metrics.EER, *, name: str, al
 
 
 def movable_transfer(scores: Scores, frr: Sequence[float] = (0.01, 0.05, 0.1), *, alt: str) -> str:
-    """Draw the distributions of some tracks, and a threshold that one of them chooses, as HTML.
+    """Draw the error rates of some tracks, at a threshold that one of them chooses, as HTML.
 
     Args:
         scores: Those of bona fide and those of spoofed trials, by detector and track.
@@ -90,17 +90,19 @@ def movable_transfer(scores: Scores, frr: Sequence[float] = (0.01, 0.05, 0.1), *
 
     def draw(detector: str, source: str, rule: str) -> str:
         own, rows = scores[detector], ""
-        edges = np.histogram_bin_edges(np.hstack([np.hstack(pair) for pair in own.values()]), 60)
-        for k, (track, pair) in enumerate(own.items()):
-            moved = transfer(own[source], pair, frr)[rules.index(rule)]
-            bars = [np.histogram(part, edges)[0] / np.size(part) for part in pair]
-            tops = 60 - 40 * np.array(bars) / np.max(bars)
-            paths = (outline(heights, np.linspace(_LEFT, _RIGHT, 61)[1:]) for heights in tops)
-            parts = {kind: f"{moved[f'{kind}_percent']:.1f}" for kind in ("frr", "far")}
-            parts |= dict(zip(CLASSES, paths, strict=True)) | {"track": escape(track)}
-            parts["x"] = f"{np.interp(moved['threshold'], edges[[0, -1]], (_LEFT, _RIGHT)):.1f}"
-            rows += row.substitute(parts, here="(chosen here)" * (track == source), y=44 + 68 * k)
-        parts["at"], end = f"{moved['threshold']:.2f}", 44 + 68 * len(own)
+        every = np.hstack([np.hstack(pair) for pair in own.values()])
+        grid = np.linspace(every.min(), every.max(), 200)
+        x = partial(np.interp, xp=grid[[0, -1]], fp=(46, 460))
+        for k, (track, (bonafide, spoof)) in enumerate(own.items()):
+            moved = transfer(own[source], own[track], frr)[rules.index(rule)]
+            parts = {"track": escape(track), "x": f"{x(moved['threshold']):.1f}"}
+            errors = np.array(bonafide)[:, None] <= grid, np.array(spoof)[:, None] > grid
+            for kind, wrong in zip(("frr", "far"), errors, strict=True):
+                parts[kind] = f"{moved[f'{kind}_percent']:.1f}"
+                parts[f"{kind}_y"] = f"{68 - 0.48 * moved[f'{kind}_percent']:.1f}"
+                parts[f"{kind}_curve"] = line(x(grid), 68 - 48 * wrong.mean(axis=0))
+            rows += row.substitute(parts, here="(chosen here)" * (track == source), y=44 + 76 * k)
+        parts["at"], end = f"{moved['threshold']:.2f}", 44 + 76 * len(own)
         return picture.substitute(parts, rows=rows, end=end, height=end + 20)
 
     controls = {"Detector": list(scores), "Threshold from": tracks, "Rule": rules}

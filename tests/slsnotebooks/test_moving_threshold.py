@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from moving_page import SVG, Figure, said
 
@@ -16,6 +17,8 @@ from slsnotebooks.threshold import (
     movable_threshold,
     movable_transfer,
 )
+
+COLOURS = (plots.BONAFIDE, plots.SPOOF)
 
 
 @pytest.fixture
@@ -77,10 +80,10 @@ def test_the_outlines_are_those_of_histograms(classes):
     tops = []
     for scores, colour in zip(classes, (plots.BONAFIDE, plots.SPOOF), strict=True):
         (outline,) = (p for p in root.iter(f"{SVG}path") if p.get("stroke") == colour)
-        drawn = np.array(re.findall(r"V([\d.]+)H([\d.]+)", outline.get("d")), float)
-        np.testing.assert_allclose(
-            drawn[:, 1], np.interp(ends[1:], ends[[0, -1]], (46, 460)), atol=0.06
-        )
+        drawn = np.array(re.findall(r"L([\d.]+) ([\d.]+)", outline.get("d"))[:-1], float)
+        edges = np.interp(ends, ends[[0, -1]], (46, 460))
+        np.testing.assert_allclose(drawn[:, 0], np.repeat(edges, 2)[1:-1], atol=0.06)
+        drawn = drawn[1::2, ::-1]
         share = np.histogram(-scores, -ends[::-1])[0][::-1] / scores.size  # bins (a, b]
         tops.append((232 - drawn[:, 0]) / share.clip(1e-9) * (share > 0.02))
     scale = np.concatenate([top[top > 0] for top in tops])
@@ -93,7 +96,7 @@ def scores():
     rng = np.random.default_rng(1)
     return {
         detector: {
-            track: (rng.normal(2 + shift, 1, 40), rng.normal(-1 + shift, 1.5, 60 + n))
+            track: (pd.Series(rng.normal(2 + shift, 1, 40)), rng.normal(-1 + shift, 1.5, 60 + n))
             for n, (track, shift) in enumerate({"dev": 0, "R&D": way, "LA": 2 * way}.items())
         }
         for detector, way in (("mini", 0.5), ("LFCC", -20.0))
@@ -119,7 +122,7 @@ def test_a_threshold_moves_to_every_track(scores):
                 assert abs(frr - far) <= 100 / 40
 
 
-def test_the_line_stands_at_the_threshold_in_every_row(scores):
+def test_line_and_marks_stand_at_threshold_and_rates(scores):
     figure = Figure(movable_transfer(scores, alt="x"))
     for detector, source, rule in figure.settings:
         root = figure.at(detector, source, rule)
@@ -127,7 +130,16 @@ def test_the_line_stands_at_the_threshold_in_every_row(scores):
         every = np.hstack([np.hstack(pair) for pair in scores[detector].values()])
         x = np.interp(at, (every.min(), every.max()), (46, 460))
         close = 0.06 + 0.005 * 414 / np.ptp(every)  # both numbers are rounded
-        lines = [e for e in root.iter() if e.get("class") == "sls-glide"]
-        assert len(lines) == 2 + 3  # two clips and the rows
-        for line in lines:
-            assert float(line.get("transform")[10:-1]) == pytest.approx(x, abs=close)
+        marks = [e for e in root.iter() if e.get("class") == "sls-glide"]
+        moves = [[float(at) for at in e.get("transform")[10:-1].split()] for e in marks]
+        assert [move[0] for move in moves] == pytest.approx([x] * 9, abs=close)
+        # In each row the line, then a mark at the FRR and one at the FAR: 48 units are 100 %.
+        rates = [float(rate) for row in said(root)[1:] for rate in re.findall(r"([\d.]+) %", row)]
+        heights = [move[1] for move in moves if len(move) == 2]
+        assert heights == pytest.approx([68 - 0.48 * rate for rate in rates], abs=0.08)
+        curves = [e for e in root.iter(f"{SVG}path") if e.get("stroke") in COLOURS]
+        assert len(curves) == 6
+        for curve, height in zip(curves, heights, strict=True):
+            points = np.array(re.findall(r"([\d.]+) ([\d.]+)", curve.get("d")), float)
+            near = points[np.argsort(np.abs(points[:, 0] - x))[:4], 1]
+            assert near.min() - 1 <= height <= near.max() + 1
