@@ -1,31 +1,24 @@
-"""A figure with a threshold that the reader moves, and the two error rates at it.
+"""Figures with a threshold and the two error rates at it.
 
-Python draws one SVG picture of the scores, with a threshold next to that of the equal error rate.
-Where scripts run, the one in ``threshold.html`` puts a slider below the picture, moves the
-threshold in it and counts again. Elsewhere, as in JupyterLab before a downloaded notebook is run,
-the picture stays an image. Nothing is loaded from anywhere.
-
-Colours and words are those of :mod:`slslib.evaluation.plots`: the filled areas are the rejected
-bona fide and the accepted spoofed trials.
+Colours and words are those of :mod:`slslib.evaluation.plots`. Areas that are filled are the
+rejected bona fide and the accepted spoofed trials.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
-from pathlib import Path
-from string import Template
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from slslib.evaluation import metrics
+from slslib.evaluation.calibration import Classes, transfer
+from slsnotebooks.moving import line, movable, template, ticks
 
 CLASSES = ("bonafide", "spoof")
 STEPS_PER_BAR = 10
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 460, 70, 232  # the axes, as threshold.svg draws them
+Scores = Mapping[str, Mapping[str, Classes]]
 
 
 def count_rejected(bonafide: ArrayLike, spoof: ArrayLike, step: float = 0.05) -> pd.DataFrame:
@@ -60,39 +53,61 @@ def movable_threshold(rejected: pd.DataFrame, eer: metrics.EER, *, name: str, al
         name: A word that no other such figure on the page has.
         alt: What the picture shows, in words.
     """
-    start = int(np.abs(rejected.index - eer.threshold).argmin())
-    below, total = rejected.iloc[start], rejected.iloc[-1]
+    total, low, high = rejected.iloc[-1], rejected.index[0], rejected.index[-1]
     bars = 100 * (rejected / total).iloc[::STEPS_PER_BAR].diff().iloc[1:]
-    low, high, top = rejected.index[0], rejected.index[-1], 1.2 * bars.to_numpy().max()
-    x = partial(np.interp, xp=(low, high), fp=(_LEFT, _RIGHT))
-    y = partial(np.interp, xp=(0, top), fp=(_BOTTOM, _TOP))
-    outlines = {
-        column: "".join(f"V{y(percent):.1f}H{x(at):.1f}" for at, percent in bars[column].items())
-        for column in CLASSES
-    }
-    parts = {
+    top = 1.2 * bars.to_numpy().max()
+    x = partial(np.interp, xp=(low, high), fp=(46, 460))
+    y = partial(np.interp, xp=(0, top), fp=(232, 70))
+    across = np.repeat(x(rejected.index[::STEPS_PER_BAR]), 2)[1:-1]
+    fixed = {column: line(across, np.repeat(y(bars[column]), 2)) for column in CLASSES} | {
         "name": name,
-        "alt": escape(alt),
-        "counts": escape(rejected.to_json(orient="split")),
-        "start": start,
-        "threshold": f"{rejected.index[start]:.2f}",
-        "x": f"{x(rejected.index[start]):.2f}",
-        "frr": _rate(below["bonafide"], total["bonafide"]),
-        "far": _rate(total["spoof"] - below["spoof"], total["spoof"]),
         "eer": f"{100 * eer.value:.2f} %",
         "eer_x": f"{x(eer.threshold):.2f}",
-        "scores": _ticks('<text x="{:.1f}" y="250">{:g}</text>', x, low, high),
-        "percents": _ticks('<text x="40" y="{:.1f}" dy="4">{:g}</text>', y, 0, top),
+        "scores": ticks('<text x="{:.1f}" y="250">{:g}</text>', x, low, high),
+        "percents": ticks('<text x="40" y="{:.1f}" dy="4">{:g}</text>', y, 0, top),
     }
-    picture = Template(Path(__file__).with_suffix(".svg").read_text()).substitute(parts, **outlines)
-    page = Template(Path(__file__).with_suffix(".html").read_text())
-    return page.substitute(parts, picture=quote(picture))
+    picture = template("threshold.svg")
+
+    def draw(k: int) -> str:
+        at, frr = rejected.index[k], _rate(rejected["bonafide"].iloc[k], total["bonafide"])
+        far = _rate(total["spoof"] - rejected["spoof"].iloc[k], total["spoof"])
+        return picture.substitute(fixed, at=f"{at:.2f}", x=f"{x(at):.2f}", frr=frr, far=far)
+
+    slider = {"Threshold (drag, or press arrow keys)": range(len(rejected))}
+    return movable(draw, slider, [int(np.abs(rejected.index - eer.threshold).argmin())], alt)
+
+
+def movable_transfer(scores: Scores, frr: Sequence[float] = (0.01, 0.05, 0.1), *, alt: str) -> str:
+    """Draw the error rates of some tracks, at a threshold that one of them chooses, as HTML.
+
+    Args:
+        scores: Those of bona fide and those of spoofed trials, by detector and track.
+        frr: False rejection rates that give a threshold, besides the EER.
+        alt: What the picture shows, in words.
+    """
+    picture, row = template("transfer.svg"), template("transfer_row.svg")
+    tracks, rules = list(next(iter(scores.values()))), ["EER", *(f"FRR {100 * p:g} %" for p in frr)]
+
+    def draw(detector: str, source: str, rule: str) -> str:
+        own, rows = scores[detector], ""
+        every = np.hstack([np.hstack(pair) for pair in own.values()])
+        grid = np.linspace(every.min(), every.max(), 200)
+        x = partial(np.interp, xp=grid[[0, -1]], fp=(46, 460))
+        for k, (track, (bonafide, spoof)) in enumerate(own.items()):
+            moved = transfer(own[source], own[track], frr)[rules.index(rule)]
+            parts = {"track": escape(track), "x": f"{x(moved['threshold']):.1f}"}
+            errors = np.array(bonafide)[:, None] <= grid, np.array(spoof)[:, None] > grid
+            for kind, wrong in zip(("frr", "far"), errors, strict=True):
+                parts[kind] = f"{moved[f'{kind}_percent']:.1f}"
+                parts[f"{kind}_y"] = f"{68 - 0.48 * moved[f'{kind}_percent']:.1f}"
+                parts[f"{kind}_curve"] = line(x(grid), 68 - 48 * wrong.mean(axis=0))
+            rows += row.substitute(parts, here="(chosen here)" * (track == source), y=44 + 76 * k)
+        parts["at"], end = f"{moved['threshold']:.2f}", 44 + 76 * len(own)
+        return picture.substitute(parts, rows=rows, end=end, height=end + 20)
+
+    controls = {"Detector": list(scores), "Threshold from": tracks, "Rule": rules}
+    return movable(draw, controls, [options[0] for options in controls.values()], alt)
 
 
 def _rate(wrong: int, n: int) -> str:
     return f"{100 * wrong / n:.2f} %: {wrong:,} of {n:,}"
-
-
-def _ticks(form: str, place: Callable[[float], float], low: float, high: float) -> str:
-    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return "".join(form.format(place(at), at) for at in ticks if low <= at <= high)

@@ -1,46 +1,30 @@
-"""The figure with a movable threshold; tests/test_site.py moves it in a browser."""
+"""The figures with a movable threshold; tests/test_site.py moves them in a browser."""
 
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
-from urllib.parse import unquote
-from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
+from moving_page import SVG, Figure, said
 
 from slslib.errors import ScoreError
-from slslib.evaluation import metrics, plots
-from slsnotebooks.threshold import STEPS_PER_BAR, count_rejected, movable_threshold
+from slslib.evaluation import calibration, metrics, plots
+from slsnotebooks.threshold import (
+    STEPS_PER_BAR,
+    count_rejected,
+    movable_threshold,
+    movable_transfer,
+)
 
-SVG = "{http://www.w3.org/2000/svg}"
+COLOURS = (plots.BONAFIDE, plots.SPOOF)
 
 
 @pytest.fixture
 def classes():
     rng = np.random.default_rng(0)
     return rng.normal(2, 1, 300), rng.normal(-1, 1.5, 500)
-
-
-class Tags(HTMLParser):
-    """Attributes of every tag."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found = {}
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.setdefault(tag, []).append(dict(attrs))
-
-
-def picture(page):
-    """Return the root of the picture and its text by class."""
-    source = Tags(page).found["img"][0]["src"]
-    assert source.startswith("data:image/svg+xml,")
-    root = ElementTree.fromstring(unquote(source.split(",")[1]))
-    return root, {e.get("class"): e.text for e in root.iter(f"{SVG}tspan")}
 
 
 def test_the_rates_are_exact_at_every_threshold(classes):
@@ -72,42 +56,90 @@ def test_scores_that_are_none_are_refused():
 def test_the_picture_says_what_metrics_say(classes):
     eer = metrics.eer(*classes)
     rejected = count_rejected(*classes)
-    page = movable_threshold(rejected, eer, name="x", alt='Two "classes" & a line')
-    root, said = picture(page)
-    at = float(said["sls-at"])
-    assert abs(at - eer.threshold) <= 0.025 + 1e-9
-    wrong = {"frr": np.sum(classes[0] <= at), "far": np.sum(classes[1] > at)}
-    for name, n in (("frr", 300), ("far", 500)):
-        assert said[f"sls-{name}"] == f"{100 * wrong[name] / n:.2f} %: {wrong[name]} of {n}"
-    words = " ".join("".join(e.itertext()) for e in root.iter(f"{SVG}text"))
-    assert f"EER {100 * eer.value:.2f} %" in words
-    assert "trials of the class (%)" in words
-    assert "score (higher: more bona fide)" in words
-    assert root.get("aria-label") == Tags(page).found["img"][0]["alt"] == 'Two "classes" & a line'
+    figure = Figure(movable_threshold(rejected, eer, name="x", alt="Two classes"))
+    assert abs(rejected.index[figure.start[0]] - eer.threshold) <= 0.025 + 1e-9
+    for k, at in enumerate(rejected.index):
+        wrong = {"FRR": np.sum(classes[0] <= at), "FAR": np.sum(classes[1] > at)}
+        frr, far = (
+            f"{name} {100 * wrong[name] / n:.2f} %: {wrong[name]} of {n}"
+            for name, n in (("FRR", 300), ("FAR", 500))
+        )
+        words = [f"{frr} bona fide trials rejected", f"{far} spoofed trials accepted"]
+        assert said(figure.at(k)) == [f"Threshold {at:.2f}", *words]
+    texts = " ".join("".join(e.itertext()) for e in figure.at(0).iter(f"{SVG}text"))
+    assert f"EER {100 * eer.value:.2f} %" in texts
+    assert "trials of the class (%)" in texts
+    assert "score (higher: more bona fide)" in texts
 
 
 def test_the_outlines_are_those_of_histograms(classes):
     rejected = count_rejected(*classes)
-    root, _ = picture(movable_threshold(rejected, metrics.eer(*classes), name="x", alt="y"))
+    figure = Figure(movable_threshold(rejected, metrics.eer(*classes), name="x", alt="y"))
+    root = figure.at(0)
     ends = rejected.index[::STEPS_PER_BAR]
     tops = []
     for scores, colour in zip(classes, (plots.BONAFIDE, plots.SPOOF), strict=True):
         (outline,) = (p for p in root.iter(f"{SVG}path") if p.get("stroke") == colour)
-        drawn = np.array(re.findall(r"V([\d.]+)H([\d.]+)", outline.get("d")), float)
-        np.testing.assert_allclose(
-            drawn[:, 1], np.interp(ends[1:], ends[[0, -1]], (46, 460)), atol=0.06
-        )
+        drawn = np.array(re.findall(r"L([\d.]+) ([\d.]+)", outline.get("d"))[:-1], float)
+        edges = np.interp(ends, ends[[0, -1]], (46, 460))
+        np.testing.assert_allclose(drawn[:, 0], np.repeat(edges, 2)[1:-1], atol=0.06)
+        drawn = drawn[1::2, ::-1]
         share = np.histogram(-scores, -ends[::-1])[0][::-1] / scores.size  # bins (a, b]
         tops.append((232 - drawn[:, 0]) / share.clip(1e-9) * (share > 0.02))
     scale = np.concatenate([top[top > 0] for top in tops])
     np.testing.assert_allclose(scale, scale.mean(), rtol=0.05)  # one scale for both classes
 
 
-def test_the_page_is_always_the_same_and_asks_for_nothing(classes):
-    first, again = (
-        movable_threshold(count_rejected(*classes), metrics.eer(*classes), name="x", alt="y")
-        for _ in range(2)
-    )
-    assert first == again
-    addresses = set(re.findall(r"\w+://[\w./]+", first + unquote(first)))
-    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of SVG's namespace
+@pytest.fixture
+def scores():
+    """Draw those of two detectors on three tracks, which shift them."""
+    rng = np.random.default_rng(1)
+    return {
+        detector: {
+            track: (pd.Series(rng.normal(2 + shift, 1, 40)), rng.normal(-1 + shift, 1.5, 60 + n))
+            for n, (track, shift) in enumerate({"dev": 0, "R&D": way, "LA": 2 * way}.items())
+        }
+        for detector, way in (("mini", 0.5), ("LFCC", -20.0))
+    }
+
+
+def test_a_threshold_moves_to_every_track(scores):
+    figure = Figure(movable_transfer(scores, frr=[0.05, 0.2], alt="x"))
+    assert figure.start == ["mini", "dev", "EER"]
+    rules = ["EER", "FRR 5 %", "FRR 20 %"]
+    assert [options for _, options in figure.fields] == [list(scores), ["dev", "R&D", "LA"], rules]
+    for detector, source, rule in figure.settings:
+        own, (threshold, *rows) = scores[detector], said(figure.at(detector, source, rule))
+        for row, (track, (bonafide, spoof)) in zip(rows, own.items(), strict=True):
+            moved = calibration.transfer(own[source], (bonafide, spoof), [0.05, 0.2])
+            (of,) = (each for each in moved if each["rule"] == rule)
+            at = of["threshold"]
+            assert threshold == f"Threshold {at:.2f}"
+            frr, far = 100 * np.mean(bonafide <= at), 100 * np.mean(spoof > at)
+            here = "(chosen here)" if track == source else ""
+            assert row == f"{track}: FRR {frr:.1f} %, FAR {far:.1f} % {here}"
+            if track == source and rule == "EER":
+                assert abs(frr - far) <= 100 / 40
+
+
+def test_line_and_marks_stand_at_threshold_and_rates(scores):
+    figure = Figure(movable_transfer(scores, alt="x"))
+    for detector, source, rule in figure.settings:
+        root = figure.at(detector, source, rule)
+        at = float(said(root)[0].split()[1])
+        every = np.hstack([np.hstack(pair) for pair in scores[detector].values()])
+        x = np.interp(at, (every.min(), every.max()), (46, 460))
+        close = 0.06 + 0.005 * 414 / np.ptp(every)  # both numbers are rounded
+        marks = [e for e in root.iter() if e.get("class") == "sls-glide"]
+        moves = [[float(at) for at in e.get("transform")[10:-1].split()] for e in marks]
+        assert [move[0] for move in moves] == pytest.approx([x] * 9, abs=close)
+        # In each row the line, then a mark at the FRR and one at the FAR: 48 units are 100 %.
+        rates = [float(rate) for row in said(root)[1:] for rate in re.findall(r"([\d.]+) %", row)]
+        heights = [move[1] for move in moves if len(move) == 2]
+        assert heights == pytest.approx([68 - 0.48 * rate for rate in rates], abs=0.08)
+        curves = [e for e in root.iter(f"{SVG}path") if e.get("stroke") in COLOURS]
+        assert len(curves) == 6
+        for curve, height in zip(curves, heights, strict=True):
+            points = np.array(re.findall(r"([\d.]+) ([\d.]+)", curve.get("d")), float)
+            near = points[np.argsort(np.abs(points[:, 0] - x))[:4], 1]
+            assert near.min() - 1 <= height <= near.max() + 1

@@ -20,7 +20,7 @@ def test_the_results_are_those_of_the_studies():
     assert studies.read("in_the_wild_scores") == provenance.read("in_the_wild_scores")
 
 
-def test_the_results_and_the_figure_are_installed(tmp_path: Path):
+def test_the_results_and_the_figures_are_installed(tmp_path: Path):
     pytest.importorskip("setuptools")
     for name in ("src", "studies/results"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
@@ -33,4 +33,5 @@ def test_the_results_and_the_figure_are_installed(tmp_path: Path):
         names = set(archive.namelist())
     results = {path.name for path in (ROOT / "studies" / "results").glob("*.json")}
     assert {f"slsnotebooks/results/{name}" for name in results} <= names
-    assert {"slsnotebooks/threshold.html", "slsnotebooks/threshold.svg"} <= names
+    shown = {"moving.html", "threshold.svg", "transfer.svg", "gates.svg", "sounds.svg"}
+    assert {f"slsnotebooks/{name}" for name in shown} <= names
