@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +11,7 @@ from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "studies"))
-
-from reproduction import to_markdown
+from slsnotebooks.reproduction import to_markdown
 
 
 def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
