@@ -148,7 +148,7 @@ def test_chapters_bear_the_numbers_of_their_notebooks() -> None:
     if not notebooks:
         pytest.skip(f"no built book in {SITE}: run `make book`")
     for page in notebooks:
-        number = int(Path(page).name.split("_")[0])
+        number = Path(page).name.split("_")[0].removeprefix("0")
         text = (SITE / page).read_text(encoding="utf-8")
         assert f'<h1><span class="section-number">{number}. </span>' in text, page
         assert f'<span class="caption-number">Fig. {number}.1 </span>' in text, page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,24 +42,28 @@ def skip_aliases(
     return True if text.startswith("Alias for field number") else None
 
 
-def count_from_zero(app: Any, env: Any) -> list[str]:
-    """Number the chapters from 0, as files and text do: notebook 04 is chapter 4.
+def number_by_name(app: Any, env: Any) -> list[str]:
+    """Number the chapters by their files, as the text does: notebook 04 is chapter 4, 08b is 8b.
 
     Sphinx numbers them from 1, anew at each build, right before this.
     """
+    names = {}
+    for page, sections in env.toc_secnumbers.items():
+        if found := re.match(r"notebooks/0?(\d+[a-z]*)_", page):
+            names[sections[""][0]] = found[1]
 
-    def shifted(number: Any) -> Any:
-        return type(number)((number[0] - 1, *number[1:])) if number else number
+    def renamed(number: Any) -> Any:
+        return type(number)((names[number[0]], *number[1:])) if number else number
 
     for sections in env.toc_secnumbers.values():
-        sections.update({anchor: shifted(number) for anchor, number in sections.items()})
+        sections.update({anchor: renamed(number) for anchor, number in sections.items()})
     for page, kinds in env.toc_fignumbers.items():
         if env.toc_secnumbers.get(page):  # figures elsewhere bear no chapter's number
             for figures in kinds.values():
-                figures.update({name: shifted(number) for name, number in figures.items()})
+                figures.update({name: renamed(number) for name, number in figures.items()})
     for node in (*env.tocs.values(), *env.titles.values()):
         for numbered in node.findall(lambda n: isinstance(n, nodes.Element) and "secnumber" in n):
-            numbered["secnumber"] = shifted(numbered["secnumber"])
+            numbered["secnumber"] = renamed(numbered["secnumber"])
     return []
 
 
@@ -419,5 +424,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)
-    app.connect("env-get-updated", count_from_zero, priority=900)
+    app.connect("env-get-updated", number_by_name, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
