@@ -1,9 +1,13 @@
-"""Mend four things that Sphinx and the theme get wrong; show results/*.json as tables."""
+"""Mend four things that Sphinx and the theme get wrong; describe pages to other sites; show
+results/*.json as tables.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import textwrap
+from html import escape, unescape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,6 +69,28 @@ def number_by_name(app: Any, env: Any) -> list[str]:
         for numbered in node.findall(lambda n: isinstance(n, nodes.Element) and "secnumber" in n):
             numbered["secnumber"] = renamed(numbered["secnumber"])
     return []
+
+
+def describe(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
+    """Say what other sites show of a link: title, first paragraph and, in public, the cover.
+
+    A picture needs its whole address, which only a book with `baseurl` in `_config.yml` has.
+    """
+    if doctree is None:
+        return
+    paragraphs = [
+        p for p in doctree.findall(nodes.paragraph) if isinstance(p.parent, nodes.section)
+    ]
+    text = " ".join(paragraphs[0].astext().split()) if paragraphs else app.config.project
+    title = unescape(re.sub("<[^>]*>", "", context["title"]))
+    about = {"title": title, "description": textwrap.shorten(text, 200, placeholder=" ...")}
+    about |= {"type": "website" if pagename == app.config.root_doc else "article"}
+    if base := app.config.html_baseurl:
+        about["url"] = f"{base.rstrip('/')}/{pagename}.html"
+        about["image"] = f"{base.rstrip('/')}/_static/cover.png"
+    tags = [f'<meta property="og:{name}" content="{escape(what)}">' for name, what in about.items()]
+    tags.append(f'<meta name="description" content="{escape(about["description"])}">')
+    context["metatags"] = "\n".join([context.get("metatags", ""), *tags])
 
 
 class _Results(SphinxDirective):
@@ -422,6 +448,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("export-table", ExportTable)
     app.add_directive("export-drift", ExportDrift)
     app.connect("html-page-context", keep_once, priority=900)
+    app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)
     app.connect("env-get-updated", number_by_name, priority=900)
