@@ -38,7 +38,7 @@ def plot_recording(
         raise AudioError(one["error"] or f"{one['file']} is silent: it has no score")
     start = min(one["windows"], key=lambda window: window["llr"] or np.inf)["start_s"]
     norms, gates = _inside(detector, one["file"], start)
-    figure = Figure(figsize=(8, 5.6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(6.8, 5.4), dpi=120, layout="constrained")
     panels: Any = figure.subplot_mosaic(
         [["windows"] * 2, ["layers", "gates"]], height_ratios=(1, 2.2), width_ratios=(2, 1)
     )
