@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from provenance import ROOT, provenance, write
-from reproduction import FILES, ROWS
 
 from slslib.data.protocols import read_protocol
 from slslib.data.scorefiles import match, read_scores
 from slslib.evaluation import metrics
 from slslib.files import sha256
+from slsnotebooks.reproduction import FILES, ROWS
 from slsnotebooks.threshold import count_rejected
 
 OUT = ROOT / "studies" / "results" / "in_the_wild_scores.json"

@@ -49,7 +49,7 @@ def test_captions_of_real_data_do_not_speak_of_a_simulation(make_report, here, p
         assert " ." not in text
 
 
-@pytest.mark.parametrize(("number", "name"), [(0, "SIMULATED_PAGE"), (11, "PUBLISHED_PAGE")])
+@pytest.mark.parametrize(("number", "name"), [(0, "SIMULATED_PAGE"), (-1, "PUBLISHED_PAGE")])
 def test_a_page_without_the_readers_data_stays_as_it_is(make_report, here, tmp_path, number, name):
     copy = Path(shutil.copy(NOTEBOOKS[number], tmp_path))
     make_report.adapt(copy, here)

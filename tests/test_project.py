@@ -326,6 +326,8 @@ def notebook_faults(cells: list[nbformat.NotebookNode]) -> list[str]:
         if n_lines > 30:
             faults.append(f"cell {number} has {n_lines} lines, more than 30")
         for node in ast.walk(ast.parse(python_of(cell.source))):
+            if isinstance(node, ast.Constant) and str(node.value).startswith(("../", "studies/")):
+                faults.append(f"cell {number} opens {node.value}, which the notebook alone lacks")
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 10:
                 faults.append(f"cell {number}: function {node.name} is longer than 10 lines")
         if cell.source.rstrip().endswith(";"):
@@ -347,7 +349,11 @@ def notebook_faults(cells: list[nbformat.NotebookNode]) -> list[str]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_committed_executed_and_clean(path: Path) -> None:
-    assert notebook_faults(code_cells(path)) == []
+    faults = notebook_faults(code_cells(path))
+    if path.stem == "09_tracks":  # it still opens three files of studies/results
+        assert len([one for one in faults if "alone lacks" in one]) == 3
+        faults = [one for one in faults if "alone lacks" not in one]
+    assert faults == []
     assert not MACHINE_PATH.search(path.read_text())
 
 
@@ -361,6 +367,22 @@ def test_notebook_is_deterministic(path: Path) -> None:
     assert run.returncode == 0, "run nbstripout as CONTRIBUTING.md says"
 
 
+# These three do not yet.
+UNFOLDED = ("04_rawboost", "05_sls_head", "09_tracks")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_solutions_are_folded_with_their_code_and_output(path: Path) -> None:
+    open_cells, is_solution = [], False
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        if cell.cell_type != "code":
+            is_solution = ":::{solution}" in cell.source
+            assert not is_solution or ":class: dropdown" in cell.source.split(":::{solution}")[1]
+        elif is_solution and "hide-cell" not in cell.metadata.get("tags", []):
+            open_cells.append(number)
+    assert bool(open_cells) == (path.stem in UNFOLDED)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -368,6 +390,7 @@ def test_notebook_is_deterministic(path: Path) -> None:
         ({"source": "x = 1\n" * 31}, "more than 30"),
         ({"source": "def f():\n" + "    x = 1\n" * 10}, "longer than 10 lines"),
         ({"source": "plot();"}, "semicolon"),
+        ({"source": 'path = Path("../studies/results/x.json")'}, "the notebook alone lacks"),
         ({"metadata": {"tags": ["nbval-skip"]}}, "not checked"),
         ({"outputs": [{"output_type": "stream", "name": "stderr", "text": "oh"}]}, "an error"),
         (

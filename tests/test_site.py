@@ -159,10 +159,20 @@ def test_chapters_bear_the_numbers_of_their_notebooks() -> None:
     if not notebooks:
         pytest.skip(f"no built book in {SITE}: run `make book`")
     for page in notebooks:
-        number = int(Path(page).name.split("_")[0])
+        number = Path(page).name.split("_")[0].removeprefix("0")
         text = (SITE / page).read_text(encoding="utf-8")
         assert f'<h1><span class="section-number">{number}. </span>' in text, page
         assert f'<span class="caption-number">Fig. {number}.1 </span>' in text, page
+
+
+def test_every_page_says_what_other_sites_show_of_it() -> None:
+    if not PAGES:
+        pytest.skip(f"no built book in {SITE}: run `make book`")
+    pages = [page for page in PAGES if page.startswith(("book/", "notebooks/"))]
+    heads = {page: (SITE / page).read_text(encoding="utf-8") for page in pages}
+    assert [page for page, head in heads.items() if 'property="og:title"' not in head] == []
+    told = [head.split('name="description" content="')[1].split('"')[0] for head in heads.values()]
+    assert all(len(text) > 10 for text in told)
 
 
 def random_scores(shared: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,13 @@
-"""Mend four things that Sphinx and the theme get wrong; show results/*.json as tables."""
+"""Mend four things that Sphinx and the theme get wrong; describe pages to other sites; show
+results/*.json as tables.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
+import re
+import textwrap
+from html import escape, unescape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +16,7 @@ from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "studies"))
-
-from reproduction import to_markdown
+from slsnotebooks.reproduction import to_markdown
 
 
 def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
@@ -44,25 +46,51 @@ def skip_aliases(
     return True if text.startswith("Alias for field number") else None
 
 
-def count_from_zero(app: Any, env: Any) -> list[str]:
-    """Number the chapters from 0, as files and text do: notebook 04 is chapter 4.
+def number_by_name(app: Any, env: Any) -> list[str]:
+    """Number the chapters by their files, as the text does: notebook 04 is chapter 4, 08b is 8b.
 
     Sphinx numbers them from 1, anew at each build, right before this.
     """
+    names = {}
+    for page, sections in env.toc_secnumbers.items():
+        if found := re.match(r"notebooks/0?(\d+[a-z]*)_", page):
+            names[sections[""][0]] = found[1]
 
-    def shifted(number: Any) -> Any:
-        return type(number)((number[0] - 1, *number[1:])) if number else number
+    def renamed(number: Any) -> Any:
+        return type(number)((names[number[0]], *number[1:])) if number else number
 
     for sections in env.toc_secnumbers.values():
-        sections.update({anchor: shifted(number) for anchor, number in sections.items()})
+        sections.update({anchor: renamed(number) for anchor, number in sections.items()})
     for page, kinds in env.toc_fignumbers.items():
         if env.toc_secnumbers.get(page):  # figures elsewhere bear no chapter's number
             for figures in kinds.values():
-                figures.update({name: shifted(number) for name, number in figures.items()})
+                figures.update({name: renamed(number) for name, number in figures.items()})
     for node in (*env.tocs.values(), *env.titles.values()):
         for numbered in node.findall(lambda n: isinstance(n, nodes.Element) and "secnumber" in n):
-            numbered["secnumber"] = shifted(numbered["secnumber"])
+            numbered["secnumber"] = renamed(numbered["secnumber"])
     return []
+
+
+def describe(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
+    """Say what other sites show of a link: title, first paragraph and, in public, the cover.
+
+    A picture needs its whole address, which only a book with `baseurl` in `_config.yml` has.
+    """
+    if doctree is None:
+        return
+    paragraphs = [
+        p for p in doctree.findall(nodes.paragraph) if isinstance(p.parent, nodes.section)
+    ]
+    text = " ".join(paragraphs[0].astext().split()) if paragraphs else app.config.project
+    title = unescape(re.sub("<[^>]*>", "", context["title"]))
+    about = {"title": title, "description": textwrap.shorten(text, 200, placeholder=" ...")}
+    about |= {"type": "website" if pagename == app.config.root_doc else "article"}
+    if base := app.config.html_baseurl:
+        about["url"] = f"{base.rstrip('/')}/{pagename}.html"
+        about["image"] = f"{base.rstrip('/')}/_static/cover.png"
+    tags = [f'<meta property="og:{name}" content="{escape(what)}">' for name, what in about.items()]
+    tags.append(f'<meta name="description" content="{escape(about["description"])}">')
+    context["metatags"] = "\n".join([context.get("metatags", ""), *tags])
 
 
 class _Results(SphinxDirective):
@@ -465,7 +493,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("export-table", ExportTable)
     app.add_directive("export-drift", ExportDrift)
     app.connect("html-page-context", keep_once, priority=900)
+    app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-skip-member", skip_aliases)
-    app.connect("env-get-updated", count_from_zero, priority=900)
+    app.connect("env-get-updated", number_by_name, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

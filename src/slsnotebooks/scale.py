@@ -6,6 +6,7 @@
 ``SLSLIB_BACKBONE``    a backbone; without it the one inside the checkpoint
 ``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus
 ``SLSLIB_RUNS``        folder of your training runs; without it ``../runs``
+``SLSLIB_RECORDING``   a recording of your own; without it a clip of the corpus
 =====================  ==============================================================
 
 Weights have any name that :func:`slslib.model.checkpoints.locate` knows. The device is a GPU where
@@ -37,6 +38,7 @@ class Scale:
         clips: Most clips of each class of a corpus, or None for as many as the page asks for.
         runs: Folder of the training runs.
         device: Where networks compute.
+        recording: A recording of the reader's, or None.
     """
 
     data: Path
@@ -46,6 +48,7 @@ class Scale:
     clips: int | None
     runs: Path
     device: torch.device
+    recording: Path | None = None
 
     def __str__(self) -> str:
         """Say in a few lines what is used."""
@@ -101,7 +104,7 @@ def scale() -> Scale:
     """Read the environment; MiniSpoof is written where it is needed and not yet there.
 
     Raises:
-        ConfigError: ``SLSLIB_CLIPS`` is not a number above 0.
+        ConfigError: ``SLSLIB_CLIPS`` is not a number above 0, or ``SLSLIB_RECORDING`` no file.
     """
     clips = os.environ.get("SLSLIB_CLIPS", "")
     if clips and not (clips.isdecimal() and int(clips)):
@@ -112,6 +115,12 @@ def scale() -> Scale:
         from minispoof.corpus import simulation
 
         data = simulation()
+    recording = os.environ.get("SLSLIB_RECORDING")
+    mine = Path(recording).expanduser().resolve() if recording else None
+    if mine and not mine.is_file():
+        raise ConfigError(
+            f"SLSLIB_RECORDING is {recording!r}; there is no such file. Name another."
+        )
     checkpoint = _absolute(os.environ.get("SLSLIB_CHECKPOINT", "mini"))
     return Scale(
         data=data,
@@ -121,6 +130,7 @@ def scale() -> Scale:
         clips=int(clips) if clips else None,
         runs=Path(os.environ.get("SLSLIB_RUNS", "../runs")).resolve(),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        recording=mine,
     )
 
 

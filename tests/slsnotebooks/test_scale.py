@@ -11,7 +11,14 @@ import torch
 from slslib.errors import ConfigError
 from slsnotebooks.scale import scale
 
-VARIABLES = ("SLSLIB_DATA", "SLSLIB_CHECKPOINT", "SLSLIB_BACKBONE", "SLSLIB_CLIPS", "SLSLIB_RUNS")
+VARIABLES = (
+    "SLSLIB_DATA",
+    "SLSLIB_CHECKPOINT",
+    "SLSLIB_BACKBONE",
+    "SLSLIB_CLIPS",
+    "SLSLIB_RUNS",
+    "SLSLIB_RECORDING",
+)
 
 
 @pytest.fixture
@@ -100,3 +107,12 @@ def test_the_device_is_a_gpu_where_there_is_one(environment, monkeypatch):
     assert environment().device.type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert environment().device.type == "cuda"
+
+
+def test_a_recording_of_the_reader_is_a_file_or_an_error(environment, tmp_path, monkeypatch):
+    assert environment().recording is None
+    (tmp_path / "me.m4a").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment(recording="~/me.m4a").recording == tmp_path / "me.m4a"
+    with pytest.raises(ConfigError, match="SLSLIB_RECORDING"):
+        environment(recording=tmp_path / "none.wav")

@@ -11,11 +11,11 @@ from pathlib import Path
 import hub_server
 import numpy as np
 import pytest
-import reproduction as module
 from provenance import read
-from reproduction import FILES, PAIRS, ROWS, File, errors, reproduce, to_markdown
 
 from slslib.errors import ScoreError
+from slsnotebooks import reproduction as module
+from slsnotebooks.reproduction import FILES, PAIRS, ROWS, File, errors, reproduce, to_markdown
 
 KEY, SCORES = ROWS[0].key, ROWS[0].scores
 LA_KEY, DF_KEY = "keys/LA/CM/trial_metadata.txt", "keys/DF/CM/trial_metadata.txt"

@@ -1,0 +1,85 @@
+"""One recording as a detector hears it: windows, layers and gates in one figure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from slslib.data.audio import SAMPLE_RATE, fix_length, load
+from slslib.errors import AudioError
+from slslib.evaluation import plots
+from slslib.model.detector import Detector
+
+
+def plot_recording(
+    result: Mapping[str, Any], detector: Detector, reference: pd.DataFrame
+) -> plots.Plot:
+    """Draw the windows of a recording, and the layers and gates of its lowest window.
+
+    Above, the score of each window, as :func:`slslib.evaluation.plots.plot_windows` has it. Below
+    on the left, the norm of each layer's output over time, divided by its mean over the window: the
+    layers grow with depth, so only the changes within a layer can be compared. On the right, the
+    gates (black) over the middle 90 % of each group of the reference.
+
+    Args:
+        result: What :func:`slslib.runs.detect.detect` returned for one file.
+        detector: The one that scored it.
+        reference: What :func:`slsapp.explain.gate_quantiles` returned; the group ``bona fide`` is
+            blue.
+
+    Raises:
+        AudioError: The recording has no score.
+    """
+    (one,) = result["files"]
+    if not one["windows"]:
+        raise AudioError(one["error"] or f"{one['file']} is silent: it has no score")
+    start = min(one["windows"], key=lambda window: window["llr"] or np.inf)["start_s"]
+    norms, gates = _inside(detector, one["file"], start)
+    figure = Figure(figsize=(6.8, 5.4), dpi=120, layout="constrained")
+    panels: Any = figure.subplot_mosaic(
+        [["windows"] * 2, ["layers", "gates"]], height_ratios=(1, 2.2), width_ratios=(2, 1)
+    )
+    _draw_windows(panels["windows"], result)
+    layers = np.arange(1, len(gates) + 1)
+    extent = (start, start + result["window_s"], 0.5, len(gates) + 0.5)
+    style = {"aspect": "auto", "origin": "lower", "cmap": "cividis", "interpolation": "nearest"}
+    image = panels["layers"].imshow(norms, extent=extent, **style)
+    figure.colorbar(image, ax=panels["layers"], label="norm / its mean")
+    panels["layers"].set(xlabel="time (s)", ylabel="transformer layer", title="layers")
+    for name, of in reference.groupby("group"):
+        colour = plots.BONAFIDE if name == "bona fide" else plots.SPOOF
+        ends = {"x1": of["5%"], "x2": of["95%"]}
+        panels["gates"].fill_betweenx(of["layer"], **ends, color=colour, alpha=0.25, label=name)
+    panels["gates"].plot(gates, layers, "k.-", label="this window")
+    panels["gates"].set(xlabel="gate", title="gates", ylim=extent[2:])
+    return plots.legend(panels["gates"])
+
+
+@torch.inference_mode()
+def _inside(detector: Detector, file: str, start_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the relative norms (layers, frames) and the gates of the window that begins there."""
+    n_samples = detector.config.n_samples
+    samples = load(file).samples[round(start_s * SAMPLE_RATE) :]
+    waveform = torch.from_numpy(fix_length(samples, n_samples))[None].to(detector.device)
+    layers = list(detector.backbone.layers(waveform))
+    norms = torch.stack([layer[0].norm(dim=1) for layer in layers])
+    gates = detector.head.fuse(layers)[1][0]
+    return (norms / norms.mean(dim=1, keepdim=True)).cpu().numpy(), gates.cpu().numpy()
+
+
+def _draw_windows(axes: Any, result: Mapping[str, Any]) -> None:
+    """Draw a bar for each window, from the threshold to its score."""
+    (one,), base = result["files"], result["threshold"] or 0.0
+    starts, scores = pd.DataFrame(one["windows"])[["start_s", "llr"]].to_numpy(float).T
+    colours = np.where(scores > base, plots.BONAFIDE, plots.SPOOF)
+    style = {"color": "0.4" if result["threshold"] is None else colours, "align": "edge"}
+    axes.bar(starts, scores - base, result["hop_s"] or result["window_s"], bottom=base, **style)
+    label = "0; there is no threshold" if result["threshold"] is None else f"threshold {base:.2f}"
+    axes.axhline(base, **plots.MARK, label=label)
+    name = one["file"].rpartition("/")[2]
+    verdict = one["verdict"] or "no verdict"
+    axes.set_title(f"{one['llr']:.2f}, {verdict}: {name}", loc="left", parse_math=False)
+    axes.set(xlabel="time (s)", ylabel="score (nats)")

@@ -1,0 +1,517 @@
+"""The reproduction table: published results, computed again from published score files.
+
+``python studies/reproduction.py --data ROOT`` prints the table and writes it as JSON. Each row is
+one system on one corpus, with one of four labels. *Recomputed from published scores*: the authors'
+score file and the key were evaluated here. *Measured here*: the trials were scored on this machine,
+with the row's command. *Published*: a number of a paper or a model card; the files or the command
+that would turn it into one of the others are named. *Recomputed elsewhere*: nobody printed a
+number, but somebody else computed one from the same score file.
+
+A file is looked for below the data folder, under the name in :data:`FILES`, and otherwise
+downloaded with pooch from a pinned commit of its public repository. Either way it must have the
+size and the hashes that ``published.toml`` states. Any other file is refused and named.
+"""
+
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+from huggingface_hub.utils.sha import git_hash
+
+from slslib.data.protocols import read_protocol
+from slslib.data.scorefiles import match, read_scores
+from slslib.errors import ScoreError
+from slslib.evaluation.evaluate import evaluate
+from slslib.files import cache_root, corpora_root, sha256
+
+
+@dataclass(frozen=True)
+class File:
+    """A published file.
+
+    Attributes:
+        source: Its address at a pinned commit, or in words where to get it.
+        hash: ``sha256:...``, of which the first digits may have to do, or ``git:...`` for a git
+            blob id; several with blanks between them; empty if none is known.
+        bytes: Its size; 0 if it is not known.
+        also: Another name below the data folder, as the file has it in an unpacked archive.
+    """
+
+    source: str
+    hash: str = ""
+    bytes: int = 0
+    also: str = ""
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it can be downloaded, and what arrives can be checked."""
+        return self.source.startswith("http") and bool(self.hash)
+
+    @property
+    def known(self) -> str:
+        """Size and hashes in words, as far as they are known."""
+        return ", ".join([f"{self.bytes:,} bytes"] * bool(self.bytes) + self.hash.split())
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system on one corpus.
+
+    Attributes:
+        name: Of the row, and of the score file that a measurement here writes.
+        corpus: The corpus as a reader calls it, with the phase.
+        system: The system.
+        scores: Name of its published score file in :data:`FILES`.
+        key: Name of the key.
+        published: The published values.
+        published_by: Where they stand.
+        elsewhere: Values that somebody else computed from the same score file.
+        elsewhere_by: Who did.
+        trials: How many trials the phase has; 0 if that is not known.
+        asv: Names of the ASV scores and, for 2021, their key.
+        c012: Name of a table of t-DCF weights, used where it is at hand.
+        phase: What to evaluate; by default what :func:`slslib.evaluation.evaluate.evaluate`
+            chooses.
+        spec: The corpus as ``slslib score`` calls it.
+        checkpoint: The checkpoint to measure with; empty for a system slslib does not have.
+        clusters: What to resample, beside single trials.
+        cluster_key: Name of another key that knows the speakers; it does where there is no other.
+    """
+
+    name: str
+    corpus: str
+    system: str
+    scores: str
+    key: str
+    published: dict[str, float] = field(default_factory=dict)
+    published_by: str = ""
+    elsewhere: dict[str, float] = field(default_factory=dict)
+    elsewhere_by: str = ""
+    trials: int = 0
+    asv: Sequence[str] = ()
+    c012: str = ""
+    phase: str | None = None
+    spec: str = ""
+    checkpoint: str = ""
+    clusters: Sequence[Sequence[str]] = ()
+    cluster_key: str = ""
+
+    @property
+    def stated(self) -> list[tuple[str, float]]:
+        """The values to agree with."""
+        return [*self.published.items(), *self.elsewhere.items()]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two systems that are compared on the same trials.
+
+    Attributes:
+        first: Name of a row.
+        second: Name of the row that is subtracted.
+        published: The published difference in points.
+        bands: Published bands of it, by what was resampled. They are simultaneous over several
+            pairs, and so wider than our intervals, which are of one pair each.
+        published_by: Where they stand.
+    """
+
+    first: str
+    second: str
+    published: float | None = None
+    bands: dict[str, Sequence[float]] = field(default_factory=dict)
+    published_by: str = ""
+
+
+_PUBLISHED = tomllib.loads(Path(__file__).with_name("published.toml").read_text("utf-8"))
+
+FILES = {name: File(**entry) for name, entry in _PUBLISHED["files"].items()}
+"""The published files by their names below the data folder."""
+
+ROWS = [Row(**entry) for entry in _PUBLISHED["rows"]]
+"""The rows of the table."""
+
+PAIRS = [Pair(**entry) for entry in _PUBLISHED["differences"]]
+"""The pairs of systems to be compared."""
+
+MAX_BYTES = 2**26
+"""The largest download of a file whose size is not known."""
+
+_LABELS = ("spoof", "bonafide")
+_COSTS = ("min_tdcf_2019", "min_tdcf_2021")
+_QUANTITIES = (
+    "phase",
+    "n_bonafide",
+    "n_spoof",
+    "eer_threshold",
+    "eer_percent",
+    "eer_tie_aware_percent",
+    *_COSTS,
+    "asv_eer_percent",
+)
+
+
+class _Store:
+    """Finds the published files, and remembers what was found, refused or out of reach."""
+
+    def __init__(self, data: Path, scratch: Path, offline: bool) -> None:
+        self.data, self.scratch, self.offline = data, scratch, offline
+        self.found: dict[str, Path] = {}
+        self.refused: dict[str, str] = {}
+        self.unreachable: dict[str, str] = {}
+
+    def get(self, name: str) -> Path | None:
+        """Return the local path of a file, or None if it is not to be had."""
+        is_new = name and name not in self.found | self.refused | self.unreachable
+        if is_new and (path := self._find(name, FILES[name])):
+            self.found[name] = path
+        return self.found.get(name)
+
+    def key(self, row: Row) -> Path | None:
+        """Return a row's key: of those at hand the first; a table of labels gets its phase."""
+        path = self.get(row.key) or self.get(row.cluster_key)
+        if not (path and row.phase and path.suffix == ".csv"):
+            return path
+        copy = self.scratch / f"{path.stem}.txt"
+        if not copy.exists():
+            trials = read_protocol(path)[["utterance", "label"]].itertuples(index=False)
+            lines = (f"- {name} - - - {_LABELS[label]} - {row.phase}\n" for name, label in trials)
+            copy.write_text("".join(lines))
+        return copy
+
+    def _find(self, name: str, file: File) -> Path | None:
+        for path in (self.data / place for place in (name, file.also) if place):
+            if path.is_file():
+                if wrong := _wrong(path, file):
+                    self.refused[name] = f"{wrong}; remove it, or get it again: {file.source}"
+                    return None
+                return path
+        if self.offline or not file.is_public:
+            return None
+        try:
+            return _download(name, file)
+        except (OSError, ValueError) as error:  # those of requests are OSErrors
+            self.unreachable[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            return None
+
+
+@dataclass
+class _Limited:
+    """A file to write to, up to a limit."""
+
+    stream: IO[bytes]
+    limit: int
+    n_bytes: int = 0
+
+    def write(self, block: bytes) -> None:
+        self.n_bytes += len(block)
+        if self.n_bytes > self.limit:
+            raise ValueError(f"it has more than {self.limit:,} bytes")
+        self.stream.write(block)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _download(name: str, file: File) -> Path:
+    """Return a published file from the cache, where it is put first if it is not there."""
+    import pooch
+
+    def fetch(url: str, path: str, pup: Any) -> None:
+        # Pooch gives a temporary name, and renames the file if nothing is raised here.
+        with Path(path).open("wb") as stream:
+            limited = _Limited(stream, file.bytes or MAX_BYTES)
+            pooch.HTTPDownloader(timeout=30)(url, limited, pup)
+        if wrong := _wrong(Path(path), file):
+            raise ValueError(wrong)
+
+    path = cache_root() / name
+    if path.is_file() and _wrong(path, file):
+        path.unlink()
+    pooch.get_logger().setLevel("WARNING")
+    pooch.retrieve(file.source, None, fname=path.name, path=path.parent, downloader=fetch)
+    return path
+
+
+def _wrong(path: Path, file: File) -> str:
+    """Say why a file is not the published one; nothing, if what is known of that one holds."""
+    if file.bytes and (size := path.stat().st_size) != file.bytes:
+        return f"it has {size:,} bytes, not {file.bytes:,}"
+    for stated in file.hash.split():
+        kind, _, value = stated.partition(":")
+        found = sha256(path) if kind == "sha256" else git_hash(path.read_bytes())
+        if not found.startswith(value):
+            return f"its hash is {kind}:{found}, not {stated}"
+    return ""
+
+
+def reproduce(
+    data: str | Path | None = None, *, bootstrap: int = 1000, seed: int = 0, offline: bool = False
+) -> dict[str, Any]:
+    """Recompute published results from published score files.
+
+    Files that are not below ``data`` are downloaded from pinned commits and checked.
+
+    Args:
+        data: Folder that may hold the files under their published names, and own measurements as
+            ``scores/measured/ROW.txt``; default ``$SLSLIB_DATA``.
+        bootstrap: Replicates of each interval.
+        seed: Seed of the bootstrap.
+        offline: Make no connection; so does ``HF_HUB_OFFLINE=1``.
+
+    Returns:
+        ``rows`` with ``status``, the values and ``published`` ones, whether they ``agree`` to the
+        published digits, intervals, and for rows that could not be computed ``missing`` and
+        ``command``; ``differences`` between systems; ``missing`` files with where to get them;
+        ``refused`` files, which lie under a published name and are others; ``unreachable``
+        downloads, each with the reason; ``files`` with their SHA-256.
+
+    Raises:
+        ScoreError: Two keys of a row have different labels, or a file cannot be evaluated.
+    """
+    # As huggingface_hub reads it.
+    off = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    with tempfile.TemporaryDirectory() as scratch:
+        store = _Store(corpora_root(data), Path(scratch), offline or off)
+        rows = [_compute(row, store, bootstrap, seed) for row in ROWS]
+        differences = [_difference(pair, store, bootstrap, seed) for pair in PAIRS]
+    needed: dict[str, list[str]] = {}
+    for row in rows:
+        for name in row.get("missing", ()):
+            needed.setdefault(name, []).append(row["name"])
+    return {
+        "bootstrap": {"replicates": bootstrap, "level": 0.95, "seed": seed},
+        "rows": rows,
+        "differences": differences,
+        "missing": [
+            {
+                "file": name,
+                "where": FILES[name].source,
+                "known": FILES[name].known,
+                "needed_for": names,
+            }
+            for name, names in sorted(needed.items())
+        ],
+        "refused": store.refused,
+        "unreachable": store.unreachable,
+        "files": {
+            name: {"sha256": sha256(path), "source": FILES[name].source}
+            for name, path in sorted(store.found.items())
+        },
+    }
+
+
+def errors(result: Mapping[str, Any]) -> list[str]:
+    """Say what differs from the published value, and which files were refused or not reached."""
+    lines = [
+        f"{one.get('name') or _pair(one)} differs from the published value"
+        for one in (*result["rows"], *result["differences"])
+        if not one.get("agrees", True)
+    ]
+    lines += [f"{name} is not the published file: {why}" for name, why in result["refused"].items()]
+    lost = result["unreachable"].items()
+    return lines + [f"{name} could not be downloaded: {why}" for name, why in lost]
+
+
+def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "name": row.name,
+        "corpus": row.corpus,
+        "system": row.system,
+        "status": "recomputed elsewhere" if row.elsewhere and not row.published else "published",
+        "published": row.published,
+        "published_by": row.published_by,
+    }
+    if row.elsewhere:
+        about |= {"elsewhere": row.elsewhere, "elsewhere_by": row.elsewhere_by}
+    if row.checkpoint:
+        about["command"] = (
+            f"slslib score --checkpoint {row.checkpoint} --corpus {row.spec} --data ROOT "
+            f"--out ROOT/scores/measured/{row.name}.txt "
+            "&& python studies/reproduction.py --data ROOT"
+        )
+    measured = store.data / "scores" / "measured" / f"{row.name}.txt"
+    scores = measured if measured.is_file() else store.get(row.scores)
+    key, weights, missing = store.key(row), _weights(row, store), []
+    if not key:  # the corpus's own key does too, and only that one can be had by everybody
+        missing.append(row.key if FILES[row.key].is_public else row.cluster_key or row.key)
+    if not scores:
+        missing.append(row.scores)
+    if not weights:
+        missing += row.asv or ([row.c012] if row.c012 else [])
+    if not (scores and key):
+        return about | {"missing": missing}
+    is_own = scores == measured
+    about["status"] = "measured here" if is_own else "recomputed from published scores"
+    options: dict[str, Any] = {"phase": row.phase, "bootstrap": bootstrap, "seed": seed}
+    options["scores"] = scores
+    result = evaluate(**options, key=key, **weights)
+    about |= {name: result[name] for name in _QUANTITIES if name in result}
+    if "eer_tie_aware_percent" in result:
+        trials = match(read_scores(scores), read_protocol(key), row.phase)
+        real = trials["score"][trials["label"] == 1]
+        about["bonafide_at_highest_percent"] = 100 * float((real == trials["score"].max()).mean())
+    about["agrees"] = all(
+        _agrees(about[name], value) for name, value in row.stated if name in about
+    ) and row.trials in (0, about["n_bonafide"] + about["n_spoof"])
+    about["eer_intervals_percent"] = {"trials": result["eer_interval_percent"]}
+    about["scores_sha256"] = result["sha256"]["scores"]
+    clustered = store.get(row.cluster_key) if row.cluster_key else key
+    if not clustered:
+        missing.append(row.cluster_key)
+    for cluster in row.clusters if clustered else ():
+        again = evaluate(**options, key=clustered or key, cluster=tuple(cluster))
+        if again["eer_percent"] != result["eer_percent"]:
+            raise ScoreError(
+                f"{clustered}: its labels are not those of {row.key}. Get the corpus again."
+            )
+        about["eer_intervals_percent"][" and ".join(cluster)] = again["eer_interval_percent"]
+    return about | ({"missing": missing} if missing else {})
+
+
+def _weights(row: Row, store: _Store) -> dict[str, Any]:
+    """Return the options of the t-DCF: weights from a table if it is at hand, else ASV scores."""
+    if row.c012 and (table := store.get(row.c012)):
+        weights = pd.read_csv(table, dtype=str).set_index(["subset", "attack", "codec"])
+        subset = {"progress": "prog"}.get(str(row.phase), row.phase)
+        pooled = weights.xs((subset, "Pooled", "Pooled"))
+        return {"c012": ",".join(str(pooled[name]) for name in ("C0", "C1", "C2"))}
+    paths = {
+        option: store.get(name)
+        for option, name in zip(("asv_scores", "asv_key"), row.asv, strict=False)
+    }
+    return paths if all(paths.values()) else {}
+
+
+def _agrees(value: float, published: float) -> bool:
+    """Whether a value rounds to the published one, whose last digit may be rounded either way."""
+    return abs(value - published) <= 0.5001 * 10.0 ** -_digits(published)
+
+
+def _digits(published: float) -> int:
+    """How many digits a published value has after the point, two at least."""
+    return max(2, len(repr(published).partition(".")[2]))
+
+
+def _difference(pair: Pair, store: _Store, bootstrap: int, seed: int) -> dict[str, Any]:
+    """Compare two systems on the same resampled trials."""
+    by_name = {row.name: row for row in ROWS}
+    a, b = by_name[pair.first], by_name[pair.second]
+    about: dict[str, Any] = {"corpus": a.corpus, "first": a.system, "second": b.system}
+    if pair.published is not None:
+        about |= {"published": pair.published, "published_bands": pair.bands}
+        about["published_by"] = pair.published_by
+    key, first, other = store.key(a), store.get(a.scores), store.get(b.scores)
+    if not (key and first and other):
+        names = {a.key: key, a.scores: first, b.scores: other}
+        return about | {"missing": [name for name, path in names.items() if not path]}
+    options: dict[str, Any] = {"scores": first, "against": other, "phase": a.phase}
+    options |= {"bootstrap": bootstrap, "seed": seed}
+    result = evaluate(key=key, **options)["against"]
+    intervals = {"trials": result["difference_interval_percent"]}
+    clustered = store.get(a.cluster_key) if a.cluster_key else key
+    for cluster in a.clusters if clustered else ():
+        again = evaluate(key=clustered or key, **options, cluster=tuple(cluster))["against"]
+        intervals[" and ".join(cluster)] = again["difference_interval_percent"]
+    about |= {"difference_percent": result["difference_percent"], "intervals_percent": intervals}
+    if pair.published is not None:
+        about["agrees"] = _agrees(result["difference_percent"], pair.published)
+        about["inside_the_band"] = {
+            name: low <= intervals[name][0] and intervals[name][1] <= high
+            for name, (low, high) in pair.bands.items()
+            if name in intervals
+        }
+    return about
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Lay rows, differences and what is missing out as Markdown, with commands to be copied."""
+    rows = [
+        {
+            "corpus": row["corpus"],
+            "system": row["system"],
+            "EER %": f"{row['eer_percent']:.4f}" if "eer_percent" in row else None,
+            "95 % interval": "; ".join(
+                f"{low:.2f} to {high:.2f} ({name})"
+                for name, (low, high) in row.get("eer_intervals_percent", {}).items()
+            )
+            or None,
+            "min t-DCF": _values({name: row[name] for name in _COSTS if name in row}) or None,
+            "published": "; ".join(
+                text + _values(values)
+                for text, values in (("", row["published"]), ("elsewhere ", row.get("elsewhere")))
+                if values
+            )
+            or None,
+            "label": row["status"] + ("" if row.get("agrees", True) else ", **DIFFERS**"),
+        }
+        for row in result["rows"]
+    ]
+    lists = {
+        "": [_difference_line(one) for one in result["differences"]]
+        + [_tie_line(row) for row in result["rows"] if "eer_tie_aware_percent" in row],
+        "Not at hand, by the name below `ROOT`, where to get it, and what to check:": [
+            f"`{one['file']}`: {one['where']}" + f" ({one['known']})" * bool(one["known"])
+            for one in result["missing"]
+        ],
+        "To measure a row, with its corpus and the files above in `ROOT`:": [
+            f"{row['corpus']}, {row['system']}:\n\n      {row['command']}\n"
+            for row in result["rows"]
+            if "command" in row
+        ],
+        "Refused, because it is not the published file:": [
+            f"`{name}`: {reason}" for name, reason in result["refused"].items()
+        ],
+        "Could not be downloaded:": [
+            f"`{name}`: {reason}" for name, reason in result["unreachable"].items()
+        ],
+    }
+    parts = [pd.DataFrame(rows).fillna("-").to_markdown(index=False, disable_numparse=True)]
+    for title, lines in lists.items():
+        if lines:
+            parts += [title] * bool(title) + ["\n".join(f"- {line}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _pair(one: Mapping[str, Any]) -> str:
+    return f"{one['corpus']}, {one['first']} minus {one['second']}"
+
+
+def _difference_line(one: Mapping[str, Any]) -> str:
+    def ends(of: Mapping[str, Sequence[float]], what: str) -> str:
+        each = (
+            f"{what} over {name}: {low:+.2f} to {high:+.2f}" for name, (low, high) in of.items()
+        )
+        return "; ".join(each)
+
+    if "difference_percent" in one:
+        value, intervals = one["difference_percent"], ends(one["intervals_percent"], "95 %")
+        text = f"{value:+.4f} points ({intervals})"
+    else:
+        text = "not computed, without " + ", ".join(f"`{name}`" for name in one["missing"])
+    if "published" in one:
+        bands = ends(one["published_bands"], "band")
+        text += f"; published {one['published']:+.2f} ({bands}; {one['published_by']})"
+    return f"{_pair(one)}: {text}" + ("" if one.get("agrees", True) else ", **DIFFERS**")
+
+
+def _tie_line(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['corpus']}, {row['system']}: {row['bonafide_at_highest_percent']:.1f} % of the bona "
+        f"fide scores are equal, and the highest of all. Officially the EER is "
+        f"{row['eer_percent']:.3f} %; with ties grouped it is {row['eer_tie_aware_percent']:.3f} %."
+    )
+
+
+def _values(values: Mapping[str, float]) -> str:
+    words = {"eer_percent": " %", "eer_tie_aware_percent": " % (ties grouped)"}
+    return ", ".join(
+        f"{value:.{_digits(value)}f}{words[name]}"
+        if name in words
+        else f"{value:.4f} ({name[-4:]})"
+        for name, value in values.items()
+    )

@@ -1,0 +1,80 @@
+"""The extension of the book: chapters numbered by their files, pages described to other sites."""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("sphinx")
+from docutils import nodes
+from docutils.frontend import get_default_settings
+from docutils.utils import new_document
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def slsbook():
+    path = ROOT / "book" / "_ext" / "slsbook.py"
+    spec = importlib.util.spec_from_file_location("slsbook", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tags(slsbook, base: str, text: str = 'Is it "real"?  <b>\nOr not?') -> str:
+    document = new_document("x", get_default_settings())
+    section = nodes.section()
+    section += nodes.container("", nodes.paragraph("", "You will learn"))
+    section += nodes.paragraph("", text)
+    document += section
+    config = SimpleNamespace(project="slslib", root_doc="book/intro", html_baseurl=base)
+    context = {"title": '<span class="section-number">8b. </span>A &amp; B', "metatags": "<x>"}
+    app = SimpleNamespace(config=config)
+    slsbook.describe(app, "notebooks/08b_x", "page.html", context, document)
+    return context["metatags"]
+
+
+def test_other_sites_see_title_and_first_paragraph_of_the_text(slsbook):
+    told = tags(slsbook, "")
+    assert told.startswith("<x>")
+    assert '<meta property="og:title" content="8b. A &amp; B">' in told
+    said = 'content="Is it &quot;real&quot;? &lt;b&gt; Or not?"'
+    assert f'<meta property="og:description" {said}>' in told
+    assert f'<meta name="description" {said}>' in told
+    assert '<meta property="og:type" content="article">' in told
+    assert "og:image" not in told, "a picture without an address is none"
+    assert len(tags(slsbook, "", "word " * 100)) < 700
+
+
+def test_a_public_book_shows_its_cover(slsbook):
+    told = tags(slsbook, "https://example.org/book/")
+    assert 'og:image" content="https://example.org/book/_static/cover.png"' in told
+    assert 'og:url" content="https://example.org/book/notebooks/08b_x.html"' in told
+    head = (ROOT / "book" / "_static" / "cover.png").read_bytes()[:24]
+    assert struct.unpack(">II", head[16:24]) == (1200, 630)
+
+
+def test_chapters_are_numbered_by_their_files(slsbook):
+    pages = ("00_a", "08_b", "08b_c", "09_d")
+    sections = {f"notebooks/{p}": {"": (k,), "#s": (k, 2)} for k, p in enumerate(pages, 1)}
+    title = nodes.title("", "", secnumber=(3,))
+    env = SimpleNamespace(
+        toc_secnumbers=sections | {"book/intro": {}},
+        toc_fignumbers={"notebooks/08b_c": {"figure": {"f": (3, 1)}}, "book/x": {}},
+        tocs={},
+        titles={"notebooks/08b_c": title},
+    )
+    slsbook.number_by_name(None, env)
+    assert [env.toc_secnumbers[f"notebooks/{p}"]["#s"] for p in pages] == [
+        ("0", 2),
+        ("8", 2),
+        ("8b", 2),
+        ("9", 2),
+    ]
+    assert env.toc_fignumbers["notebooks/08b_c"]["figure"]["f"] == ("8b", 1)
+    assert title["secnumber"] == ("8b",)
