@@ -30,7 +30,7 @@ def test_only_the_librarys_own_errors_escape(target: str) -> None:
     told = fuzz.fuzz(target, 250, seed=1)
     assert told["escaped"] == {}
     assert told["runs"] == told["accepted"] + told["refused"] == 250
-    assert told["kinds_of_refusal"] > 1
+    assert told["kinds_of_refusal"] > 1 or target.startswith("ONNX"), "one sentence for all"
 
 
 def test_an_error_that_escapes_is_counted(tmp_path: Path) -> None:
@@ -40,6 +40,18 @@ def test_an_error_that_escapes_is_counted(tmp_path: Path) -> None:
     (kind,) = outcome.escaped
     assert kind.startswith("KeyError")
     assert outcome.escaped[kind] == {"count": 2, "input_hex": "61"}
+
+
+def test_chunks_are_added_up() -> None:
+    escaped = {"KeyError": {"count": 2, "input_hex": "61"}}
+    row = {"runs": 5, "accepted": 1, "refused": 2, "kinds_of_refusal": 3, "slowest_s": 0.5}
+    first = {"engine": "mutate", "seeds": [0], "runs": 5, "targets": {"x": row | {"escaped": {}}}}
+    again = first | {"seeds": [1], "targets": {"x": row | {"slowest_s": 2.0, "escaped": escaped}}}
+    made = faults.together(faults.together(first, again), again)
+    assert made["seeds"] == [0, 1, 1]
+    assert made["runs"] == made["targets"]["x"]["runs"] == 15
+    assert made["targets"]["x"]["slowest_s"] == 2.0
+    assert made["targets"]["x"]["escaped"] == {"KeyError": {"count": 4, "input_hex": "61"}}
 
 
 def test_damage_is_refused_or_hits_no_sample_where_there_are_checksums() -> None:
@@ -97,7 +109,7 @@ def test_the_command_writes_one_result(tmp_path: Path, monkeypatch: pytest.Monke
     faults.main()
     content = json.loads(out.read_text())
     assert list(content) == ["what", "provenance", "results"]
-    assert [row["mutations"] for row in content["results"]["mutations"]["formats"]] == [3] * 4
+    assert [row["mutations"] for row in content["results"]["mutations"]["formats"]] == [3] * 8
 
 
 def test_the_committed_counts_keep_the_promises() -> None:
@@ -110,7 +122,8 @@ def test_the_committed_counts_keep_the_promises() -> None:
     for row in interrupted["full_disk"]:
         assert row["same"] == row["failed"] == row["said_why"] == len(row["limits_bytes"])
     assert interrupted["two_writers"]["otherwise"] == 0
-    assert [row["escaped"] for row in found["fuzz"]["targets"].values()] == [{}] * 6
+    assert {*found["fuzz"]["targets"]} == {*faults.SHARES} == {*fuzz.TARGETS}
+    assert all(row["escaped"] == {} for row in found["fuzz"]["targets"].values())
     rows = {row["format"]: row for row in found["mutations"]["formats"]}
     assert all(row["crashed"] == 0 for row in rows.values())
     assert all(row["isolated_agree"] == row["isolated"] for row in rows.values())
