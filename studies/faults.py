@@ -7,9 +7,10 @@ r"""Count what faults do: kills, full disks, malformed files, damaged audio, hos
 them, runs them again until they are done and compares with the undisturbed run: score files byte by
 byte, training states bit by bit (`studies/kills.py`). `fuzz` gives malformed files to the parsers
 (`studies/fuzz.py`), by Atheris where that is installed, in chunks that have seeds of their own, and
-writes the counts after each. `mutations` decodes damaged recordings.
-`payloads` loads checkpoints that call code or ask for memory (`studies/hostile.py`). A count that
-should be zero and is not is a fault of the library, and is written down like the others.
+writes the counts after each. A single part joins the others in the file; each names the commit that
+it was counted at. `mutations` decodes damaged recordings. `payloads` loads checkpoints that call
+code or ask for memory (`studies/hostile.py`). A count that should be zero and is not is a fault of
+the library, and is written down like the others.
 """
 
 from __future__ import annotations
@@ -85,14 +86,15 @@ def fuzzed(runs: int, seconds: float, seed: int) -> dict[str, Any]:
 
     Args:
         runs: Executions of all targets together.
-        seconds: Time for all of them; what is reached in it counts.
+        seconds: Time for the executions of all of them; what is reached in it counts.
         seed: Of the changes.
     """
     engine = "atheris" if importlib.util.find_spec("atheris") else "mutate"
     targets: dict[str, dict[str, Any]] = {}
-    end = time.monotonic() + seconds
     for target, share in SHARES.items():
-        time_left = (end - time.monotonic()) / (len(SHARES) - len(targets))
+        # Not that of starting the processes, which a busy machine needs most of.
+        time_left = seconds - sum(row["seconds"] for row in targets.values())
+        time_left /= len(SHARES) - len(targets)
         command = [sys.executable, fuzz.__file__, target, f"--engine={engine}", f"--seed={seed}"]
         command += [f"--runs={round(runs * share)}", f"--seconds={time_left:.0f}"]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -113,6 +115,7 @@ def together(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     for name, row in done["targets"].items():
         new = more["targets"][name]
         targets[name] = row | {key: row[key] + new[key] for key in ("runs", "accepted", "refused")}
+        targets[name]["seconds"] += new["seconds"]
         for key in ("kinds_of_refusal", "slowest_s", "inputs_kept"):
             if key in row:
                 targets[name][key] = max(row[key], new[key])
@@ -295,12 +298,17 @@ def main() -> None:
         "kills": lambda: [killed()],
         "fuzz": in_chunks,
     }
-    results = {}
+    results: dict[str, Any] = {}
+    if args.what != "all" and args.out and args.out.exists():  # whose other parts stay
+        old = json.loads(args.out.read_text(encoding="utf-8"))
+        commit = {"commit": old["provenance"]["commit"]}
+        results = {name: commit | part for name, part in old["results"].items()}
     for name, count in parts.items():
         if args.what in ("all", name):
             began = time.monotonic()
             for counts in count():
-                results[name] = counts | {"seconds": round(time.monotonic() - began)}
+                seconds = round(time.monotonic() - began)
+                results[name] = {"commit": where["commit"]} | counts | {"seconds": seconds}
                 print(json.dumps(results[name]), flush=True)
                 if args.out:  # what was done counts, whatever ends the rest
                     provenance.write(args.out, WHAT, where, results)

@@ -91,11 +91,13 @@ class Outcome:
     sentences: set[str] = field(default_factory=set)
     escaped: dict[str, dict[str, Any]] = field(default_factory=dict)
     slowest_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
 
     def told(self) -> dict[str, Any]:
         """Return the counts; of what escaped, the number and one input of each kind."""
         counts = {"runs": self.runs, "accepted": self.accepted, "refused": self.refused}
         counts |= {"kinds_of_refusal": len(self.sentences), "slowest_s": round(self.slowest_s, 2)}
+        counts |= {"seconds": round(time.monotonic() - self.began, 1)}
         return counts | {"escaped": self.escaped}
 
 

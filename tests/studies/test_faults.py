@@ -45,12 +45,14 @@ def test_an_error_that_escapes_is_counted(tmp_path: Path) -> None:
 def test_chunks_are_added_up() -> None:
     escaped = {"KeyError": {"count": 2, "input_hex": "61"}}
     row = {"runs": 5, "accepted": 1, "refused": 2, "kinds_of_refusal": 3, "slowest_s": 0.5}
+    row |= {"seconds": 1.5}
     first = {"engine": "mutate", "seeds": [0], "runs": 5, "targets": {"x": row | {"escaped": {}}}}
     again = first | {"seeds": [1], "targets": {"x": row | {"slowest_s": 2.0, "escaped": escaped}}}
     made = faults.together(faults.together(first, again), again)
     assert made["seeds"] == [0, 1, 1]
     assert made["runs"] == made["targets"]["x"]["runs"] == 15
     assert made["targets"]["x"]["slowest_s"] == 2.0
+    assert made["targets"]["x"]["seconds"] == 4.5
     assert made["targets"]["x"]["escaped"] == {"KeyError": {"count": 4, "input_hex": "61"}}
 
 
@@ -104,11 +106,15 @@ def test_all_kinds_of_interruption(corpora: Path, tmp_path: Path) -> None:
 
 def test_the_command_writes_one_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "faults.json"
+    other = {"provenance": {"commit": "c0"}, "results": {"kills": {"seed": 0}, "mutations": {}}}
+    out.write_text(json.dumps(other))
     command = ["faults.py", "mutations", "--mutations", "3", "--isolated", "0", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", command)
     faults.main()
     content = json.loads(out.read_text())
     assert list(content) == ["what", "provenance", "results"]
+    assert content["results"]["kills"] == {"commit": "c0", "seed": 0}, "the other part stays"
+    assert content["results"]["mutations"]["commit"] == content["provenance"]["commit"]
     assert [row["mutations"] for row in content["results"]["mutations"]["formats"]] == [3] * 8
 
 
