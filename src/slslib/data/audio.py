@@ -397,11 +397,9 @@ class Decoder:
                             scale = 1 << 8 * pcm.itemsize - 1 if pcm.dtype.kind == "i" else 1
                             yield (new / scale).astype(np.float32)
                     # Zeros are an Opus packet of 10 ms. The first frames are the encoder's.
-                    n_told = (
-                        float((packet.duration or 0) * packet.time_base) * recording.source_rate
-                    )
+                    n_told = (packet.duration or 0) * packet.time_base * recording.source_rate
                     if n_before and codecs == ["opus"] and done - n_before < 0.75 * n_told:
-                        raise ValueError(f"a packet of {n_told:g} frames has {done - n_before}")
+                        raise ValueError(f"a packet of {int(n_told)} frames has {done - n_before}")
                 if not done:
                     raise ValueError("it holds no sound frame")
                 announced = float((stream.duration or 0) * stream.time_base)
