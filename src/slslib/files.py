@@ -37,9 +37,8 @@ def sha256_of(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-_SPACE = Path("/proc/self/ns/pid")
-# What numbers the processes: this machine, or a container on it.
-_HERE = sha256_of([os.uname().nodename, _SPACE.exists() and _SPACE.stat().st_ino])[:8]
+# What gives processes their numbers: this machine, or a container, which has a disk of its own.
+_HERE = sha256_of([os.uname().nodename, Path("/").stat().st_dev])[:8]
 
 
 @contextmanager
@@ -59,7 +58,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".*.[0-9]*-{_HERE}.tmp"):
             try:
-                os.kill(int(left.stem.rpartition(".")[2].partition("-")[0]), 0)
+                os.getpriority(os.PRIO_PROCESS, int(left.stem.split(".")[-1].split("-")[0]))
             except ProcessLookupError:
                 _remove(left)
         yield temporary
