@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ import hostile
 import kills
 import pytest
 import torch
-from provenance import read
+from provenance import ROOT, read
+
+from slsapp import page
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +43,23 @@ def test_an_error_that_escapes_is_counted(tmp_path: Path) -> None:
     (kind,) = outcome.escaped
     assert kind.startswith("KeyError")
     assert outcome.escaped[kind] == {"count": 2, "input_hex": "61"}
+
+
+def test_ci_audits_the_pinned_packages_as_the_page_says() -> None:
+    page = " ".join((ROOT / "book" / "security.md").read_text(encoding="utf-8").split())
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert "(`pip-audit`)" in page
+    assert re.search(r"run: pip-audit .*-r constraints\.txt", workflow)
+    assert "artifact `sbom`" in page
+    assert re.search(r"run: cyclonedx-py requirements constraints\.txt .* sbom\.json", workflow)
+    assert "name: sbom" in workflow
+
+
+def test_the_limits_of_the_page_are_those_of_its_code() -> None:
+    text = " ".join((ROOT / "book" / "security.md").read_text(encoding="utf-8").split())
+    limits = f"{page.MEGABYTES} MB and {page.MINUTES} minutes, all uploads together "
+    assert f"{limits}{page.MEGABYTES_KEPT:,} MB" in text
+    assert (page.PER_MINUTE, page.KEPT_SECONDS) == (12, 600), "twelve in a minute; ten minutes"
 
 
 def test_chunks_are_added_up() -> None:
