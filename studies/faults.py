@@ -6,9 +6,11 @@ r"""Count what faults do: kills, full disks, malformed files, damaged audio, hos
 `kills` runs `slslib score` and a training on the simulated corpus with a tiny detector, interrupts
 them, runs them again until they are done and compares with the undisturbed run: score files byte by
 byte, training states bit by bit (`studies/kills.py`). `fuzz` gives malformed files to the parsers
-(`studies/fuzz.py`), by Atheris where that is installed. `mutations` decodes damaged recordings.
-`payloads` loads checkpoints that call code or ask for memory (`studies/hostile.py`). A count that
-should be zero and is not is a fault of the library, and is written down like the others.
+(`studies/fuzz.py`), by Atheris where that is installed, in chunks that have seeds of their own, and
+writes the counts after each. A single part joins the others in the file; each names the commit that
+it was counted at. `mutations` decodes damaged recordings. `payloads` loads checkpoints that call
+code or ask for memory (`studies/hostile.py`). A count that should be zero and is not is a fault of
+the library, and is written down like the others.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -40,6 +42,7 @@ import numpy as np
 import provenance
 import soundfile as sf
 import torch
+from make_mp4 import write_av
 from tiny import DETECTOR, authors_file
 
 from minispoof import corpus as minispoof
@@ -53,18 +56,28 @@ ALLOWED_MB = 300
 """More memory than this no checkpoint may get before it is refused."""
 SHARES = {
     "protocols": 0.06,
-    "scores": 0.04,
+    "scores": 0.05,
     "checkpoint descriptions": 0.02,
     "safetensors": 0.04,
     "pickles": 0.04,
-    "audio headers": 0.8,
+    "thresholds": 0.05,
+    "ONNX descriptions": 0.02,
+    "ONNX files": 0.05,
+    "configs of transformers": 0.01,
+    "JSON beside a checkpoint": 0.06,
+    "MP4 and AIFF headers": 0.1,
+    "audio headers": 0.5,
 }
-"""How the executions are divided over the targets: a header takes 0.1 ms, a description 3 ms."""
+"""How the executions are divided over the targets: a header takes 0.1 ms, a config 10 ms."""
 FORMATS = {
     "WAV": ("wav", "PCM_16"),
     "FLAC": ("flac", "PCM_16"),
     "Ogg Vorbis": ("ogg", "VORBIS"),
     "MP3": ("mp3", "MPEG_LAYER_III"),
+    "AIFF": ("aiff", "PCM_16"),
+    "MP4 with AAC": ("m4a", "aac"),
+    "MP4 with Apple Lossless": ("m4a", "alac"),
+    "MP4 with Opus": ("mp4", "libopus"),
 }
 
 
@@ -73,23 +86,45 @@ def fuzzed(runs: int, seconds: float, seed: int) -> dict[str, Any]:
 
     Args:
         runs: Executions of all targets together.
-        seconds: Time for all of them; what is reached in it counts.
+        seconds: Time for the executions of all of them; what is reached in it counts.
         seed: Of the changes.
     """
     engine = "atheris" if importlib.util.find_spec("atheris") else "mutate"
     targets: dict[str, dict[str, Any]] = {}
-    end = time.monotonic() + seconds
     for target, share in SHARES.items():
-        time_left = (end - time.monotonic()) / (len(SHARES) - len(targets))
+        # Not that of starting the processes, which a busy machine needs most of.
+        time_left = seconds - sum(row["seconds"] for row in targets.values())
+        time_left /= len(SHARES) - len(targets)
         command = [sys.executable, fuzz.__file__, target, f"--engine={engine}", f"--seed={seed}"]
         command += [f"--runs={round(runs * share)}", f"--seconds={time_left:.0f}"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the fuzzer of {target} ended: {done.stderr[-2000:]}")
-        targets[target] = json.loads(done.stdout)
+        targets[target] = json.loads(done.stdout.splitlines()[-1])
         print(target, targets[target], flush=True)
-    told = {"engine": engine, "seed": seed, "runs": sum(row["runs"] for row in targets.values())}
-    return told | {"targets": targets}
+    return {"engine": engine, "seeds": [seed], "targets": targets} | _total(targets)
+
+
+def _total(targets: dict[str, Any]) -> dict[str, int]:
+    return {"runs": sum(row["runs"] for row in targets.values())}
+
+
+def together(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Add the counts of a further chunk of executions; of what escaped, the first input is kept."""
+    targets = {}
+    for name, row in done["targets"].items():
+        new = more["targets"][name]
+        targets[name] = row | {key: row[key] + new[key] for key in ("runs", "accepted", "refused")}
+        targets[name]["seconds"] += new["seconds"]
+        for key in ("kinds_of_refusal", "slowest_s", "inputs_kept"):
+            if key in row:
+                targets[name][key] = max(row[key], new[key])
+        targets[name]["escaped"] = {**row["escaped"]}
+        for kind, example in new["escaped"].items():
+            first = row["escaped"].get(kind, example | {"count": 0})
+            targets[name]["escaped"][kind] = first | {"count": first["count"] + example["count"]}
+    seeds = done["seeds"] + more["seeds"]
+    return done | {"seeds": seeds, "targets": targets} | _total(targets)
 
 
 def recording(form: str, seed: int = 0) -> bytes:
@@ -97,6 +132,12 @@ def recording(form: str, seed: int = 0) -> bytes:
     rng = np.random.default_rng(seed)
     samples = 0.3 * np.sin(0.1 * np.arange(16_000)) + 0.05 * rng.standard_normal(16_000)
     stream, (ending, subtype) = io.BytesIO(), FORMATS[form]
+    if form.startswith("MP4"):
+        integers = np.rint(32_767 * samples).astype(np.int16)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"x.{ending}"
+            rate = 48_000 if subtype == "libopus" else 16_000  # a third of a second
+            return write_av(path, integers, rate, codec=subtype).read_bytes()
     with sf.SoundFile(stream, "w", 16_000, 1, subtype, format=ending) as file:
         file.title, file.artist, file.comment = "title", "artist", "comment" * 30
         file.write(samples)
@@ -226,13 +267,14 @@ def main() -> None:
     parser.add_argument("--training-kills", type=int, default=15)
     parser.add_argument("--runs", type=int, default=1_000_000, help="executions of the parsers")
     parser.add_argument("--seconds", type=float, default=3600, help="time for these")
+    parser.add_argument("--chunks", type=int, default=1, help="in as many parts, each of a seed")
     parser.add_argument("--mutations", type=int, default=2_000, help="of each format")
     parser.add_argument("--isolated", type=int, default=25, help="of these, decoded twice")
     parser.add_argument("--data", type=Path, help="simulated corpora (default: a tenth, written)")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    packages = ["torch", "numpy", "pandas", "soundfile", "av", "safetensors"]
+    packages = ["torch", "numpy", "pandas", "soundfile", "av", "safetensors", "onnxruntime"]
     packages += ["atheris"] if importlib.util.find_spec("atheris") else []
     where = provenance.provenance(*packages)
 
@@ -243,20 +285,33 @@ def main() -> None:
             counts = args.kills, args.training_kills
             return kills.count(folder / "runs", data, "asvspoof2021-df", *counts, args.seed)
 
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "payloads": payloads,
-        "mutations": lambda: mutations(args.mutations, args.isolated, args.seed),
-        "kills": killed,
-        "fuzz": lambda: fuzzed(args.runs, args.seconds, args.seed),
+    def in_chunks() -> Iterator[dict[str, Any]]:
+        share, done = (args.runs / args.chunks, args.seconds / args.chunks), None
+        for seed in range(args.seed, args.seed + args.chunks):
+            more = fuzzed(round(share[0]), share[1], seed)
+            done = together(done, more) if done else more
+            yield done
+
+    parts: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
+        "payloads": lambda: [payloads()],
+        "mutations": lambda: [mutations(args.mutations, args.isolated, args.seed)],
+        "kills": lambda: [killed()],
+        "fuzz": in_chunks,
     }
-    results = {}
+    results: dict[str, Any] = {}
+    if args.what != "all" and args.out and args.out.exists():  # whose other parts stay
+        old = json.loads(args.out.read_text(encoding="utf-8"))
+        commit = {"commit": old["provenance"]["commit"]}
+        results = {name: commit | part for name, part in old["results"].items()}
     for name, count in parts.items():
         if args.what in ("all", name):
             began = time.monotonic()
-            results[name] = count() | {"seconds": round(time.monotonic() - began)}
-            print(json.dumps(results[name]), flush=True)
-    if args.out:
-        provenance.write(args.out, WHAT, where, results)
+            for counts in count():
+                seconds = round(time.monotonic() - began)
+                results[name] = {"commit": where["commit"]} | counts | {"seconds": seconds}
+                print(json.dumps(results[name]), flush=True)
+                if args.out:  # what was done counts, whatever ends the rest
+                    provenance.write(args.out, WHAT, where, results)
 
 
 if __name__ == "__main__":

@@ -146,6 +146,14 @@ def _put(place: int, content: bytes) -> Callable[[bytes], bytes]:
     return lambda data: data[:place] + content + data[place + len(content) :]
 
 
+def _zeroed_end(data: bytes) -> bytes:
+    """Zero the last tenth of the sound in an MP4 file."""
+    at = data.index(b"mdat") - 4
+    end = at + int.from_bytes(data[at : at + 4], "big")
+    n = (end - at) // 10
+    return data[: end - n] + bytes(n) + data[end:]
+
+
 def _cut(n: int) -> Callable[[bytes], bytes]:
     return lambda data: data[:-n]
 
@@ -245,6 +253,7 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
             "AIFF, IMA ADPCM": (".aiff", made(subtype="IMA_ADPCM")),
             "MP4 with AAC (M4A)": (".m4a", phone()),
             "MP4 with Apple Lossless": (".m4a", phone(codec="alac")),
+            "MP4 with Opus": (".mp4", phone(48_000, codec="libopus")),
             "MP4 with AAC and a film": (".mp4", phone(video=True)),
             "MP4 with two sounds": (".m4a", phone(n_audio=2)),
             "MP4 with AC-3": (".mp4", phone(48_000, codec="ac3")),
@@ -295,6 +304,10 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
             "MP4, cut": (".m4a", phone(edit=_cut(500))),
             "MP4, another byte of its audio": (".m4a", phone(edit=_flipped(0.5))),
             "MP4, zeros in its audio": (".m4a", phone(edit=_put(3_000, bytes(3_000)))),
+            "MP4 with Opus, zeros at the end of its audio": (
+                ".mp4",
+                phone(48_000, codec="libopus", edit=_zeroed_end),
+            ),
             "AIFF, cut": (".aiff", made(edit=_cut(1_000))),
             "MP3, cut": (".mp3", made(edit=_cut(500))),
             "MP3 without a length, cut": (
@@ -317,6 +330,7 @@ def recordings() -> dict[str, dict[str, tuple[str, Maker]]]:
                 made(edit=_put(40, b"\0\x10\0\0")),
             ),
             "WAV, another length of the whole file": (".wav", made(edit=_put(4, b"\0\x10\0\0"))),
+            "AIFF, another length of the whole file": (".aiff", made(edit=_put(4, b"\0\0\x10\0"))),
             "AIFF, fewer samples announced than there are": (
                 ".aiff",
                 made(edit=_put(22, b"\0\0\x10\0")),

@@ -50,3 +50,32 @@ def test_what_a_killed_run_left_half_written_is_removed_when_its_folder_is_taken
         with writing(tmp_path / "state.pt") as temporary:
             temporary.touch()
     assert (tmp_path / "state.pt").exists()
+
+
+def test_what_killed_processes_left_is_removed_when_something_is_written_there(tmp_path):
+    """A file or a folder, of any name; not what another process, or machine, is writing."""
+    killed = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from slslib.files import writing\n"
+        "at = sys.argv[1]\n"
+        "with writing(at + '/scores.txt') as file, writing(at + '/x') as folder:\n"
+        "    file.touch()\n"
+        "    folder.mkdir()\n"
+        "    (folder / 'a').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    dead = subprocess.Popen([sys.executable, "-c", killed, tmp_path])
+    assert dead.wait() == -signal.SIGKILL
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2
+    assert all(name.startswith((".scores.txt.", ".x.")) and str(dead.pid) in name for name in left)
+    elsewhere = {f".x.{dead.pid}-01234567.tmp", ".own.tmp"}
+    for name in elsewhere:
+        (tmp_path / name).touch()
+    with writing(tmp_path / "other") as temporary:
+        temporary.touch()
+        write_text(tmp_path / "done.txt", "x")
+        there = {path.name for path in tmp_path.iterdir()}
+        assert there == elsewhere | {temporary.name, "done.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == elsewhere | {"other", "done.txt"}

@@ -37,21 +37,30 @@ def sha256_of(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+# What gives processes their numbers: this machine, or a container, which has a disk of its own.
+_HERE = sha256_of([os.uname().nodename, Path("/").stat().st_dev])[:8]
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
 
     If ``path`` is new, a folder of files may be made there instead. A missing parent folder is
     created. The bytes are flushed to the disk before the rename; a crash leaves the previous file
-    as it was.
+    as it was. What killed processes of this machine left half-written in the folder is removed.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}-{_HERE}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".*.[0-9]*-{_HERE}.tmp"):
+            try:
+                os.getpriority(os.PRIO_PROCESS, int(left.stem.split(".")[-1].split("-")[0]))
+            except ProcessLookupError:
+                _remove(left)
         yield temporary
         os.umask(mask := os.umask(0))
         for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
@@ -62,9 +71,14 @@ def writing(path: str | Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # the latter is PyTorch's for a full disk
         raise FileError(f"cannot write {path}: {error}; free space or write elsewhere") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):
-            temporary.unlink()
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there and can be removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

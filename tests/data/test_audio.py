@@ -555,6 +555,17 @@ def _zeroed_mp4(tmp: Path) -> Path:
     return path
 
 
+def _zeroed_opus(tmp: Path) -> Path:
+    """Zero the last tenth of the packets, of 20 ms each."""
+    path = write_av(tmp / "x.mp4", voice(), codec="libopus")
+    data = path.read_bytes()
+    at = data.index(b"mdat") - 4
+    end = at + int.from_bytes(data[at : at + 4], "big")
+    n = (end - at) // 10
+    path.write_bytes(data[: end - n] + bytes(n) + data[end:])
+    return path
+
+
 FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda tmp: tmp / "x.wav", "no such file"),
     "empty": (_empty, "empty"),
@@ -624,6 +635,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "MP4 announces fewer packets": (_fewer_packets, "packets of"),
     "MP4 announces 256 million packets": (_mp4_bomb, "announces 268435456 bytes"),
     "MP4 of zeros": (_zeroed_mp4, "truncated or damaged"),
+    "MP4 with Opus, zeros at its end": (_zeroed_opus, "a packet of 960 frames has 4"),
     "WebM": (
         lambda tmp: write_av(tmp / "x.webm", voice(48_000), 48_000, codec="libopus"),
         "left out silently",

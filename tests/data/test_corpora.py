@@ -208,6 +208,16 @@ def test_a_folder_without_a_protocol_is_unlabelled(tmp_path):
     assert open_corpus("bare", tmp_path).protocol_sha256 != corpus.protocol_sha256
 
 
+def test_a_protocol_that_was_left_half_written_is_none(tmp_path):
+    """A killed `slslib protocol` leaves a hidden file beside the one that it writes."""
+    write(tmp_path / ".own.csv.123-0a.tmp", "file,label\na.wav,bonafide\n")
+    for name in "ab":
+        touch(tmp_path / f"{name}.wav")
+    assert (open_corpus(str(tmp_path)).trials["label"] == -1).all()
+    write(tmp_path / "own.csv", "file,label\na.wav,bonafide\nb.wav,spoof\n")
+    assert open_corpus(str(tmp_path)).trials["label"].tolist() == [1, 0]
+
+
 def test_a_corpus_without_phases_has_no_partitions(tmp_path):
     make_in_the_wild(tmp_path)
     assert partitions("in-the-wild", tmp_path) == ["-"]

@@ -124,6 +124,18 @@ def test_swapped_signs_are_said_and_never_flipped(data):
     assert any("labels or sign look swapped" in text for text in result["warnings"])
 
 
+def test_an_interval_that_holds_50_percent_is_told_with_the_warning(data):
+    random = np.random.default_rng(0).normal(size=len(data.scores))
+    for scores, may_be_chance in ((-data.scores, False), (random, True)):
+        data.write_scores(scores)
+        result = evaluate(data.score, data.key, bootstrap=200)
+        (low, _), eer = result["eer_interval_percent"], result["eer_percent"]
+        assert eer > 50
+        assert (low <= 50) == may_be_chance
+        (text,) = [text for text in result["warnings"] if "look swapped" in text]
+        assert (f"chance: the interval begins at {low:.2f} %" in text) == may_be_chance
+
+
 @pytest.mark.parametrize("where", ["scores", "against", "dev_scores"])
 def test_a_swapped_sign_is_said_wherever_the_system_stands(data, tmp_path, where):
     other, noise = tmp_path / "other.txt", tmp_path / "noise.txt"

@@ -202,3 +202,11 @@ def test_weights_outside_the_file_are_not_read(exported, tmp_path, monkeypatch, 
         one.external_data.add(key="location", value=place)
 
     refused(changed(exported, inside / "x.onnx", move))
+
+
+def test_a_damaged_name_prints_nothing_but_the_error(exported, tmp_path, capfd):
+    """Standard output is the result's, as JSON with --json."""
+    path = tmp_path / "x.onnx"
+    path.write_bytes(exported.read_bytes().replace(b"Cast", b"C\xffst"))
+    refused(path)
+    assert capfd.readouterr() == ("", "")

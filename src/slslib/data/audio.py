@@ -23,10 +23,10 @@ is refused even if only its beginning is needed. A *bounded* read of a longer re
 nothing behind that.
 
 Some damage cannot be detected: changed sample values in a WAV or AIFF file; most damage inside an
-MP3 or MP4 file that leaves its length as it is; a cut or a joint in an MP3 file without a length or
-in a WAV file from a pipe; a wrong sample rate in a FLAC file whose frames state none; and audio
-beyond the announced length of a FLAC file that has no MD5, or is over-range and so has no usable
-one.
+MP3 or MP4 file that leaves its length as it is, such as zeros for packets of Opus of 10 ms or less;
+a cut or a joint in an MP3 file without a length or in a WAV file from a pipe; a wrong sample rate
+in a FLAC file whose frames state none; and audio beyond the announced length of a FLAC file that
+has no MD5, or is over-range and so has no usable one.
 
 Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
 of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
@@ -381,6 +381,7 @@ class Decoder:
                 for packet in container.demux(stream):
                     start = packet.pos or start
                     n_packets += packet.size > 0 and not packet.is_corrupt
+                    n_before = done
                     for frame in packet.decode():
                         kind = frame.sample_rate, frame.layout.nb_channels
                         if not flac and not done:
@@ -395,6 +396,10 @@ class Decoder:
                         if len(new):
                             scale = 1 << 8 * pcm.itemsize - 1 if pcm.dtype.kind == "i" else 1
                             yield (new / scale).astype(np.float32)
+                    # Zeros are an Opus packet of 10 ms. The first frames are the encoder's.
+                    n_told = (packet.duration or 0) * packet.time_base * recording.source_rate
+                    if n_before and codecs == ["opus"] and done - n_before < 0.75 * n_told:
+                        raise ValueError(f"a packet of {int(n_told)} frames has {done - n_before}")
                 if not done:
                     raise ValueError("it holds no sound frame")
                 announced = float((stream.duration or 0) * stream.time_base)

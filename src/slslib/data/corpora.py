@@ -165,7 +165,7 @@ _FOLDER = _Layout(
     ("flac", "wav"),
 )
 
-_IS_DATA = re.compile(r"(?!readme|licen)", re.I).match
+_IS_DATA = re.compile(r"(?!readme|licen|\.)", re.I).match
 
 
 def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:

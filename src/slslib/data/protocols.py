@@ -107,8 +107,7 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
     """
     needed = " and one of ".join(HEADER[name].replace(" ", ", ") for name in COLUMNS[:2])
     remedy = f"Known are ids, ASVspoof's and In-the-Wild's keys, and headers with one of {needed}."
-    header = {name: HEADER[name] for name in COLUMNS}
-    cells = read_columns(path, ProtocolError, _FORMS, header, remedy)
+    cells = read_columns(path, ProtocolError, _FORMS, {n: HEADER[n] for n in COLUMNS}, remedy)
     fourth = "source" if cells["utterance"].iloc[0].startswith("DF_") else "transmission"
     frame = cells.rename(columns={"transmission/source": fourth})
     frame = frame.reindex(columns=list(COLUMNS), fill_value="-")

@@ -39,8 +39,7 @@ from slslib.errors import ScoreError
 ASV_KINDS = ("target", "nontarget", "spoof")
 """The three kinds of trial of a speaker verification system."""
 
-_FORMS = ["utterance score", "utterance score label", "utterance label score"]
-_FORMS += ["utterance attack label score"]
+_FORMS = [f"utterance {x}" for x in ("score", "score label", "label score", "attack label score")]
 _FOLDERS, _ENDING = r"^.*[/\\]|", r"\.(?i:flac|wav|ogg|oga|opus|mp3|m4a)$"
 _NUMBER = r"(?a:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _NUMBERS = re.compile(rf"(?:{_NUMBER}\n)++")

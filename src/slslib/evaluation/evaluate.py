@@ -209,12 +209,13 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame, eers: dict[Path, fl
     """Say what may be wrong without being an error; ``eers`` are those of the other files."""
     n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
     n_values, eer = matched["score"].nunique(), result["eer_percent"]
-    has_ties = "eer_tie_aware_percent" in result
+    has_ties, low = "eer_tie_aware_percent" in result, result.get("eer_interval_percent", [100])[0]
     phases = sorted({*matched["phase"].unique()} - {"-"})
     swapped = "EER {:.2f} % is above 50 %: labels or sign look swapped. A higher score must mean "
     swapped += "more bona fide. Nothing was flipped."
+    chance = f" Or it is chance: the interval begins at {low:.2f} %." if low <= 50 else ""
     odd = {
-        swapped.format(eer): eer > 50 and n_values > 1,
+        swapped.format(eer) + chance: eer > 50 and n_values > 1,
         f"{n - n_values} scores repeat another one; with ties grouped the EER is "
         f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": has_ties,
         f"phases {', '.join(phases)} are POOLED; published results are of one phase, "

@@ -56,7 +56,8 @@ class OnnxDetector:
         options.log_severity_level = 4  # errors are raised
         options.add_session_config_entry(*_OTHER_FILES)  # none can be in that folder
         with usable(path, remedy=_REMEDY):
-            session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+            only = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}  # prints
+            session = onnxruntime.InferenceSession(path, options, **only)
             about = json.loads(session.get_modelmeta().custom_metadata_map["slslib"])
             ends = (*session.get_inputs(), *session.get_outputs())
             shapes = [(end.name, end.type, *end.shape) for end in ends]
