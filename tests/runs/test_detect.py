@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -19,7 +16,7 @@ from make_mp4 import write_av
 from tiny import DETECTOR
 
 from slslib.data.audio import load
-from slslib.errors import AudioError, CheckpointError, ConfigError, FileError
+from slslib.errors import AudioError, CheckpointError, ConfigError
 from slslib.evaluation import tables
 from slslib.files import sha256, write_json
 from slslib.model.detector import Detector
@@ -86,9 +83,7 @@ def test_without_a_threshold_there_is_no_verdict(checkpoint, recording, tmp_path
         ({}, "not known"),
     ):
         detector.save(tmp_path / "none.safetensors", {"epoch": 0, **metadata})
-        result = detect(
-            (recording,), checkpoint=tmp_path / "none.safetensors", plot=tmp_path / "x.png"
-        )
+        result = detect((recording,), checkpoint=tmp_path / "none.safetensors")
         assert (result["threshold"], result["threshold_source"]) == (None, "none")
         assert result["files"][0]["verdict"] is None
         assert isinstance(result["files"][0]["llr"], float)
@@ -171,66 +166,6 @@ def test_lowest_windows_are_named(checkpoint, recording):
     assert "1:15" in tables.detect(result)
 
 
-def test_out(checkpoint, tmp_path):
-    x = np.rint(3000 * np.random.default_rng(0).standard_normal(12_000)).astype(np.int16)
-    x[4_000:8_000] = 0
-    names = ['a "b",\tc.wav', os.fsdecode(b"\xff.wav")]
-    for name in names:
-        sf.write(os.fsencode(tmp_path / name), np.append(x, x[:100]), 16_000, format="WAV")
-    files = tuple(tmp_path / name for name in names)
-
-    def written(name, files=files, **options):
-        made = detect(files, checkpoint=checkpoint, out=tmp_path / name, **options)
-        return made, (tmp_path / name).read_text(encoding="utf-8")
-
-    made, text = written("x.JSON")
-    assert json.loads(text) == made
-    llrs = [window["llr"] for window in made["files"][0]["windows"]]
-    assert [llr is None for llr in llrs] == [False, True, False, False]
-    made, text = written("x.csv", threshold=min(llrs[0], *llrs[2:]) - 1)
-    rows = list(csv.DictReader(io.StringIO(text)))
-    assert [row["file"] for row in rows[::4]] == [str(files[0]), f"{tmp_path}/\\udcff.wav"]
-    assert [row["side"] for row in rows[:4]] == ["bonafide", "silence", "bonafide", "bonafide"]
-    assert [float(row["llr"]) for row in rows[2:4]] == llrs[2:]
-    assert float(rows[3]["end_s"]) == pytest.approx(12_100 / 16_000)
-    _, text = written("x.rttm", threshold=min(llrs[0], *llrs[2:]) - 1)
-    lines = [line.split() for line in text.splitlines()]
-    assert {len(line) for line in lines} == {10}
-    assert [(line[3], line[4], line[7]) for line in lines[:2]] == [
-        ("0.000", "0.250", "bonafide"),
-        ("0.500", "0.256", "bonafide"),
-    ]
-    _, text = written("x.txt", files[:1], threshold=max(llrs[0], *llrs[2:]) + 1)
-    assert text.splitlines() == [
-        f"0.000\t0.250\tspoof {llrs[0]:.4}",
-        "0.250\t0.500\tsilence ",
-        f"0.500\t0.756\tspoof {min(llrs[2:]):.4}",
-    ]
-    Detector.load(checkpoint).save(checkpoint, {"epoch": 1})
-    _, text = written("y.txt", files[:1])
-    assert [line.split()[2] for line in text.splitlines()] == [
-        *("unknown", "silence", "unknown", "unknown")
-    ]
-
-
-def test_names_are_told_apart_and_computed_by_no_spreadsheet(checkpoint, recording, monkeypatch):
-    monkeypatch.chdir(recording.parent)
-    names = ["=1+cmd(1).wav", "@b.wav", "-c.wav", "a b.wav", "a_b.wav", "a%20b.wav", "\u2028.wav"]
-    for name in names:
-        Path(name).write_bytes(recording.read_bytes())
-    kinds = {}
-    for kind in ("csv", "rttm"):
-        detect(tuple(map(Path, names)), checkpoint=checkpoint, out=Path(f"x.{kind}"))
-        kinds[kind] = Path(f"x.{kind}").read_text(encoding="utf-8")
-    cells = [row["file"] for row in csv.DictReader(io.StringIO(kinds["csv"]))][::3]
-    assert cells == [f"./{name}" for name in names[:3]] + names[3:]
-    lines = kinds["rttm"].split("\n")[:-1:3]
-    assert [line.split()[1] for line in lines] == [
-        *names[:3],
-        *("a%20b.wav", "a_b.wav", "a%2520b.wav", "%E2%80%A8.wav"),
-    ]
-
-
 def test_a_loaded_detector_scores_files_and_arrays(checkpoint, recording, capsys, monkeypatch):
     """The program in the module's documentation runs, and gives detect's scores."""
     wanted = detect((recording,), checkpoint=str(checkpoint))["files"][0]["llr"]
@@ -291,7 +226,7 @@ def test_silent_windows_are_left_out_and_counted(checkpoint, tmp_path):
     for name, parts in {"spoken": [x, x], "paused": [0 * x, x, 0 * x, 0 * x, x, 0 * x]}.items():
         sf.write(tmp_path / f"{name}.wav", np.concatenate(parts), 16_000)
     files = (tmp_path / "paused.wav", tmp_path / "spoken.wav")
-    paused, spoken = detect(files, checkpoint=checkpoint, plot=tmp_path / "x.svg")["files"]
+    paused, spoken = detect(files, checkpoint=checkpoint)["files"]
     assert (paused["n_silent"], spoken["n_silent"]) == (4, 0)
     assert [w["llr"] is None for w in paused["windows"]] == [True, False, True, True, False, True]
     assert paused["llr"] == pytest.approx(spoken["llr"], abs=1e-5)
@@ -318,13 +253,6 @@ def test_one_name_is_one_file(checkpoint, recording):
     [
         {"files": ()},
         {"threshold": float("nan")},
-        {"plot": "x.docx"},
-        {"plot": "no/such/folder/x.png"},
-        {"out": "x.docx"},
-        {"out": "no/such/folder/x.csv"},
-        {"out": "x.txt", "files": (Path("a.wav"), Path("b.wav"))},
-        {"out": "folder.csv"},
-        {"plot": "folder.png"},
         {"hop": 0.0},
         {"hop": 0.3},
         {"hop": 1e-9},
@@ -336,10 +264,6 @@ def test_one_name_is_one_file(checkpoint, recording):
 )
 def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, recording, options):
     options = {"files": (recording,), "checkpoint": checkpoint} | options
-    for key in {"plot", "out"} & {*options}:
-        options[key] = checkpoint.parent / options[key]
-        if options[key].stem == "folder":
-            options[key].mkdir()
     with pytest.raises(ConfigError):
         detect(**options)
 
@@ -385,15 +309,6 @@ def test_each_window_needs_a_finite_score(checkpoint, recording, monkeypatch, re
 def test_a_name_that_is_too_long_does_not_stop_the_others(checkpoint, recording):
     result = detect((Path("a" * 5_000 + ".wav"), recording), checkpoint=checkpoint)
     assert [one["llr"] is None for one in result["files"]] == [True, False]
-
-
-def test_a_plot_that_cannot_be_written(checkpoint, recording, monkeypatch):
-    def full(*_, **__):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
-    with pytest.raises(FileError, match=r"x\.png.*No space"):
-        detect((recording,), checkpoint=checkpoint, plot=checkpoint.with_name("x.png"))
 
 
 def test_a_damaged_file_does_not_stop_the_others(checkpoint, recording):

@@ -25,15 +25,17 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import numpy as np
 
 from slslib.errors import AudioError, ConfigError
-from slslib.files import sha256, write_text, writing
+from slslib.files import sha256
+
+PUBLISHED = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth"
+"""The reproduction's checkpoint."""
 
 _BATCH = 8
 _MINI = "mini knows simulated speech only: what it says of a real recording is worth nothing"
@@ -49,25 +51,16 @@ _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
 }
 _USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False}  # as training scores
-_RTTM = "SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {side} <NA> <NA>\n"
-_LINES = {  # of --out: the head, and what stands for a run of windows
-    ".json": ("", ""),
-    ".csv": ("file,start_s,end_s,side,llr\n", '"{quoted}",{start},{end},{side},{lowest}\n'),
-    ".rttm": ("", _RTTM),
-    ".txt": ("", "{start:.3f}\t{end:.3f}\t{side} {lowest:.4}\n"),
-}
 
 
 def detect(
     files: tuple[Path, ...],
     *,
-    checkpoint: Any = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth",
+    checkpoint: Any = PUBLISHED,
     threshold: float | Path | None = None,
     hop: float | None = None,
     pool: Literal["mean", "min", "trimmed"] = "mean",
     allow_silence: bool = False,
-    out: Path | None = None,
-    plot: Path | None = None,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Score single recordings of any length, window by window, and give a verdict.
@@ -76,7 +69,7 @@ def detect(
     detector's length. Without a threshold there is no verdict. Another process decodes the files,
     within limits.
 
-    Example: slslib detect call.wav --checkpoint runs/v1 --plot call.png
+    ``slslib detect`` can also write and draw the result: :func:`slsapp.detections.detect`.
 
     Args:
         files: Recordings, or folders of them.
@@ -90,13 +83,6 @@ def detect(
         pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
             without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
-        out: Write the result into this file: .json; .csv (a row for each window of what has a
-            score, whose file has ./ before a name that a spreadsheet would compute); .rttm (a
-            SPEAKER line for each run of windows on one side of the threshold, whose speaker is
-            bonafide or spoof; a blank in a name is %20, a percent sign %25); .txt (the same runs of
-            one recording and the lowest score in each, as labels for Audacity). Without a
-            threshold, each window is a run, called unknown. Runs overlap where windows do.
-        plot: Draw the score of each window over time into this file.
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
@@ -110,10 +96,9 @@ def detect(
 
     Raises:
         ConfigError: There is no file, no finite threshold, one that was chosen for other scores, no
-            such hop, or ``out`` or the plot has an unknown format.
+            such hop.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
-        FileError: ``out`` or the plot cannot be written.
     """
     from slslib.data.audio import SAMPLE_RATE, Recording, windows
     from slslib.data.isolate import blocks_isolated
@@ -122,18 +107,6 @@ def detect(
     recordings = listed(files)
     if pool not in _POOLS:
         raise ConfigError(f"pool {pool!r}: it must be one of {', '.join(_POOLS)}")
-    if out and out.suffix.lower() == ".txt" and len(recordings) > 1:
-        raise ConfigError(f"{out}: labels are for one recording; these are {len(recordings)}")
-    wanted: list[tuple[Path | None, list[str]]] = [(out, [*_LINES])]
-    if plot:
-        from matplotlib.figure import Figure
-
-        from slslib.evaluation.plots import plot_windows
-
-        wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
-    for file, kinds in wanted:
-        if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
-            raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
     score, n_samples, metadata, (name, path, digest) = _open(checkpoint, cpu)
     n_hop = n_samples if hop is None else np.rint(hop * SAMPLE_RATE)
     if not 0 < n_hop <= n_samples:
@@ -189,11 +162,6 @@ def detect(
     if n_resampled + n_averaged:
         text = f"to 16 kHz, of {n_averaged} the channels were averaged"
         made["warnings"].append(f"of {len(rows)} recordings, {n_resampled} were resampled {text}")
-    if out:
-        _write(made, out)
-    if plot and done:
-        with writing(plot) as temporary:
-            plot_windows(made)[0].savefig(temporary, format=plot.suffix[1:].lower())
     return made
 
 
@@ -266,32 +234,3 @@ def _threshold(
     if type(given) is bool or not isinstance(given, int | float) or not abs(given) < 1e308:
         raise ConfigError(f"the threshold {given!r:.70} ({source}) is no number; give --threshold")
     return given, source
-
-
-def _write(result: dict[str, Any], path: Path) -> None:
-    """Write a result in the format of the file's ending."""
-    kind, limit, width = path.suffix.lower(), result["threshold"], result["window_s"]
-
-    def side(window: dict[str, Any]) -> str:
-        if window["llr"] is None:
-            return "silence"
-        return "unknown" if limit is None else "bonafide" if window["llr"] > limit else "spoof"
-
-    def run(window: dict[str, Any]) -> Any:
-        return window["start_s"] if limit is None or kind == ".csv" else side(window)
-
-    text = json.dumps(result, indent=1) + "\n" if kind == ".json" else _LINES[kind][0]
-    for one in result["files"] if kind != ".json" else ():
-        # No field of RTTM has a blank, and ./ keeps a spreadsheet from computing a name.
-        facts = one | {"name": re.sub(r"[\s%]", lambda found: quote(found[0]), one["file"])}
-        facts["quoted"] = re.sub(r"^(?=[=+@\t\r-])", "./", one["file"]).replace('"', '""')
-        for _, group in groupby(one["windows"], run):
-            windows = list(group)
-            start, last = windows[0]["start_s"], windows[-1]["start_s"]
-            facts |= {"side": side(windows[0]), "start": start}
-            facts["end"] = min(last + width, one["duration_s"])
-            facts["lowest"] = min((w["llr"] for w in windows if w["llr"] is not None), default="")
-            if kind != ".rttm" or facts["side"] != "silence":
-                text += _LINES[kind][1].format(**facts, length=facts["end"] - start)
-    # A name that is no UTF-8 is written escaped.
-    write_text(path, text.encode(errors="backslashreplace").decode())
