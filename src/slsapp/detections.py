@@ -32,6 +32,7 @@ def detect(
     hop: float | None = None,
     pool: Literal["mean", "min", "trimmed"] = "mean",
     allow_silence: bool = False,
+    speech_only: bool = False,
     out: Path | None = None,
     plot: Path | None = None,
     cpu: bool = False,
@@ -51,11 +52,14 @@ def detect(
             also what Detector.load returned, on the device where it is.
         threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
             default that file beside the checkpoint, else the checkpoint's own development
-            threshold (not with hop, pool or allow_silence, which make other scores), else none.
+            threshold (not with hop, pool, allow_silence or speech_only, which make other scores),
+            else none.
         hop: Seconds from one window to the next; default the window's length.
         pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
             without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
+        speech_only: Leave out windows with less than 0.25 s of speech, by Silero VAD (the extra
+            speech), whatever else they hold; a recording of such windows has no score.
         out: Write the result into this file: .json; .csv (a row for each window of what has a
             score, whose file has ./ before a name that a spreadsheet would compute); .rttm (a
             SPEAKER line for each run of windows on one side of the threshold, whose speaker is
@@ -88,7 +92,7 @@ def detect(
         if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
             raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
     how: dict[str, Any] = {"threshold": threshold, "hop": hop, "pool": pool, "cpu": cpu}
-    how |= {"allow_silence": allow_silence}
+    how |= {"allow_silence": allow_silence, "speech_only": speech_only}
     made = scoring.detect(tuple(recordings), checkpoint=checkpoint, **how)
     if out:
         write(made, out)
@@ -112,7 +116,7 @@ def write(made: dict[str, Any], path: Path) -> None:
 
     def side(window: dict[str, Any]) -> str:
         if window["llr"] is None:
-            return "silence"
+            return "no speech" if made["speech_only"] else "silence"
         return "unknown" if limit is None else "bonafide" if window["llr"] > limit else "spoof"
 
     def run(window: dict[str, Any]) -> Any:
@@ -129,7 +133,7 @@ def write(made: dict[str, Any], path: Path) -> None:
             facts |= {"side": side(windows[0]), "start": start}
             facts["end"] = min(last + width, one["duration_s"])
             facts["lowest"] = min((w["llr"] for w in windows if w["llr"] is not None), default="")
-            if kind != ".rttm" or facts["side"] != "silence":
+            if kind != ".rttm" or facts["side"] in ("bonafide", "spoof", "unknown"):
                 text += _LINES[kind][1].format(**facts, length=facts["end"] - start)
     # A name that is no UTF-8 is written escaped.
     write_text(path, text.encode(errors="backslashreplace").decode())

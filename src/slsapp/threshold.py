@@ -5,9 +5,9 @@ Bona fide recordings suffice. The threshold is the highest of which
 recordings *of the same kind* than wanted, whatever the distribution of their scores. Spoofed
 recordings tell what it lets pass, and what the scores mean as probabilities.
 
-The file that is written says what the threshold belongs to (checkpoint; ``hop_s``, ``pool`` and
-``allow_silence`` of the scores), how it was chosen, and on which recordings: a hash of their names
-and contents. It holds no date, so the same call writes the same bytes.
+The file that is written says what the threshold belongs to (checkpoint; ``hop_s``, ``pool``,
+``allow_silence`` and ``speech_only`` of the scores), how it was chosen, and on which recordings: a
+hash of their names and contents. It holds no date, so the same call writes the same bytes.
 """
 
 import json
@@ -25,7 +25,7 @@ from slslib.evaluation.calibration import fit
 from slslib.evaluation.metrics import eer
 from slslib.files import sha256, sha256_of, write_json
 
-_SCORES = ("checkpoint", "checkpoint_sha256", "hop_s", "pool", "allow_silence")
+_SCORES = ("checkpoint", "checkpoint_sha256", "hop_s", "pool", "allow_silence", "speech_only")
 
 
 def threshold(
@@ -38,6 +38,7 @@ def threshold(
     prior: float = 50.0,
     hop: float | None = None,
     pool: Literal["mean", "min", "trimmed"] = "mean",
+    speech_only: bool = False,
     compare: Path | None = None,
     out: Path | None = None,
     cpu: bool = False,
@@ -59,6 +60,7 @@ def threshold(
         prior: Percent of all recordings that are bona fide, for probabilities.
         hop: As for detect, which then needs the same.
         pool: As for detect, which then needs the same.
+        speech_only: As for detect, which then needs the same.
         compare: Choose and write nothing; see what the threshold in this file, chosen earlier, does
             on these recordings.
         out: File to write; default the checkpoint's with .threshold.json behind its name, where
@@ -69,11 +71,11 @@ def threshold(
         What is written: ``threshold`` (accept above), ``wanted_frr_percent``,
         ``confidence_percent``, ``rank``, ``n_bonafide``, ``frr`` on these recordings with its
         interval, ``quantiles`` of their scores, ``checkpoint``, ``checkpoint_sha256``, ``hop_s``,
-        ``pool``, ``allow_silence`` (false), ``files_sha256`` (names and contents, of each class)
-        and ``versions``. With spoofed speech also ``n_spoof``, ``far`` and ``calibration``:
-        ``slope`` and ``offset``, which turn a score into a log-likelihood ratio, and the
-        probability of bona fide speech for a score at the threshold; there is none where the
-        classes look swapped. Besides, ``out``, or with ``compare`` ``old_quantiles``, and
+        ``pool``, ``allow_silence`` (false), ``speech_only``, ``files_sha256`` (names and contents,
+        of each class) and ``versions``. With spoofed speech also ``n_spoof``, ``far`` and
+        ``calibration``: ``slope`` and ``offset``, which turn a score into a log-likelihood ratio,
+        and the probability of bona fide speech for a score at the threshold; there is none where
+        the classes look swapped. Besides, ``out``, or with ``compare`` ``old_quantiles``, and
         ``warnings``: scores that are exactly equal, as those of copies; classes that look swapped;
         with ``compare``, an interval that lies above the wanted rate (a binomial test).
 
@@ -108,6 +110,7 @@ def threshold(
         guarantee(np.zeros(len(classes[0])), frr / 100, confidence / 100)  # enough of them?
     weights, llrs, hashes = locate(checkpoint), [], []
     options: dict[str, Any] = {"checkpoint": checkpoint, "hop": hop, "pool": pool, "cpu": cpu}
+    options["speech_only"] = speech_only
     for files in classes:
         found = detect(tuple(files), threshold=compare or 0.0, **options)
         rows = found["files"]

@@ -15,6 +15,7 @@ import torch
 from make_mp4 import write_av
 from tiny import DETECTOR
 
+from slslib.data import speech
 from slslib.data.audio import load
 from slslib.errors import AudioError, CheckpointError, ConfigError
 from slslib.evaluation import tables
@@ -210,8 +211,13 @@ def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):
         assert result["threshold_source"] == "given"
 
 
-@pytest.mark.parametrize("other", [{"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}], ids=str)
-def test_a_threshold_of_the_training_is_for_its_scores_only(checkpoint, recording, other):
+OTHERS = [{"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}, {"speech_only": True}]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_a_threshold_of_the_training_is_for_its_scores_only(
+    checkpoint, recording, other, loud_is_speech
+):
     result = detect((recording,), checkpoint=checkpoint, **other)
     assert (result["threshold"], result["threshold_source"]) == (None, "none")
     assert result["files"][0]["verdict"] is None
@@ -233,6 +239,56 @@ def test_silent_windows_are_left_out_and_counted(checkpoint, tmp_path):
     everything = detect(files[:1], checkpoint=checkpoint, allow_silence=True)["files"][0]
     assert everything["n_silent"] == 0
     assert everything["llr"] != pytest.approx(spoken["llr"], abs=1e-3)
+
+
+@pytest.fixture
+def loud_is_speech(monkeypatch):
+    """Let the mean amplitude of a window be the seconds of speech in it."""
+    monkeypatch.setattr(speech, "speech_s", lambda windows: abs(windows).sum(axis=1) / 40)
+
+
+def test_windows_without_speech_are_left_out_and_counted(checkpoint, tmp_path, loud_is_speech):
+    x = np.rint(3000 * np.random.default_rng(0).standard_normal(4_000)).astype(np.int16)
+    quiet = x // 100
+    for name, parts in {
+        "all": [x, x],
+        "part": [quiet, x, 0 * x, quiet, x],
+        "none": [quiet],
+    }.items():
+        sf.write(tmp_path / f"{name}.wav", np.concatenate(parts), 16_000)
+    files = tuple(tmp_path / f"{name}.wav" for name in ("all", "part", "none"))
+    plain = detect(files, checkpoint=checkpoint)
+    found = detect(files, checkpoint=checkpoint, speech_only=True)
+    assert (plain["speech_only"], found["speech_only"]) == (False, True)
+    assert [one["n_speech_free"] for one in plain["files"]] == [None, None, None]
+    whole, part, none = found["files"]
+    assert (whole["n_speech_free"], whole["llr"]) == (0, plain["files"][0]["llr"])
+    assert (part["n_silent"], part["n_speech_free"]) == (1, 2)
+    llrs = [window["llr"] for window in part["windows"]]
+    assert [llr is None for llr in llrs] == [True, False, True, True, False]
+    assert llrs[1::3] == [plain["files"][1]["windows"][k]["llr"] for k in (1, 4)]
+    assert part["llr"] == np.mean(llrs[1::3])
+    assert (none["llr"], none["verdict"], none["n_speech_free"]) == (None, None, 1)
+    assert "no speech in any of its 1 windows" in found["errors"][0]
+    assert "n speech free" in tables.detect(found)
+    assert "n speech free" not in tables.detect(plain)
+
+
+def test_scores_of_speech_alone_need_a_threshold_of_their_own(
+    checkpoint, recording, tmp_path, loud_is_speech
+):
+    old = {"threshold": -7, "checkpoint": "d", "checkpoint_sha256": sha256(checkpoint)}
+    old |= {"hop_s": None, "pool": "mean", "allow_silence": False}  # before there was this option
+    path = tmp_path / "old.json"
+    write_json(path, old)
+    assert detect((recording,), checkpoint=checkpoint, threshold=path)["threshold"] == -7
+    with pytest.raises(ConfigError, match=r"speech_only False.*True"):
+        detect((recording,), checkpoint=checkpoint, threshold=path, speech_only=True)
+    write_json(path, old | {"speech_only": True})
+    how = {"checkpoint": checkpoint, "threshold": path, "speech_only": True}
+    assert detect((recording,), **how)["threshold"] == -7
+    with pytest.raises(ConfigError, match="choose one"):
+        detect((recording,), checkpoint=checkpoint, speech_only=True, allow_silence=True)
 
 
 def test_a_format_that_is_not_read_is_named(checkpoint, recording):

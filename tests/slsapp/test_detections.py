@@ -16,7 +16,7 @@ import soundfile as sf
 import torch
 from tiny import DETECTOR
 
-from slsapp.detections import detect
+from slsapp.detections import detect, write
 from slslib.errors import ConfigError, FileError
 from slslib.model.detector import Detector
 from slslib.runs import detect as scoring
@@ -131,6 +131,17 @@ def test_out(checkpoint, tmp_path):
     assert [line.split()[2] for line in text.splitlines()] == [
         *("unknown", "silence", "unknown", "unknown")
     ]
+
+
+def test_windows_without_speech_are_marked(checkpoint, tmp_path):
+    windows = [{"start_s": 0.25 * k, "llr": llr} for k, llr in enumerate([1.0, None, -1.0])]
+    one = {"file": "a.wav", "duration_s": 0.75, "windows": windows}
+    made = {"threshold": 0.0, "window_s": 0.25, "speech_only": True, "files": [one]}
+    for kind, n in {"txt": 3, "csv": 4, "rttm": 2}.items():
+        write(made, path := tmp_path / f"x.{kind}")
+        lines = path.read_text().splitlines()
+        assert len(lines) == n
+        assert sum("no speech" in line for line in lines) == (kind != "rttm")
 
 
 def test_names_are_told_apart_and_computed_by_no_spreadsheet(checkpoint, recording, monkeypatch):

@@ -37,7 +37,7 @@ def scored(tmp_path, monkeypatch):
             row["error"] = f"{row['file']}: broken" if row["llr"] is None else None
         facts = {"checkpoint": options["checkpoint"], "hop_s": options["hop"]}
         digest = sha256(options["checkpoint"])
-        facts |= {"allow_silence": False}
+        facts |= {"allow_silence": False, "speech_only": options["speech_only"]}
         return facts | {"checkpoint_sha256": digest, "pool": options["pool"], "files": rows}
 
     def make(name, values):
@@ -304,3 +304,9 @@ def test_a_result_of_detect_is_no_threshold_to_compare_with(checkpoint, scored, 
     options = {"bonafide": scored("a", normal(9)), "checkpoint": str(checkpoint)}
     with pytest.raises(ConfigError, match="wanted_frr_percent None"):
         threshold(**options, compare=tmp_path / "old.json")
+
+
+def test_a_threshold_for_speech_alone_says_so(checkpoint, scored):
+    call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint), "frr": 5.0}
+    assert threshold(**call, speech_only=True)["speech_only"] is True
+    assert threshold(**call)["speech_only"] is False

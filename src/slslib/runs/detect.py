@@ -44,13 +44,15 @@ _MEANING = (
     "data has them, no probability; what it is worth on other speech is not known. {}"
     "For a verdict, choose a threshold on recordings of your own: slslib threshold."
 )
+_SPEECH_FREE = "it holds no speech in any of its {} windows; listen, or leave out --speech-only"
 _MEASURED = "On the development data of recipe {}, the EER was {:.1f} %. "
 _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "mean": np.mean,
     "min": np.min,
     "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
 }
-_USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False}  # as training scores
+_USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False, "speech_only": False}
+"""As training scores."""
 
 
 def detect(
@@ -61,6 +63,7 @@ def detect(
     hop: float | None = None,
     pool: Literal["mean", "min", "trimmed"] = "mean",
     allow_silence: bool = False,
+    speech_only: bool = False,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Score single recordings of any length, window by window, and give a verdict.
@@ -78,21 +81,25 @@ def detect(
             also what Detector.load returned, on the device where it is.
         threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
             default that file beside the checkpoint, else the checkpoint's own development
-            threshold (not with hop, pool or allow_silence, which make other scores), else none.
+            threshold (not with hop, pool, allow_silence or speech_only, which make other scores),
+            else none.
         hop: Seconds from one window to the next; default the window's length.
         pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
             without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
+        speech_only: Leave out windows with less than 0.25 s of speech, by Silero VAD (the extra
+            speech), whatever else they hold; a recording of such windows has no score.
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
         ``checkpoint``, ``checkpoint_sha256``, ``threshold``, ``threshold_source``, ``meaning`` (of
         a score without a threshold), ``window_s``, ``hop_s`` (null: the window), ``pool``,
-        ``allow_silence``, ``errors`` and ``warnings`` (texts) and ``files``: for each its ``file``,
-        ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows of zeros, which
-        are left out), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
+        ``allow_silence``, ``speech_only``, ``errors`` and ``warnings`` (texts) and ``files``: for
+        each its ``file``, ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows
+        of zeros, left out), ``n_speech_free`` (windows of other sound than speech, left out; null:
+        not asked for), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
         ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``windows`` (``start_s``,
-        ``llr``) and ``error``.
+        ``llr``, null if left out) and ``error``.
 
     Raises:
         ConfigError: There is no file, no finite threshold, one that was chosen for other scores, no
@@ -102,8 +109,13 @@ def detect(
     """
     from slslib.data.audio import SAMPLE_RATE, Recording, windows
     from slslib.data.isolate import blocks_isolated
+    from slslib.data.speech import SPEECH_S, speech_s
     from slslib.runs import processes
 
+    if allow_silence and speech_only:
+        raise ConfigError("--allow-silence scores what --speech-only leaves out: choose one")
+    if speech_only:
+        speech_s(np.zeros((0, 0), np.float32))  # is the extra installed?
     recordings = listed(files)
     if pool not in _POOLS:
         raise ConfigError(f"pool {pool!r}: it must be one of {', '.join(_POOLS)}")
@@ -112,7 +124,7 @@ def detect(
     if not 0 < n_hop <= n_samples:
         raise ConfigError(f"hop {hop} s: it must lie in (0, {n_samples / SAMPLE_RATE:g}]")
     scores = {"checkpoint_sha256": digest, "hop_s": hop, "pool": pool}
-    scores |= {"allow_silence": allow_silence}
+    scores |= {"allow_silence": allow_silence, "speech_only": speech_only}
     limit, source = _threshold(threshold, path, metadata, scores)
     recipe, eer, measured = str(metadata.get("recipe", "")), metadata.get("dev_eer_percent"), ""
     if isinstance(eer, int | float) and 0 <= eer <= 100 and re.fullmatch(r"[\w-]{1,40}", recipe):
@@ -121,26 +133,34 @@ def detect(
     for recording in processes.bar(recordings, desc="detect", delay=1, show=len(recordings) > 1):
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
         row |= {"lowest_llr": None, "n_silent": 0}
-        found, scored, row["error"] = Recording(str(recording)), [], None
+        found, scored, n_free, row["error"] = Recording(str(recording)), [], 0, None
         blocks = blocks_isolated(recording, found=found, allow_silence=allow_silence)
         show = len(recordings) == 1 or sys.stderr.isatty()
         pieces = windows(blocks, n_samples, int(n_hop))
         shown = iter(processes.bar(pieces, desc=recording.name, delay=1, show=show))
         try:
             while batch := list(islice(shown, _BATCH)):
-                llrs = score(np.stack([samples for _, samples in batch]))
+                samples = np.stack([window for _, window in batch])
+                llrs = score(samples)
                 if llrs.shape != (len(batch),) or not np.isfinite(llrs).all():
                     raise AudioError(f"{recording}: no finite score; use another checkpoint")
-                for (start, window), llr in zip(batch, llrs.tolist(), strict=True):
-                    is_heard = allow_silence or window.any()
-                    scored.append({"start_s": start, "llr": llr if is_heard else None})
+                silent = np.logical_not(allow_silence | samples.any(axis=1))
+                row["n_silent"] += int(silent.sum())
+                left_out = silent | (speech_s(samples) < SPEECH_S) if speech_only else silent
+                n_free += int((left_out & ~silent).sum())
+                for (start, _), llr, is_left_out in zip(
+                    batch, llrs.tolist(), left_out, strict=True
+                ):
+                    scored.append({"start_s": start, "llr": None if is_left_out else llr})
             heard = [window["llr"] for window in scored if window["llr"] is not None]
+            if not heard:
+                raise AudioError(f"{recording}: {_SPEECH_FREE.format(len(scored))}")
             row |= {"llr": float(_POOLS[pool](np.array(heard))), "lowest_llr": min(heard)}
-            row["n_silent"] = len(scored) - len(heard)
             if limit is not None:
                 row["verdict"] = "bona fide" if row["llr"] > limit else "spoof"
         except AudioError as error:
             scored, row["error"] = [], str(error)
+        row["n_speech_free"] = n_free if speech_only else None
         row |= {key: vars(found)[key] for key in ("source_rate", "channels", "over_range")}
         row["duration_s"] = found.n_source_frames / max(1, found.source_rate)
         row["resampled"] = found.source_rate not in (0, SAMPLE_RATE)
@@ -223,7 +243,7 @@ def _threshold(
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{given} is no file of slslib threshold ({error})") from error
         for key, value in scores.items():
-            if (other := stored.get(key)) != value:
+            if (other := stored.get(key, _USUAL.get(key))) != value:
                 what = f"{given} is for {key} {other!r:.70}, these scores are of {value!r}"
                 raise ConfigError(f"{what}; choose one for them (slslib threshold, --threshold)")
         given, source = stored.get("threshold", ""), str(given)
