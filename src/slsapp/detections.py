@@ -85,7 +85,7 @@ def detect(
     if plot:
         from matplotlib.figure import Figure
 
-        from slslib.evaluation.plots import plot_windows
+        from slsapp.timeline import plot_windows
 
         wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
     for file, kinds in wanted:
