@@ -101,7 +101,7 @@ def read(path: str | None) -> Mono:
         raise AudioError(f"More than {PER_MINUTE} recordings in a minute: wait, then try again.")
     _asked.append(time.monotonic())
     limit = MINUTES * 60 * SAMPLE_RATE
-    samples = np.concatenate([*blocks_isolated(path, max_samples=limit + 1)])
+    samples = np.concatenate([*blocks_isolated(path, max_samples=limit + 1, any_length=True)])
     if len(samples) > limit:
         raise AudioError(f"The recording is longer than {MINUTES} minutes: cut it.")
     return samples

@@ -300,6 +300,16 @@ def test_a_format_that_is_not_read_is_named(checkpoint, recording):
     assert "ffmpeg" in result["errors"][0]
 
 
+def test_a_recording_without_a_length_is_scored_and_told(checkpoint, recording):
+    x = np.rint(3000 * np.random.default_rng(0).standard_normal(24_000)).astype(np.int16)
+    write_av(recording.with_name("b.webm"), x, 48_000, codec="libopus", live="1")
+    result = detect((recording.parent,), checkpoint=checkpoint)
+    assert not result["errors"]
+    assert [one["states_length"] for one in result["files"]] == [False, True]
+    assert "of 2 recordings, 1 do not state their length" in result["warnings"][0]
+    assert "0:00 or more" in tables.detect(result)
+
+
 def test_one_name_is_one_file(checkpoint, recording):
     assert len(detect(str(recording), checkpoint=checkpoint)["files"]) == 1
 

@@ -69,7 +69,8 @@ def detect(result: Mapping[str, Any]) -> str:
         row = {key: one[key] for key in ("file", "llr", "verdict", "n_silent")}
         if result["speech_only"]:
             row["n_speech_free"] = one["n_speech_free"]
-        row |= {"length": _clock(one["duration_s"]), "lowest_windows": lowest}
+        length = _clock(one["duration_s"]) + ("" if one["states_length"] else " or more")
+        row |= {"length": length, "lowest_windows": lowest}
         rows.append(row)
     return show({**result, "files": rows})
 

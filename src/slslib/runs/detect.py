@@ -51,6 +51,8 @@ _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "min": np.min,
     "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
 }
+_FOUND = ("source_rate", "channels", "over_range", "states_length")
+_LENGTH = "of {} recordings, {} do not state their length: a cut or damaged copy may pass for whole"
 _USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False, "speech_only": False}
 """As training scores."""
 
@@ -98,7 +100,8 @@ def detect(
         each its ``file``, ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows
         of zeros, left out), ``n_speech_free`` (windows of other sound than speech, left out; null:
         not asked for), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
-        ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``windows`` (``start_s``,
+        ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``states_length`` (false:
+        a cut copy cannot be told from a whole one), ``windows`` (``start_s``,
         ``llr``, null if left out) and ``error``.
 
     Raises:
@@ -134,7 +137,8 @@ def detect(
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
         row |= {"lowest_llr": None, "n_silent": 0}
         found, scored, n_free, row["error"] = Recording(str(recording)), [], 0, None
-        blocks = blocks_isolated(recording, found=found, allow_silence=allow_silence)
+        how = {"allow_silence": allow_silence, "any_length": True}
+        blocks = blocks_isolated(recording, found=found, **how)
         show = len(recordings) == 1 or sys.stderr.isatty()
         pieces = windows(blocks, n_samples, int(n_hop))
         shown = iter(processes.bar(pieces, desc=recording.name, delay=1, show=show))
@@ -161,7 +165,7 @@ def detect(
         except AudioError as error:
             scored, row["error"] = [], str(error)
         row["n_speech_free"] = n_free if speech_only else None
-        row |= {key: vars(found)[key] for key in ("source_rate", "channels", "over_range")}
+        row |= {key: vars(found)[key] for key in _FOUND}
         row["duration_s"] = found.n_source_frames / max(1, found.source_rate)
         row["resampled"] = found.source_rate not in (0, SAMPLE_RATE)
         row |= {"averaged": found.channels > 1, "windows": scored}
@@ -179,6 +183,8 @@ def detect(
     }
     done = [row for row in rows if not row["error"]]
     n_resampled, n_averaged = (sum(row[key] for row in done) for key in ("resampled", "averaged"))
+    if n_unstated := sum(not row["states_length"] for row in done):
+        made["warnings"].append(_LENGTH.format(len(rows), n_unstated))
     if n_resampled + n_averaged:
         text = f"to 16 kHz, of {n_averaged} the channels were averaged"
         made["warnings"].append(f"of {len(rows)} recordings, {n_resampled} were resampled {text}")
