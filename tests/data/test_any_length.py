@@ -31,8 +31,8 @@ def sound(seconds: float = 3) -> np.ndarray:
 
 
 def read(path: Path) -> Decoder:
-    decoder = Decoder(path)
-    for _ in decoder.blocks(any_length=True):
+    decoder = Decoder(path, any_length=True)
+    for _ in decoder.blocks():
         pass
     return decoder
 

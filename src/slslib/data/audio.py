@@ -250,12 +250,17 @@ class _Stream(sf.SoundFile):  # type: ignore[misc]
 class Decoder:
     """A file that is decoded once; ``recording`` tells what was found so far."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the file; nothing is opened yet."""
+    def __init__(self, path: str | os.PathLike[str], *, any_length: bool = False) -> None:
+        """Name the file; nothing is opened yet.
+
+        Args:
+            path: The file.
+            any_length: Read WebM, Matroska and MP4 in fragments too, where a cut may pass.
+        """
         self.recording = Recording(os.fspath(path))
         self.announced: int | None = None  # frames, according to the header
         self._flac: FlacInfo | None = None
-        self._any_length = False
+        self._any_length = any_length
         self._energy = np.zeros(2)  # of the channels, and of their mean
 
     def fail(self, why: str) -> NoReturn:
@@ -266,25 +271,18 @@ class Decoder:
         self.fail(f"truncated or damaged: {why}; fetch or make it again")
 
     def blocks(
-        self,
-        max_samples: int | None = None,
-        *,
-        allow_silence: bool = False,
-        any_length: bool = False,
-        heard: int = N_SAMPLES,
+        self, max_samples: int | None = None, *, allow_silence: bool = False, heard: int = N_SAMPLES
     ) -> Iterator[Mono]:
         """Yield the first samples, or all of them, as float32 mono at 16 kHz, and check the file.
 
         Args:
             max_samples: As for :func:`load`.
             allow_silence: As for :func:`load`.
-            any_length: Read WebM, Matroska and MP4 in fragments too, where a cut may pass.
             heard: Samples at the beginning that may not all be zero: those that are scored.
 
         Raises:
             AudioError: As :func:`load`; much is known at the end of the recording only.
         """
-        self._any_length = any_length
         wanted, n_samples, audible = max_samples or sys.maxsize, 0, False
         for decoded in self._resampled():
             block = decoded[: wanted - n_samples]

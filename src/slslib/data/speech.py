@@ -11,7 +11,6 @@ Speech here is any voice, real or synthetic. ``studies/speech_free.py`` measures
 
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from slslib.errors import ConfigError
 
 SPEECH_S = 0.25
 """A window with less speech than this is called free of speech."""
+_FILE = "data/silero_vad_16k_op15.onnx"
 _CHUNK, _CONTEXT = 512, 64  # samples that are heard at a time, and of those before
 
 
@@ -52,12 +52,10 @@ def _session() -> Any:
     try:
         import onnxruntime
 
-        folder = Path(find_spec("silero_vad").submodule_search_locations[0])  # type: ignore
+        folder = find_spec("silero_vad").submodule_search_locations[0]  # type: ignore
     except (ImportError, AttributeError) as error:
         remedy = 'install the extra: pip install -c constraints.txt -e ".[speech]"'
         raise ConfigError(f"Silero VAD is not there ({error}); {remedy}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    file = folder / "data" / "silero_vad_16k_op15.onnx"
-    return onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(f"{folder}/{_FILE}", options, ["CPUExecutionProvider"])
