@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from slsapp.threshold import percent
 from slslib.errors import ConfigError
 from slslib.files import write_text, writing
 from slslib.runs import detect as scoring
@@ -70,7 +71,8 @@ def detect(
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
-        What :func:`slslib.runs.detect.detect` returns.
+        What :func:`slslib.runs.detect.detect` returns, and where the threshold's file has a
+        calibration, probabilities: see :func:`slsapp.threshold.percent`.
 
     Raises:
         ConfigError: As there, or ``out`` or the plot has an unknown format.
@@ -93,7 +95,7 @@ def detect(
             raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
     how: dict[str, Any] = {"threshold": threshold, "hop": hop, "pool": pool, "cpu": cpu}
     how |= {"allow_silence": allow_silence, "speech_only": speech_only}
-    made = scoring.detect(tuple(recordings), checkpoint=checkpoint, **how)
+    made = percent(scoring.detect(tuple(recordings), checkpoint=checkpoint, **how))
     if out:
         write(made, out)
     if plot and any(not one["error"] for one in made["files"]):

@@ -95,6 +95,8 @@ def threshold(
     _check_percents("", prior=prior, frr=frr, confidence=confidence)
     if out and (out.suffix.lower() != ".json" or out.is_dir()):
         raise ConfigError(f"{out}: the name of the file to write must end in .json")
+    if out and _is_other(out):
+        raise ConfigError(f"{out} is there, and no file of slslib threshold: choose another name")
     if str(checkpoint).partition(":")[0] in ("mini", "hub") and not (out or compare):
         raise ConfigError(
             f"{checkpoint} is in no folder of yours: say where to write by --out FILE.json"
@@ -160,6 +162,52 @@ def threshold(
     out = out or weights.with_name(f"{weights.name}.threshold.json")
     write_json(out, made)
     return made | {"out": str(out), "warnings": warnings}
+
+
+def _is_other(path: Path) -> bool:
+    """Tell whether something else than a threshold has this name: a run's best.json, a result."""
+    try:
+        return "threshold" not in {**json.loads(path.read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, TypeError, RecursionError):
+        return True
+
+
+def percent(made: dict[str, Any]) -> dict[str, Any]:
+    """Add probabilities to detections whose threshold came with a calibration.
+
+    Args:
+        made: What :func:`slslib.runs.detect.detect` returned.
+
+    Returns:
+        The same with ``prior_percent``, and in each of ``files`` ``bonafide_percent``: the
+        probability that the recording is bona fide, if the share of the prior is. Both are null
+        where the threshold is from no file, or from one without a calibration.
+
+    Raises:
+        ConfigError: If the calibration is not one of ``slslib threshold``.
+    """
+    from scipy.special import expit, logit
+
+    source, calibration, prior = Path(made["threshold_source"]), None, 50.0
+    if source.name not in ("given", "none") and source.is_file():  # which detect has read
+        calibration = json.loads(source.read_text(encoding="utf-8")).get("calibration")
+    if calibration:
+        try:
+            names = "slope", "offset", "prior_percent"
+            slope, offset, prior = (float(calibration[name]) for name in names)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise ConfigError(f"{source}: its calibration is damaged ({error!r:.60})") from error
+        _check_percents(f"{source}: ", prior_percent=prior)
+        if not (0 < slope < 1e300 and abs(offset) < 1e300):
+            raise ConfigError(f"{source}: its calibration is damaged ({slope}, {offset})")
+    for one in made["files"]:
+        one["bonafide_percent"] = None
+        if calibration and one["llr"] is not None:
+            log_odds = slope * one["llr"] + offset + logit(prior / 100)
+            one["bonafide_percent"] = 100 * float(expit(log_odds))
+    return made | {"prior_percent": prior if calibration else None}
 
 
 def _check_percents(where: str, **percents: Any) -> None:

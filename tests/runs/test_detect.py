@@ -20,6 +20,7 @@ from slslib.data.audio import load
 from slslib.errors import AudioError, CheckpointError, ConfigError
 from slslib.evaluation import tables
 from slslib.files import sha256, write_json
+from slslib.model.convert import convert
 from slslib.model.detector import Detector
 from slslib.runs import detect as module
 from slslib.runs import processes
@@ -192,6 +193,19 @@ def test_a_loaded_detector_stays_what_it_was(checkpoint, recording):
 def test_a_detector_of_no_file_is_refused(recording):
     with pytest.raises(ConfigError, match="save the detector"):
         detect((recording,), checkpoint=Detector(DETECTOR, seed=1))
+
+
+def test_mini_stays_mini_under_another_name(recording, tmp_path):
+    """Converted, published and retitled; a training by the recipe of this name is another."""
+    detector = Detector.load("mini")
+    detector.save(tmp_path / "fine.safetensors")
+    convert("mini", tmp_path / "fine.pth")
+    detector.save_pretrained(tmp_path / "published")
+    for name in ("fine.safetensors", "fine.pth", "published/model.safetensors"):
+        made = detect((recording,), checkpoint=tmp_path / name)
+        assert "worth nothing" in made["warnings"][0], name
+    detector.save(tmp_path / "own.safetensors", detector.metadata | {"train_loss": 0.25})
+    assert not detect((recording,), checkpoint=tmp_path / "own.safetensors")["warnings"]
 
 
 def test_mini_stays_mini_when_it_is_loaded(recording):

@@ -18,6 +18,8 @@ from tiny import DETECTOR
 
 from slsapp.detections import detect, write
 from slslib.errors import ConfigError, FileError
+from slslib.evaluation import tables
+from slslib.files import sha256, write_json
 from slslib.model.detector import Detector
 from slslib.runs import detect as scoring
 
@@ -63,7 +65,9 @@ def test_the_result_is_that_of_the_function(checkpoint, recording, tmp_path):
     how = {"checkpoint": checkpoint, "hop": 0.1, "pool": "min", "threshold": 0.5, "cpu": True}
     how["allow_silence"] = True
     made = detect((recording,), out=tmp_path / "x.json", plot=tmp_path / "x.svg", **how)
-    assert made == scoring.detect((recording,), **how)
+    scored = scoring.detect((recording,), **how)
+    scored["files"][0]["bonafide_percent"] = None
+    assert made == scored | {"prior_percent": None}
     assert json.loads((tmp_path / "x.json").read_text()) == made
     assert "<svg" in (tmp_path / "x.svg").read_text()
 
@@ -131,6 +135,19 @@ def test_out(checkpoint, tmp_path):
     assert [line.split()[2] for line in text.splitlines()] == [
         *("unknown", "silence", "unknown", "unknown")
     ]
+
+
+def test_a_probability_stands_beside_the_verdict(checkpoint, recording, tmp_path):
+    scale = {"slope": 1.0, "offset": 0.0, "prior_percent": 50.0}
+    facts = {"threshold": -7, "checkpoint_sha256": sha256(checkpoint), "calibration": scale}
+    write_json(tmp_path / "t.json", facts | {"hop_s": None, "pool": "mean"})
+    made = detect((recording,), checkpoint=checkpoint, threshold=tmp_path / "t.json")
+    (one,) = made["files"]
+    assert one["bonafide_percent"] == pytest.approx(100 / (1 + np.exp(-one["llr"])))
+    shown = tables.detect(made)
+    assert "bonafide percent" in shown
+    assert re.search(r"prior percent +50", shown)
+    assert "bonafide percent" not in tables.detect(detect((recording,), checkpoint=checkpoint))
 
 
 def test_windows_without_speech_are_marked(checkpoint, tmp_path):

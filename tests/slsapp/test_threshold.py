@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 from tiny import DETECTOR
 
-from slsapp.threshold import threshold
+from slsapp.threshold import percent, threshold
 from slslib.errors import AudioError, ConfigError, ScoreError
 from slslib.files import sha256
 from slslib.model.detector import Detector
@@ -310,3 +310,59 @@ def test_a_threshold_for_speech_alone_says_so(checkpoint, scored):
     call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint), "frr": 5.0}
     assert threshold(**call, speech_only=True)["speech_only"] is True
     assert threshold(**call)["speech_only"] is False
+
+
+@pytest.mark.parametrize("content", ['{"file": "epoch_2.safetensors"}', "not JSON", "[1]"])
+def test_a_file_of_something_else_is_not_overwritten(checkpoint, scored, tmp_path, content):
+    (tmp_path / "best.json").write_text(content)
+    call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint), "frr": 5.0}
+    with pytest.raises(ConfigError, match="no file of slslib threshold"):
+        threshold(**call, out=tmp_path / "best.json")
+    assert (tmp_path / "best.json").read_text() == content
+    assert not scored.calls
+    for _ in range(2):  # its own file may be replaced
+        threshold(**call, out=tmp_path / "own.json")
+
+
+def decided(tmp_path, **stored):
+    """Return detections by a threshold file that holds this."""
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"threshold": 0.0, **stored}))
+    files = [{"file": f"{k}.wav", "llr": llr} for k, llr in enumerate([-1.0, 0.5, None])]
+    return {"threshold": 0.0, "threshold_source": str(path), "files": files}
+
+
+def test_a_calibration_gives_probabilities(tmp_path):
+    scale = {"slope": 2.0, "offset": 0.5, "prior_percent": 90.0}
+    made = percent(decided(tmp_path, calibration=scale))
+    assert made["prior_percent"] == 90
+    low, high, none = [one["bonafide_percent"] for one in made["files"]]
+    assert low == pytest.approx(100 / (1 + math.exp(1.5) / 9))
+    assert high == pytest.approx(100 / (1 + math.exp(-1.5) / 9))
+    assert none is None
+
+
+def test_without_a_calibration_there_are_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("given").write_text("a file of this name is nobody's business")
+    for source in (decided(tmp_path)["threshold_source"], "given", "none", "EER threshold"):
+        made = percent(decided(tmp_path) | {"threshold_source": source})
+        assert made["prior_percent"] is None
+        assert {one["bonafide_percent"] for one in made["files"]} == {None}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"slope": slope} for slope in ("x", -1, math.inf, [1], 10**400)),
+        *({"prior_percent": percent} for percent in (100, math.nan)),
+        {"offset": math.nan},
+    ],
+    ids=str,
+)
+def test_a_damaged_calibration_is_refused(tmp_path, changed):
+    scale = {"slope": 2.0, "offset": 0.5, "prior_percent": 90.0} | changed
+    with pytest.raises(ConfigError, match=r"t\.json"):
+        percent(decided(tmp_path, calibration=scale))
+    with pytest.raises(ConfigError, match=r"t\.json"):
+        percent(decided(tmp_path, calibration=[1, 2]))

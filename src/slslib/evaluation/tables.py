@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
+_ASKED = ("bonafide_percent", "n_speech_free")  # of a recording, where there are such
 _SHOWN = 5  # items shown of a long list
 _SAID = ("n_bonafide", "n_spoof", "phase", "assumed", "groups", "sha256")  # not by a table
 
@@ -67,8 +68,7 @@ def detect(result: Mapping[str, Any]) -> str:
         scored = [(w["llr"], w["start_s"]) for w in one["windows"] if w["llr"] is not None]
         lowest = [f"{llr:.2f} at {_clock(start)}" for llr, start in sorted(scored)[:3]]
         row = {key: one[key] for key in ("file", "llr", "verdict", "n_silent")}
-        if result["speech_only"]:
-            row["n_speech_free"] = one["n_speech_free"]
+        row |= {key: one[key] for key in _ASKED if one.get(key) is not None}
         length = _clock(one["duration_s"]) + ("" if one["states_length"] else " or more")
         row |= {"length": length, "lowest_windows": lowest}
         rows.append(row)

@@ -117,8 +117,6 @@ def detect(
 
     if allow_silence and speech_only:
         raise ConfigError("--allow-silence scores what --speech-only leaves out: choose one")
-    if speech_only:
-        speech_s(np.zeros((0, 0), np.float32))  # is the extra installed?
     recordings = listed(files)
     if pool not in _POOLS:
         raise ConfigError(f"pool {pool!r}: it must be one of {', '.join(_POOLS)}")
@@ -178,7 +176,7 @@ def detect(
         "meaning": _MEANING.format(measured) if limit is None else None,
         "window_s": n_samples / SAMPLE_RATE,
         "files": rows,
-        "warnings": [_MINI] if name == "mini" else [],
+        "warnings": [_MINI] if _is_mini(metadata) else [],
         "errors": [row["error"] for row in rows if row["error"]],
     }
     done = [row for row in rows if not row["error"]]
@@ -235,6 +233,13 @@ def _open(checkpoint: Any, cpu: bool) -> tuple[Any, ...]:
             return detector.llr(torch.from_numpy(samples).to(detector.device)).cpu().numpy()
 
     return score, detector.config.n_samples, detector.metadata, detector.source
+
+
+def _is_mini(metadata: dict[str, Any]) -> bool:
+    """Tell whether these are the packaged weights, under any name and in any format."""
+    with (Path(__file__).parents[1] / "model/weights/mini_detector.safetensors").open("rb") as f:
+        about = json.loads(f.read(int.from_bytes(f.read(8), "little")))["__metadata__"]["slslib"]
+    return metadata.get("train_loss") == json.loads(about)["metadata"]["train_loss"]
 
 
 def _threshold(
