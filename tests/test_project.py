@@ -26,7 +26,7 @@ import slslib
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PINNED_EXTRAS = ("book", "test", "app", "hub", "minispoof", "onnx")
+PINNED_EXTRAS = ("book", "test", "app", "hub", "minispoof", "onnx", "speech")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Written in pieces, so that this file does not find itself.
 MACHINE_PATH = re.compile(

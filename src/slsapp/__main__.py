@@ -18,6 +18,7 @@ _QUIET = {"share": False, "ssr_mode": False, "quiet": True, "footer_links": []}
 def serve(
     checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("mini",),
     *,
+    threshold: tuple[float | Path, ...] = (),
     references: tuple[Path, ...] = (),
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -26,12 +27,16 @@ def serve(
 
     Args:
         checkpoints: safetensors or .pth file, run folder, hub:owner/name[/file][@revision] or mini.
+        threshold: Scores above it are called bona fide, for each checkpoint, in their order: a
+            number, or a file of slslib threshold; default as for slslib detect.
         references: Gates of a reference set for each checkpoint, in their order: CSV files of what
             slsapp.explain.gate_quantiles returned.
         host: Address to listen at. Any but this machine's own opens the page to others.
         port: Port to listen at.
     """
+    import numpy as np
     import pandas as pd
+    import soundfile
     from starlette.middleware import Middleware
 
     from slsapp import page
@@ -41,6 +46,8 @@ def serve(
     if not ip_address(host).is_loopback:
         print(_OPEN.format(host), file=sys.stderr)
     detectors = {name: Detector.load(name).to(processes.start().device) for name in checkpoints}
+    if len(threshold) > len(checkpoints):
+        raise ConfigError(f"{len(threshold)} thresholds for {len(checkpoints)} checkpoints")
     if len(references) > len(checkpoints):
         raise ConfigError(f"{len(references)} tables of gates for {len(checkpoints)} checkpoints")
     tables = dict(zip(checkpoints, map(pd.read_csv, references), strict=False))
@@ -48,7 +55,12 @@ def serve(
         if lacking := {"group", "layer", "count", "5%", "50%", "95%"} - {*table}:
             raise ConfigError(f"{file} lacks the columns {sorted(lacking)} of gate_quantiles")
     with TemporaryDirectory(prefix="slsapp-") as os.environ["GRADIO_TEMP_DIR"]:
-        blocks, limit = page.build(detectors, tables), page.MEGABYTES << 20
+        thresholds = dict(zip(checkpoints, threshold, strict=False))
+        noise = Path(os.environ["GRADIO_TEMP_DIR"], "noise.wav")
+        soundfile.write(noise, np.random.default_rng(0).uniform(-0.1, 0.1, 8_000), 16_000)
+        for name, given in thresholds.items():  # one that does not fit is refused now
+            page.decide((noise,), detectors[name], given)
+        blocks, limit = page.build(detectors, tables, thresholds), page.MEGABYTES << 20
         options = {"server_name": host, "server_port": port, "max_file_size": limit}
         options["app_kwargs"] = {"middleware": [Middleware(page.Guard)]}
         try:

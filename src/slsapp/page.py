@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from slsapp.explain import leave_one_out, occlusion, plot_gates
+from slsapp.threshold import percent
 from slslib.data.audio import SAMPLE_RATE, Mono, fix_length
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError, SlslibError
@@ -101,7 +102,7 @@ def read(path: str | None) -> Mono:
         raise AudioError(f"More than {PER_MINUTE} recordings in a minute: wait, then try again.")
     _asked.append(time.monotonic())
     limit = MINUTES * 60 * SAMPLE_RATE
-    samples = np.concatenate([*blocks_isolated(path, max_samples=limit + 1)])
+    samples = np.concatenate([*blocks_isolated(path, max_samples=limit + 1, any_length=True)])
     if len(samples) > limit:
         raise AudioError(f"The recording is longer than {MINUTES} minutes: cut it.")
     return samples
@@ -115,6 +116,8 @@ def plain(text: str) -> str:
 
 def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     """Say and draw what :func:`slslib.runs.detect.detect` found in one recording.
+
+    Where :func:`slsapp.threshold.percent` added a probability, it is said too.
 
     Returns:
         Markdown, with a verdict only where the checkpoint has a threshold; the scores of the
@@ -130,6 +133,9 @@ def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     if threshold is not None:
         source = plain(made["threshold_source"])
         verdict = f"**{row['verdict']}**: threshold {threshold:.2f} ({source})."
+    if (probability := row.get("bonafide_percent")) is not None:
+        prior = f"if {made['prior_percent']:g} % of all recordings are"
+        verdict += f" Probability of being bona fide, {prior}: {probability:.1f} %."
     starts, llrs = (np.array([w[key] for w in row["windows"]], float) for key in ("start_s", "llr"))
     lowest = np.nanargmin(llrs)
     facts = f"{len(llrs)} windows, {row['n_silent']} silent; the lowest at {starts[lowest]:.1f} s."
@@ -137,6 +143,13 @@ def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     figure, _ = plots.plot_lines(line, xlabel="time (s)", ylabel="LLR (nats)", reference=threshold)
     text = "\n\n".join([f"## LLR {row['llr']:.2f}", verdict, facts, *map(plain, made["warnings"])])
     return text, figure, float(starts[lowest])
+
+
+def decide(
+    files: tuple[Path, ...], detector: Detector, threshold: float | Path | None
+) -> dict[str, Any]:
+    """Detect, with a threshold if there is one, and add probabilities if it has a calibration."""
+    return percent(detect(files, checkpoint=detector, threshold=threshold))
 
 
 def gates(detector: Detector, clip: Mono, reference: pd.DataFrame | None) -> Any:
@@ -162,13 +175,18 @@ def _batch(detector: Detector, clip: Mono) -> torch.Tensor:
     return waveform[None].to(detector.device)
 
 
-def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -> Any:
+def build(
+    detectors: dict[str, Detector],
+    references: dict[str, pd.DataFrame],
+    thresholds: dict[str, float | Path] | None = None,
+) -> Any:
     """Build the page.
 
     Args:
         detectors: The loaded checkpoints by name.
         references: Tables of gates by the name of the checkpoint, for none, some or all; see
             :func:`slsapp.explain.gate_quantiles`.
+        thresholds: By the name of the checkpoint, as for :func:`slslib.runs.detect.detect`.
 
     Returns:
         A ``gradio.Blocks``, not yet launched.
@@ -180,7 +198,8 @@ def build(detectors: dict[str, Detector], references: dict[str, pd.DataFrame]) -
         try:
             samples = read(path)
             for name, detector in detectors.items():
-                text, figure, start_s = describe(detect((Path(path),), checkpoint=detector))
+                made = decide((Path(path),), detector, (thresholds or {}).get(name))
+                text, figure, start_s = describe(made)
                 clip = samples[round(start_s * SAMPLE_RATE) :][: detector.config.n_samples]
                 shown += [text, figure, gates(detector, clip, references.get(name))]
                 kept.append((name, clip, start_s))

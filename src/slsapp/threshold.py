@@ -5,9 +5,9 @@ Bona fide recordings suffice. The threshold is the highest of which
 recordings *of the same kind* than wanted, whatever the distribution of their scores. Spoofed
 recordings tell what it lets pass, and what the scores mean as probabilities.
 
-The file that is written says what the threshold belongs to (checkpoint; ``hop_s``, ``pool`` and
-``allow_silence`` of the scores), how it was chosen, and on which recordings: a hash of their names
-and contents. It holds no date, so the same call writes the same bytes.
+The file that is written says what the threshold belongs to (checkpoint; ``hop_s``, ``pool``,
+``allow_silence`` and ``speech_only`` of the scores), how it was chosen, and on which recordings: a
+hash of their names and contents. It holds no date, so the same call writes the same bytes.
 """
 
 import json
@@ -25,7 +25,7 @@ from slslib.evaluation.calibration import fit
 from slslib.evaluation.metrics import eer
 from slslib.files import sha256, sha256_of, write_json
 
-_SCORES = ("checkpoint", "checkpoint_sha256", "hop_s", "pool", "allow_silence")
+_SCORES = ("checkpoint", "checkpoint_sha256", "hop_s", "pool", "allow_silence", "speech_only")
 
 
 def threshold(
@@ -38,6 +38,7 @@ def threshold(
     prior: float = 50.0,
     hop: float | None = None,
     pool: Literal["mean", "min", "trimmed"] = "mean",
+    speech_only: bool = False,
     compare: Path | None = None,
     out: Path | None = None,
     cpu: bool = False,
@@ -59,6 +60,7 @@ def threshold(
         prior: Percent of all recordings that are bona fide, for probabilities.
         hop: As for detect, which then needs the same.
         pool: As for detect, which then needs the same.
+        speech_only: As for detect, which then needs the same.
         compare: Choose and write nothing; see what the threshold in this file, chosen earlier, does
             on these recordings.
         out: File to write; default the checkpoint's with .threshold.json behind its name, where
@@ -69,11 +71,11 @@ def threshold(
         What is written: ``threshold`` (accept above), ``wanted_frr_percent``,
         ``confidence_percent``, ``rank``, ``n_bonafide``, ``frr`` on these recordings with its
         interval, ``quantiles`` of their scores, ``checkpoint``, ``checkpoint_sha256``, ``hop_s``,
-        ``pool``, ``allow_silence`` (false), ``files_sha256`` (names and contents, of each class)
-        and ``versions``. With spoofed speech also ``n_spoof``, ``far`` and ``calibration``:
-        ``slope`` and ``offset``, which turn a score into a log-likelihood ratio, and the
-        probability of bona fide speech for a score at the threshold; there is none where the
-        classes look swapped. Besides, ``out``, or with ``compare`` ``old_quantiles``, and
+        ``pool``, ``allow_silence`` (false), ``speech_only``, ``files_sha256`` (names and contents,
+        of each class) and ``versions``. With spoofed speech also ``n_spoof``, ``far`` and
+        ``calibration``: ``slope`` and ``offset``, which turn a score into a log-likelihood ratio,
+        and the probability of bona fide speech for a score at the threshold; there is none where
+        the classes look swapped. Besides, ``out``, or with ``compare`` ``old_quantiles``, and
         ``warnings``: scores that are exactly equal, as those of copies; classes that look swapped;
         with ``compare``, an interval that lies above the wanted rate (a binomial test).
 
@@ -93,6 +95,8 @@ def threshold(
     _check_percents("", prior=prior, frr=frr, confidence=confidence)
     if out and (out.suffix.lower() != ".json" or out.is_dir()):
         raise ConfigError(f"{out}: the name of the file to write must end in .json")
+    if out and _is_other(out):
+        raise ConfigError(f"{out} is there, and no file of slslib threshold: choose another name")
     if str(checkpoint).partition(":")[0] in ("mini", "hub") and not (out or compare):
         raise ConfigError(
             f"{checkpoint} is in no folder of yours: say where to write by --out FILE.json"
@@ -108,6 +112,7 @@ def threshold(
         guarantee(np.zeros(len(classes[0])), frr / 100, confidence / 100)  # enough of them?
     weights, llrs, hashes = locate(checkpoint), [], []
     options: dict[str, Any] = {"checkpoint": checkpoint, "hop": hop, "pool": pool, "cpu": cpu}
+    options["speech_only"] = speech_only
     for files in classes:
         found = detect(tuple(files), threshold=compare or 0.0, **options)
         rows = found["files"]
@@ -157,6 +162,52 @@ def threshold(
     out = out or weights.with_name(f"{weights.name}.threshold.json")
     write_json(out, made)
     return made | {"out": str(out), "warnings": warnings}
+
+
+def _is_other(path: Path) -> bool:
+    """Tell whether something else than a threshold has this name: a run's best.json, a result."""
+    try:
+        return "threshold" not in {**json.loads(path.read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, TypeError, RecursionError):
+        return True
+
+
+def percent(made: dict[str, Any]) -> dict[str, Any]:
+    """Add probabilities to detections whose threshold came with a calibration.
+
+    Args:
+        made: What :func:`slslib.runs.detect.detect` returned.
+
+    Returns:
+        The same with ``prior_percent``, and in each of ``files`` ``bonafide_percent``: the
+        probability that the recording is bona fide, if the share of the prior is. Both are null
+        where the threshold is from no file, or from one without a calibration.
+
+    Raises:
+        ConfigError: If the calibration is not one of ``slslib threshold``.
+    """
+    from scipy.special import expit, logit
+
+    source, calibration, prior = Path(made["threshold_source"]), None, 50.0
+    if source.name not in ("given", "none") and source.is_file():  # which detect has read
+        calibration = json.loads(source.read_text(encoding="utf-8")).get("calibration")
+    if calibration:
+        try:
+            names = "slope", "offset", "prior_percent"
+            slope, offset, prior = (float(calibration[name]) for name in names)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise ConfigError(f"{source}: its calibration is damaged ({error!r:.60})") from error
+        _check_percents(f"{source}: ", prior_percent=prior)
+        if not (0 < slope < 1e300 and abs(offset) < 1e300):
+            raise ConfigError(f"{source}: its calibration is damaged ({slope}, {offset})")
+    for one in made["files"]:
+        one["bonafide_percent"] = None
+        if calibration and one["llr"] is not None:
+            log_odds = slope * one["llr"] + offset + logit(prior / 100)
+            one["bonafide_percent"] = 100 * float(expit(log_odds))
+    return made | {"prior_percent": prior if calibration else None}
 
 
 def _check_percents(where: str, **percents: Any) -> None:

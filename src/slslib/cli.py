@@ -31,7 +31,7 @@ COMMANDS = {
     "score": ("slslib.runs.score:score", "Score every trial of a corpus, resumably."),
     "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
     "report": ("slsnotebooks.report:report", "Build a book from training runs."),
-    "detect": ("slslib.runs.detect:detect", "Score single recordings."),
+    "detect": ("slsapp.detections:detect", "Score single recordings."),
     "threshold": ("slsapp.threshold:threshold", "Choose a threshold from own recordings."),
     "convert": ("slslib.model.convert:convert", "Rewrite a checkpoint."),
     "publish": ("slsapp.publish:publish", "Publish a detector with a model card."),

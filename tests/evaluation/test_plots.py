@@ -7,7 +7,6 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
 from scipy.special import ndtri
 
 from slslib.errors import ConfigError
@@ -19,13 +18,6 @@ from slsnotebooks import figures
 def scores():
     rng = np.random.default_rng(0)
     return rng.normal(2, 1, 300), rng.normal(-1, 1.5, 900)
-
-
-@pytest.fixture
-def detections():
-    windows = [{"start_s": 0.0, "llr": 1.0}, {"start_s": 4.0, "llr": -2.0}]
-    one = {"file": "a/call.wav", "llr": -0.5, "verdict": "spoof", "windows": windows, "error": None}
-    return {"threshold": 0.0, "window_s": 4.0, "hop_s": None, "files": [one]}
 
 
 def texts(axes):
@@ -125,44 +117,6 @@ def test_lines_in_panels_share_a_legend():
         assert plots.plot_lines(lines, xlabel="x", ylabel="y", axes=axes)[1] is axes
     assert texts(axes) == ["both", "a", "b"]
     assert {panel.lines[1].get_color() for panel in figure.axes} == {plots.OTHER[1].upper()}
-
-
-def test_windows(detections):
-    figure, axes = plots.plot_windows(detections)
-    assert axes.get_title("left") == "-0.50, spoof: call.wav"
-    bars = axes.patches
-    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0, 4), (4, 4)]
-    assert [bar.get_y() + bar.get_height() for bar in bars] == [1, -2]
-    colours = [to_hex(bar.get_facecolor()).upper() for bar in bars]
-    assert colours == [plots.BONAFIDE, plots.SPOOF]
-    assert "threshold 0.00" in texts(axes)[0]
-    assert len(figure.axes) == 1
-
-
-def test_windows_without_a_threshold_have_no_colour_of_a_class(detections):
-    one = detections["files"][0] | {"verdict": None}
-    _, axes = plots.plot_windows(detections | {"threshold": None, "files": [one]})
-    assert axes.get_title("left") == "-0.50, no verdict: call.wav"
-    assert {to_hex(bar.get_facecolor()) for bar in axes.patches} == {"#666666"}
-    assert "no threshold" in texts(axes)[0]
-
-
-def test_recordings_with_equal_scores_have_panels_of_their_own(detections):
-    """Whatever their names are; of very many the lowest are shown, and that is said."""
-    (one,) = detections["files"]
-    names = ["会议.m4a", "звонок.wav", "$x_1$.wav", "line\nbreak.wav", "مكالمة.wav"]
-    figure, axes = plots.plot_windows(
-        detections | {"files": [one | {"file": f"a/{name}"} for name in names]}
-    )
-    figure.savefig(io.BytesIO())  # warnings are errors
-    titles = [panel.get_title("left").partition(": ")[2] for panel in figure.axes]
-    assert titles[1:3] == ["звонок.wav", "$x_1$.wav"]
-    assert titles[3] == "line□break.wav"
-    many = [one | {"file": f"{k}.wav", "llr": -k} for k in range(30)]
-    figure, axes = plots.plot_windows(detections | {"files": many})
-    assert len(figure.axes) == 20
-    assert axes.get_title("left") == "-29.00, spoof: 29.wav"
-    assert "lowest 20 of 30" in texts(axes)[0]
 
 
 @pytest.mark.parametrize("n", [0, 6])

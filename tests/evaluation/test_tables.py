@@ -51,6 +51,13 @@ def test_names_give_no_orders_to_the_terminal():
         assert all(one == "\n" or one.isprintable() for one in text)
 
 
+def test_a_long_text_has_several_lines():
+    shown = tables.show({"sound": False, "meaning": "many words " * 20})
+    assert [line.count("many words") for line in shown.splitlines()] == [0, 0, 0, 7, 7, 6]
+    assert "\\n" not in shown
+    assert "False" in shown
+
+
 def test_any_result_is_facts_then_rows_then_warnings():
     window = {"start_s": 0.0, "llr": -1.5}
     result = {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -18,10 +15,12 @@ import torch
 from make_mp4 import write_av
 from tiny import DETECTOR
 
+from slslib.data import speech
 from slslib.data.audio import load
-from slslib.errors import AudioError, CheckpointError, ConfigError, FileError
+from slslib.errors import AudioError, CheckpointError, ConfigError
 from slslib.evaluation import tables
 from slslib.files import sha256, write_json
+from slslib.model.convert import convert
 from slslib.model.detector import Detector
 from slslib.runs import detect as module
 from slslib.runs import processes
@@ -86,9 +85,7 @@ def test_without_a_threshold_there_is_no_verdict(checkpoint, recording, tmp_path
         ({}, "not known"),
     ):
         detector.save(tmp_path / "none.safetensors", {"epoch": 0, **metadata})
-        result = detect(
-            (recording,), checkpoint=tmp_path / "none.safetensors", plot=tmp_path / "x.png"
-        )
+        result = detect((recording,), checkpoint=tmp_path / "none.safetensors")
         assert (result["threshold"], result["threshold_source"]) == (None, "none")
         assert result["files"][0]["verdict"] is None
         assert isinstance(result["files"][0]["llr"], float)
@@ -171,66 +168,6 @@ def test_lowest_windows_are_named(checkpoint, recording):
     assert "1:15" in tables.detect(result)
 
 
-def test_out(checkpoint, tmp_path):
-    x = np.rint(3000 * np.random.default_rng(0).standard_normal(12_000)).astype(np.int16)
-    x[4_000:8_000] = 0
-    names = ['a "b",\tc.wav', os.fsdecode(b"\xff.wav")]
-    for name in names:
-        sf.write(os.fsencode(tmp_path / name), np.append(x, x[:100]), 16_000, format="WAV")
-    files = tuple(tmp_path / name for name in names)
-
-    def written(name, files=files, **options):
-        made = detect(files, checkpoint=checkpoint, out=tmp_path / name, **options)
-        return made, (tmp_path / name).read_text(encoding="utf-8")
-
-    made, text = written("x.JSON")
-    assert json.loads(text) == made
-    llrs = [window["llr"] for window in made["files"][0]["windows"]]
-    assert [llr is None for llr in llrs] == [False, True, False, False]
-    made, text = written("x.csv", threshold=min(llrs[0], *llrs[2:]) - 1)
-    rows = list(csv.DictReader(io.StringIO(text)))
-    assert [row["file"] for row in rows[::4]] == [str(files[0]), f"{tmp_path}/\\udcff.wav"]
-    assert [row["side"] for row in rows[:4]] == ["bonafide", "silence", "bonafide", "bonafide"]
-    assert [float(row["llr"]) for row in rows[2:4]] == llrs[2:]
-    assert float(rows[3]["end_s"]) == pytest.approx(12_100 / 16_000)
-    _, text = written("x.rttm", threshold=min(llrs[0], *llrs[2:]) - 1)
-    lines = [line.split() for line in text.splitlines()]
-    assert {len(line) for line in lines} == {10}
-    assert [(line[3], line[4], line[7]) for line in lines[:2]] == [
-        ("0.000", "0.250", "bonafide"),
-        ("0.500", "0.256", "bonafide"),
-    ]
-    _, text = written("x.txt", files[:1], threshold=max(llrs[0], *llrs[2:]) + 1)
-    assert text.splitlines() == [
-        f"0.000\t0.250\tspoof {llrs[0]:.4}",
-        "0.250\t0.500\tsilence ",
-        f"0.500\t0.756\tspoof {min(llrs[2:]):.4}",
-    ]
-    Detector.load(checkpoint).save(checkpoint, {"epoch": 1})
-    _, text = written("y.txt", files[:1])
-    assert [line.split()[2] for line in text.splitlines()] == [
-        *("unknown", "silence", "unknown", "unknown")
-    ]
-
-
-def test_names_are_told_apart_and_computed_by_no_spreadsheet(checkpoint, recording, monkeypatch):
-    monkeypatch.chdir(recording.parent)
-    names = ["=1+cmd(1).wav", "@b.wav", "-c.wav", "a b.wav", "a_b.wav", "a%20b.wav", "\u2028.wav"]
-    for name in names:
-        Path(name).write_bytes(recording.read_bytes())
-    kinds = {}
-    for kind in ("csv", "rttm"):
-        detect(tuple(map(Path, names)), checkpoint=checkpoint, out=Path(f"x.{kind}"))
-        kinds[kind] = Path(f"x.{kind}").read_text(encoding="utf-8")
-    cells = [row["file"] for row in csv.DictReader(io.StringIO(kinds["csv"]))][::3]
-    assert cells == [f"./{name}" for name in names[:3]] + names[3:]
-    lines = kinds["rttm"].split("\n")[:-1:3]
-    assert [line.split()[1] for line in lines] == [
-        *names[:3],
-        *("a%20b.wav", "a_b.wav", "a%2520b.wav", "%E2%80%A8.wav"),
-    ]
-
-
 def test_a_loaded_detector_scores_files_and_arrays(checkpoint, recording, capsys, monkeypatch):
     """The program in the module's documentation runs, and gives detect's scores."""
     wanted = detect((recording,), checkpoint=str(checkpoint))["files"][0]["llr"]
@@ -258,6 +195,19 @@ def test_a_detector_of_no_file_is_refused(recording):
         detect((recording,), checkpoint=Detector(DETECTOR, seed=1))
 
 
+def test_mini_stays_mini_under_another_name(recording, tmp_path):
+    """Converted, published and retitled; a training by the recipe of this name is another."""
+    detector = Detector.load("mini")
+    detector.save(tmp_path / "fine.safetensors")
+    convert("mini", tmp_path / "fine.pth")
+    detector.save_pretrained(tmp_path / "published")
+    for name in ("fine.safetensors", "fine.pth", "published/model.safetensors"):
+        made = detect((recording,), checkpoint=tmp_path / name)
+        assert "worth nothing" in made["warnings"][0], name
+    detector.save(tmp_path / "own.safetensors", detector.metadata | {"train_loss": 0.25})
+    assert not detect((recording,), checkpoint=tmp_path / "own.safetensors")["warnings"]
+
+
 def test_mini_stays_mini_when_it_is_loaded(recording):
     made = detect((recording,), checkpoint=Detector.load("mini"))
     assert made["checkpoint"] == "mini"
@@ -275,8 +225,13 @@ def test_threshold_of_the_checkpoint_or_the_caller(checkpoint, recording):
         assert result["threshold_source"] == "given"
 
 
-@pytest.mark.parametrize("other", [{"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}], ids=str)
-def test_a_threshold_of_the_training_is_for_its_scores_only(checkpoint, recording, other):
+OTHERS = [{"hop": 0.1}, {"pool": "min"}, {"allow_silence": True}, {"speech_only": True}]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_a_threshold_of_the_training_is_for_its_scores_only(
+    checkpoint, recording, other, loud_is_speech
+):
     result = detect((recording,), checkpoint=checkpoint, **other)
     assert (result["threshold"], result["threshold_source"]) == (None, "none")
     assert result["files"][0]["verdict"] is None
@@ -291,13 +246,63 @@ def test_silent_windows_are_left_out_and_counted(checkpoint, tmp_path):
     for name, parts in {"spoken": [x, x], "paused": [0 * x, x, 0 * x, 0 * x, x, 0 * x]}.items():
         sf.write(tmp_path / f"{name}.wav", np.concatenate(parts), 16_000)
     files = (tmp_path / "paused.wav", tmp_path / "spoken.wav")
-    paused, spoken = detect(files, checkpoint=checkpoint, plot=tmp_path / "x.svg")["files"]
+    paused, spoken = detect(files, checkpoint=checkpoint)["files"]
     assert (paused["n_silent"], spoken["n_silent"]) == (4, 0)
     assert [w["llr"] is None for w in paused["windows"]] == [True, False, True, True, False, True]
     assert paused["llr"] == pytest.approx(spoken["llr"], abs=1e-5)
     everything = detect(files[:1], checkpoint=checkpoint, allow_silence=True)["files"][0]
     assert everything["n_silent"] == 0
     assert everything["llr"] != pytest.approx(spoken["llr"], abs=1e-3)
+
+
+@pytest.fixture
+def loud_is_speech(monkeypatch):
+    """Let the mean amplitude of a window be the seconds of speech in it."""
+    monkeypatch.setattr(speech, "speech_s", lambda windows: abs(windows).sum(axis=1) / 40)
+
+
+def test_windows_without_speech_are_left_out_and_counted(checkpoint, tmp_path, loud_is_speech):
+    x = np.rint(3000 * np.random.default_rng(0).standard_normal(4_000)).astype(np.int16)
+    quiet = x // 100
+    for name, parts in {
+        "all": [x, x],
+        "part": [quiet, x, 0 * x, quiet, x],
+        "none": [quiet],
+    }.items():
+        sf.write(tmp_path / f"{name}.wav", np.concatenate(parts), 16_000)
+    files = tuple(tmp_path / f"{name}.wav" for name in ("all", "part", "none"))
+    plain = detect(files, checkpoint=checkpoint)
+    found = detect(files, checkpoint=checkpoint, speech_only=True)
+    assert (plain["speech_only"], found["speech_only"]) == (False, True)
+    assert [one["n_speech_free"] for one in plain["files"]] == [None, None, None]
+    whole, part, none = found["files"]
+    assert (whole["n_speech_free"], whole["llr"]) == (0, plain["files"][0]["llr"])
+    assert (part["n_silent"], part["n_speech_free"]) == (1, 2)
+    llrs = [window["llr"] for window in part["windows"]]
+    assert [llr is None for llr in llrs] == [True, False, True, True, False]
+    assert llrs[1::3] == [plain["files"][1]["windows"][k]["llr"] for k in (1, 4)]
+    assert part["llr"] == np.mean(llrs[1::3])
+    assert (none["llr"], none["verdict"], none["n_speech_free"]) == (None, None, 1)
+    assert "no speech in any of its 1 windows" in found["errors"][0]
+    assert "n speech free" in tables.detect(found)
+    assert "n speech free" not in tables.detect(plain)
+
+
+def test_scores_of_speech_alone_need_a_threshold_of_their_own(
+    checkpoint, recording, tmp_path, loud_is_speech
+):
+    old = {"threshold": -7, "checkpoint": "d", "checkpoint_sha256": sha256(checkpoint)}
+    old |= {"hop_s": None, "pool": "mean", "allow_silence": False}  # before there was this option
+    path = tmp_path / "old.json"
+    write_json(path, old)
+    assert detect((recording,), checkpoint=checkpoint, threshold=path)["threshold"] == -7
+    with pytest.raises(ConfigError, match=r"speech_only False.*True"):
+        detect((recording,), checkpoint=checkpoint, threshold=path, speech_only=True)
+    write_json(path, old | {"speech_only": True})
+    how = {"checkpoint": checkpoint, "threshold": path, "speech_only": True}
+    assert detect((recording,), **how)["threshold"] == -7
+    with pytest.raises(ConfigError, match="choose one"):
+        detect((recording,), checkpoint=checkpoint, speech_only=True, allow_silence=True)
 
 
 def test_a_format_that_is_not_read_is_named(checkpoint, recording):
@@ -309,6 +314,16 @@ def test_a_format_that_is_not_read_is_named(checkpoint, recording):
     assert "ffmpeg" in result["errors"][0]
 
 
+def test_a_recording_without_a_length_is_scored_and_told(checkpoint, recording):
+    x = np.rint(3000 * np.random.default_rng(0).standard_normal(24_000)).astype(np.int16)
+    write_av(recording.with_name("b.webm"), x, 48_000, codec="libopus", live="1")
+    result = detect((recording.parent,), checkpoint=checkpoint)
+    assert not result["errors"]
+    assert [one["states_length"] for one in result["files"]] == [False, True]
+    assert "of 2 recordings, 1 do not state their length" in result["warnings"][0]
+    assert "0:00 or more" in tables.detect(result)
+
+
 def test_one_name_is_one_file(checkpoint, recording):
     assert len(detect(str(recording), checkpoint=checkpoint)["files"]) == 1
 
@@ -318,13 +333,6 @@ def test_one_name_is_one_file(checkpoint, recording):
     [
         {"files": ()},
         {"threshold": float("nan")},
-        {"plot": "x.docx"},
-        {"plot": "no/such/folder/x.png"},
-        {"out": "x.docx"},
-        {"out": "no/such/folder/x.csv"},
-        {"out": "x.txt", "files": (Path("a.wav"), Path("b.wav"))},
-        {"out": "folder.csv"},
-        {"plot": "folder.png"},
         {"hop": 0.0},
         {"hop": 0.3},
         {"hop": 1e-9},
@@ -336,10 +344,6 @@ def test_one_name_is_one_file(checkpoint, recording):
 )
 def test_what_cannot_be_done_is_refused_before_scoring(checkpoint, recording, options):
     options = {"files": (recording,), "checkpoint": checkpoint} | options
-    for key in {"plot", "out"} & {*options}:
-        options[key] = checkpoint.parent / options[key]
-        if options[key].stem == "folder":
-            options[key].mkdir()
     with pytest.raises(ConfigError):
         detect(**options)
 
@@ -385,15 +389,6 @@ def test_each_window_needs_a_finite_score(checkpoint, recording, monkeypatch, re
 def test_a_name_that_is_too_long_does_not_stop_the_others(checkpoint, recording):
     result = detect((Path("a" * 5_000 + ".wav"), recording), checkpoint=checkpoint)
     assert [one["llr"] is None for one in result["files"]] == [True, False]
-
-
-def test_a_plot_that_cannot_be_written(checkpoint, recording, monkeypatch):
-    def full(*_, **__):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
-    with pytest.raises(FileError, match=r"x\.png.*No space"):
-        detect((recording,), checkpoint=checkpoint, plot=checkpoint.with_name("x.png"))
 
 
 def test_a_damaged_file_does_not_stop_the_others(checkpoint, recording):

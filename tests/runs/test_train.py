@@ -633,3 +633,12 @@ def test_asvspoof5_is_v2_but_for_what_it_says():
     assert {name for name in ours if ours[name] != theirs[name]} == {
         *("recipe", "train", "dev", "augment_dev", "crop", "patience")
     }
+
+
+@pytest.mark.parametrize(("percent", "told"), [(62.5, True), (50.0, False)])
+def test_swapped_labels_are_warned_of(corpora, tmp_path, capsys, monkeypatch, percent, told):
+    made = {"dev_loss": 1.0, "dev_accuracy": 0.5, "dev_eer_threshold": 0.0}
+    made["dev_eer_percent"] = percent
+    monkeypatch.setattr("slslib.runs.fit._validate", lambda *_: made)
+    train(recipe(max_epochs=1), tmp_path / "run", data=corpora, workers=0, cpu=True)
+    assert ("labels look swapped" in capsys.readouterr().err) == told

@@ -201,6 +201,29 @@ def test_an_unknown_checkpoint_is_one_sentence():
     assert "Traceback" not in said
 
 
+def test_a_threshold_that_does_not_fit_is_refused_at_the_start(folder, tmp_path):
+    (tmp_path / "t.json").write_text('{"threshold": 0}')
+    with start(
+        str(folder / "with.safetensors"), "--threshold", str(tmp_path / "t.json")
+    ) as process:
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "t.json is for checkpoint_sha256 None" in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_a_probability_is_said_beside_the_verdict(folder, tmp_path):
+    detector = Detector.load(folder / "without.safetensors")
+    facts = {"threshold": 0, "checkpoint_sha256": detector.source[2], "hop_s": None, "pool": "mean"}
+    facts["calibration"] = {"slope": 1, "offset": 0, "prior_percent": 99.0}
+    (tmp_path / "t.json").write_text(json.dumps(facts))
+    made = page.decide((folder / "call.wav",), detector, tmp_path / "t.json")
+    assert "if 99 % of all recordings are" in page.describe(made)[0]
+    made = page.decide((folder / "call.wav",), detector, 0.5)
+    assert made["threshold"] == 0.5
+    assert "Probability" not in page.describe(made)[0]
+
+
 needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None,
     reason='gradio is not installed: pip install -c constraints.txt -e ".[app]"',

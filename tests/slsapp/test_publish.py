@@ -386,3 +386,21 @@ def test_a_folder_is_taken_before_the_hub_but_not_where_a_revision_is_asked_for(
     )
     done = online(hub, tmp_path, "-c", program)
     assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("file", ["best.json", "state.pt"])
+def test_from_python_too_a_run_keeps_its_config(tmp_path, file):
+    (tmp_path / file).write_text("{}")
+    (tmp_path / "config.json").write_text("the run's")
+    with pytest.raises(ConfigError, match="holds a run"):
+        Detector(DETECTOR).save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_text() == "the run's"
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("percent", "told"), [(62.5, True), (37.5, False)])
+def test_the_card_warns_of_a_development_error_rate_above_one_half(tmp_path, percent, told):
+    detector = Detector(DETECTOR)
+    detector.metadata = {"dev_eer_percent": percent}
+    detector.save_pretrained(tmp_path)
+    assert ("above 50 %" in (tmp_path / "README.md").read_text()) == told

@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 from tiny import DETECTOR
 
-from slsapp.threshold import threshold
+from slsapp.threshold import percent, threshold
 from slslib.errors import AudioError, ConfigError, ScoreError
 from slslib.files import sha256
 from slslib.model.detector import Detector
@@ -37,7 +37,7 @@ def scored(tmp_path, monkeypatch):
             row["error"] = f"{row['file']}: broken" if row["llr"] is None else None
         facts = {"checkpoint": options["checkpoint"], "hop_s": options["hop"]}
         digest = sha256(options["checkpoint"])
-        facts |= {"allow_silence": False}
+        facts |= {"allow_silence": False, "speech_only": options["speech_only"]}
         return facts | {"checkpoint_sha256": digest, "pool": options["pool"], "files": rows}
 
     def make(name, values):
@@ -304,3 +304,65 @@ def test_a_result_of_detect_is_no_threshold_to_compare_with(checkpoint, scored, 
     options = {"bonafide": scored("a", normal(9)), "checkpoint": str(checkpoint)}
     with pytest.raises(ConfigError, match="wanted_frr_percent None"):
         threshold(**options, compare=tmp_path / "old.json")
+
+
+def test_a_threshold_for_speech_alone_says_so(checkpoint, scored):
+    call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint), "frr": 5.0}
+    assert threshold(**call, speech_only=True)["speech_only"] is True
+    assert threshold(**call)["speech_only"] is False
+
+
+@pytest.mark.parametrize("content", ['{"file": "epoch_2.safetensors"}', "not JSON", "[1]"])
+def test_a_file_of_something_else_is_not_overwritten(checkpoint, scored, tmp_path, content):
+    (tmp_path / "best.json").write_text(content)
+    call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint), "frr": 5.0}
+    with pytest.raises(ConfigError, match="no file of slslib threshold"):
+        threshold(**call, out=tmp_path / "best.json")
+    assert (tmp_path / "best.json").read_text() == content
+    assert not scored.calls
+    for _ in range(2):  # its own file may be replaced
+        threshold(**call, out=tmp_path / "own.json")
+
+
+def decided(tmp_path, **stored):
+    """Return detections by a threshold file that holds this."""
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"threshold": 0.0, **stored}))
+    files = [{"file": f"{k}.wav", "llr": llr} for k, llr in enumerate([-1.0, 0.5, None])]
+    return {"threshold": 0.0, "threshold_source": str(path), "files": files}
+
+
+def test_a_calibration_gives_probabilities(tmp_path):
+    scale = {"slope": 2.0, "offset": 0.5, "prior_percent": 90.0}
+    made = percent(decided(tmp_path, calibration=scale))
+    assert made["prior_percent"] == 90
+    low, high, none = [one["bonafide_percent"] for one in made["files"]]
+    assert low == pytest.approx(100 / (1 + math.exp(1.5) / 9))
+    assert high == pytest.approx(100 / (1 + math.exp(-1.5) / 9))
+    assert none is None
+
+
+def test_without_a_calibration_there_are_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("given").write_text("a file of this name is nobody's business")
+    for source in (decided(tmp_path)["threshold_source"], "given", "none", "EER threshold"):
+        made = percent(decided(tmp_path) | {"threshold_source": source})
+        assert made["prior_percent"] is None
+        assert {one["bonafide_percent"] for one in made["files"]} == {None}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"slope": slope} for slope in ("x", -1, math.inf, [1], 10**400)),
+        *({"prior_percent": percent} for percent in (100, math.nan)),
+        {"offset": math.nan},
+    ],
+    ids=str,
+)
+def test_a_damaged_calibration_is_refused(tmp_path, changed):
+    scale = {"slope": 2.0, "offset": 0.5, "prior_percent": 90.0} | changed
+    with pytest.raises(ConfigError, match=r"t\.json"):
+        percent(decided(tmp_path, calibration=scale))
+    with pytest.raises(ConfigError, match=r"t\.json"):
+        percent(decided(tmp_path, calibration=[1, 2]))

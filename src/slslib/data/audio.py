@@ -8,10 +8,13 @@ Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, 
 WAV, AIFF (uncompressed), FLAC, Ogg (Vorbis, Opus), MP3 and MP4 (M4A; AAC, Apple Lossless, Opus)
 files are read. Other containers are refused, because a truncated one would pass for a whole one:
 AAC without a container, MP4 in fragments, and WebM as browsers record it state no length, and of
-any WebM or Matroska file FFmpeg leaves out damaged parts. FFmpeg decodes MP3, because libsndfile
-stops at a length that it estimates, and MP4: one stream of sound, whole, whatever pictures there
-are beside it. An edit list that has players do more than pause and skip what the encoder put before
-the beginning is refused: they would play something else than what is read.
+any WebM or Matroska file FFmpeg leaves out damaged parts. A caller that passes the doubt on may
+have WebM, Matroska and fragments read (``any_length``): a length, where they state one, and the
+times of the packets are checked, and ``states_length`` says whether there was one. FFmpeg decodes
+MP3, because libsndfile stops at a length that it estimates, and MP4 and WebM: one stream of sound,
+whole, whatever pictures there are beside it. An edit list that has players do more than pause and
+skip what the encoder put before the beginning is refused: they would play something else than what
+is read.
 
 These checks are made: the header of a WAV, AIFF or MP3 file against the size of the file, the boxes
 of an MP4 file against its size, its number of packets and its duration against what is decoded
@@ -89,8 +92,10 @@ class Recording:
     Attributes:
         path: The file.
         samples: float32 mono at 16 kHz, int16 / 32768 units; none where it was only audited.
-        format: Container (``"WAV"``, ``"AIFF"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``, ``"MP4"``),
-            ``subtype`` its coding.
+        format: Container (``"WAV"``, ``"AIFF"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``, ``"MP4"``,
+            ``"FRAGMENTS"`` of MP4, ``"MATROSKA"``), ``subtype`` its coding.
+        states_length: False of WebM, Matroska and MP4 in fragments without a length: that all of
+            the recording is there cannot be known.
         source_rate: Sample rate of the file in Hz (0 where it could not be opened).
         channels: Channels of the file, averaged into one.
         n_source_frames: Frames decoded, at the file's rate (all, unless the read was bounded).
@@ -109,6 +114,7 @@ class Recording:
     samples: Mono = field(default_factory=lambda: np.zeros(0, np.float32), compare=False)
     format: str = ""
     subtype: str = ""
+    states_length: bool = True
     source_rate: int = 0
     channels: int = 0
     n_source_frames: int = 0
@@ -244,11 +250,17 @@ class _Stream(sf.SoundFile):  # type: ignore[misc]
 class Decoder:
     """A file that is decoded once; ``recording`` tells what was found so far."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the file; nothing is opened yet."""
+    def __init__(self, path: str | os.PathLike[str], *, any_length: bool = False) -> None:
+        """Name the file; nothing is opened yet.
+
+        Args:
+            path: The file.
+            any_length: Read WebM, Matroska and MP4 in fragments too, where a cut may pass.
+        """
         self.recording = Recording(os.fspath(path))
         self.announced: int | None = None  # frames, according to the header
         self._flac: FlacInfo | None = None
+        self._any_length = any_length
         self._energy = np.zeros(2)  # of the channels, and of their mean
 
     def fail(self, why: str) -> NoReturn:
@@ -329,7 +341,8 @@ class Decoder:
     def _decoded(self) -> Iterator[np.ndarray]:
         """Yield float32 [frames, channels] from libsndfile, or from FFmpeg where that refuses."""
         recording = self.recording
-        recording.format, self._flac, mp3_end = inspect(Path(recording.path))
+        form = inspect(Path(recording.path), any_length=self._any_length)
+        recording.format, self._flac, mp3_end = form
         if self._flac:
             recording.md5 = "unchecked" if self._flac.md5 else "absent"
             self._describe(*self._flac[:4])
@@ -367,9 +380,11 @@ class Decoder:
         recording.over_range = None if flac and flac.bits in (8, 16, 24) else 0
         strict = {"err_detect": "crccheck+explode", "codec_whitelist": ",".join(_CODECS)}
         start = done = n_packets = 0  # of a packet in bytes; frames decoded
+        time: Any = None  # in seconds, where a frame of Matroska should begin
         try:
             # Without "file:", FFmpeg takes some names for other URLs.
             name, form = f"file:{recording.path}", recording.format.lower()
+            form = "mp4" if form == "fragments" else form
             with av.open(name, "r", form, {**strict, "advanced_editlist": "0"}) as container:
                 streams: Any = container.streams.audio
                 codecs = [getattr(one.codec_context, "name", "unknown") for one in streams]
@@ -387,6 +402,9 @@ class Decoder:
                         if not flac and not done:
                             self._describe(*kind, codecs[0], None)
                         missing = flac and frame.pts not in (done, None)  # lost by the parser
+                        if form == "matroska":
+                            missing = time is not None and abs(frame.time - time) > PRIMING
+                            time = frame.time + frame.samples / frame.sample_rate
                         if missing or kind != (recording.source_rate, recording.channels):
                             raise ValueError(f"a frame is missing, or of another form, at {done}")
                         pcm = frame.to_ndarray()
@@ -402,10 +420,16 @@ class Decoder:
                         raise ValueError(f"a packet of {int(n_told)} frames has {done - n_before}")
                 if not done:
                     raise ValueError("it holds no sound frame")
+                n_stated = stream.frames
                 announced = float((stream.duration or 0) * stream.time_base)
+                if form == "matroska" and len(container.streams) == 1:  # or a film may be longer
+                    n_stated, announced = n_packets, (container.duration or 0) / av.time_base
+                if recording.format in ("FRAGMENTS", "MATROSKA"):
+                    recording.states_length = announced > 0 and n_stated > 0
                 differs = abs(announced - done / recording.source_rate) > PRIMING
-                if form == "mp4" and (differs or n_packets != stream.frames):
-                    raise ValueError(f"{n_packets} packets of {stream.frames}, {announced:g} s")
+                is_checked = form in ("mp4", "matroska") and recording.states_length
+                if is_checked and (differs or n_packets != n_stated):
+                    raise ValueError(f"{n_packets} packets of {n_stated}, {announced:g} s")
         except (av.FFmpegError, ValueError, IndexError) as error:
             # Behind the last frame of MP3, FFmpeg takes zeros and some tags for another.
             with Path(recording.path).open("rb") as f:

@@ -6,7 +6,7 @@ FFmpeg allocates what the tables of an MP4 file announce. This module reads head
 one at a time) and allocates nothing by the numbers they hold. A WAV file that was written to a pipe
 does not state its length; it lasts to the end of the file. A cut copy of AAC without a container,
 of an MP4 file in fragments, or of a WebM file from a browser, which state none either, would pass
-for a whole one: they are refused.
+for a whole one: they are refused, the latter two unless the caller says that it will tell.
 
 Formats: RIFF/WAVE, AIFF, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag, MP4
 (ISO/IEC 14496-12).
@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from slslib.errors import AudioError
 
-Format = Literal["WAV", "AIFF", "FLAC", "OGG", "MP3", "MP4"]
+Format = Literal["WAV", "AIFF", "FLAC", "OGG", "MP3", "MP4", "FRAGMENTS", "MATROSKA"]
 
 _REMEDY = "get it again, or if it plays in full convert it: ffmpeg -i OLD new.wav"
 _MAX_CHUNKS = 1_000
@@ -31,6 +31,7 @@ _NO_AUDIO = rb"(?s)\A(\0+|TAG.{0,125}|APETAGEX.{24}.*?APETAGEX.{24}|LYRICSBEGIN.
 _OTHER_AUDIO = (b"data", b"SSND", b"COMM", b"RIFF", b"FORM", bytes(4))
 PRIMING = 0.3
 """Seconds at the beginning that the encoder of an MP4 file adds, at most."""
+_FRAGMENTS = "it is an MP4 file in fragments, which states no length"
 _MAX_MOOV = 1 << 26  # bytes of the tables of an MP4 file
 _MP3_FRAME = 1441  # bytes of the longest frame
 _FLAC_START = b"fLaC\0\0\0\x22"
@@ -57,10 +58,14 @@ class FlacInfo(NamedTuple):
     md5: str
 
 
-def inspect(path: Path) -> tuple[Format, FlacInfo | None, int]:
+def inspect(path: Path, *, any_length: bool = False) -> tuple[Format, FlacInfo | None, int]:
     """Return a file's container, the STREAMINFO of FLAC, and up to where there must be frames.
 
     The last is for FFmpeg, and is in bytes.
+
+    Args:
+        path: The file.
+        any_length: Accept WebM, Matroska, and MP4 in fragments, where a cut copy may pass.
 
     Raises:
         AudioError: If the file is missing, empty, not regular, of another kind, or contradicts its
@@ -76,7 +81,7 @@ def inspect(path: Path) -> tuple[Format, FlacInfo | None, int]:
         raise AudioError(f"{path}: no such file; check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise AudioError(f"{path}: it cannot be opened ({error}).") from error
-    if contradiction:
+    if contradiction and not (any_length and container in ("FRAGMENTS", "MATROSKA")):
         raise AudioError(f"{path}: {contradiction}; {_REMEDY}.")
     return container, info, end
 
@@ -89,10 +94,11 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]
     if head[:4] == b"FORM" and head[8:] == b"AI":  # AIFF, AIFC
         return "AIFF", None, 0, _wav_contradiction(f, size, ">4sII", b"SSND")
     if head[4:8] == b"ftyp":
-        return "MP4", None, size, _mp4_contradiction(f, size)
+        why = _mp4_contradiction(f, size)
+        return "FRAGMENTS" if why == _FRAGMENTS else "MP4", None, size, why
     if head[:4] == b"\x1a\x45\xdf\xa3":
         why = "WebM or Matroska, whose damaged or missing parts are left out silently"
-        return "MP3", None, 0, why
+        return "MATROSKA", None, size, why
     if head[:4] == b"OggS":
         return "OGG", None, 0, _ogg_contradiction(f)
     tag = 0
@@ -187,8 +193,10 @@ def _mp4_contradiction(f: BinaryIO, size: int) -> str:
         if name == b"moov":
             f.seek(start)
             tables = f.read(min(position - start, _MAX_MOOV))
-    if position != size or names.count(b"moov") != 1 or b"moof" in names or b"cmov" in tables:
-        return "its boxes are not those of one whole MP4 file; one in fragments states no length"
+    if position != size or names.count(b"moov") != 1 or b"cmov" in tables:
+        return "its boxes are not those of one whole MP4 file"
+    if b"moof" in names:
+        return _FRAGMENTS
     for packet_size, n_packets in _MP4_SIZES.findall(tables):
         n_bytes = max(1, int.from_bytes(packet_size, "big")) * int.from_bytes(n_packets, "big")
         if n_bytes > size:

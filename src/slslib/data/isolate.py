@@ -56,9 +56,9 @@ def blocks_isolated(
     Args:
         path: A recording.
         found: Takes down what is found, at the end.
-        options: Those of :meth:`~slslib.data.audio.Decoder.blocks`, and ``is_audit``, which yields
-            no block. By default silence at the beginning is accepted, but not that of the whole
-            recording.
+        options: Those of :class:`~slslib.data.audio.Decoder` and its ``blocks``, and ``is_audit``,
+            which yields no block. By default silence at the beginning is accepted, but not that of
+            the whole recording.
 
     Raises:
         AudioError: As :func:`slslib.data.audio.load`, and if the process crashed or broke a limit.
@@ -138,11 +138,11 @@ def serve() -> None:
     os.dup2(2, 1)  # what a decoder prints is no answer
     for line in sys.stdin.buffer:
         path, folder, options = json.loads(line)
-        is_audit = options.pop("is_audit", False)
+        is_audit, any_length = options.pop("is_audit", False), options.pop("any_length", False)
         os.chdir(folder)
         size = _restrict(Path(path))
         signal.alarm(WALL_SECONDS)
-        decoder, content = Decoder(path), hashlib.md5(usedforsecurity=False)
+        decoder, content = Decoder(path, any_length=any_length), hashlib.md5(usedforsecurity=False)
         found = vars(decoder.recording)
         try:
             for block in decoder.blocks(**options):

@@ -9,15 +9,12 @@ state of matplotlib. Names beyond the five that can be told apart are a
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
@@ -31,7 +28,6 @@ OTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # systems, neve
 Plot = tuple[Figure, Axes]
 Pair = tuple[ArrayLike, ArrayLike]  # x and y, or scores of bona fide and of spoofed trials
 
-_MOST = 20  # recordings in a figure
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARK: dict[str, Any] = {"color": "0.2", "linestyle": "--", "linewidth": 1}  # threshold, chance
 
@@ -156,55 +152,3 @@ def plot_det(systems: Mapping[str, Pair], *, axes: Axes | None = None) -> Plot:
     axes.set(xlabel=f"{far} (%)", ylabel=f"{frr} (%)", title="DET", aspect="equal")
     axes.set(xlim=ndtri([0.0005, 0.97]), ylim=ndtri([0.0005, 0.97]))
     return legend(axes)
-
-
-# --------------------------------------------------------------------------------------- over time
-
-
-def plot_windows(result: Mapping[str, Any]) -> Plot:
-    """Draw the score of each window over time, a panel for each recording; silence is a gap.
-
-    The bar of a window stands at its middle, begins at the threshold (at 0 where there is none) and
-    has the colour of its side. The title has the recording's score and verdict, and the colour of
-    the verdict. Of more than 20 recordings the 20 lowest are drawn, and the legend says so.
-
-    Args:
-        result: What :func:`slslib.runs.detect.detect` returned.
-    """
-    threshold, width = result["threshold"], result["window_s"]
-    base = threshold or 0.0
-    scored = [one for one in result["files"] if one["windows"]]
-    drawn = sorted(scored, key=lambda one: one["llr"])[:_MOST] if len(scored) > _MOST else scored
-    label = f"threshold {base:.2f}: bona fide above (blue), spoof below"
-    label = "0; there is no threshold" if threshold is None else label
-    if len(scored) > _MOST:
-        label += f"; the lowest {_MOST} of {len(scored)} recordings"
-    figure, axes = panels(1, 8, 1.8 + 0.9 * len(drawn), rows=len(drawn), sharex=True, sharey=True)
-    for panel, one in zip(axes, drawn, strict=True):
-        starts, scores = pd.DataFrame(one["windows"])[["start_s", "llr"]].to_numpy(float).T
-        sides = np.where(np.append(scores, one["llr"]) > base, BONAFIDE, SPOOF)
-        sides = np.full(sides.shape, "0.4") if threshold is None else sides
-        middles, hop = starts + width / 2, result["hop_s"] or width
-        panel.bar(middles, scores - base, hop, bottom=base, color=sides[:-1], linewidth=0)
-        panel.axhline(base, **MARK, label=label)
-        name, font = _drawable(Path(one["file"]).name)
-        title = f"{one['llr']:.2f}, {one['verdict'] or 'no verdict'}: {name}"
-        style = {"color": sides[-1], "size": 9, "parse_math": False}
-        panel.set_title(title, loc="left", font=font, **style)
-        panel.xaxis.set_major_formatter(lambda x, _: f"{int(x) // 60}:{int(x) % 60:02}")
-    axes[-1].set_xlabel("time (min:s)")
-    figure.supylabel("score: LLR (nats)", size="medium")
-    return legend(axes[0])
-
-
-def _drawable(name: str) -> tuple[str, Path]:
-    """Return a name and a font file that has its characters, or with squares for what it lacks."""
-    usual = findfont(FontProperties())
-    # Last Resort is matplotlib's own font of squares.
-    others = [entry.fname for entry in fontManager.ttflist if "Last Resort" not in entry.name]
-    for path in (usual, *others, usual):
-        font = get_font(path)
-        shown = "".join(c if font.get_char_index(ord(c)) else "\N{WHITE SQUARE}" for c in name)
-        if shown == name:
-            break
-    return shown, Path(path)

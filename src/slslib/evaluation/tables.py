@@ -9,21 +9,24 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
+_ASKED = ("bonafide_percent", "n_speech_free")  # of a recording, where there are such
 _SHOWN = 5  # items shown of a long list
 _SAID = ("n_bonafide", "n_spoof", "phase", "assumed", "groups", "sha256")  # not by a table
 
 
-def table(rows: Sequence[Mapping[Any, Any]]) -> str:
+def table(rows: Sequence[Mapping[Any, Any]], width: int = 10_000) -> str:
     """Lay out rows of cells, with numbers to the right and a dash for a cell that a row lacks.
 
     Args:
         rows: Cells by column: texts, numbers, lists or dictionaries of them. The columns stand in
             the order of their first appearance, with blanks for underscores.
+        width: Characters of a line; a longer cell has several lines.
     """
     import pandas as pd
     from tabulate import tabulate
 
-    cells: Any = pd.DataFrame(rows, dtype=object).map(_cell).rename(columns=_title)
+    cells: Any = pd.DataFrame(rows, dtype=object).rename(columns=_title)
+    cells = cells.map(lambda value: fill(_cell(value), width))
     number = r"-|[-+]?[\d.,]+(e[-+]?\d+)?"
     are_numbers = [column.str.fullmatch(number).all() for _, column in cells.items()]
     sides = ["right" if are else "left" for are in are_numbers] if rows else None
@@ -34,8 +37,8 @@ def show(result: Mapping[str, Any]) -> str:
     """Lay out any result: its facts, then a table for each list of rows, then the warnings."""
     shown = {name: value for name, value in result.items() if name not in ("errors", "warnings")}
     rows = {name: shown.pop(name) for name in [*shown] if _is_rows(shown[name])}
-    facts = [{"what": _title(n), "value": fill(_cell(v), 80)} for n, v in shown.items()]
-    blocks = [table(facts)] + [f"{_title(name)}\n\n{table(r)}" for name, r in rows.items()]
+    facts = [{"what": _title(name), "value": value} for name, value in shown.items()]
+    blocks = [table(facts, 80)] + [f"{_title(name)}\n\n{table(r)}" for name, r in rows.items()]
     return "\n\n".join(blocks + [f"WARNING: {_cell(text)}" for text in result.get("warnings", ())])
 
 
@@ -65,7 +68,9 @@ def detect(result: Mapping[str, Any]) -> str:
         scored = [(w["llr"], w["start_s"]) for w in one["windows"] if w["llr"] is not None]
         lowest = [f"{llr:.2f} at {_clock(start)}" for llr, start in sorted(scored)[:3]]
         row = {key: one[key] for key in ("file", "llr", "verdict", "n_silent")}
-        row |= {"length": _clock(one["duration_s"]), "lowest_windows": lowest}
+        row |= {key: one[key] for key in _ASKED if one.get(key) is not None}
+        length = _clock(one["duration_s"]) + ("" if one["states_length"] else " or more")
+        row |= {"length": length, "lowest_windows": lowest}
         rows.append(row)
     return show({**result, "files": rows})
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slslib.errors import CheckpointError, FileError, usable
+from slslib.errors import CheckpointError, ConfigError, FileError, usable
 from slslib.files import sha256, write_json, write_text
 from slslib.model.checkpoints import download, locate, read_checkpoint, save_safetensors
 from slslib.model.foreign import KEPT
@@ -146,10 +146,13 @@ class Detector(nn.Module):
                 :func:`slslib.evaluation.evaluate.evaluate` returned, in one dictionary.
 
         Raises:
+            ConfigError: If the folder is that of a run.
             FileError: If a file cannot be written.
         """
         from huggingface_hub import ModelCard, ModelCardData
 
+        if any(Path(folder, file).exists() for file in ("best.json", "state.pt")):
+            raise ConfigError(f"{folder} holds a run, whose config.json stays: use another folder")
         template = str(Path(__file__).with_name("card.md"))
         facts: Any = {"class": type(self).__name__, "detector": asdict(self.config)}
         facts |= {"metadata": self.metadata, **(about or {})}

@@ -25,15 +25,17 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import numpy as np
 
 from slslib.errors import AudioError, ConfigError
-from slslib.files import sha256, write_text, writing
+from slslib.files import sha256
+
+PUBLISHED = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth"
+"""The reproduction's checkpoint."""
 
 _BATCH = 8
 _MINI = "mini knows simulated speech only: what it says of a real recording is worth nothing"
@@ -42,32 +44,28 @@ _MEANING = (
     "data has them, no probability; what it is worth on other speech is not known. {}"
     "For a verdict, choose a threshold on recordings of your own: slslib threshold."
 )
+_SPEECH_FREE = "it holds no speech in any of its {} windows; listen, or leave out --speech-only"
 _MEASURED = "On the development data of recipe {}, the EER was {:.1f} %. "
 _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "mean": np.mean,
     "min": np.min,
     "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
 }
-_USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False}  # as training scores
-_RTTM = "SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {side} <NA> <NA>\n"
-_LINES = {  # of --out: the head, and what stands for a run of windows
-    ".json": ("", ""),
-    ".csv": ("file,start_s,end_s,side,llr\n", '"{quoted}",{start},{end},{side},{lowest}\n'),
-    ".rttm": ("", _RTTM),
-    ".txt": ("", "{start:.3f}\t{end:.3f}\t{side} {lowest:.4}\n"),
-}
+_FOUND = ("source_rate", "channels", "over_range", "states_length")
+_LENGTH = "of {} recordings, {} do not state their length: a cut or damaged copy may pass for whole"
+_USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False, "speech_only": False}
+"""As training scores."""
 
 
 def detect(
     files: tuple[Path, ...],
     *,
-    checkpoint: Any = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth",
+    checkpoint: Any = PUBLISHED,
     threshold: float | Path | None = None,
     hop: float | None = None,
     pool: Literal["mean", "min", "trimmed"] = "mean",
     allow_silence: bool = False,
-    out: Path | None = None,
-    plot: Path | None = None,
+    speech_only: bool = False,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Score single recordings of any length, window by window, and give a verdict.
@@ -76,7 +74,7 @@ def detect(
     detector's length. Without a threshold there is no verdict. Another process decodes the files,
     within limits.
 
-    Example: slslib detect call.wav --checkpoint runs/v1 --plot call.png
+    ``slslib detect`` can also write and draw the result: :func:`slsapp.detections.detect`.
 
     Args:
         files: Recordings, or folders of them.
@@ -85,61 +83,49 @@ def detect(
             also what Detector.load returned, on the device where it is.
         threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
             default that file beside the checkpoint, else the checkpoint's own development
-            threshold (not with hop, pool or allow_silence, which make other scores), else none.
+            threshold (not with hop, pool, allow_silence or speech_only, which make other scores),
+            else none.
         hop: Seconds from one window to the next; default the window's length.
         pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
             without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
-        out: Write the result into this file: .json; .csv (a row for each window of what has a
-            score, whose file has ./ before a name that a spreadsheet would compute); .rttm (a
-            SPEAKER line for each run of windows on one side of the threshold, whose speaker is
-            bonafide or spoof; a blank in a name is %20, a percent sign %25); .txt (the same runs of
-            one recording and the lowest score in each, as labels for Audacity). Without a
-            threshold, each window is a run, called unknown. Runs overlap where windows do.
-        plot: Draw the score of each window over time into this file.
+        speech_only: Leave out windows with less than 0.25 s of speech, by Silero VAD (the extra
+            speech), whatever else they hold; a recording of such windows has no score.
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
         ``checkpoint``, ``checkpoint_sha256``, ``threshold``, ``threshold_source``, ``meaning`` (of
         a score without a threshold), ``window_s``, ``hop_s`` (null: the window), ``pool``,
-        ``allow_silence``, ``errors`` and ``warnings`` (texts) and ``files``: for each its ``file``,
-        ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows of zeros, which
-        are left out), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
-        ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``windows`` (``start_s``,
-        ``llr``) and ``error``.
+        ``allow_silence``, ``speech_only``, ``errors`` and ``warnings`` (texts) and ``files``: for
+        each its ``file``, ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows
+        of zeros, left out), ``n_speech_free`` (windows of other sound than speech, left out; null:
+        not asked for), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
+        ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``states_length`` (false:
+        a cut copy cannot be told from a whole one), ``windows`` (``start_s``,
+        ``llr``, null if left out) and ``error``.
 
     Raises:
         ConfigError: There is no file, no finite threshold, one that was chosen for other scores, no
-            such hop, or ``out`` or the plot has an unknown format.
+            such hop.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
-        FileError: ``out`` or the plot cannot be written.
     """
     from slslib.data.audio import SAMPLE_RATE, Recording, windows
     from slslib.data.isolate import blocks_isolated
+    from slslib.data.speech import SPEECH_S, speech_s
     from slslib.runs import processes
 
+    if allow_silence and speech_only:
+        raise ConfigError("--allow-silence scores what --speech-only leaves out: choose one")
     recordings = listed(files)
     if pool not in _POOLS:
         raise ConfigError(f"pool {pool!r}: it must be one of {', '.join(_POOLS)}")
-    if out and out.suffix.lower() == ".txt" and len(recordings) > 1:
-        raise ConfigError(f"{out}: labels are for one recording; these are {len(recordings)}")
-    wanted: list[tuple[Path | None, list[str]]] = [(out, [*_LINES])]
-    if plot:
-        from matplotlib.figure import Figure
-
-        from slslib.evaluation.plots import plot_windows
-
-        wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
-    for file, kinds in wanted:
-        if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
-            raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
     score, n_samples, metadata, (name, path, digest) = _open(checkpoint, cpu)
     n_hop = n_samples if hop is None else np.rint(hop * SAMPLE_RATE)
     if not 0 < n_hop <= n_samples:
         raise ConfigError(f"hop {hop} s: it must lie in (0, {n_samples / SAMPLE_RATE:g}]")
     scores = {"checkpoint_sha256": digest, "hop_s": hop, "pool": pool}
-    scores |= {"allow_silence": allow_silence}
+    scores |= {"allow_silence": allow_silence, "speech_only": speech_only}
     limit, source = _threshold(threshold, path, metadata, scores)
     recipe, eer, measured = str(metadata.get("recipe", "")), metadata.get("dev_eer_percent"), ""
     if isinstance(eer, int | float) and 0 <= eer <= 100 and re.fullmatch(r"[\w-]{1,40}", recipe):
@@ -148,27 +134,36 @@ def detect(
     for recording in processes.bar(recordings, desc="detect", delay=1, show=len(recordings) > 1):
         row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
         row |= {"lowest_llr": None, "n_silent": 0}
-        found, scored, row["error"] = Recording(str(recording)), [], None
-        blocks = blocks_isolated(recording, found=found, allow_silence=allow_silence)
+        found, scored, n_free, row["error"] = Recording(str(recording)), [], 0, None
+        how = {"allow_silence": allow_silence, "any_length": True}
+        blocks = blocks_isolated(recording, found=found, **how)
         show = len(recordings) == 1 or sys.stderr.isatty()
         pieces = windows(blocks, n_samples, int(n_hop))
         shown = iter(processes.bar(pieces, desc=recording.name, delay=1, show=show))
         try:
             while batch := list(islice(shown, _BATCH)):
-                llrs = score(np.stack([samples for _, samples in batch]))
+                samples = np.stack([window for _, window in batch])
+                llrs = score(samples)
                 if llrs.shape != (len(batch),) or not np.isfinite(llrs).all():
                     raise AudioError(f"{recording}: no finite score; use another checkpoint")
-                for (start, window), llr in zip(batch, llrs.tolist(), strict=True):
-                    is_heard = allow_silence or window.any()
-                    scored.append({"start_s": start, "llr": llr if is_heard else None})
+                silent = np.logical_not(allow_silence | samples.any(axis=1))
+                row["n_silent"] += int(silent.sum())
+                left_out = silent | (speech_s(samples) < SPEECH_S) if speech_only else silent
+                n_free += int((left_out & ~silent).sum())
+                for (start, _), llr, is_left_out in zip(
+                    batch, llrs.tolist(), left_out, strict=True
+                ):
+                    scored.append({"start_s": start, "llr": None if is_left_out else llr})
             heard = [window["llr"] for window in scored if window["llr"] is not None]
+            if not heard:
+                raise AudioError(f"{recording}: {_SPEECH_FREE.format(len(scored))}")
             row |= {"llr": float(_POOLS[pool](np.array(heard))), "lowest_llr": min(heard)}
-            row["n_silent"] = len(scored) - len(heard)
             if limit is not None:
                 row["verdict"] = "bona fide" if row["llr"] > limit else "spoof"
         except AudioError as error:
             scored, row["error"] = [], str(error)
-        row |= {key: vars(found)[key] for key in ("source_rate", "channels", "over_range")}
+        row["n_speech_free"] = n_free if speech_only else None
+        row |= {key: vars(found)[key] for key in _FOUND}
         row["duration_s"] = found.n_source_frames / max(1, found.source_rate)
         row["resampled"] = found.source_rate not in (0, SAMPLE_RATE)
         row |= {"averaged": found.channels > 1, "windows": scored}
@@ -181,19 +176,16 @@ def detect(
         "meaning": _MEANING.format(measured) if limit is None else None,
         "window_s": n_samples / SAMPLE_RATE,
         "files": rows,
-        "warnings": [_MINI] if name == "mini" else [],
+        "warnings": [_MINI] if _is_mini(metadata) else [],
         "errors": [row["error"] for row in rows if row["error"]],
     }
     done = [row for row in rows if not row["error"]]
     n_resampled, n_averaged = (sum(row[key] for row in done) for key in ("resampled", "averaged"))
+    if n_unstated := sum(not row["states_length"] for row in done):
+        made["warnings"].append(_LENGTH.format(len(rows), n_unstated))
     if n_resampled + n_averaged:
         text = f"to 16 kHz, of {n_averaged} the channels were averaged"
         made["warnings"].append(f"of {len(rows)} recordings, {n_resampled} were resampled {text}")
-    if out:
-        _write(made, out)
-    if plot and done:
-        with writing(plot) as temporary:
-            plot_windows(made)[0].savefig(temporary, format=plot.suffix[1:].lower())
     return made
 
 
@@ -243,6 +235,13 @@ def _open(checkpoint: Any, cpu: bool) -> tuple[Any, ...]:
     return score, detector.config.n_samples, detector.metadata, detector.source
 
 
+def _is_mini(metadata: dict[str, Any]) -> bool:
+    """Tell whether these are the packaged weights, under any name and in any format."""
+    with (Path(__file__).parents[1] / "model/weights/mini_detector.safetensors").open("rb") as f:
+        about = json.loads(f.read(int.from_bytes(f.read(8), "little")))["__metadata__"]["slslib"]
+    return metadata.get("train_loss") == json.loads(about)["metadata"]["train_loss"]
+
+
 def _threshold(
     given: Any, checkpoint: Path, metadata: dict[str, Any], scores: dict[str, Any]
 ) -> tuple[float | None, str]:
@@ -255,7 +254,7 @@ def _threshold(
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{given} is no file of slslib threshold ({error})") from error
         for key, value in scores.items():
-            if (other := stored.get(key)) != value:
+            if (other := stored.get(key, _USUAL.get(key))) != value:
                 what = f"{given} is for {key} {other!r:.70}, these scores are of {value!r}"
                 raise ConfigError(f"{what}; choose one for them (slslib threshold, --threshold)")
         given, source = stored.get("threshold", ""), str(given)
@@ -266,32 +265,3 @@ def _threshold(
     if type(given) is bool or not isinstance(given, int | float) or not abs(given) < 1e308:
         raise ConfigError(f"the threshold {given!r:.70} ({source}) is no number; give --threshold")
     return given, source
-
-
-def _write(result: dict[str, Any], path: Path) -> None:
-    """Write a result in the format of the file's ending."""
-    kind, limit, width = path.suffix.lower(), result["threshold"], result["window_s"]
-
-    def side(window: dict[str, Any]) -> str:
-        if window["llr"] is None:
-            return "silence"
-        return "unknown" if limit is None else "bonafide" if window["llr"] > limit else "spoof"
-
-    def run(window: dict[str, Any]) -> Any:
-        return window["start_s"] if limit is None or kind == ".csv" else side(window)
-
-    text = json.dumps(result, indent=1) + "\n" if kind == ".json" else _LINES[kind][0]
-    for one in result["files"] if kind != ".json" else ():
-        # No field of RTTM has a blank, and ./ keeps a spreadsheet from computing a name.
-        facts = one | {"name": re.sub(r"[\s%]", lambda found: quote(found[0]), one["file"])}
-        facts["quoted"] = re.sub(r"^(?=[=+@\t\r-])", "./", one["file"]).replace('"', '""')
-        for _, group in groupby(one["windows"], run):
-            windows = list(group)
-            start, last = windows[0]["start_s"], windows[-1]["start_s"]
-            facts |= {"side": side(windows[0]), "start": start}
-            facts["end"] = min(last + width, one["duration_s"])
-            facts["lowest"] = min((w["llr"] for w in windows if w["llr"] is not None), default="")
-            if kind != ".rttm" or facts["side"] != "silence":
-                text += _LINES[kind][1].format(**facts, length=facts["end"] - start)
-    # A name that is no UTF-8 is written escaped.
-    write_text(path, text.encode(errors="backslashreplace").decode())

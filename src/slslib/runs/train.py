@@ -24,6 +24,8 @@ from slslib.errors import ConfigError, TrainingError
 from slslib.files import check_same, lock, sha256, sha256_of, write_json
 from slslib.runs.recipes import WORKERS, TrainConfig
 
+_SWAPPED = "warning: the development EER is above 50 % in every epoch: labels look swapped"
+
 
 def train(
     config: TrainConfig,
@@ -129,6 +131,8 @@ def train(
         # Parity: the authors train with deterministic cuDNN and without its benchmark mode.
         with processes.deterministic(), processes.signals() as run.signals:
             fit.fit(run, save_steps=save_steps, keep=keep, max_steps=max_steps)
+    if min((row["dev_eer_percent"] for row in run.position.history if config.dev), default=0) > 50:
+        accelerator.print(_SWAPPED, file=sys.stderr)
     if not run.position.finished(config):
         where = f"epoch {run.position.epoch}, step {run.position.step}"
         text = f"stopped in {where}; the state is saved, go on with --resume"

@@ -1,0 +1,141 @@
+"""The command ``slslib detect``, and the files that it writes.
+
+:func:`slslib.runs.detect.detect` scores. Here its result becomes a file that another program reads
+(JSON, CSV, RTTM, labels of Audacity), or a picture of the scores over time.
+"""
+
+import json
+import re
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from slsapp.threshold import percent
+from slslib.errors import ConfigError
+from slslib.files import write_text, writing
+from slslib.runs import detect as scoring
+
+_RTTM = "SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {side} <NA> <NA>\n"
+_LINES = {  # the head, and what stands for a run of windows
+    ".json": ("", ""),
+    ".csv": ("file,start_s,end_s,side,llr\n", '"{quoted}",{start},{end},{side},{lowest}\n'),
+    ".rttm": ("", _RTTM),
+    ".txt": ("", "{start:.3f}\t{end:.3f}\t{side} {lowest:.4}\n"),
+}
+
+
+def detect(
+    files: tuple[Path, ...],
+    *,
+    checkpoint: Any = scoring.PUBLISHED,
+    threshold: float | Path | None = None,
+    hop: float | None = None,
+    pool: Literal["mean", "min", "trimmed"] = "mean",
+    allow_silence: bool = False,
+    speech_only: bool = False,
+    out: Path | None = None,
+    plot: Path | None = None,
+    cpu: bool = False,
+) -> dict[str, Any]:
+    """Score single recordings of any length, window by window, and give a verdict.
+
+    The score is the log-likelihood ratio of bona fide against spoof, pooled over windows of the
+    detector's length. Without a threshold there is no verdict. Another process decodes the files,
+    within limits.
+
+    Example: slslib detect call.wav --checkpoint runs/v1 --plot call.png
+
+    Args:
+        files: Recordings, or folders of them.
+        checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], mini, or
+            .onnx file of slslib export, which is scored on the CPU without PyTorch. From Python,
+            also what Detector.load returned, on the device where it is.
+        threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
+            default that file beside the checkpoint, else the checkpoint's own development
+            threshold (not with hop, pool, allow_silence or speech_only, which make other scores),
+            else none.
+        hop: Seconds from one window to the next; default the window's length.
+        pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
+            without the lowest and highest fifth.
+        allow_silence: Score silent and very short recordings too.
+        speech_only: Leave out windows with less than 0.25 s of speech, by Silero VAD (the extra
+            speech), whatever else they hold; a recording of such windows has no score.
+        out: Write the result into this file: .json; .csv (a row for each window of what has a
+            score, whose file has ./ before a name that a spreadsheet would compute); .rttm (a
+            SPEAKER line for each run of windows on one side of the threshold, whose speaker is
+            bonafide or spoof; a blank in a name is %20, a percent sign %25); .txt (the same runs of
+            one recording and the lowest score in each, as labels for Audacity). Without a
+            threshold, each window is a run, called unknown. Runs overlap where windows do.
+        plot: Draw the score of each window over time into this file.
+        cpu: Use the CPU even where there is a GPU.
+
+    Returns:
+        What :func:`slslib.runs.detect.detect` returns, and where the threshold's file has a
+        calibration, probabilities: see :func:`slsapp.threshold.percent`.
+
+    Raises:
+        ConfigError: As there, or ``out`` or the plot has an unknown format.
+        CheckpointError: The checkpoint cannot be read.
+        AudioError: A folder holds no recordings. Errors of single files are in the result.
+        FileError: ``out`` or the plot cannot be written.
+    """
+    recordings = scoring.listed(files)
+    if out and out.suffix.lower() == ".txt" and len(recordings) > 1:
+        raise ConfigError(f"{out}: labels are for one recording; these are {len(recordings)}")
+    wanted: list[tuple[Path | None, list[str]]] = [(out, [*_LINES])]
+    if plot:
+        from matplotlib.figure import Figure
+
+        from slsapp.timeline import plot_windows
+
+        wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
+    for file, kinds in wanted:
+        if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
+            raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
+    how: dict[str, Any] = {"threshold": threshold, "hop": hop, "pool": pool, "cpu": cpu}
+    how |= {"allow_silence": allow_silence, "speech_only": speech_only}
+    made = percent(scoring.detect(tuple(recordings), checkpoint=checkpoint, **how))
+    if out:
+        write(made, out)
+    if plot and any(not one["error"] for one in made["files"]):
+        with writing(plot) as temporary:
+            plot_windows(made)[0].savefig(temporary, format=plot.suffix[1:].lower())
+    return made
+
+
+def write(made: dict[str, Any], path: Path) -> None:
+    """Write detections in the format of the file's ending: .json, .csv, .rttm or .txt.
+
+    Args:
+        made: What :func:`slslib.runs.detect.detect` returned.
+        path: File to write, replaced if it exists.
+
+    Raises:
+        FileError: If it cannot be written.
+    """
+    kind, limit, width = path.suffix.lower(), made["threshold"], made["window_s"]
+
+    def side(window: dict[str, Any]) -> str:
+        if window["llr"] is None:
+            return "no speech" if made["speech_only"] else "silence"
+        return "unknown" if limit is None else "bonafide" if window["llr"] > limit else "spoof"
+
+    def run(window: dict[str, Any]) -> Any:
+        return window["start_s"] if limit is None or kind == ".csv" else side(window)
+
+    text = json.dumps(made, indent=1) + "\n" if kind == ".json" else _LINES[kind][0]
+    for one in made["files"] if kind != ".json" else ():
+        # No field of RTTM has a blank, and ./ keeps a spreadsheet from computing a name.
+        facts = one | {"name": re.sub(r"[\s%]", lambda found: quote(found[0]), one["file"])}
+        facts["quoted"] = re.sub(r"^(?=[=+@\t\r-])", "./", one["file"]).replace('"', '""')
+        for _, group in groupby(one["windows"], run):
+            windows = list(group)
+            start, last = windows[0]["start_s"], windows[-1]["start_s"]
+            facts |= {"side": side(windows[0]), "start": start}
+            facts["end"] = min(last + width, one["duration_s"])
+            facts["lowest"] = min((w["llr"] for w in windows if w["llr"] is not None), default="")
+            if kind != ".rttm" or facts["side"] in ("bonafide", "spoof", "unknown"):
+                text += _LINES[kind][1].format(**facts, length=facts["end"] - start)
+    # A name that is no UTF-8 is written escaped.
+    write_text(path, text.encode(errors="backslashreplace").decode())

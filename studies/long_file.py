@@ -1,0 +1,114 @@
+"""Measure what an hour of sound takes in `slslib detect`: time, and memory.
+
+    python studies/long_file.py --out studies/results/long_file.json
+
+The sound is noise in a FLAC file at 44.1 kHz, with the default hop. The command is the one that
+people type, in a process of its own, loading included; memory is the most that it held resident,
+and the most that the process held which decodes for it. Detectors: the packaged `mini`, and
+XLS-R 300M with random weights, whose hour is a shorter file times the ratio (`--minutes`), because
+the time is proportional to the windows. `--plot` is measured with 36,000 windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+from provenance import provenance, write
+
+from slslib.model.detector import Detector
+
+WHAT = "time and memory of slslib detect on long files; noise, 44.1 kHz, one thread"
+RATE = 44_100
+# Prints the peak of this process and that of the processes that it waited for, in kB.
+PROGRAM = """
+import json, sys
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from slslib import cli
+from slslib.data import isolate
+status = cli.run(sys.argv[1:], as_json=True)
+for process in isolate._idle:
+    process.communicate()
+peaks = [getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN)]
+print(json.dumps(peaks), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def noise(path: Path, minutes: float) -> Path:
+    """Write noise, minute by minute."""
+    rng = np.random.default_rng(0)
+    with sf.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
+        for _ in range(round(60 * minutes)):
+            file.write(rng.normal(0, 0.1, RATE).clip(-1, 1))
+    return path
+
+
+def measure(*arguments: object) -> dict[str, Any]:
+    """Run the command; return its seconds and peaks, and how many windows there were."""
+    command = [sys.executable, "-c", PROGRAM, "detect", *map(str, arguments)]
+    before, start = getrusage(RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, after = time.perf_counter() - start, getrusage(RUSAGE_CHILDREN)
+    (row,) = json.loads(done.stdout)["files"]
+    own, decoder = json.loads(done.stderr.strip().splitlines()[-1])
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {
+        "audio_s": row["duration_s"],
+        "n_windows": len(row["windows"]),
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "peak_gb": own / 1e6,
+        "decoder_peak_gb": decoder / 1e6,
+    }
+
+
+def main() -> None:
+    """Measure and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, nargs=2, default=[1, 3], help="for XLS-R 300M")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    where = provenance("torch", "soundfile", "soxr", "matplotlib")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        hour = noise(folder / "hour.flac", 60)
+        result["mini, an hour"] = measure(hour, "--checkpoint", "mini")
+        minute = noise(folder / "minute.flac", 1)
+        result["mini, a minute"] = measure(minute, "--checkpoint", "mini")
+        Detector(seed=0).save(folder / "random.safetensors")
+        for minutes in args.minutes:
+            file = noise(folder / f"{minutes}.flac", minutes)
+            found = measure(file, "--checkpoint", folder / "random.safetensors")
+            result[f"XLS-R 300M, {minutes:g} min"] = found
+        result["plot of 36,000 windows"] = {"seconds": plot_seconds()}
+    write(args.out, WHAT, where, result)
+
+
+def plot_seconds() -> float:
+    """Return what drawing and saving 36,000 windows takes."""
+    from slsapp.timeline import plot_windows
+
+    llrs = np.random.default_rng(0).standard_normal(36_000).tolist()
+    windows = [{"start_s": k / 10, "llr": llr} for k, llr in enumerate(llrs)]
+    one = {"file": "a.wav", "llr": 0.0, "verdict": None, "windows": windows}
+    made = {"threshold": 0.0, "window_s": 4.0, "hop_s": 0.1, "files": [one]}
+    start = time.perf_counter()
+    plot_windows(made)[0].savefig(os.devnull, format="png")
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Recordings that state no length: WebM, Matroska, MP4 in fragments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_mp4 import write_av
+
+from slslib.data.audio import Decoder, load
+from slslib.data.isolate import blocks_isolated
+from slslib.errors import AudioError
+
+RATE = 48_000
+OPUS = {"rate": RATE, "codec": "libopus"}
+BROWSER = {**OPUS, "live": "1"}
+FRAGMENTS = {"rate": RATE, "movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}
+KINDS = {
+    "WebM with a length": ("x.webm", OPUS, "MATROSKA", True),
+    "WebM of a browser": ("x.webm", BROWSER, "MATROSKA", False),
+    "Matroska with a film": ("x.mkv", {"rate": RATE, "video": True}, "MATROSKA", False),
+    "MP4 in fragments": ("x.mp4", FRAGMENTS, "FRAGMENTS", False),
+}
+
+
+def sound(seconds: float = 3) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 2_000, round(seconds * RATE))
+    return np.rint(noise).astype(np.int16)
+
+
+def read(path: Path) -> Decoder:
+    decoder = Decoder(path, any_length=True)
+    for _ in decoder.blocks():
+        pass
+    return decoder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_of_it_is_read_and_the_doubt_is_told(tmp_path, kind):
+    name, options, container, states_length = KINDS[kind]
+    path = write_av(tmp_path / name, sound(), **options)
+    found = read(path).recording
+    assert (found.format, found.states_length) == (container, states_length)
+    assert found.n_source_frames / RATE == pytest.approx(3, abs=0.05)
+    with pytest.raises(AudioError, match=r"left out silently|states no length"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (*_, stated) in KINDS.items() if not stated])
+def test_a_cut_without_a_length_passes_with_the_doubt(tmp_path, kind):
+    name, options, *_ = KINDS[kind]
+    path = write_av(tmp_path / name, sound(), **options)
+    data = path.read_bytes()
+    place = data.rindex(b"moof") - 4 if name == "x.mp4" else len(data) * 2 // 3
+    path.write_bytes(data[:place])
+    found = read(path).recording
+    assert found.states_length is False
+    assert 1 < found.n_source_frames / RATE < 2.8
+
+
+def test_a_cut_is_told_by_a_stated_length(tmp_path):
+    path = write_av(tmp_path / "x.webm", sound(), **OPUS)
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) * 2 // 3])
+    with pytest.raises(AudioError, match="truncated or damaged"):
+        read(path)
+
+
+def test_a_cut_within_a_fragment_is_told_by_its_boxes(tmp_path):
+    path = write_av(tmp_path / "x.mp4", sound(), **FRAGMENTS)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(AudioError, match="not those of one whole MP4 file"):
+        read(path)
+
+
+def test_a_hole_is_told_by_the_time_of_the_packets(tmp_path):
+    """FFmpeg leaves out the damaged part, and says nothing."""
+    path = write_av(tmp_path / "x.webm", sound(6), **BROWSER, cluster_time_limit="1000")
+    data = path.read_bytes()
+    clusters = [found.start() for found in re.finditer(rb"\x1f\x43\xb6\x75", data)]
+    assert len(clusters) > 4
+    path.write_bytes(data[: clusters[2]] + data[clusters[3] :])
+    with pytest.raises(AudioError, match="a frame is missing"):
+        read(path)
+
+
+def test_another_codec_is_refused(tmp_path):
+    path = write_av(tmp_path / "x.mkv", sound(), RATE, codec="ac3")
+    with pytest.raises(AudioError, match="its audio is ac3"):
+        read(path)
+
+
+def test_another_process_reads_it_too(tmp_path):
+    path = write_av(tmp_path / "x.webm", sound(), **BROWSER)
+    n = sum(len(block) for block in blocks_isolated(path, any_length=True))
+    assert n / 16_000 == pytest.approx(3, abs=0.05)
+    with pytest.raises(AudioError, match="left out silently"):
+        list(blocks_isolated(path))
