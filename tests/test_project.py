@@ -349,11 +349,7 @@ def notebook_faults(cells: list[nbformat.NotebookNode]) -> list[str]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_committed_executed_and_clean(path: Path) -> None:
-    faults = notebook_faults(code_cells(path))
-    if path.stem == "09_tracks":  # it still opens three files of studies/results
-        assert len([one for one in faults if "alone lacks" in one]) == 3
-        faults = [one for one in faults if "alone lacks" not in one]
-    assert faults == []
+    assert notebook_faults(code_cells(path)) == []
     assert not MACHINE_PATH.search(path.read_text())
 
 
@@ -367,10 +363,6 @@ def test_notebook_is_deterministic(path: Path) -> None:
     assert run.returncode == 0, "run nbstripout as CONTRIBUTING.md says"
 
 
-# These three do not yet.
-UNFOLDED = ("04_rawboost", "05_sls_head", "09_tracks")
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_solutions_are_folded_with_their_code_and_output(path: Path) -> None:
     open_cells, is_solution = [], False
@@ -380,7 +372,7 @@ def test_solutions_are_folded_with_their_code_and_output(path: Path) -> None:
             assert not is_solution or ":class: dropdown" in cell.source.split(":::{solution}")[1]
         elif is_solution and "hide-cell" not in cell.metadata.get("tags", []):
             open_cells.append(number)
-    assert bool(open_cells) == (path.stem in UNFOLDED)
+    assert open_cells == []
 
 
 @pytest.mark.parametrize(
