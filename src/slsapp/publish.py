@@ -83,7 +83,7 @@ def publish(
         raise ConfigError(f"{name} has no licence: choose one by --license, such as cc-by-4.0")
     path = locate(checkpoint)
     if folder:
-        has_run = any((folder / file).exists() for file in _OWN_FILES)  # before hours of hashing
+        has_run = any((folder / file).exists() for file in _OWN_FILES)
         if has_run or folder.resolve() == path.parent.resolve():
             raise ConfigError(
                 f"{folder} holds a run or the checkpoint: write into another --folder"
