@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("slslib.runs.train:train", "Train a detector by a recipe."),
     "score": ("slslib.runs.score:score", "Score every trial of a corpus, resumably."),
     "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
+    "reproduce": ("slsnotebooks.reproduction:reproduce", "Recompute published numbers."),
     "report": ("slsnotebooks.report:report", "Build a book from training runs."),
     "detect": ("slsapp.detections:detect", "Score single recordings."),
     "threshold": ("slsapp.threshold:threshold", "Choose a threshold from own recordings."),

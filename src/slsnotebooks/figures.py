@@ -1,11 +1,13 @@
-"""Figures of the notebooks: a training, the scores of both classes, estimates with intervals."""
+"""Figures of the notebooks: a training, scores of both classes, DET curves, estimates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
+from scipy.special import ndtri
 
 from slslib.evaluation import metrics, plots
 
@@ -27,6 +29,29 @@ def plot_learning(log: pd.DataFrame) -> plots.Plot:
         right.grid(False)
         right.plot(log["epoch"], log["dev_eer_percent"], "k^:", label="development EER")
         right.set(ylabel="development EER (%)", ylim=(0, None))
+    return plots.legend(axes)
+
+
+def plot_det(systems: Mapping[str, plots.Pair], *, axes: Axes | None = None) -> plots.Plot:
+    """Draw detection error trade-off curves, both axes on the normal-deviate scale.
+
+    Args:
+        systems: ``(bona fide scores, spoof scores)`` by name; up to five.
+        axes: Where to draw; by default in a new figure.
+    """
+    axes = axes or plots.panels(1, 4.8, 4.8)[1][0]
+    for name, scores in plots.styled(axes, systems):
+        curve, at = metrics.det_curve(*scores), metrics.eer(*scores).value
+        label = f"{name} (EER {100 * at:.2f} %)"
+        (line,) = axes.plot(ndtri(curve.far), ndtri(curve.frr), label=label, marker="")
+        axes.plot(ndtri(at), ndtri(at), color=line.get_color(), marker="o", linestyle="none")
+    axes.axline((0, 0), slope=1, color="0.7", linewidth=0.8, zorder=0)
+    percent = np.array([0.1, 1, 2, 5, 10, 20, 40, 60, 80, 95])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ndtri(percent / 100), [f"{tick:g}" for tick in percent])
+    far, frr = "false acceptance rate: spoof accepted", "false rejection rate: bona fide rejected"
+    axes.set(xlabel=f"{far} (%)", ylabel=f"{frr} (%)", title="DET", aspect="equal")
+    axes.set(xlim=ndtri([0.0005, 0.97]), ylim=ndtri([0.0005, 0.97]))
     return plots.legend(axes)
 
 

@@ -1,11 +1,11 @@
 """The reproduction table: published results, computed again from published score files.
 
-``python studies/reproduction.py --data ROOT`` prints the table and writes it as JSON. Each row is
-one system on one corpus, with one of four labels. *Recomputed from published scores*: the authors'
-score file and the key were evaluated here. *Measured here*: the trials were scored on this machine,
-with the row's command. *Published*: a number of a paper or a model card; the files or the command
-that would turn it into one of the others are named. *Recomputed elsewhere*: nobody printed a
-number, but somebody else computed one from the same score file.
+``slslib reproduce --data ROOT`` prints the table. Each row is one system on one corpus, with one of
+four labels. *Recomputed from published scores*: the authors' score file and the key were evaluated
+here. *Measured here*: the trials were scored on this machine, with the row's command. *Published*:
+a number of a paper or a model card; the files or the command that would turn it into one of the
+others are named. *Recomputed elsewhere*: nobody printed a number, but somebody else computed one
+from the same score file.
 
 A file is looked for below the data folder, under the name in :data:`FILES`, and otherwise
 downloaded with pooch from a pinned commit of its public repository. Either way it must have the
@@ -254,21 +254,25 @@ def reproduce(
 ) -> dict[str, Any]:
     """Recompute published results from published score files.
 
-    Files that are not below ``data`` are downloaded from pinned commits and checked.
+    Files that are not below --data are downloaded from pinned commits and checked. Rows that need
+    files nobody can download name them, and the command that measures the row.
+
+    Example: slslib reproduce --data ~/corpora
 
     Args:
         data: Folder that may hold the files under their published names, and own measurements as
-            ``scores/measured/ROW.txt``; default ``$SLSLIB_DATA``.
+            scores/measured/ROW.txt; default SLSLIB_DATA.
         bootstrap: Replicates of each interval.
         seed: Seed of the bootstrap.
-        offline: Make no connection; so does ``HF_HUB_OFFLINE=1``.
+        offline: Make no connection; so does HF_HUB_OFFLINE=1.
 
     Returns:
         ``rows`` with ``status``, the values and ``published`` ones, whether they ``agree`` to the
         published digits, intervals, and for rows that could not be computed ``missing`` and
         ``command``; ``differences`` between systems; ``missing`` files with where to get them;
         ``refused`` files, which lie under a published name and are others; ``unreachable``
-        downloads, each with the reason; ``files`` with their SHA-256.
+        downloads, each with the reason; ``files`` with their SHA-256; ``errors``, what differs from
+        a published value and what was refused or not reached; ``table``, all of it as Markdown.
 
     Raises:
         ScoreError: Two keys of a row have different labels, or a file cannot be evaluated.
@@ -283,7 +287,7 @@ def reproduce(
     for row in rows:
         for name in row.get("missing", ()):
             needed.setdefault(name, []).append(row["name"])
-    return {
+    result = {
         "bootstrap": {"replicates": bootstrap, "level": 0.95, "seed": seed},
         "rows": rows,
         "differences": differences,
@@ -303,6 +307,7 @@ def reproduce(
             for name, path in sorted(store.found.items())
         },
     }
+    return result | {"errors": errors(result), "table": to_markdown(result)}
 
 
 def errors(result: Mapping[str, Any]) -> list[str]:
@@ -332,7 +337,7 @@ def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, An
         about["command"] = (
             f"slslib score --checkpoint {row.checkpoint} --corpus {row.spec} --data ROOT "
             f"--out ROOT/scores/measured/{row.name}.txt "
-            "&& python studies/reproduction.py --data ROOT"
+            "&& slslib reproduce --data ROOT"
         )
     measured = store.data / "scores" / "measured" / f"{row.name}.txt"
     scores = measured if measured.is_file() else store.get(row.scores)

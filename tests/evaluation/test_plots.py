@@ -54,7 +54,7 @@ def test_scores_that_equal_the_threshold_are_rejected():
 
 
 def test_det_marks_the_eer(scores):
-    _, axes = plots.plot_det({"a": scores, "b": (scores[0] + 1, scores[1])})
+    _, axes = figures.plot_det({"a": scores, "b": (scores[0] + 1, scores[1])})
     value = metrics.eer(*scores).value
     assert texts(axes)[0] == f"a (EER {100 * value:.2f} %)"
     x, y = axes.lines[0].get_data()
@@ -123,7 +123,7 @@ def test_lines_in_panels_share_a_legend():
 @pytest.mark.parametrize(
     "draw",
     [
-        plots.plot_det,
+        figures.plot_det,
         lambda lines: plots.plot_layers(lines, ylabel="y"),
         lambda lines: plots.plot_lines(lines, xlabel="x", ylabel="y"),
     ],
@@ -151,11 +151,11 @@ def test_a_legend_is_no_wider_than_its_figure():
 
 def test_a_name_that_begins_with_an_underscore_is_in_the_legend(scores):
     """Matplotlib leaves such labels out."""
-    figures = [
+    drawn = [
         plots.plot_layers({"_a": [1, 2], "b": [2, 1]}, ylabel="y"),
-        plots.plot_det({"_a": scores, "b": scores}),
+        figures.plot_det({"_a": scores, "b": scores}),
     ]
-    for _, axes in figures:
+    for _, axes in drawn:
         shown = [text.split() for text in texts(axes)]
         assert sorted(words[0] for words in shown) == ["_a", "b"]
 
@@ -170,7 +170,7 @@ def test_no_global_state(scores):
 
 
 def test_det_shows_every_point_of_the_curve(scores):
-    _, axes = plots.plot_det({"a": scores})
+    _, axes = figures.plot_det({"a": scores})
     curve = metrics.det_curve(*scores)
     np.testing.assert_allclose(axes.lines[0].get_data(), ndtri([curve.far, curve.frr]))
 

@@ -157,6 +157,18 @@ def test_what_was_converted_is_said(checkpoint, recording):
     assert not detect((recording,), checkpoint=checkpoint)["warnings"]
 
 
+def test_very_short_recordings_are_told(checkpoint, recording):
+    sf.write(recording.with_name("c.wav"), 0.1 * np.ones(7_000) * (-1) ** np.arange(7_000), 16_000)
+    warnings = detect((recording.parent,), checkpoint=checkpoint)["warnings"]
+    assert warnings == ["of 2 recordings, 1 last under half a second: their scores say little"]
+
+
+@pytest.mark.parametrize("files", [np.zeros(4000), [np.zeros(4000)], [3]])
+def test_only_names_are_files(checkpoint, files):
+    with pytest.raises(ConfigError, match="names of files"):
+        detect(files, checkpoint=checkpoint)
+
+
 def test_lowest_windows_are_named(checkpoint, recording):
     x = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 75)
     sf.write(recording, x, 16_000)

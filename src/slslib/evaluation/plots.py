@@ -16,10 +16,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 
 from slslib.errors import ConfigError
-from slslib.evaluation import metrics
 
 BONAFIDE = "#0072B2"
 SPOOF = "#D55E00"
@@ -126,29 +124,3 @@ def plot_layers(lines: Mapping[str, ArrayLike], **options: Any) -> Plot:
     figure, axes = plot_lines(pairs, xlabel="transformer layer", **options)
     axes.set_xticks(np.asarray(axes.lines[0].get_xdata())[::2])
     return figure, axes
-
-
-# ------------------------------------------------------------------------------- scores and errors
-
-
-def plot_det(systems: Mapping[str, Pair], *, axes: Axes | None = None) -> Plot:
-    """Draw detection error trade-off curves, both axes on the normal-deviate scale.
-
-    Args:
-        systems: ``(bona fide scores, spoof scores)`` by name; up to five.
-        axes: Where to draw; by default in a new figure.
-    """
-    axes = axes or panels(1, 4.8, 4.8)[1][0]
-    for name, scores in styled(axes, systems):
-        curve, at = metrics.det_curve(*scores), metrics.eer(*scores).value
-        label = f"{name} (EER {100 * at:.2f} %)"
-        (line,) = axes.plot(ndtri(curve.far), ndtri(curve.frr), label=label, marker="")
-        axes.plot(ndtri(at), ndtri(at), color=line.get_color(), marker="o", linestyle="none")
-    axes.axline((0, 0), slope=1, color="0.7", linewidth=0.8, zorder=0)
-    percent = np.array([0.1, 1, 2, 5, 10, 20, 40, 60, 80, 95])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(ndtri(percent / 100), [f"{tick:g}" for tick in percent])
-    far, frr = "false acceptance rate: spoof accepted", "false rejection rate: bona fide rejected"
-    axes.set(xlabel=f"{far} (%)", ylabel=f"{frr} (%)", title="DET", aspect="equal")
-    axes.set(xlim=ndtri([0.0005, 0.97]), ylim=ndtri([0.0005, 0.97]))
-    return legend(axes)

@@ -61,6 +61,11 @@ def evaluate(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n\n" + show(shown)
 
 
+def reproduce(result: Mapping[str, Any]) -> str:
+    """Return the table that the command laid out itself."""
+    return str(result["table"])
+
+
 def detect(result: Mapping[str, Any]) -> str:
     """Lay out scores of recordings, and the lowest windows with the times where they begin."""
     rows = []

@@ -52,6 +52,7 @@ _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
 }
 _FOUND = ("source_rate", "channels", "over_range", "states_length")
+_SHORT = "of {} recordings, {} last under half a second: their scores say little"
 _LENGTH = "of {} recordings, {} do not state their length: a cut or damaged copy may pass for whole"
 _USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False, "speech_only": False}
 """As training scores."""
@@ -181,6 +182,8 @@ def detect(
     }
     done = [row for row in rows if not row["error"]]
     n_resampled, n_averaged = (sum(row[key] for row in done) for key in ("resampled", "averaged"))
+    if n_short := sum(row["duration_s"] < 0.5 for row in done):
+        made["warnings"].append(_SHORT.format(len(rows), n_short))
     if n_unstated := sum(not row["states_length"] for row in done):
         made["warnings"].append(_LENGTH.format(len(rows), n_unstated))
     if n_resampled + n_averaged:
@@ -198,7 +201,9 @@ def listed(files: Any) -> list[Path]:
     """
     from slslib.data.audio import list_recordings
 
-    given = [files] if isinstance(files, str | Path) else files
+    given = [files] if isinstance(files, str | Path) else list(files)
+    if not all(isinstance(one, str | Path) for one in given):
+        raise ConfigError("detect takes names of files; for an array, call the llr of a Detector")
     # Path.is_dir() raises for a name that is too long.
     found = [list_recordings(p) if os.path.isdir(p) else [Path(p)] for p in given]  # noqa: PTH112
     if not found:
