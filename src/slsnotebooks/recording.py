@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from slslib.data.audio import SAMPLE_RATE, fix_length, load
+from slslib.data.audio import SAMPLE_RATE, fix_length
+from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError
 from slslib.evaluation import plots
 from slslib.model.detector import Detector
@@ -19,7 +20,7 @@ def plot_recording(
 ) -> plots.Plot:
     """Draw the windows of a recording, and the layers and gates of its lowest window.
 
-    Above, the score of each window, as :func:`slslib.evaluation.plots.plot_windows` has it. Below
+    Above, the score of each window, as :func:`slsapp.timeline.plot_windows` has it. Below
     on the left, the norm of each layer's output over time, divided by its mean over the window: the
     layers grow with depth, so only the changes within a layer can be compared. On the right, the
     gates (black) over the middle 90 % of each group of the reference.
@@ -36,7 +37,8 @@ def plot_recording(
     (one,) = result["files"]
     if not one["windows"]:
         raise AudioError(one["error"] or f"{one['file']} is silent: it has no score")
-    start = min(one["windows"], key=lambda window: window["llr"] or np.inf)["start_s"]
+    scored = [window for window in one["windows"] if window["llr"] is not None]
+    start = min(scored, key=lambda window: window["llr"])["start_s"]
     norms, gates = _inside(detector, one["file"], start)
     figure = Figure(figsize=(6.8, 5.4), dpi=120, layout="constrained")
     panels: Any = figure.subplot_mosaic(
@@ -62,7 +64,8 @@ def plot_recording(
 def _inside(detector: Detector, file: str, start_s: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the relative norms (layers, frames) and the gates of the window that begins there."""
     n_samples = detector.config.n_samples
-    samples = load(file).samples[round(start_s * SAMPLE_RATE) :]
+    samples = np.concatenate([*blocks_isolated(file, any_length=True)])
+    samples = samples[round(start_s * SAMPLE_RATE) :]
     waveform = torch.from_numpy(fix_length(samples, n_samples))[None].to(detector.device)
     layers = list(detector.backbone.layers(waveform))
     norms = torch.stack([layer[0].norm(dim=1) for layer in layers])
