@@ -151,7 +151,7 @@ class SpeedTable(_Results):
         table = _table([[[cell] for cell in row] for row in rows], (28, 26, 22, 24), "numbers")
         return [
             table,
-            nodes.paragraph("", f"({where}; load before {there['load_before'][0]:.1f}.)"),
+            nodes.paragraph("", f"({where}; load average before: {there['load_before'][0]:.1f}.)"),
         ]
 
 
@@ -354,7 +354,7 @@ class ExportTable(_Results):
         table = _table(
             [[[cell] for cell in row] for row in rows], (28, 12, 12, 10, 16, 22), "numbers"
         )
-        text = f"({where}; load before {there['load_before'][0]:.1f}.)"
+        text = f"({where}; load average before: {there['load_before'][0]:.1f}.)"
         return [table, nodes.paragraph("", text)]
 
 

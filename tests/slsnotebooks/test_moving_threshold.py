@@ -64,7 +64,7 @@ def test_the_picture_says_what_metrics_say(classes):
             f"{name} {100 * wrong[name] / n:.2f} %: {wrong[name]} of {n}"
             for name, n in (("FRR", 300), ("FAR", 500))
         )
-        words = [f"{frr} bona fide trials rejected", f"{far} spoofed trials accepted"]
+        words = [f"{frr} bona fide rejected", f"{far} spoofs accepted"]
         assert said(figure.at(k)) == [f"Threshold {at:.2f}", *words]
     texts = " ".join("".join(e.itertext()) for e in figure.at(0).iter(f"{SVG}text"))
     assert f"EER {100 * eer.value:.2f} %" in texts
