@@ -309,7 +309,7 @@ class _ThresholdReader:
 
     facts: ClassVar[dict[str, Any]] = {
         **{"checkpoint": "mini", "checkpoint_sha256": "0", "hop_s": None},
-        **{"pool": "mean", "allow_silence": False},
+        **{"pool": "mean", "allow_silence": False, "speech_only": False},
     }
 
     def detect(self, files: Any, *, threshold: Any, **_options: Any) -> dict[str, Any]:
