@@ -17,11 +17,15 @@ RATE = 48_000
 OPUS = {"rate": RATE, "codec": "libopus"}
 BROWSER = {**OPUS, "live": "1"}
 FRAGMENTS = {"rate": RATE, "movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}
+PARTLY = {**FRAGMENTS, "movflags": "frag_keyframe"}
+MP3 = {"rate": RATE, "codec": "libmp3lame", "live": "1"}
 KINDS = {
     "WebM with a length": ("x.webm", OPUS, "MATROSKA", True),
     "WebM of a browser": ("x.webm", BROWSER, "MATROSKA", False),
     "Matroska with a film": ("x.mkv", {"rate": RATE, "video": True}, "MATROSKA", False),
+    "Matroska of MP3, whose length FFmpeg estimates": ("x.mkv", MP3, "MATROSKA", False),
     "MP4 in fragments": ("x.mp4", FRAGMENTS, "FRAGMENTS", False),
+    "MP4 in fragments behind a whole part": ("x.mp4", PARTLY, "FRAGMENTS", False),
 }
 
 
@@ -81,6 +85,17 @@ def test_a_hole_is_told_by_the_time_of_the_packets(tmp_path):
     clusters = [found.start() for found in re.finditer(rb"\x1f\x43\xb6\x75", data)]
     assert len(clusters) > 4
     path.write_bytes(data[: clusters[2]] + data[clusters[3] :])
+    with pytest.raises(AudioError, match="a frame is missing"):
+        read(path)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 4, 5), (0, 1, 3, 2, 4, 5)], ids=["lost", "swapped"])
+def test_fragments_that_are_lost_or_swapped_are_told_by_their_times(tmp_path, order):
+    flags = "frag_keyframe+empty_moov+default_base_moof"
+    path = write_av(tmp_path / "x.mp4", sound(), **{**FRAGMENTS, "movflags": flags})
+    head, *parts = re.split(rb"(?s)(?=.{4}moof)", path.read_bytes())
+    assert len(parts) == 6
+    path.write_bytes(head + b"".join(parts[k] for k in order))
     with pytest.raises(AudioError, match="a frame is missing"):
         read(path)
 
