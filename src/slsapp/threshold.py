@@ -167,7 +167,7 @@ def threshold(
 def _is_other(path: Path) -> bool:
     """Tell whether something else than a threshold has this name: a run's best.json, a result."""
     try:
-        return "threshold" not in {**json.loads(path.read_text(encoding="utf-8"))}
+        return "wanted_frr_percent" not in {**json.loads(path.read_text(encoding="utf-8"))}
     except FileNotFoundError:
         return False
     except (OSError, ValueError, TypeError, RecursionError):

@@ -312,7 +312,10 @@ def test_a_threshold_for_speech_alone_says_so(checkpoint, scored):
     assert threshold(**call)["speech_only"] is False
 
 
-@pytest.mark.parametrize("content", ['{"file": "epoch_2.safetensors"}', "not JSON", "[1]"])
+OF_DETECT = '{"threshold": 0.5, "threshold_source": "given", "files": []}'
+
+
+@pytest.mark.parametrize("content", ['{"file": "a.safetensors"}', OF_DETECT, "not JSON", "[1]"])
 def test_a_file_of_something_else_is_not_overwritten(checkpoint, scored, tmp_path, content):
     (tmp_path / "best.json").write_text(content)
     call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint), "frr": 5.0}
