@@ -25,6 +25,9 @@ def checkpoint(tmp_path):
     return path
 
 
+DOUBT = "of 2 recordings, 1 do not state their length"
+
+
 @pytest.fixture
 def scored(tmp_path, monkeypatch):
     """Make files whose scores are given; ``detect`` says those, and what it was called with."""
@@ -38,6 +41,7 @@ def scored(tmp_path, monkeypatch):
         facts = {"checkpoint": options["checkpoint"], "hop_s": options["hop"]}
         digest = sha256(options["checkpoint"])
         facts |= {"allow_silence": False, "speech_only": options["speech_only"]}
+        facts["warnings"] = [DOUBT] * any("unstated" in str(file) for file in files)
         return facts | {"checkpoint_sha256": digest, "pool": options["pool"], "files": rows}
 
     def make(name, values):
@@ -310,6 +314,13 @@ def test_a_threshold_for_speech_alone_says_so(checkpoint, scored):
     call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint), "frr": 5.0}
     assert threshold(**call, speech_only=True)["speech_only"] is True
     assert threshold(**call)["speech_only"] is False
+
+
+def test_the_warnings_of_detect_are_passed_on_once(checkpoint, scored):
+    """A cut recording may be among those of which a share is promised."""
+    classes = {"bonafide": scored("unstated", normal(80)), "spoof": scored("unstated-s", [-4.0])}
+    made = threshold(**classes, checkpoint=str(checkpoint), frr=5.0)
+    assert made["warnings"] == [DOUBT]
 
 
 OF_DETECT = '{"threshold": 0.5, "threshold_source": "given", "files": []}'
