@@ -60,7 +60,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         for left in path.parent.glob(f".*.[0-9]*-{_HERE}.tmp"):
             try:
                 os.getpriority(os.PRIO_PROCESS, int(left.stem.split(".")[-1].split("-")[0]))
-            except ProcessLookupError:
+            except (ProcessLookupError, ValueError, OverflowError):  # or a number that none has
                 _remove(left)
         yield temporary
         os.umask(mask := os.umask(0))
