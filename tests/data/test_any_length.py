@@ -100,6 +100,27 @@ def test_fragments_that_are_lost_or_swapped_are_told_by_their_times(tmp_path, or
         read(path)
 
 
+def test_frames_without_a_time_follow_each_other(tmp_path):
+    """Of ALAC, FFmpeg knows no time of a frame that shares a block with the one before."""
+    path = write_av(tmp_path / "x.mkv", sound(), RATE, codec="alac", live="1")
+    data = path.read_bytes()
+    cluster = data.index(b"\x1f\x43\xb6\x75") + 4
+    begin = end = data.index(b"\xa3", cluster)
+    frames = []
+    for _ in range(2):  # a block: its length, its track, time and flags, the frame
+        length = int.from_bytes(data[end + 1 : end + 3], "big") & 0x3FFF
+        frames.append(data[end + 7 : end + 3 + length])
+        end += 3 + length
+    assert data[end : end + 1] == b"\xa3"
+    n_255, rest = divmod(len(frames[0]), 255)
+    both = b"\x81\0\0\x82\1" + b"\xff" * n_255 + bytes([rest]) + b"".join(frames)
+    both = b"\xa3" + (len(both) | 1 << 21).to_bytes(3, "big") + both
+    longer = int.from_bytes(data[cluster : cluster + 3], "big") + len(both) - (end - begin)
+    head = data[:cluster] + longer.to_bytes(3, "big") + data[cluster + 3 : begin]
+    path.write_bytes(head + both + data[end:])
+    assert read(path).recording.n_source_frames == 3 * RATE
+
+
 def test_another_codec_is_refused(tmp_path):
     path = write_av(tmp_path / "x.mkv", sound(), RATE, codec="ac3")
     with pytest.raises(AudioError, match="its audio is ac3"):

@@ -404,8 +404,9 @@ class Decoder:
                             self._describe(*kind, codecs[0], None)
                         missing = flac and frame.pts not in (done, None)  # lost by the parser
                         if is_live:
-                            missing = time is not None and abs(frame.time - time) > PRIMING
-                            time = frame.time + frame.samples / frame.sample_rate
+                            begin = time or 0 if frame.time is None else frame.time
+                            missing = time is not None and abs(begin - time) > PRIMING
+                            time = begin + frame.samples / frame.sample_rate
                         if missing or kind != (recording.source_rate, recording.channels):
                             raise ValueError(f"a frame is missing, or of another form, at {done}")
                         pcm = frame.to_ndarray()
