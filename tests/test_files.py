@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,3 +80,29 @@ def test_what_killed_processes_left_is_removed_when_something_is_written_there(t
         there = {path.name for path in tmp_path.iterdir()}
         assert there == elsewhere | {temporary.name, "done.txt"}
     assert {path.name for path in tmp_path.iterdir()} == elsewhere | {"other", "done.txt"}
+
+
+@pytest.mark.parametrize("number", ["1x", "9" * 20])
+def test_a_name_with_a_number_that_no_process_has_is_in_nobodys_way(tmp_path, number):
+    with writing(tmp_path / "x") as temporary:
+        temporary.touch()
+    own = temporary.name.split("-")[-1]
+    (tmp_path / f".x.{number}-{own}").touch()
+    write_text(tmp_path / "x", "done")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_a_live_process_of_another_namespace_is_writing_stays(tmp_path):
+    """On the same disk, with the same name of the machine, a process has another number there."""
+    unshare = ["unshare", "--pid", "--fork"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"]).returncode:
+        pytest.skip("no namespace can be made here")
+    other = (
+        "import sys\n"
+        "from slslib.files import write_text\n"
+        "write_text(sys.argv[1] + '/other.txt', 'x')"
+    )
+    with writing(tmp_path / "own.txt") as temporary:
+        temporary.touch()
+        subprocess.run([*unshare, sys.executable, "-c", other, tmp_path], check=True)
+        assert {path.name for path in tmp_path.iterdir()} == {temporary.name, "other.txt"}

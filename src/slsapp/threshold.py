@@ -76,8 +76,9 @@ def threshold(
         ``calibration``: ``slope`` and ``offset``, which turn a score into a log-likelihood ratio,
         and the probability of bona fide speech for a score at the threshold; there is none where
         the classes look swapped. Besides, ``out``, or with ``compare`` ``old_quantiles``, and
-        ``warnings``: scores that are exactly equal, as those of copies; classes that look swapped;
-        with ``compare``, an interval that lies above the wanted rate (a binomial test).
+        ``warnings``: those of detect; scores that are exactly equal, as those of copies; classes
+        that look swapped; with ``compare``, an interval that lies above the wanted rate (a binomial
+        test).
 
     Raises:
         ConfigError: An option makes no sense, a recording is named more than once, or ``compare``
@@ -110,7 +111,7 @@ def threshold(
         raise ConfigError(f"{len(twice)} {text} {twice[0]}: name each once")
     if not compare:
         guarantee(np.zeros(len(classes[0])), frr / 100, confidence / 100)  # enough of them?
-    weights, llrs, hashes = locate(checkpoint), [], []
+    weights, llrs, hashes, warnings = locate(checkpoint), [], [], list[str]()
     options: dict[str, Any] = {"checkpoint": checkpoint, "hop": hop, "pool": pool, "cpu": cpu}
     options["speech_only"] = speech_only
     for files in classes:
@@ -121,7 +122,8 @@ def threshold(
         llrs.append(np.array([row["llr"] for row in rows]))
         paths = [Path(row["file"]) for row in rows]
         hashes.append(sha256_of([(path.name, sha256(path)) for path in paths]))
-    own, n, warnings = llrs[0], [one.size for one in llrs], []
+        warnings += [text for text in found["warnings"] if text not in warnings]
+    own, n = llrs[0], [one.size for one in llrs]
     if copies := sum(n) - np.unique(np.concatenate(llrs)).size:
         text = f"{copies} of {sum(n)} recordings have exactly the score of another, as copies have"
         warnings.append(f"{text}: leave copies out, the promise takes independent recordings")
@@ -167,7 +169,7 @@ def threshold(
 def _is_other(path: Path) -> bool:
     """Tell whether something else than a threshold has this name: a run's best.json, a result."""
     try:
-        return "threshold" not in {**json.loads(path.read_text(encoding="utf-8"))}
+        return "wanted_frr_percent" not in {**json.loads(path.read_text(encoding="utf-8"))}
     except FileNotFoundError:
         return False
     except (OSError, ValueError, TypeError, RecursionError):

@@ -37,8 +37,9 @@ def sha256_of(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-# What gives processes their numbers: this machine, or a container, which has a disk of its own.
-_HERE = sha256_of([os.uname().nodename, Path("/").stat().st_dev])[:8]
+# What numbers the processes: this machine, and on Linux a namespace of it, as a container has one.
+_NUMBERING = [Path("/"), *Path("/proc/self/ns").glob("pid")]
+_HERE = sha256_of([os.uname().nodename, *(at.stat()[1:3] for at in _NUMBERING)])[:8]
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         for left in path.parent.glob(f".*.[0-9]*-{_HERE}.tmp"):
             try:
                 os.getpriority(os.PRIO_PROCESS, int(left.stem.split(".")[-1].split("-")[0]))
-            except ProcessLookupError:
+            except (ProcessLookupError, ValueError, OverflowError):  # or a number that none has
                 _remove(left)
         yield temporary
         os.umask(mask := os.umask(0))

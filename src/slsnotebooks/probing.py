@@ -33,7 +33,7 @@ def layer_means(
     weights, the waveforms and the settings. A trial of XLS-R 300M takes 98 kB there.
     """
     path = cache_root() / "layer_means" / f"{_key(backbone, waveforms, batch_size)}.safetensors"
-    with suppress(OSError, SafetensorError):  # there is none, or it is damaged
+    with suppress(OSError, SafetensorError, KeyError, TypeError):  # there is none, or it is damaged
         return load_file(path)["means"]
     with torch.inference_mode():
         batches = torch.split(waveforms, batch_size)

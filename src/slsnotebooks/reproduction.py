@@ -25,7 +25,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from slslib.data.protocols import read_protocol
 from slslib.data.scorefiles import match, read_scores
-from slslib.errors import ScoreError
+from slslib.errors import ConfigError, ScoreError
 from slslib.evaluation.evaluate import evaluate
 from slslib.files import cache_root, corpora_root, sha256
 
@@ -275,12 +275,15 @@ def reproduce(
         a published value and what was refused or not reached; ``table``, all of it as Markdown.
 
     Raises:
+        ConfigError: There is no such folder.
         ScoreError: Two keys of a row have different labels, or a file cannot be evaluated.
     """
+    if not (folder := corpora_root(data)).is_dir():
+        raise ConfigError(f"{folder} is no folder; check --data and SLSLIB_DATA")
     # As huggingface_hub reads it.
     off = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     with tempfile.TemporaryDirectory() as scratch:
-        store = _Store(corpora_root(data), Path(scratch), offline or off)
+        store = _Store(folder, Path(scratch), offline or off)
         rows = [_compute(row, store, bootstrap, seed) for row in ROWS]
         differences = [_difference(pair, store, bootstrap, seed) for pair in PAIRS]
     needed: dict[str, list[str]] = {}

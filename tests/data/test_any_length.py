@@ -17,11 +17,15 @@ RATE = 48_000
 OPUS = {"rate": RATE, "codec": "libopus"}
 BROWSER = {**OPUS, "live": "1"}
 FRAGMENTS = {"rate": RATE, "movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}
+PARTLY = {**FRAGMENTS, "movflags": "frag_keyframe"}
+MP3 = {"rate": RATE, "codec": "libmp3lame", "live": "1"}
 KINDS = {
     "WebM with a length": ("x.webm", OPUS, "MATROSKA", True),
     "WebM of a browser": ("x.webm", BROWSER, "MATROSKA", False),
     "Matroska with a film": ("x.mkv", {"rate": RATE, "video": True}, "MATROSKA", False),
+    "Matroska of MP3, whose length FFmpeg estimates": ("x.mkv", MP3, "MATROSKA", False),
     "MP4 in fragments": ("x.mp4", FRAGMENTS, "FRAGMENTS", False),
+    "MP4 in fragments behind a whole part": ("x.mp4", PARTLY, "FRAGMENTS", False),
 }
 
 
@@ -83,6 +87,38 @@ def test_a_hole_is_told_by_the_time_of_the_packets(tmp_path):
     path.write_bytes(data[: clusters[2]] + data[clusters[3] :])
     with pytest.raises(AudioError, match="a frame is missing"):
         read(path)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 4, 5), (0, 1, 3, 2, 4, 5)], ids=["lost", "swapped"])
+def test_fragments_that_are_lost_or_swapped_are_told_by_their_times(tmp_path, order):
+    flags = "frag_keyframe+empty_moov+default_base_moof"
+    path = write_av(tmp_path / "x.mp4", sound(), **{**FRAGMENTS, "movflags": flags})
+    head, *parts = re.split(rb"(?s)(?=.{4}moof)", path.read_bytes())
+    assert len(parts) == 6
+    path.write_bytes(head + b"".join(parts[k] for k in order))
+    with pytest.raises(AudioError, match="a frame is missing"):
+        read(path)
+
+
+def test_frames_without_a_time_follow_each_other(tmp_path):
+    """Of ALAC, FFmpeg knows no time of a frame that shares a block with the one before."""
+    path = write_av(tmp_path / "x.mkv", sound(), RATE, codec="alac", live="1")
+    data = path.read_bytes()
+    cluster = data.index(b"\x1f\x43\xb6\x75") + 4
+    begin = end = data.index(b"\xa3", cluster)
+    frames = []
+    for _ in range(2):  # a block: its length, its track, time and flags, the frame
+        length = int.from_bytes(data[end + 1 : end + 3], "big") & 0x3FFF
+        frames.append(data[end + 7 : end + 3 + length])
+        end += 3 + length
+    assert data[end : end + 1] == b"\xa3"
+    n_255, rest = divmod(len(frames[0]), 255)
+    both = b"\x81\0\0\x82\1" + b"\xff" * n_255 + bytes([rest]) + b"".join(frames)
+    both = b"\xa3" + (len(both) | 1 << 21).to_bytes(3, "big") + both
+    longer = int.from_bytes(data[cluster : cluster + 3], "big") + len(both) - (end - begin)
+    head = data[:cluster] + longer.to_bytes(3, "big") + data[cluster + 3 : begin]
+    path.write_bytes(head + both + data[end:])
+    assert read(path).recording.n_source_frames == 3 * RATE
 
 
 def test_another_codec_is_refused(tmp_path):

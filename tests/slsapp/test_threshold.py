@@ -25,6 +25,9 @@ def checkpoint(tmp_path):
     return path
 
 
+DOUBT = "of 2 recordings, 1 do not state their length"
+
+
 @pytest.fixture
 def scored(tmp_path, monkeypatch):
     """Make files whose scores are given; ``detect`` says those, and what it was called with."""
@@ -38,6 +41,7 @@ def scored(tmp_path, monkeypatch):
         facts = {"checkpoint": options["checkpoint"], "hop_s": options["hop"]}
         digest = sha256(options["checkpoint"])
         facts |= {"allow_silence": False, "speech_only": options["speech_only"]}
+        facts["warnings"] = [DOUBT] * any("unstated" in str(file) for file in files)
         return facts | {"checkpoint_sha256": digest, "pool": options["pool"], "files": rows}
 
     def make(name, values):
@@ -312,7 +316,17 @@ def test_a_threshold_for_speech_alone_says_so(checkpoint, scored):
     assert threshold(**call)["speech_only"] is False
 
 
-@pytest.mark.parametrize("content", ['{"file": "epoch_2.safetensors"}', "not JSON", "[1]"])
+def test_the_warnings_of_detect_are_passed_on_once(checkpoint, scored):
+    """A cut recording may be among those of which a share is promised."""
+    classes = {"bonafide": scored("unstated", normal(80)), "spoof": scored("unstated-s", [-4.0])}
+    made = threshold(**classes, checkpoint=str(checkpoint), frr=5.0)
+    assert made["warnings"] == [DOUBT]
+
+
+OF_DETECT = '{"threshold": 0.5, "threshold_source": "given", "files": []}'
+
+
+@pytest.mark.parametrize("content", ['{"file": "a.safetensors"}', OF_DETECT, "not JSON", "[1]"])
 def test_a_file_of_something_else_is_not_overwritten(checkpoint, scored, tmp_path, content):
     (tmp_path / "best.json").write_text(content)
     call = {"bonafide": scored("a", normal(80)), "checkpoint": str(checkpoint), "frr": 5.0}

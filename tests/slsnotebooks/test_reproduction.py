@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from provenance import read
 
-from slslib.errors import ScoreError
+from slslib.errors import ConfigError, ScoreError
 from slsnotebooks import reproduction as module
 from slsnotebooks.reproduction import FILES, PAIRS, ROWS, File, errors, reproduce, to_markdown
 
@@ -168,6 +168,11 @@ def test_without_a_network_it_ends_and_says_so(web, tmp_path):
     assert set(result["unreachable"]) == {KEY, SCORES}
     assert all("ConnectionError" in why for why in result["unreachable"].values())
     assert cached(tmp_path) == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere is no folder"):
+        reproduce(tmp_path / "nowhere", offline=True)
 
 
 @pytest.mark.parametrize("variable", ["", "1", "True", "yes"])

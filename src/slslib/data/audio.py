@@ -94,8 +94,8 @@ class Recording:
         samples: float32 mono at 16 kHz, int16 / 32768 units; none where it was only audited.
         format: Container (``"WAV"``, ``"AIFF"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``, ``"MP4"``,
             ``"FRAGMENTS"`` of MP4, ``"MATROSKA"``), ``subtype`` its coding.
-        states_length: False of WebM, Matroska and MP4 in fragments without a length: that all of
-            the recording is there cannot be known.
+        states_length: False of MP4 in fragments, of Matroska with MP3 or pictures, and of any other
+            WebM or Matroska file without a length: that all of it is there cannot be known.
         source_rate: Sample rate of the file in Hz (0 where it could not be opened).
         channels: Channels of the file, averaged into one.
         n_source_frames: Frames decoded, at the file's rate (all, unless the read was bounded).
@@ -380,7 +380,8 @@ class Decoder:
         recording.over_range = None if flac and flac.bits in (8, 16, 24) else 0
         strict = {"err_detect": "crccheck+explode", "codec_whitelist": ",".join(_CODECS)}
         start = done = n_packets = 0  # of a packet in bytes; frames decoded
-        time: Any = None  # in seconds, where a frame of Matroska should begin
+        time: Any = None  # in seconds, where a frame of Matroska or a fragment should begin
+        is_live = recording.format in ("FRAGMENTS", "MATROSKA")
         try:
             # Without "file:", FFmpeg takes some names for other URLs.
             name, form = f"file:{recording.path}", recording.format.lower()
@@ -402,9 +403,10 @@ class Decoder:
                         if not flac and not done:
                             self._describe(*kind, codecs[0], None)
                         missing = flac and frame.pts not in (done, None)  # lost by the parser
-                        if form == "matroska":
-                            missing = time is not None and abs(frame.time - time) > PRIMING
-                            time = frame.time + frame.samples / frame.sample_rate
+                        if is_live:
+                            begin = time or 0 if frame.time is None else frame.time
+                            missing = time is not None and abs(begin - time) > PRIMING
+                            time = begin + frame.samples / frame.sample_rate
                         if missing or kind != (recording.source_rate, recording.channels):
                             raise ValueError(f"a frame is missing, or of another form, at {done}")
                         pcm = frame.to_ndarray()
@@ -422,10 +424,11 @@ class Decoder:
                     raise ValueError("it holds no sound frame")
                 n_stated = stream.frames
                 announced = float((stream.duration or 0) * stream.time_base)
-                if form == "matroska" and len(container.streams) == 1:  # or a film may be longer
+                if is_live:
                     n_stated, announced = n_packets, (container.duration or 0) / av.time_base
-                if recording.format in ("FRAGMENTS", "MATROSKA"):
-                    recording.states_length = announced > 0 and n_stated > 0
+                    # A film may be longer than its sound, and FFmpeg estimates by a bit rate.
+                    is_stated = len(container.streams) == 1 and not stream.bit_rate
+                    recording.states_length = form == "matroska" and is_stated and announced > 0
                 differs = abs(announced - done / recording.source_rate) > PRIMING
                 is_checked = form in ("mp4", "matroska") and recording.states_length
                 if is_checked and (differs or n_packets != n_stated):
