@@ -92,7 +92,8 @@ def detect(
         wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
     for file, kinds in wanted:
         if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
-            raise ConfigError(f"{file}: a folder, in none, or not one of {', '.join(kinds)}")
+            endings = f"that ends in one of {', '.join(kinds)}"
+            raise ConfigError(f"{file}: name a file {endings}, in a folder that exists")
     how: dict[str, Any] = {"threshold": threshold, "hop": hop, "pool": pool, "cpu": cpu}
     how |= {"allow_silence": allow_silence, "speech_only": speech_only}
     made = percent(scoring.detect(tuple(recordings), checkpoint=checkpoint, **how))

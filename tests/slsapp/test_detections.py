@@ -91,7 +91,7 @@ def test_what_cannot_be_written_is_refused_before_scoring(recording, options, tm
         options[key] = tmp_path / options[key]
         if options[key].stem == "folder":
             options[key].mkdir()
-    with pytest.raises(ConfigError, match=r"x\.|folder"):
+    with pytest.raises(ConfigError, match=r"name a file that ends in|labels are for one"):
         detect(**options)
 
 

@@ -46,10 +46,9 @@ def test_layer_means_are_computed_once_and_again_when_anything_changes(cache, mo
         file.write_bytes(file.read_bytes()[:50])
     assert fresh(), "a damaged file is no reason to stop"
     assert not fresh()
-    for tensors in ({"others": waveforms}, {"means": waveforms.bfloat16()}):
-        for file in cache.iterdir():
-            save_file(tensors, file)
-        assert fresh(), "nor is one of something else"
+    for file in cache.iterdir():
+        save_file({"others": waveforms}, file)
+    assert fresh(), "nor is one of something else"
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
