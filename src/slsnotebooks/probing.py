@@ -7,10 +7,12 @@ probes.
 import hashlib
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+import transformers
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -20,6 +22,7 @@ from slslib.data.audio import N_SAMPLES
 from slslib.data.corpora import Corpus
 from slslib.errors import ConfigError, FileError
 from slslib.files import cache_root, writing
+from slslib.model import products, xlsr
 from slslib.model.xlsr import XLSR
 from slslib.runs.clips import TrialDataset, read_clips
 
@@ -45,8 +48,11 @@ def layer_means(
 
 def _key(backbone: XLSR, waveforms: Tensor, batch_size: int) -> str:
     """Return a hash of everything that the means depend on."""
-    about = [backbone.config, waveforms.shape, waveforms.device.type, batch_size, torch.__version__]
+    about = [backbone.config, waveforms.shape, waveforms.device.type, batch_size]
+    about += [torch.__version__, transformers.__version__]
     digest = hashlib.sha256(repr(about).encode())
+    for code in (xlsr, products):
+        digest.update(Path(code.__file__ or "").read_bytes())
     for tensor in (*backbone.state_dict().values(), waveforms):
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
