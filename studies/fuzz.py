@@ -316,7 +316,7 @@ class _ThresholdReader:
         scores = {name: value for name, value in self.facts.items() if name != "checkpoint"}
         detecting._threshold(threshold, Path("x"), {}, scores)
         rows = [{"file": str(file), "llr": k / 7, "error": None} for k, file in enumerate(files)]
-        return self.facts | {"files": rows}
+        return self.facts | {"files": rows, "warnings": []}
 
     def __call__(self, path: Path) -> None:
         for k in range(2):

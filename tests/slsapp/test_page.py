@@ -276,7 +276,8 @@ def window(request, browser, served) -> Iterator[tuple]:
 
 def upload(view, file: Path) -> None:
     view.set_input_files("input[type=file]", file)
-    view.get_by_role("button", name="Clear").wait_for(timeout=30_000)
+    # Gradio's notice of a running request, in #said, has such a button for a moment.
+    view.locator("button[aria-label=Clear]:not(#said button)").wait_for(timeout=30_000)
     view.get_by_role("button", name="Score", exact=True).click()
 
 
