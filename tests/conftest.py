@@ -90,3 +90,32 @@ def browser() -> Iterator:
         chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Write a tiny detector whose scores differ, with a development threshold of 1.25."""
+    import torch
+    from tiny import DETECTOR
+
+    from slslib.model.detector import Detector
+
+    path, detector = tmp_path / "d.safetensors", Detector(DETECTOR, seed=5)
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter.mul_(2.0)
+    detector.save(path, {"dev_eer_threshold": 1.25})
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Write noise of 0.625 s, two and a half windows of the tiny detector."""
+    import numpy as np
+    import soundfile as sf
+
+    path = tmp_path / "in" / "call.wav"
+    path.parent.mkdir()
+    x = 0.1 * np.random.default_rng(0).standard_normal(10_000)
+    sf.write(path, x, 16_000, subtype="PCM_16")
+    return path

@@ -27,26 +27,6 @@ from slslib.runs import processes
 from slslib.runs.detect import detect
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
-    path = tmp_path / "d.safetensors"
-    detector = Detector(DETECTOR, seed=5)
-    with torch.no_grad():
-        for parameter in detector.parameters():
-            parameter.mul_(2.0)
-    detector.save(path, {"dev_eer_threshold": 1.25})
-    return path
-
-
-@pytest.fixture
-def recording(tmp_path):
-    path = tmp_path / "in" / "call.wav"
-    path.parent.mkdir()
-    x = 0.1 * np.random.default_rng(0).standard_normal(10_000)
-    sf.write(path, x, 16_000, subtype="PCM_16")
-    return path
-
-
 def test_windows_cover_the_recording(checkpoint, recording):
     result = detect((recording,), checkpoint=checkpoint)
     (one,) = result["files"]

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-import torch
-from tiny import DETECTOR
 
 from slsapp.detections import detect, write
 from slslib.errors import ConfigError, FileError
@@ -22,26 +20,6 @@ from slslib.evaluation import tables
 from slslib.files import sha256, write_json
 from slslib.model.detector import Detector
 from slslib.runs import detect as scoring
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    path = tmp_path / "d.safetensors"
-    detector = Detector(DETECTOR, seed=5)
-    with torch.no_grad():
-        for parameter in detector.parameters():
-            parameter.mul_(2.0)
-    detector.save(path, {"dev_eer_threshold": 1.25})
-    return path
-
-
-@pytest.fixture
-def recording(tmp_path):
-    path = tmp_path / "in" / "call.wav"
-    path.parent.mkdir()
-    x = 0.1 * np.random.default_rng(0).standard_normal(10_000)
-    sf.write(path, x, 16_000, subtype="PCM_16")
-    return path
 
 
 def options_of(function):
