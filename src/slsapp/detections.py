@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from slsapp.threshold import percent
+from slsapp.threshold import add_probabilities
 from slslib.errors import ConfigError
 from slslib.files import write_text, writing
 from slslib.runs import detect as scoring
@@ -72,7 +72,7 @@ def detect(
 
     Returns:
         What :func:`slslib.runs.detect.detect` returns, and where the threshold's file has a
-        calibration, probabilities: see :func:`slsapp.threshold.percent`.
+        calibration, probabilities: see :func:`slsapp.threshold.add_probabilities`.
 
     Raises:
         ConfigError: As there, or ``out`` or the plot has an unknown format.
@@ -96,7 +96,7 @@ def detect(
             raise ConfigError(f"{file}: name a file {endings}, in a folder that exists")
     how: dict[str, Any] = {"threshold": threshold, "hop": hop, "pool": pool, "cpu": cpu}
     how |= {"allow_silence": allow_silence, "speech_only": speech_only}
-    made = percent(scoring.detect(tuple(recordings), checkpoint=checkpoint, **how))
+    made = add_probabilities(scoring.detect(tuple(recordings), checkpoint=checkpoint, **how))
     if out:
         write(made, out)
     if plot and any(not one["error"] for one in made["files"]):

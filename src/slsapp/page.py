@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from slsapp.explain import leave_one_out, occlusion, plot_gates
-from slsapp.threshold import percent
+from slsapp.threshold import add_probabilities
 from slslib.data.audio import SAMPLE_RATE, Mono, fix_length
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError, SlslibError
@@ -117,7 +117,7 @@ def plain(text: str) -> str:
 def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     """Say and draw what :func:`slslib.runs.detect.detect` found in one recording.
 
-    Where :func:`slsapp.threshold.percent` added a probability, it is said too.
+    Where :func:`slsapp.threshold.add_probabilities` added a probability, it is said too.
 
     Returns:
         Markdown, with a verdict only where the checkpoint has a threshold; the scores of the
@@ -149,7 +149,7 @@ def decide(
     files: tuple[Path, ...], detector: Detector, threshold: float | Path | None
 ) -> dict[str, Any]:
     """Detect, with a threshold if there is one, and add probabilities if it has a calibration."""
-    return percent(detect(files, checkpoint=detector, threshold=threshold))
+    return add_probabilities(detect(files, checkpoint=detector, threshold=threshold))
 
 
 def gates(detector: Detector, clip: Mono, reference: pd.DataFrame | None) -> Any:

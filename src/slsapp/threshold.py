@@ -176,7 +176,7 @@ def _is_other(path: Path) -> bool:
         return True
 
 
-def percent(made: dict[str, Any]) -> dict[str, Any]:
+def add_probabilities(made: dict[str, Any]) -> dict[str, Any]:
     """Add probabilities to detections whose threshold came with a calibration.
 
     Args:

@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 from tiny import DETECTOR
 
-from slsapp.threshold import percent, threshold
+from slsapp.threshold import add_probabilities, threshold
 from slslib.errors import AudioError, ConfigError, ScoreError
 from slslib.files import sha256
 from slslib.model.detector import Detector
@@ -348,7 +348,7 @@ def decided(tmp_path, **stored):
 
 def test_a_calibration_gives_probabilities(tmp_path):
     scale = {"slope": 2.0, "offset": 0.5, "prior_percent": 90.0}
-    made = percent(decided(tmp_path, calibration=scale))
+    made = add_probabilities(decided(tmp_path, calibration=scale))
     assert made["prior_percent"] == 90
     low, high, none = [one["bonafide_percent"] for one in made["files"]]
     assert low == pytest.approx(100 / (1 + math.exp(1.5) / 9))
@@ -360,7 +360,7 @@ def test_without_a_calibration_there_are_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("given").write_text("a file of this name is nobody's business")
     for source in (decided(tmp_path)["threshold_source"], "given", "none", "EER threshold"):
-        made = percent(decided(tmp_path) | {"threshold_source": source})
+        made = add_probabilities(decided(tmp_path) | {"threshold_source": source})
         assert made["prior_percent"] is None
         assert {one["bonafide_percent"] for one in made["files"]} == {None}
 
@@ -377,6 +377,6 @@ def test_without_a_calibration_there_are_none(tmp_path, monkeypatch):
 def test_a_damaged_calibration_is_refused(tmp_path, changed):
     scale = {"slope": 2.0, "offset": 0.5, "prior_percent": 90.0} | changed
     with pytest.raises(ConfigError, match=r"t\.json"):
-        percent(decided(tmp_path, calibration=scale))
+        add_probabilities(decided(tmp_path, calibration=scale))
     with pytest.raises(ConfigError, match=r"t\.json"):
-        percent(decided(tmp_path, calibration=[1, 2]))
+        add_probabilities(decided(tmp_path, calibration=[1, 2]))
