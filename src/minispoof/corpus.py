@@ -54,12 +54,12 @@ from slslib.data.audio import SAMPLE_RATE as FS
 from slslib.errors import ConfigError
 from slslib.files import cache_root, sha256, writing
 
-VERSION = 5  # of what is written: raised whenever the same seed would give other bytes
+VERSION = 5  # raised whenever the same seed would give other recordings or lists of them
 SECONDS = (1.4, 3.0)  # of speech asked for; some voices take longer
 _MARKER = "minispoof.json"
 
 _README = """\
-MiniSpoof, a SIMULATION. Nobody was recorded: both classes were computed by slslib.minispoof
+MiniSpoof, a SIMULATION. Nobody was recorded: both classes were computed by minispoof
 (version {version}, seed {seed}). "bonafide" is a synthetic voice, "spoof" is such a voice
 resynthesised. The layouts are those of ASVspoof 2019 and 2021 and of In-the-Wild so that the same
 code reads it. Numbers obtained on it say nothing about any benchmark.

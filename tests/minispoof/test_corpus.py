@@ -68,7 +68,8 @@ def test_every_corpus_is_read_by_its_own_name(root: Path, spec: str) -> None:
 
 
 def test_what_lies_where(root: Path) -> None:
-    assert "SIMULATION" in (root / "README.txt").read_text()
+    about = (root / "README.txt").read_text()
+    assert "SIMULATION" in about and f"computed by {minispoof.__package__}\n" in about
     for track in ("LA", "DF"):
         ids = (root / f"ASVspoof2021.{track}.cm.eval.trl.txt").read_text().split()
         corpus = open_corpus(f"asvspoof2021-{track.lower()}", root)
@@ -266,6 +267,16 @@ def test_files_of_other_versions_are_not_mixed(
     (old / "minispoof.json").write_text(json.dumps(settings | {"sha256": marker}))
     with pytest.raises(ConfigError, match="other versions"):
         write(old, seed=1, **SMALL)
+
+
+def test_other_words_about_the_corpus_leave_it_as_it_is(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "m")
+    (tmp_path / "m" / "README.txt").write_text("computed by slslib.minispoof")
+    marker = json.loads((root / "minispoof.json").read_text())
+    marker["sha256"]["README.txt"] = minispoof.sha256(tmp_path / "m" / "README.txt")
+    (tmp_path / "m" / "minispoof.json").write_text(json.dumps(marker))
+    before = digests(tmp_path / "m")
+    assert write(tmp_path / "m", **SMALL) == tmp_path / "m" and digests(tmp_path / "m") == before
 
 
 def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
