@@ -467,7 +467,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             for one in result["missing"]
         ],
         "To measure a row, with its corpus and the files above in `ROOT`:": [
-            f"{row['corpus']}, {row['system']}:\n\n      {row['command']}\n"
+            f"{row['corpus']}, {row['system']}:\n\n      {_in_lines(row['command'])}\n"
             for row in result["rows"]
             if "command" in row
         ],
@@ -483,6 +483,12 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         if lines:
             parts += [title] * bool(title) + ["\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _in_lines(command: str) -> str:
+    for part in (" --checkpoint", " --corpus", " --out", " &&"):
+        command = command.replace(part, f" \\\n         {part}")
+    return command
 
 
 def _pair(one: Mapping[str, Any]) -> str:
