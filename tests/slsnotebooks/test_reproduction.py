@@ -153,9 +153,7 @@ def test_a_broken_download_is_told(web, tmp_path):
     assert f"Could not be downloaded:\n\n- `{SCORES}`: HTTPError" in to_markdown(result)
     assert f"- `{SCORES}`: http://127.0.0.1" in to_markdown(result)
     command = next(row["command"] for row in result["rows"] if "hub:sukh" in row.get("command", ""))
-    shown = to_markdown(result).replace(
-        " \\\n", " "
-    )  # to be copied whole, in lines of a page's width
+    shown = to_markdown(result).replace(" \\\n", " ")  # to be copied whole
     assert command in " ".join(shown.split())
     missing = next(one for one in result["missing"] if one["file"] == SCORES)
     assert f"{len(WILD_SCORES):,} bytes, sha256:" in missing["known"]
