@@ -272,6 +272,17 @@ def test_a_detector_that_is_gone_leaves_no_file_mapped(tmp_path):
         gc.enable()
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
+@pytest.mark.parametrize("name", ["tiny.safetensors", "epoch.pth"])
+def test_rounding_lets_go_of_the_file(tmp_path, name):
+    save_tiny(tmp_path)
+    convert(tmp_path / "tiny.safetensors", tmp_path / "epoch.pth")
+    detector = Detector.load(tmp_path / name)
+    assert name in Path("/proc/self/maps").read_text()
+    detector.backbone.to_bf16()
+    assert name not in Path("/proc/self/maps").read_text()
+
+
 def save_tiny(folder: Path) -> Path:
     Detector(DETECTOR, seed=0).save(folder / "tiny.safetensors")
     return folder / "tiny.safetensors"

@@ -56,6 +56,13 @@ def test_eager_attention_equals_the_fused_kernel(backbone, waveform):
         torch.testing.assert_close(backbone(waveform), fused, rtol=0, atol=1e-5)
 
 
+def test_scoring_clip_by_clip_equals_the_batch(backbone, waveform):
+    with torch.no_grad():
+        batch = backbone(waveform)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(waveform), batch, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("wavlm", [False, True])
 def test_bf16_rounds_products_and_keeps_the_residual_stream(waveform, wavlm):
     torch.manual_seed(0)

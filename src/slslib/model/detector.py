@@ -7,6 +7,7 @@ run wants to say about itself (recipe, epoch, development threshold).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -280,8 +281,10 @@ def assemble(
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
-    # PyTorch's weight norm is a reference cycle, which would keep the whole file in memory.
-    tensors |= {n: t.clone() for n, t in tensors.items() if "pos_conv_embed" in n}
+    # A file stays in memory as long as one of its tensors. Copies of small ones, of the head and of
+    # PyTorch's weight norm, a reference cycle, let `to_bf16` replace all others.
+    lasting = [n for n, t in tensors.items() if t.ndim < 2 or re.search(r"^head|pos_conv_embed", n)]
+    tensors |= {name: tensors[name].clone() for name in lasting}
     with usable(path), torch.device("meta"):  # where size costs nothing
         if any(name.startswith("head.") for name in tensors):
             model: Any = detector_class(from_json(DetectorConfig, about["config"]))

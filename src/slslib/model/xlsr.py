@@ -94,13 +94,15 @@ class XLSR(nn.Module):
         if waveform.shape[-1] < (least := self.config.receptive_field):
             raise ValueError(f"{waveform.shape[-1]} samples are less than one frame ({least})")
         encoder, projection = self.model.encoder, self.model.feature_projection
-        hidden, _ = projection(self._frames(waveform))
+        # Clip by clip, a CPU needs less memory and less time; the others want larger batches.
+        one_by_one = waveform.is_cpu and torch.is_inference_mode_enabled()
+        parts = torch.split(waveform, 1) if one_by_one else [waveform]
+        hidden, _ = projection(torch.cat([self._frames(part) for part in parts]))
         # The residual stream keeps all its bits where products are rounded.
         hidden = hidden.to(waveform.dtype)
         hidden = hidden + encoder.pos_conv_embed(hidden.to(encoder.pos_conv_embed.conv.bias.dtype))
         if not self.config.pre_norm:
             hidden = encoder.layer_norm(hidden)
-        count = 0
         carried: Any = {}
         for layer in encoder.layers:
             if self.checkpointing and torch.is_grad_enabled():
@@ -109,9 +111,7 @@ class XLSR(nn.Module):
                 hidden = layer(hidden, **carried)
             if self.config.wavlm:
                 hidden, carried["position_bias"] = hidden
-            count += 1
             yield hidden
-        assert count == self.config.n_layers, f"{count} layers, not {self.config.n_layers}"
 
     def _frames(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames _"]:
         """Run the convolutional feature extractor."""
