@@ -1,13 +1,15 @@
-"""What the layers of a backbone hold, in one vector for each layer of each trial.
+"""What the layers of a backbone hold: a vector for each layer of each trial, or all of it.
 
 Notebook 02 compares such vectors by centered kernel alignment, notebook 03 reads them by linear
-probes.
+probes. The layers themselves are what a head is trained on while the backbone stays as it is.
 """
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,9 @@ import torch
 import transformers
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.data import ConcatDataset, TensorDataset
 
 from slslib.data.audio import N_SAMPLES
 from slslib.data.corpora import Corpus
@@ -24,7 +27,7 @@ from slslib.errors import ConfigError, FileError
 from slslib.files import cache_root, writing
 from slslib.model import products, xlsr
 from slslib.model.xlsr import XLSR
-from slslib.runs.clips import TrialDataset, read_clips
+from slslib.runs.clips import TrialDataset, batched, read_clips
 
 
 def layer_means(
@@ -35,27 +38,80 @@ def layer_means(
     The means are kept in the cache folder (:func:`slslib.files.cache_root`), under a hash of the
     weights, the waveforms and the settings. A trial of XLS-R 300M takes 98 kB there.
     """
-    path = cache_root() / "layer_means" / f"{_key(backbone, waveforms, batch_size)}.safetensors"
-    with suppress(OSError, SafetensorError, KeyError, TypeError):  # there is none, or it is damaged
-        return load_file(path)["means"]
-    with torch.inference_mode():
-        batches = torch.split(waveforms, batch_size)
-        means = torch.cat([backbone(batch).mean(dim=2).cpu() for batch in batches]).numpy()
-    with suppress(FileError), writing(path) as temporary:  # it would only have saved time
-        save_file({"means": means}, temporary)
-    return means
+
+    def means(batch: Tensor) -> Tensor:
+        return backbone(batch).mean(dim=2)
+
+    return _cached("layer_means", means, _digest(backbone), waveforms, batch_size).numpy()
 
 
-def _key(backbone: XLSR, waveforms: Tensor, batch_size: int) -> str:
-    """Return a hash of everything that the means depend on."""
-    about = [backbone.config, waveforms.shape, waveforms.device.type, batch_size]
-    about += [torch.__version__, transformers.__version__]
+def frozen_layers(
+    backbone: XLSR, clips: TrialDataset, *, batch_size: int = 8, shard: int = 32
+) -> ConcatDataset[tuple[Tensor, ...]]:
+    """Compute all layers of each clip once, to train heads on while the backbone is not trained.
+
+    The layers are kept in bfloat16, in files of ``shard`` clips in the cache folder, under a hash
+    of the weights, the waveforms and the settings. A clip of 4 s takes 9.9 MB with XLS-R 300M.
+    Files are read when a clip is asked for, and need no memory of their own.
+
+    Returns:
+        A dataset of pairs: the layers of a clip, ``[layers, frames, width]``, and its label.
+
+    Raises:
+        AudioError: If a recording cannot be read.
+    """
+    device = next(backbone.parameters()).device
+
+    def layers(batch: Tensor) -> Tensor:
+        outputs = [layer.bfloat16() for layer in backbone.layers(batch.to(device))]
+        return torch.stack(outputs, dim=1)
+
+    digest, shards = _digest(backbone), []
+    for indices in batched(range(len(clips)), shard):
+        waveforms, labels = read_clips(clips, indices)
+        kept = _cached("frozen_layers", layers, digest, waveforms, batch_size)
+        shards.append(TensorDataset(kept, labels))
+    return ConcatDataset(shards)
+
+
+def _digest(backbone: XLSR) -> Any:
+    """Return a hash of everything but the waveforms that the outputs depend on."""
+    device = next(backbone.parameters()).device.type
+    about = [backbone.config, device, torch.__version__, transformers.__version__]
     digest = hashlib.sha256(repr(about).encode())
     for code in (xlsr, products):
         digest.update(Path(code.__file__ or "").read_bytes())
-    for tensor in (*backbone.state_dict().values(), waveforms):
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    for tensor in backbone.state_dict().values():
+        digest.update(_bytes(tensor))
+    return digest
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+
+
+def _cached(
+    folder: str,
+    compute: Callable[[Tensor], Tensor],
+    digest: Any,
+    waveforms: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """Return what ``compute`` makes of the waveforms, from the cache if it is there."""
+    digest = digest.copy()
+    digest.update(repr([waveforms.shape, batch_size]).encode())
+    digest.update(_bytes(waveforms))
+    key = digest.hexdigest()  # of the file, and of the tensor in it
+    path = cache_root() / folder / f"{key}.safetensors"
+    with suppress(OSError, SafetensorError, KeyError):  # there is none, or it is damaged
+        return load_file(path)[key]
+    with torch.no_grad():
+        found = torch.cat([compute(batch).cpu() for batch in torch.split(waveforms, batch_size)])
+    with suppress(FileError):  # it would only have saved time
+        with writing(path) as temporary:
+            save_file({key: found}, temporary)
+        return load_file(path)[key]
+    return found
 
 
 def sample(

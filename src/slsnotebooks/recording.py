@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from slsapp.timeline import draw_windows
 from slslib.data.audio import SAMPLE_RATE, fix_length
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError
@@ -44,7 +45,8 @@ def plot_recording(
     panels: Any = figure.subplot_mosaic(
         [["windows"] * 2, ["layers", "gates"]], height_ratios=(1, 2.2), width_ratios=(2, 1)
     )
-    _draw_windows(panels["windows"], result)
+    draw_windows(panels["windows"], result, one, "")
+    panels["windows"].set(xlabel="time (s)", ylabel="score (nats)")
     layers = np.arange(1, len(gates) + 1)
     extent = (start, start + result["window_s"], 0.5, len(gates) + 0.5)
     style = {"aspect": "auto", "origin": "lower", "cmap": "cividis", "interpolation": "nearest"}
@@ -71,18 +73,3 @@ def _inside(detector: Detector, file: str, start_s: float) -> tuple[np.ndarray, 
     norms = torch.stack([layer[0].norm(dim=1) for layer in layers])
     gates = detector.head.fuse(layers)[1][0]
     return (norms / norms.mean(dim=1, keepdim=True)).cpu().numpy(), gates.cpu().numpy()
-
-
-def _draw_windows(axes: Any, result: Mapping[str, Any]) -> None:
-    """Draw a bar for each window, from the threshold to its score."""
-    (one,), base = result["files"], result["threshold"] or 0.0
-    starts, scores = pd.DataFrame(one["windows"])[["start_s", "llr"]].to_numpy(float).T
-    colours = np.where(scores > base, plots.BONAFIDE, plots.SPOOF)
-    style = {"color": "0.4" if result["threshold"] is None else colours, "align": "edge"}
-    axes.bar(starts, scores - base, result["hop_s"] or result["window_s"], bottom=base, **style)
-    label = "0; there is no threshold" if result["threshold"] is None else f"threshold {base:.2f}"
-    axes.axhline(base, **plots.MARK, label=label)
-    name = one["file"].rpartition("/")[2]
-    verdict = one["verdict"] or "no verdict"
-    axes.set_title(f"{one['llr']:.2f}, {verdict}: {name}", loc="left", parse_math=False)
-    axes.set(xlabel="time (s)", ylabel="score (nats)")

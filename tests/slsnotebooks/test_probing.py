@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from slslib.data.audio import fix_length, load
 from slslib.data.corpora import open_corpus
 from slslib.errors import ConfigError
+from slslib.model.sls import SLSHead
 from slslib.model.xlsr import XLSR, XLSRConfig
-from slsnotebooks.probing import layer_means, sample
+from slslib.runs.clips import TrialDataset, read_clips
+from slsnotebooks.probing import frozen_layers, layer_means, sample
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +71,39 @@ def test_layer_means_are_those_of_the_layers_whatever_the_batches():
     with torch.no_grad():
         whole = backbone(waveforms).mean(dim=2)
     np.testing.assert_allclose(means, whole.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_head_learns_from_frozen_layers_as_from_the_backbone(
+    corpora, tmp_path, monkeypatch, writable
+):
+    if not writable:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("SLSLIB_CACHE", str(tmp_path / "file"))
+    torch.manual_seed(0)
+    backbone = XLSR(XLSRConfig(width=16, n_layers=3, conv_width=8)).eval()
+    clips = TrialDataset(open_corpus("asvspoof2019-la:dev", corpora), n_samples=4000)
+    head = SLSHead(16, backbone.config.n_frames(4000), hidden_width=8).eval()
+
+    def gradient(layers, labels):
+        head.zero_grad()
+        F.cross_entropy(head(layers), labels).backward()
+        return head.hidden.weight.grad.clone()
+
+    waveforms, labels = read_clips(clips)
+    with torch.no_grad():
+        layers = list(backbone.layers(waveforms))
+    expected = gradient(layers, labels)
+    pairs = frozen_layers(backbone, clips, batch_size=2, shard=3)
+    monkeypatch.setattr(XLSR, "layers", lambda *_: pytest.fail("computed again"))
+    if writable:
+        pairs = frozen_layers(backbone, clips, batch_size=2, shard=3)
+    assert len(pairs) == len(clips)
+    ((frozen, told),) = DataLoader(pairs, batch_size=len(clips))
+    assert frozen.dtype == torch.bfloat16 and torch.equal(told, labels)
+    torch.testing.assert_close(frozen.float(), torch.stack(layers, dim=1), rtol=1e-2, atol=1e-4)
+    found = gradient(frozen.float().unbind(1), told)
+    assert (found - expected).norm() < 0.02 * expected.norm() > 0
 
 
 def test_a_sample_reads_as_many_of_each_class(corpora):

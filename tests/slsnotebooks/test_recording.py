@@ -43,9 +43,9 @@ def test_windows_layers_and_gates_are_those_of_the_detector(detector, reference,
     windows, layers, *_ = figure.axes
     (one,) = result["files"]
     scores = [window["llr"] for window in one["windows"]]
-    tops = [bar.get_y() + bar.get_height() for bar in windows.patches]
-    assert np.allclose(tops, scores)
-    sides = [tuple(bar.get_facecolor()) for bar in windows.patches]
+    (bars,) = windows.collections
+    assert np.allclose([bar.vertices[1, 1] for bar in bars.get_paths()], scores)
+    sides = [tuple(colour) for colour in bars.get_facecolor()]
     assert len(set(sides)) == len({score > -1.0 for score in scores})
     assert windows.get_title(loc="left").endswith(f"{one['verdict']}: {recording.name}")
 
@@ -69,7 +69,7 @@ def test_without_a_threshold_there_is_no_side(detector, reference, recording):
     result = detect((recording,), checkpoint=detector, pool="min")
     assert result["threshold"] is None
     figure, _ = plot_recording(result, detector, reference)
-    assert len({bar.get_facecolor() for bar in figure.axes[0].patches}) == 1
+    assert len({tuple(colour) for colour in figure.axes[0].collections[0].get_facecolor()}) == 1
     assert "no verdict" in figure.axes[0].get_title(loc="left")
 
 
