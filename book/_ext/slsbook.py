@@ -229,6 +229,22 @@ class BatchTable(_Results):
         return [_table([[[cell] for cell in row] for row in lines], widths, "numbers")]
 
 
+class FrozenTable(_Results):
+    """What `studies/frozen_layers.py` measured, in seconds."""
+
+    def run(self) -> list[nodes.Node]:
+        found = self.results()
+        names = {
+            "first_s": "layers computed and kept",
+            "again_s": "the same call again",
+            "epoch_from_kept_s": "an epoch of the head on kept layers",
+            "epoch_s": "an epoch that computes the layers",
+        }
+        rows = [("what", f"seconds for {found['clips']} clips")]
+        rows += [(name, f"{found[key]:.1f}") for key, name in names.items()]
+        return [_table([[[cell] for cell in row] for row in rows], (65, 35), "numbers")]
+
+
 class ThresholdTable(_Results):
     """One part of what `studies/threshold.py` measured."""
 
@@ -487,6 +503,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("decoding-table", DecodingTable)
     app.add_directive("rawboost-table", RawBoostTable)
     app.add_directive("batch-table", BatchTable)
+    app.add_directive("frozen-table", FrozenTable)
     app.add_directive("threshold-table", ThresholdTable)
     app.add_directive("heads-table", HeadsTable)
     app.add_directive("cost-table", CostTable)

@@ -86,8 +86,8 @@ def _digest(backbone: XLSR) -> Any:
     return digest
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
 
 
 def _cached(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +108,18 @@ def test_a_head_learns_from_frozen_layers_as_from_the_backbone(
     torch.testing.assert_close(frozen.float(), torch.stack(layers, dim=1), rtol=1e-2, atol=1e-4)
     found = gradient(frozen.float().unbind(1), told)
     assert (found - expected).norm() < 0.02 * expected.norm() > 0
+
+
+def test_the_page_trains_a_head_on_frozen_layers(corpora, tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "book" / "performance.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    corpus = open_corpus("asvspoof2019-la:dev", corpora)
+    few = replace(corpus, trials=corpus.trials.groupby("label").head(3))
+    monkeypatch.setattr("slslib.open_corpus", lambda _: few)
+    names: dict[str, object] = {}
+    exec(compile(code, str(page), "exec"), names)
+    names["loss"].backward()
+    assert names["detector"].head.gate.weight.grad.abs().sum() > 0
 
 
 def test_a_sample_reads_as_many_of_each_class(corpora):
