@@ -245,6 +245,21 @@ class FrozenTable(_Results):
         return [_table([[[cell] for cell in row] for row in rows], (65, 35), "numbers")]
 
 
+class ImageTable(_Results):
+    """What `studies/image.py` measured of the image: size, seconds, memory."""
+
+    def run(self) -> list[nodes.Node]:
+        found, rows = self.results(), [("what", "MB on disk", "seconds", "GB of memory")]
+        steps = found["steps"]
+        names = {"detect": "detect with mini, 10 s of noise", "page": "start of the page"}
+        size = f"{steps['mb_after'] - steps['mb_before']:,.0f}"
+        rows.append(("what the steps add to Debian", size, f"{steps['seconds']:.0f}", ""))
+        for key, name in names.items():
+            one = found[key]
+            rows.append((name, "", f"{one['seconds']:.1f}", f"{one['peak_gb']:.2f}"))
+        return [_table([[[cell] for cell in row] for row in rows], (40, 20, 20, 20), "numbers")]
+
+
 class ThresholdTable(_Results):
     """One part of what `studies/threshold.py` measured."""
 
@@ -504,6 +519,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("rawboost-table", RawBoostTable)
     app.add_directive("batch-table", BatchTable)
     app.add_directive("frozen-table", FrozenTable)
+    app.add_directive("image-table", ImageTable)
     app.add_directive("threshold-table", ThresholdTable)
     app.add_directive("heads-table", HeadsTable)
     app.add_directive("cost-table", CostTable)

@@ -305,6 +305,7 @@ def test_the_authors_size_needs_no_heads_and_other_sizes_do():
     [
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model_state_dict": state, "optimizer": {}},
+        lambda state: {"model_ema": state, "epoch": 3},
         lambda state: {"model": state},
         lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
         lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from slslib.model.foreign import KEY
 
-_STATES = ("state_dict", "model_state_dict", "model")
+_STATES = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema")
 # Globals that fairseq's containers and NumPy 1 name and that may be replaced by something inert.
 _INERT = re.compile(r"^(typing\.Any|collections\.defaultdict|(omegaconf|fairseq|numpy\.core)\..+)$")
 _ALLOWED: list[Any] = [
@@ -43,7 +43,8 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
 
     Args:
         path: fairseq's ``.pt``, an SLS ``.pth``, a transformers ``.bin``, or a training state that
-            holds one of these as ``model``, ``state_dict`` or ``model_state_dict``.
+            holds one of these as ``model``, ``state_dict`` or ``model_state_dict``, or only averaged
+            weights, as ``model_ema`` or ``state_dict_ema``.
 
     Returns:
         The tensors; fairseq's settings of the model; and the description that a ``.pth`` of ours
