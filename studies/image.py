@@ -22,7 +22,6 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -135,7 +134,7 @@ def fetch(url: str, patience_s: float = 120) -> bytes:
     """Return what an address answers, as soon as it does."""
     end = time.monotonic() + patience_s
     while True:
-        with suppress(urllib.error.URLError):
+        with suppress(OSError):  # not there yet
             return urllib.request.urlopen(url, timeout=60).read()
         if time.monotonic() > end:
             raise SystemExit(f"{url} does not answer")
