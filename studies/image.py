@@ -50,9 +50,9 @@ class Image:
 
     def command(self, words: list[str], *unshared: str) -> list[str]:
         """Return what runs a command inside; with --net it has no network."""
-        env = ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", f"HOME=/home/{self.user}"]
+        env = ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         env += [f"{name}={value}" for name, value in os.environ.items() if name[:4] == "PIP_"]
-        inside = f"cd {self.folder} && exec {shlex.join(words)}"
+        inside = f"export HOME=~{self.user} && cd {self.folder} && exec {shlex.join(words)}"
         chroot = ["chroot", f"--userspec={self.user}", str(self.root), "env", "-i", *env]
         shell = f"mount -t proc proc {shlex.quote(f'{self.root}/proc')} && "
         shell += f"exec {shlex.join([*chroot, 'sh', '-c', inside])}"

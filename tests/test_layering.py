@@ -18,7 +18,7 @@ ARROWS = {
     "runs": {"data", "model", "evaluation"},
     "cli": {"data", "model", "evaluation", "runs"},
     "minispoof": {"data"},
-    "slsnotebooks": {"data", "model", "evaluation", "runs", "minispoof"},
+    "slsnotebooks": {"data", "model", "evaluation", "runs", "minispoof", "slsapp"},
     "slsapp": {"data", "model", "evaluation", "runs"},
     "errors": set(),
     "files": set(),
