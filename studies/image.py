@@ -150,7 +150,7 @@ def main() -> None:
     where = provenance("numpy")
     image = Image(args.folder.resolve())
     subprocess.run(image.command(["python3", "-m", "venv", "/usr/local"]), check=True)
-    for name in (CERTIFICATES, "etc/resolv.conf"):
+    for name in (CERTIFICATES, "etc/hosts", "etc/resolv.conf"):
         shutil.copy(Path("/", name), image.root / name)
     before, start = image.megabytes(), time.perf_counter()
     lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
