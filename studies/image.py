@@ -33,7 +33,6 @@ from provenance import ROOT, provenance, write
 
 WHAT = "the steps of the Dockerfile in a folder of Debian: size, start, memory of what they made"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
-PORT = 7860
 PEAK = """
 import resource, subprocess, sys
 status = subprocess.run(sys.argv[1:]).returncode
@@ -111,23 +110,26 @@ def peak_gb(root: Path) -> float:
     """Return the most that the processes in a folder held, taken together."""
     peaks = []
     for one in Path("/proc").glob("[0-9]*"):
-        if os.path.realpath(one / "root") == str(root):
-            peaks += re.findall(r"VmHWM:\s+(\d+)", (one / "status").read_text())
+        with suppress(OSError):  # it has ended, or is not ours
+            if (one / "root").readlink() == root:
+                peaks += re.findall(r"VmHWM:\s+(\d+)", (one / "status").read_text())
     return sum(map(int, peaks)) * 1024 / 1e9
 
 
 def page(image: Image) -> dict[str, Any]:
     """Serve the page at all addresses, and fetch it through another than the loopback's."""
-    command = image.command(["python", "-m", "slsapp", "--host", "0.0.0.0"])
+    with socket.create_server(("0.0.0.0", 0)) as free:
+        port = free.getsockname()[1]
+    command = image.command(["python", "-m", "slsapp", "--host", "0.0.0.0", "--port", str(port)])
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            answer = fetch(f"http://{own_address()}:{PORT}/")
+            answer = fetch(f"http://{own_address()}:{port}/")
             seconds = time.perf_counter() - start
             assert b"slslib" in answer
             return {"seconds": seconds, "peak_gb": peak_gb(image.root)}
         finally:
-            process.terminate()
+            process.kill()  # unshare holds SIGTERM back
 
 
 def fetch(url: str, patience_s: float = 120) -> bytes:
