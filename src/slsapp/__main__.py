@@ -63,6 +63,7 @@ def serve(
         blocks, limit = page.build(detectors, tables, thresholds), page.MEGABYTES << 20
         options = {"server_name": host, "server_port": port, "max_file_size": limit}
         options["app_kwargs"] = {"middleware": [Middleware(page.Guard)]}
+        os.environ["no_proxy"] = "*"  # Gradio asks its own page whether it is there
         try:
             blocks.launch(prevent_thread_lock=True, state_session_capacity=20, **options, **_QUIET)
         except OSError as error:
