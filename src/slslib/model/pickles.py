@@ -43,8 +43,8 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
 
     Args:
         path: fairseq's ``.pt``, an SLS ``.pth``, a transformers ``.bin``, or a training state that
-            holds one of these as ``model``, ``state_dict`` or ``model_state_dict``, or only averaged
-            weights, as ``model_ema`` or ``state_dict_ema``.
+            holds one of these as ``model``, ``state_dict`` or ``model_state_dict``, or only
+            averaged weights, as ``model_ema`` or ``state_dict_ema``.
 
     Returns:
         The tensors; fairseq's settings of the model; and the description that a ``.pth`` of ours
