@@ -82,7 +82,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     where = provenance("torch", "soundfile")
-    where["command"] = "python studies/storage.py --places folder=A tar=B squashfs=C"
     places = dict(place.split("=", 1) for place in args.places)
     with tempfile.TemporaryDirectory() as folder:
         read = reading(places, args.repeats, Path(folder))
