@@ -245,6 +245,39 @@ class FrozenTable(_Results):
         return [_table([[[cell] for cell in row] for row in rows], (65, 35), "numbers")]
 
 
+class StorageTable(_Results):
+    """What `studies/storage.py` measured of reading: a row for each place of a corpus."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [("the corpus is", "files read per second", "read and decoded per second")]
+        names = {"folder": "a folder", "tar": "a tar file, by ratarmount"}
+        names |= {"squashfs": "a squashfs file, by squashfuse"}
+        for row in self.results()["reading"]:
+            rates = (f"{row[name]:,}" for name in ("read_per_s", "decoded_per_s"))
+            rows.append((names[row["place"]], *rates))
+        return [_table([[[cell] for cell in row] for row in rows], (40, 30, 30), "numbers")]
+
+
+class SavingTable(_Results):
+    """What a save costs: measured by `studies/storage.py`, and its share of training."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        saved = self.results()["saving"]["seconds"]
+        self.arguments.reverse()
+        training = self.results()["beside"]["original"]["exact"]["seconds"]["median"]
+        rows = [("seconds of a step", "steps between saves", "share of the time")]
+        for name, step in (("here", training), ("assumed", 0.06)):
+            for steps in (1000, 5076):
+                share = saved["median"] / (saved["median"] + steps * step)
+                rows.append((f"{step:.2f} ({name})", f"{steps:,}", f"{100 * share:.2g} %"))
+        low, high = saved["range"]
+        text = f"(A save took {saved['median']:.1f} s [{low:.1f} to {high:.1f}].)"
+        table = _table([[[cell] for cell in row] for row in rows], (34, 33, 33), "numbers")
+        return [table, nodes.paragraph("", text)]
+
+
 class ImageTable(_Results):
     """What `studies/image.py` measured of the image: size, seconds, memory."""
 
@@ -519,6 +552,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("rawboost-table", RawBoostTable)
     app.add_directive("batch-table", BatchTable)
     app.add_directive("frozen-table", FrozenTable)
+    app.add_directive("storage-table", StorageTable)
+    app.add_directive("saving-table", SavingTable)
     app.add_directive("image-table", ImageTable)
     app.add_directive("threshold-table", ThresholdTable)
     app.add_directive("heads-table", HeadsTable)

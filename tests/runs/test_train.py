@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from tiny import cuda, recipe, weights
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slslib.data.corpora import mix, open_corpus
 from slslib.errors import (
@@ -34,7 +35,7 @@ from slslib.errors import (
 from slslib.files import lock, sha256
 from slslib.model.detector import Detector
 from slslib.model.geometry import XLSRConfig
-from slslib.runs import processes, recipes
+from slslib.runs import fit, processes, recipes
 from slslib.runs.clips import TrialDataset, epoch_batches, load_batches, stack
 from slslib.runs.fit import (
     Position,
@@ -111,6 +112,28 @@ def test_the_first_step_is_adam_on_the_weighted_loss(corpora, tmp_path):
     for name, want in model.state_dict().items():
         if not name.endswith("k_proj.bias"):  # its true gradient is 0
             torch.testing.assert_close(after[f"model.{name}"], want, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_copies_nothing_to_another_device(monkeypatch):
+    """Such a copy would wait until a GPU has done the step before."""
+    made: list[str] = []
+    for name in ("tensor", "as_tensor"):
+        monkeypatch.setattr(torch, name, lambda *_, **__: pytest.fail("a copy"))
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            tensors = [one for one in args if isinstance(one, torch.Tensor)]
+            if not any(one.device.type == "meta" for one in tensors):
+                made.append(str(func))
+            return out
+
+    log_probs = torch.empty(5, 2, device="meta")
+    labels = torch.empty(5, dtype=torch.int64, device="meta")
+    with Watch():
+        weighted, weights = fit._sums(log_probs, labels, (0.1, 0.9))
+    assert (weighted.device.type, weights.device.type) == ("meta", "meta")
+    assert made == [], "every operation works on what is there"
 
 
 def test_a_step_by_hand_is_the_first_of_a_run_bit_for_bit(corpora, tmp_path):

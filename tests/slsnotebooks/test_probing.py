@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
@@ -134,3 +135,52 @@ def test_a_sample_reads_as_many_of_each_class(corpora):
         sample(corpus, 1000)
     with pytest.raises(ConfigError, match="per_class is 0"):
         sample(corpus, 0)
+
+
+def noises(folder, n=5):
+    """A corpus of noises, one longer than the next."""
+    (folder / "flac").mkdir(parents=True)
+    lines = ["file,label"]
+    for k in range(n):
+        x = 0.1 * np.random.default_rng(k).standard_normal(2000 + 100 * k)
+        sf.write(folder / "flac" / f"n{k}.flac", x, 16_000, subtype="PCM_16")
+        lines.append(f"n{k},{('bonafide', 'spoof')[k % 2]}")
+    (folder / "protocols").mkdir()
+    (folder / "protocols" / f"{folder.name}.csv").write_text("\n".join(lines) + "\n")
+    return TrialDataset(open_corpus(str(folder)), n_samples=2000)
+
+
+def test_frozen_layers_are_the_layers_rounded_and_computed_once(tmp_path, cache, monkeypatch):
+    backbone = XLSR(XLSRConfig(width=16, n_layers=3, conv_width=8)).eval()
+    clips, computed, layers = noises(tmp_path / "noises"), [], XLSR.layers
+    monkeypatch.setattr(XLSR, "layers", lambda *a: computed.append(1) or layers(*a))
+
+    def fresh(clips=clips) -> int:
+        computed.clear()
+        frozen = frozen_layers(backbone, clips, batch_size=1, shard=2)
+        n_computed, waveforms = len(computed), read_clips(clips)[0]
+        assert [int(label) for _, label in frozen] == [1, 0, 1, 0, 1]
+        with torch.no_grad():
+            for (kept, _), waveform in zip(frozen, waveforms, strict=True):
+                assert kept.dtype == torch.bfloat16
+                expected = torch.stack(list(layers(backbone, waveform[None])), dim=1)[0]
+                torch.testing.assert_close(kept, expected.bfloat16())
+        return n_computed
+
+    folder = cache.with_name("frozen_layers")
+    assert fresh() == 5
+    assert len(list(folder.iterdir())) == 3, "shards of 2, 2 and 1"
+    assert fresh() == 0
+    first, second, _ = folder.iterdir()
+    first.write_bytes(first.read_bytes()[:-1])
+    assert 1 <= fresh() <= 2, "a damaged file"
+    first.write_bytes(second.read_bytes())
+    assert 1 <= fresh() <= 2, "that of other clips"
+    assert fresh() == 0
+    x = 0.1 * np.random.default_rng(9).standard_normal(2000)
+    sf.write(clips.corpus.audio_path("n4"), x, 16_000, subtype="PCM_16")
+    assert fresh() == 1, "only the shard with another recording"
+    assert fresh(replace(clips, n_samples=1500)) == 5
+    with torch.no_grad():
+        next(backbone.parameters()).mul_(2)
+    assert fresh() == 5

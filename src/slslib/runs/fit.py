@@ -165,6 +165,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(run.detector)  # type: ignore[no-untyped-call]
     model, run.optimizer = accelerator.prepare(run.detector, run.optimizer)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    # Several processes tell each other when to stop; one alone must not wait for its GPU.
+    told = accelerator.device if accelerator.num_processes > 1 else "cpu"
     steps_taken = 0
     while not position.finished(config):
         epoch = dataset.epoch = position.epoch
@@ -177,9 +179,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         steps = {"initial": done, "total": total}
         bar = processes.bar(loaded, desc=f"epoch {epoch}", show=run.progress, **steps)
         for clips in bar:
-            if run.signals or steps_taken == max_steps:
-                accelerator.set_trigger()
-            if accelerator.check_trigger():  # in one process or another
+            stop = bool(run.signals) or steps_taken == max_steps
+            if accelerator.reduce(torch.tensor(int(stop), device=told)):  # one process or another
                 run.save()
                 accelerator.wait_for_everyone()  # a process that exits takes the others along
                 return
@@ -243,7 +244,8 @@ def weighted_nll(
 
 def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor, Tensor]:
     """Return the weighted sum of the cross entropies, and that of the weights."""
-    weights = torch.as_tensor(class_weights, device=labels.device)[labels]
+    # Without a copy to the device, which would wait for the step before.
+    weights = (labels == 0) * class_weights[0] + (labels == 1) * class_weights[1]
     return -(weights * log_probs.float().gather(1, labels[:, None])[:, 0]).sum(), weights.sum()
 
 

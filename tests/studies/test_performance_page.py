@@ -1,0 +1,55 @@
+"""The numbers that the page on speed states in its text are those of the files."""
+
+from __future__ import annotations
+
+from provenance import ROOT, read
+
+PAGE = " ".join((ROOT / "book" / "performance.md").read_text(encoding="utf-8").split())
+WINDOW_SECONDS = 64_600 / 16_000
+
+
+def test_one_long_recording() -> None:
+    found = read("long_file")
+    hour, minute = found["mini, 60 min"], found["mini, 1 min"]
+    assert abs(hour["peak_gb"] - minute["peak_gb"]) < 0.01, "memory does not grow"
+    assert f"{hour['n_windows']:,} windows, took {hour['seconds']:.0f} s" in PAGE
+    assert f"held {hour['peak_gb']:.2f} GB" in PAGE
+    assert f"process that decodes held {hour['decoder_peak_gb']:.2f} GB" in PAGE
+    one, three = found["XLS-R 300M, 1 min"], found["XLS-R 300M, 3 min"]
+    assert f"one minute took {one['seconds']:.0f} s and three took {three['seconds']:.0f} s" in PAGE
+    assert f"with {three['peak_gb']:.1f} GB" in PAGE
+    window = (three["seconds"] - one["seconds"]) / (three["n_windows"] - one["n_windows"])
+    assert f"{window:.1f} s for a window" in PAGE
+    assert f"about {3600 / WINDOW_SECONDS * window / 60:.0f} minutes" in PAGE
+    plot = found["plot of 36,000 windows"]["seconds"]
+    assert f"`--plot` of 36,000 windows takes {plot:.1f} s" in PAGE
+
+
+def test_a_gpu_by_arithmetic() -> None:
+    exact, bf16 = 67e12 / 148e9, 990e12 / 148e9  # clips per second at the peaks of a data sheet
+    minutes = [611_829 / rate / 60 for rate in (exact, bf16)]
+    assert f"at least {minutes[0]:.0f} minutes in 32 bits and {minutes[1]:.1f} minutes" in PAGE
+    assert abs(exact - 450) < 5 and abs(bf16 - 6700) < 50
+    hours = 1e6 / WINDOW_SECONDS / bf16
+    assert f"one H100 at least {hours:.0f} hours" in PAGE
+    assert f"{6700 * 2 * 64_600 / 1e6:.0f}"[:2] == "86" and "870 MB/s" in PAGE
+    assert 8.5 < 6700 / read("speed-decoding")["decoding_flac"]["load_per_core"]["median"] < 9.5
+
+
+def test_where_the_time_goes() -> None:
+    parts = {
+        name: one["matrix products"] for name, one in read("speed-parts")["parts_seconds"].items()
+    }
+    assert 0.2 < parts["exact"] / parts["original"] < 0.3, "a quarter"
+    assert 0.4 < parts["bf16"] / parts["exact"] < 0.6, "a half"
+    for found in read("speed-parts")["parts_seconds"].values():
+        assert max(found, key=found.get) == "matrix products"
+
+
+def test_a_state_and_kept_layers() -> None:
+    assert f"{read('storage')['saving']['gb']:.2f} GB at full size" in PAGE
+    assert f"takes {read('frozen_layers')['mb_per_clip']:.1f} MB" in PAGE
+    assert f"take {25_380 * read('frozen_layers')['mb_per_clip'] / 1e3:.0f} GB" in PAGE
+    first, *others = read("storage")["reading"]
+    assert {row["scores"] for row in others} == {first["scores"]}, "the same bytes"
+    assert {row["provenance"] for row in others} == {first["provenance"]}
