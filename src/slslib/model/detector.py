@@ -281,8 +281,8 @@ def assemble(
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
-    # A file stays in memory as long as one of its tensors. Copies of small ones, of the head and of
-    # PyTorch's weight norm, a reference cycle, let `to_bf16` replace all others.
+    # A file stays in memory as long as one of its tensors. `to_bf16` replaces the large ones; what
+    # it leaves is copied here, and so is PyTorch's weight norm, which is a reference cycle.
     lasting = [n for n, t in tensors.items() if t.ndim < 2 or re.search(r"^head|pos_conv_embed", n)]
     tensors |= {name: tensors[name].clone() for name in lasting}
     with usable(path), torch.device("meta"):  # where size costs nothing

@@ -94,7 +94,7 @@ class XLSR(nn.Module):
         if waveform.shape[-1] < (least := self.config.receptive_field):
             raise ValueError(f"{waveform.shape[-1]} samples are less than one frame ({least})")
         encoder, projection = self.model.encoder, self.model.feature_projection
-        # Clip by clip, a CPU needs less memory and less time; the others want larger batches.
+        # Scoring clip by clip, a CPU needs less memory and less time.
         one_by_one = waveform.is_cpu and torch.is_inference_mode_enabled()
         parts = torch.split(waveform, 1) if one_by_one else [waveform]
         hidden, _ = projection(torch.cat([self._frames(part) for part in parts]))
