@@ -42,6 +42,8 @@ def verify(
         used; ``unusable``: why the others are not, by utterance; ``sample_rates``, ``channels``,
         ``formats``, ``decoders``, ``md5``: number of files by value; ``over_range``: peak and
         number of samples of each over-range file (``None`` where the decoder wraps them);
+        ``n_without_length``: files that state none, of which a cut copy cannot be told from a whole
+        one;
         ``duplicates``: groups of utterances with equal samples; ``seconds``: ``min``, ``median``,
         ``max`` and ``total`` duration; ``missing``: utterances without a file; ``extra``: audio
         files that no protocol names; ``protocol_sha256``, by partition.
@@ -98,6 +100,7 @@ def verify(
         "unusable": table["problem"].dropna().to_dict(),
         **{what: decoded[what].value_counts().to_dict() for what in counted},
         "over_range": odd.rename(columns={"over_range": "samples"}).to_dict("index"),
+        "n_without_length": int((~decoded["states_length"].astype(bool)).sum()),
         "duplicates": [list(group) for group in same.values() if len(group) > 1],
         "seconds": lengths.to_dict(),
         "missing": missing,

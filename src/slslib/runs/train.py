@@ -137,7 +137,9 @@ def train(
         where = f"epoch {run.position.epoch}, step {run.position.step}"
         text = f"stopped in {where}; the state is saved, go on with --resume"
         if run.signals:
-            raise TrainingError(text)
+            stopped = TrainingError(text)
+            stopped.status = 128 + run.signals[0]
+            raise stopped
         accelerator.print(text, file=sys.stderr)
         return out / "state.pt"
     return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"
