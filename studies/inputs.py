@@ -37,7 +37,7 @@ from slslib.data.audio import Recording
 from slslib.data.audit import verify
 from slslib.data.corpora import open_corpus
 from slslib.data.isolate import blocks_isolated
-from slslib.errors import SlslibError, TrainingError
+from slslib.errors import SlslibError
 from slslib.evaluation.evaluate import evaluate
 from slslib.files import write_json
 from slslib.model.detector import Detector, load_backbone
@@ -441,7 +441,7 @@ def _verify(corpus: Any, allow_silence: bool) -> list[str]:
     usual = {"sample_rates": 16_000, "channels": 1}
     unusual = [name for name, value in usual.items() if set(map(int, report[name])) != {value}]
     unusual += ["over_range"] * bool(report["over_range"])
-    return unusual + ["n_without_length"] * report["n_without_length"]
+    return unusual + ["states_length"] * report["states_length"].get(False, 0)
 
 
 def _clip(corpus: Any, **options: Any) -> list[str]:
@@ -573,11 +573,7 @@ def _clips(corpus: Any) -> None:
 def _trained(corpus: Path) -> None:
     """Begin a training, and stop it at its second step."""
     config = recipe(train=str(corpus), dev=None, monitor="train_loss", batch_size=2)
-    try:
-        train(config, corpus.with_suffix(".run"), progress=False, max_steps=1)
-    except TrainingError as error:
-        if "stopped after" not in str(error):
-            raise
+    train(config, corpus.with_suffix(".run"), progress=False, max_steps=1)
 
 
 def _evaluated(scores: Path, key: Path, **options: Any) -> list[str]:

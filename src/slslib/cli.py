@@ -136,7 +136,7 @@ def main() -> None:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             text = "not enough memory; use a smaller --batch-size"
         _say(f"slslib: {text}")
-        status = getattr(error, "status", 1)
+        status = 2 if isinstance(error, ConfigError) else 1
     sys.exit(status)
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 class SlslibError(Exception):
     """Base class of every error about input, files or settings."""
 
-    status = 1  # of the command that it ends
-
 
 class FileError(SlslibError):
     """A file cannot be written."""
@@ -42,8 +40,6 @@ class TrainingError(SlslibError):
 
 class ConfigError(SlslibError):
     """An option has a value that makes no sense."""
-
-    status = 2
 
 
 @contextmanager

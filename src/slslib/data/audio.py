@@ -306,8 +306,7 @@ class Decoder:
         if self._energy[1] < _SILENT_MIX * self._energy[0]:
             self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
         if not audible:
-            first = min(n_samples, heard)
-            self.fail(f"its first {first} samples at 16 kHz are silence, all equal; {remedy}")
+            self.fail(f"its first {min(heard, n_samples)} 16-kHz samples are all equal; {remedy}")
 
     def _resampled(self) -> Iterator[Mono]:
         """Yield the downmix at 16 kHz."""
@@ -436,8 +435,8 @@ class Decoder:
                 differs = abs(announced - done / recording.source_rate) > PRIMING
                 is_checked = form in ("mp4", "matroska") and recording.states_length
                 if is_checked and (differs or n_packets != n_stated):
-                    span = f"{done / recording.source_rate:g} s, up to {time or announced:g} s"
-                    raise ValueError(f"{n_packets} packets of {n_stated}, {announced:g} s: {span}")
+                    ends = f"{done / recording.source_rate:.1f} s, up to {time or 0:.1f} s"
+                    raise ValueError(f"{n_packets} packets of {n_stated}; {ends} of {announced:g}")
         except (av.FFmpegError, ValueError, IndexError) as error:
             # Behind the last frame of MP3, FFmpeg takes zeros and some tags for another.
             with Path(recording.path).open("rb") as f:
