@@ -24,7 +24,7 @@ from provenance import provenance, write
 
 from slslib.data.corpora import Corpus, open_corpus
 from slslib.evaluation import metrics
-from slslib.evaluation.intervals import bootstrap_eer, eer_estimate, interval
+from slslib.evaluation.intervals import bootstrap_eer, interval
 from slsnotebooks.baseline import (
     LFCCGMM,
     N_FRAMES,
@@ -34,6 +34,7 @@ from slsnotebooks.baseline import (
     fit_gmm,
     per_clip,
 )
+from slsnotebooks.tracks import eer_estimate
 
 SIZES = (8, 16, 32, 64, 128)
 SEEDS = (0, 1, 2)

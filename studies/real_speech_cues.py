@@ -37,11 +37,12 @@ from tqdm import tqdm
 
 from slslib.data import audio
 from slslib.data.corpora import open_corpus
-from slslib.evaluation.intervals import bootstrap_eer, eer_estimate, interval
+from slslib.evaluation.intervals import bootstrap_eer, interval
 from slslib.model.detector import load_backbone
 from slslib.model.xlsr import XLSR
 from slsnotebooks.baseline import classifier, clip_features
 from slsnotebooks.probing import layer_means
+from slsnotebooks.tracks import eer_estimate
 
 LAGS = ((1, 0), (2, 0), (3, 0), (0, 1), (0, 2), (1, 1), (1, -1))  # frames of 10 ms, bins of 31 Hz
 REGIONS = np.linspace(2, 230, 13).astype(int)  # edges, in bins: 60 Hz to 7.2 kHz

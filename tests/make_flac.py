@@ -103,10 +103,13 @@ def write_flac(
 
 
 def write_bomb(path: Path, n_blocks: int, value: int = 1, rate: int = 16_000) -> Path:
-    """Write ``n_blocks`` constant FLAC frames of 65,535 samples: some 14 bytes for four seconds."""
-    header = _stream_info(rate, 1, 16, n_blocks * 65_535, bytes(16), 65_535)
+    """Write ``n_blocks`` pairs of FLAC frames of 32,768 samples: some 28 bytes for four seconds.
+
+    All samples of a frame are equal, and those of the second one of a pair have twice the value.
+    """
+    header = _stream_info(rate, 1, 16, n_blocks * 65_536, bytes(16), 32_768)
     with path.open("wb") as f:
         f.write(header)
-        for number in range(n_blocks):
-            f.write(_frame(number, 65_535, 1, "00000000" + _signed(value, 16)))
+        for number in range(2 * n_blocks):
+            f.write(_frame(number, 32_768, 1, "00000000" + _signed(value << number % 2, 16)))
     return path

@@ -17,6 +17,7 @@ def write_av(
     codec: str = "aac",
     n_audio: int = 1,
     video: bool = False,
+    start: float = 0,
     **options: str,
 ) -> Path:
     """Encode 16-bit samples [n] or [n, channels].
@@ -28,6 +29,7 @@ def write_av(
         codec: FFmpeg's name of the encoder.
         n_audio: Audio streams; none with 0.
         video: Add a stream of grey pictures.
+        start: Seconds where the sound begins.
         options: Of the container.
     """
     samples = samples.reshape(len(samples), -1)
@@ -45,7 +47,7 @@ def write_av(
             container.mux(pictures.encode(None))
         for stream in streams:
             frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), "s16", layout)
-            frame.rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+            frame.rate, frame.time_base, frame.pts = rate, Fraction(1, rate), round(start * rate)
             container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
     return path

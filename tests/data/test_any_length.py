@@ -71,6 +71,13 @@ def test_a_cut_is_told_by_a_stated_length(tmp_path):
         read(path)
 
 
+def test_sound_that_begins_late_is_told(tmp_path):
+    """Nothing says whether a pause or a cut precedes it."""
+    path = write_av(tmp_path / "x.webm", sound(), **OPUS, start=2)
+    with pytest.raises(AudioError, match=r"3\.0 s, up to 5\.0 s"):
+        read(path)
+
+
 def test_a_cut_within_a_fragment_is_told_by_its_boxes(tmp_path):
     path = write_av(tmp_path / "x.mp4", sound(), **FRAGMENTS)
     path.write_bytes(path.read_bytes()[:-100])

@@ -67,23 +67,6 @@ def test_single_trials_against_the_naive_loop():
         assert np.quantile(fast, quantile) == pytest.approx(np.quantile(naive, quantile), abs=0.006)
 
 
-def test_estimate_is_the_eer_with_its_interval():
-    scores, labels, speakers, attacks = clustered()
-    value = metrics.eer(*classes(scores, labels)).value
-    for clusters in ([], [speakers, attacks]):
-        drawn = intervals.bootstrap_eer(scores, labels, clusters, seed=rng(7))
-        low, high = intervals.interval(drawn)
-        found = intervals.eer_estimate(scores, labels, clusters, seed=7)
-        assert found == {"value": 100 * value, "low": 100 * low, "high": 100 * high}
-        assert found["low"] < found["value"] < found["high"]
-
-
-@pytest.mark.parametrize("labels", [[1, 0], [1, 0, 2], [1, 1, 1]])
-def test_estimate_refuses_labels_that_do_not_fit(labels):
-    with pytest.raises(ScoreError):
-        intervals.eer_estimate([0.1, 0.2, 0.3], labels)
-
-
 @settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_weights_are_repetitions(data):

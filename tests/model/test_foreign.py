@@ -306,6 +306,7 @@ def test_the_authors_size_needs_no_heads_and_other_sizes_do():
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model_state_dict": state, "optimizer": {}},
         lambda state: {"model_ema": state, "epoch": 3},
+        lambda state: {"net": state, "epoch": torch.tensor(3), "optimizer": {"state": {}}},
         lambda state: {"model": state},
         lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
         lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
@@ -318,6 +319,13 @@ def test_wrapped_state_dicts_are_unwrapped(tmp_path, wrap):
     torch.save(wrap(authors_file(detector)), path)
     loaded = Detector.load(path, n_heads=2).state_dict()
     assert all(torch.equal(t, loaded[name]) for name, t in detector.state_dict().items())
+
+
+def test_of_several_models_none_is_guessed(tmp_path):
+    state, path = authors_file(Detector(DETECTOR, seed=1)), tmp_path / "epoch_2.pth"
+    torch.save({"model": state, "model_ema": state, "epoch": 3}, path)
+    with pytest.raises(CheckpointError, match="model and model_ema"):
+        Detector.load(path, n_heads=2)
 
 
 def test_averaged_weights_are_loaded(tmp_path, waveform):

@@ -316,6 +316,25 @@ def test_a_recording_without_a_length_is_scored_and_told(checkpoint, recording):
     assert "0:00 or more" in tables.detect(result)
 
 
+def test_a_cut_of_a_wav_from_a_pipe_cannot_be_seen(checkpoint, recording):
+    data = recording.read_bytes()
+    recording.write_bytes(data[:40] + b"\xff\xff\xff\xff" + data[44 : len(data) // 2])
+    result = detect((recording,), checkpoint=checkpoint)
+    assert not result["files"][0]["states_length"]
+    assert any("do not state their length" in text for text in result["warnings"])
+
+
+def test_windows_of_one_value_are_silent(checkpoint, recording):
+    sound, rate = sf.read(recording, dtype="float32")
+    n = 64_600 // 2
+    joined = np.concatenate([sound[:n], np.full(4 * 64_600, 0.25, np.float32), sound[:n]])
+    sf.write(recording, joined, rate)
+    (one,) = detect((recording,), checkpoint=checkpoint)["files"]
+    silent = [window["llr"] is None for window in one["windows"]]
+    assert one["n_silent"] == sum(silent) >= 3
+    assert not silent[0]
+
+
 def test_one_name_is_one_file(checkpoint, recording):
     assert len(detect(str(recording), checkpoint=checkpoint)["files"]) == 1
 

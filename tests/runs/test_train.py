@@ -166,8 +166,13 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, corpora, tmp_path, sto
 
 @pytest.mark.parametrize(
     ("kind", "workers", "send"),
-    [(signal.SIGKILL, 2, os.kill), (signal.SIGTERM, 1, os.kill), (signal.SIGTERM, 2, os.killpg)],
-    ids=["SIGKILL", "SIGTERM", "SIGTERM to the group"],
+    [
+        (signal.SIGKILL, 2, os.kill),
+        (signal.SIGINT, 0, os.kill),
+        (signal.SIGTERM, 1, os.kill),
+        (signal.SIGTERM, 2, os.killpg),
+    ],
+    ids=["SIGKILL", "SIGINT", "SIGTERM", "SIGTERM to the group"],
 )
 def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers, send):
     """Kill a real process as soon as its second state is on the disk, in the middle of an epoch."""
@@ -176,8 +181,10 @@ def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers, 
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from tiny import recipe; from slslib.runs.train import train\n"
-        "train(recipe(max_epochs=6), sys.argv[2], data=sys.argv[3], workers=int(sys.argv[4]),"
-        " save_steps=1, progress=False)"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "try: train(recipe(max_epochs=6), sys.argv[2], data=sys.argv[3],"
+        " workers=int(sys.argv[4]), save_steps=1, progress=False)\n"
+        "except KeyboardInterrupt: sys.exit(130)"
     )
     run = tmp_path / "killed"
     arguments = [str(Path(__file__).parents[1]), str(run), str(corpora), str(workers)]
@@ -191,8 +198,8 @@ def test_a_killed_process_resumes_bit_for_bit(corpora, tmp_path, kind, workers, 
         time.sleep(0.002)
     send(process.pid, kind)  # a new session: the group has the number of the process
     _, stderr = process.communicate()
-    assert process.returncode != 0, "finished before it was killed"
-    if kind == signal.SIGTERM:
+    assert process.returncode == (130 if kind == signal.SIGINT else -kind)
+    if kind != signal.SIGKILL:
         assert b"the state is saved, go on with --resume" in stderr
     train(config, run, data=corpora, resume=True, progress=False)
     assert_same_run(tmp_path / "whole", run)

@@ -13,7 +13,7 @@ from provenance import ROOT
 
 from minispoof import corpus as minispoof
 from slslib.data.corpora import open_corpus
-from slslib.data.protocols import known_attacks
+from slsnotebooks.tracks import known_attacks
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ files are read. Other containers are refused, because a truncated one would pass
 AAC without a container, MP4 in fragments, and WebM as browsers record it state no length, and of
 any WebM or Matroska file FFmpeg leaves out damaged parts. A caller that passes the doubt on may
 have WebM, Matroska and fragments read (``any_length``): a length, where they state one, and the
-times of the packets are checked, and ``states_length`` says whether there was one. FFmpeg decodes
-MP3, because libsndfile stops at a length that it estimates, and MP4 and WebM: one stream of sound,
-whole, whatever pictures there are beside it. An edit list that has players do more than pause and
-skip what the encoder put before the beginning is refused: they would play something else than what
-is read.
+times of the packets are checked. Of any file, ``states_length`` says whether there was one. FFmpeg
+decodes MP3, because libsndfile stops at a length that it estimates, and MP4 and WebM: one stream of
+sound, whole, whatever pictures there are beside it. An edit list that has players do more than
+pause and skip what the encoder put before the beginning is refused: they would play something else
+than what is read.
 
 These checks are made: the header of a WAV, AIFF or MP3 file against the size of the file, the boxes
 of an MP4 file against its size, its number of packets and its duration against what is decoded
@@ -57,7 +57,7 @@ import soundfile as sf
 import soxr
 from jaxtyping import Float32
 
-from slslib.data.headers import PRIMING, FlacInfo, inspect, unexplained
+from slslib.data.headers import AUDIO_SUFFIXES, PRIMING, FlacInfo, inspect, unexplained
 from slslib.errors import AudioError, ConfigError
 
 SAMPLE_RATE = 16_000
@@ -65,8 +65,6 @@ N_SAMPLES = 64_600
 """Samples of the model's input: 4.0375 s."""
 MIN_SAMPLES = 400
 """The shortest recording at 16 kHz of which the feature extractor makes one frame."""
-AUDIO_SUFFIXES = tuple(".flac .wav .ogg .oga .opus .mp3 .m4a .mp4 .aif .aiff .aifc".split())
-"""Endings of recordings that are read."""
 _SUFFIXES = (*AUDIO_SUFFIXES, *".3gp .aac .amr .au .caf .mka .mkv .mov .wave .webm .wma".split())
 RATES = (4_000, 192_000)
 """Lowest and highest sample rate of a file, in Hz."""
@@ -94,8 +92,9 @@ class Recording:
         samples: float32 mono at 16 kHz, int16 / 32768 units; none where it was only audited.
         format: Container (``"WAV"``, ``"AIFF"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``, ``"MP4"``,
             ``"FRAGMENTS"`` of MP4, ``"MATROSKA"``), ``subtype`` its coding.
-        states_length: False of MP4 in fragments, of Matroska with MP3 or pictures, and of any other
-            WebM or Matroska file without a length: that all of it is there cannot be known.
+        states_length: False of a WAV file from a pipe, an MP3 file without a length, MP4 in
+            fragments, Matroska with MP3 or pictures, and any other WebM or Matroska file without a
+            length: that all of it is there cannot be known.
         source_rate: Sample rate of the file in Hz (0 where it could not be opened).
         channels: Channels of the file, averaged into one.
         n_source_frames: Frames decoded, at the file's rate (all, unless the read was bounded).
@@ -210,6 +209,11 @@ def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
     return np.tile(samples, -(-n_samples // len(samples)))[:n_samples]
 
 
+def is_silent(samples: np.ndarray) -> Any:
+    """Tell whether all samples are equal, as zeros are, of one recording or of each of a batch."""
+    return (samples == samples[..., :1]).all(axis=-1)
+
+
 def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the audio files in a folder and below it, sorted; they are told by their endings.
 
@@ -278,7 +282,7 @@ class Decoder:
         Args:
             max_samples: As for :func:`load`.
             allow_silence: As for :func:`load`.
-            heard: Samples at the beginning that may not all be zero: those that are scored.
+            heard: Samples at the beginning that may not be silence: those that are scored.
 
         Raises:
             AudioError: As :func:`load`; much is known at the end of the recording only.
@@ -286,7 +290,7 @@ class Decoder:
         wanted, n_samples, audible = max_samples or sys.maxsize, 0, False
         for decoded in self._resampled():
             block = decoded[: wanted - n_samples]
-            audible = audible or bool(block[: max(0, heard - n_samples)].any())
+            audible = audible or not is_silent(block[: max(0, heard - n_samples)])
             n_samples += len(block)
             yield block
             n_frames = max(self.announced or 0, self.recording.n_source_frames)
@@ -302,8 +306,7 @@ class Decoder:
         if self._energy[1] < _SILENT_MIX * self._energy[0]:
             self.fail(f"its channels cancel each other in the downmix; keep one, {remedy}")
         if not audible:
-            first = min(n_samples, heard)
-            self.fail(f"its first {first} samples at 16 kHz are all zero; {remedy}")
+            self.fail(f"its first {min(heard, n_samples)} 16-kHz samples are all equal; {remedy}")
 
     def _resampled(self) -> Iterator[Mono]:
         """Yield the downmix at 16 kHz."""
@@ -341,8 +344,8 @@ class Decoder:
     def _decoded(self) -> Iterator[np.ndarray]:
         """Yield float32 [frames, channels] from libsndfile, or from FFmpeg where that refuses."""
         recording = self.recording
-        form = inspect(Path(recording.path), any_length=self._any_length)
-        recording.format, self._flac, mp3_end = form
+        told = inspect(Path(recording.path), any_length=self._any_length)
+        recording.format, self._flac, mp3_end, recording.states_length = told
         if self._flac:
             recording.md5 = "unchecked" if self._flac.md5 else "absent"
             self._describe(*self._flac[:4])
@@ -432,7 +435,8 @@ class Decoder:
                 differs = abs(announced - done / recording.source_rate) > PRIMING
                 is_checked = form in ("mp4", "matroska") and recording.states_length
                 if is_checked and (differs or n_packets != n_stated):
-                    raise ValueError(f"{n_packets} packets of {n_stated}, {announced:g} s")
+                    ends = f"{done / recording.source_rate:.1f} s, up to {time or 0:.1f} s"
+                    raise ValueError(f"{n_packets} packets of {n_stated}; {ends} of {announced:g}")
         except (av.FFmpegError, ValueError, IndexError) as error:
             # Behind the last frame of MP3, FFmpeg takes zeros and some tags for another.
             with Path(recording.path).open("rb") as f:

@@ -40,8 +40,9 @@ def verify(
         ``sound``: whether there are trials, all with a usable file; ``errors``: one sentence if it
         is not; ``name``; ``n_trials``: files that should be there; ``n_usable``: those that can be
         used; ``unusable``: why the others are not, by utterance; ``sample_rates``, ``channels``,
-        ``formats``, ``decoders``, ``md5``: number of files by value; ``over_range``: peak and
-        number of samples of each over-range file (``None`` where the decoder wraps them);
+        ``formats``, ``states_length`` (false: a cut copy cannot be told from a whole one),
+        ``decoders``, ``md5``: number of files by value; ``over_range``: peak and number of samples
+        of each over-range file (``None`` where the decoder wraps them);
         ``duplicates``: groups of utterances with equal samples; ``seconds``: ``min``, ``median``,
         ``max`` and ``total`` duration; ``missing``: utterances without a file; ``extra``: audio
         files that no protocol names; ``protocol_sha256``, by partition.
@@ -85,7 +86,7 @@ def verify(
     decoded = table[table["n_source_frames"] > 0].rename(columns=names)
     decoded["formats"] = decoded["format"] + "/" + decoded["subtype"]
     decoded["md5"] = decoded["md5"].where(decoded["format"] == "FLAC")
-    counted = ("sample_rates", "channels", "formats", "decoders", "md5")
+    counted = ("sample_rates", "channels", "formats", "states_length", "decoders", "md5")
     seconds = (decoded["n_source_frames"] / decoded["sample_rates"]).astype(float)
     lengths = seconds.agg(min="min", median="median", max="max", total="sum").fillna(0)
     odd = table[usable & (table["over_range"] != 0)][["peak", "over_range"]]

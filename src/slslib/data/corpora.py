@@ -26,7 +26,8 @@ from typing import Any
 
 import pandas as pd
 
-from slslib.data.audio import AUDIO_SUFFIXES, list_recordings
+from slslib.data.audio import list_recordings
+from slslib.data.headers import AUDIO_SUFFIXES
 from slslib.data.protocols import COLUMNS, check_utterances, is_safe, quote, read_protocol
 from slslib.errors import AudioError, ProtocolError
 from slslib.files import corpora_root, sha256, sha256_of, write_text

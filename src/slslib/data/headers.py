@@ -4,9 +4,10 @@ Decoders trust headers more than they should. libsndfile reads a truncated WAV f
 one, drops damaged Ogg pages, and reads only the first of two files that were joined byte by byte.
 FFmpeg allocates what the tables of an MP4 file announce. This module reads headers (and Ogg pages,
 one at a time) and allocates nothing by the numbers they hold. A WAV file that was written to a pipe
-does not state its length; it lasts to the end of the file. A cut copy of AAC without a container,
-of an MP4 file in fragments, or of a WebM file from a browser, which state none either, would pass
-for a whole one: they are refused, the latter two unless the caller says that it will tell.
+does not state its length, nor do some MP3 files; they last to the end of the file, and callers are
+told. AAC without a container, MP4 in fragments, and WebM from a browser state none either, and a
+cut copy would pass for a whole one: they are refused, the latter two unless the caller says that it
+will tell.
 
 Formats: RIFF/WAVE, AIFF, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag, MP4
 (ISO/IEC 14496-12).
@@ -21,6 +22,8 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from slslib.errors import AudioError
 
+AUDIO_SUFFIXES = tuple(".flac .wav .ogg .oga .opus .mp3 .m4a .mp4 .aif .aiff .aifc".split())
+"""Endings of recordings that are read."""
 Format = Literal["WAV", "AIFF", "FLAC", "OGG", "MP3", "MP4", "FRAGMENTS", "MATROSKA"]
 
 _REMEDY = "get it again, or if it plays in full convert it: ffmpeg -i OLD new.wav"
@@ -32,6 +35,7 @@ _OTHER_AUDIO = (b"data", b"SSND", b"COMM", b"RIFF", b"FORM", bytes(4))
 PRIMING = 0.3
 """Seconds at the beginning that the encoder of an MP4 file adds, at most."""
 _FRAGMENTS = "it is an MP4 file in fragments, which states no length"
+_UNSTATED = "it states no length"  # of WAV and MP3, which are read to their end
 _MAX_MOOV = 1 << 26  # bytes of the tables of an MP4 file
 _MP3_FRAME = 1441  # bytes of the longest frame
 _FLAC_START = b"fLaC\0\0\0\x22"
@@ -58,10 +62,11 @@ class FlacInfo(NamedTuple):
     md5: str
 
 
-def inspect(path: Path, *, any_length: bool = False) -> tuple[Format, FlacInfo | None, int]:
-    """Return a file's container, the STREAMINFO of FLAC, and up to where there must be frames.
+def inspect(path: Path, *, any_length: bool = False) -> tuple[Format, FlacInfo | None, int, bool]:
+    """Return what the header of a file says.
 
-    The last is for FFmpeg, and is in bytes.
+    These are its container, the STREAMINFO of FLAC, up to which byte FFmpeg must find frames, and
+    whether a length is stated (of WebM, Matroska and MP4 in fragments, only decoding tells).
 
     Args:
         path: The file.
@@ -81,9 +86,10 @@ def inspect(path: Path, *, any_length: bool = False) -> tuple[Format, FlacInfo |
         raise AudioError(f"{path}: no such file; check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise AudioError(f"{path}: it cannot be opened ({error}).") from error
-    if contradiction and not (any_length and container in ("FRAGMENTS", "MATROSKA")):
+    may_pass = contradiction == _UNSTATED or (any_length and container in ("FRAGMENTS", "MATROSKA"))
+    if contradiction and not may_pass:
         raise AudioError(f"{path}: {contradiction}; {_REMEDY}.")
-    return container, info, end
+    return container, info, end, not contradiction
 
 
 def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]:
@@ -120,7 +126,7 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]
         # Another stream, or the tag before it, may follow.
         is_wrong = end and (end > size or unexplained(f, end)[:1] in (b"\xff", b"I"))
         why = f"its header announces {end} bytes, the file has {size}" if is_wrong else ""
-        return "MP3", None, end or size - _MP3_FRAME, why
+        return "MP3", None, end or size - _MP3_FRAME, why if end else _UNSTATED
     return "MP3", None, 0, "neither WAV, AIFF, FLAC, Ogg, MP3 nor MP4"
 
 
@@ -170,7 +176,7 @@ def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes 
             position += 1
         if name == data and not data_end:
             if length >= _STREAMED and name == b"data":
-                return ""
+                return _UNSTATED
             if name == b"SSND" and (found := length - offset) != n_announced:
                 return f"its header announces {n_announced} bytes of plain audio, and then {found}"
             data_end = start + length

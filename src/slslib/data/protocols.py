@@ -315,23 +315,3 @@ def is_safe(utterance: str) -> bool:
 def quote(text: str) -> str:
     """Show a value from a file, cut to a readable length, on one line."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
-
-
-SAME_ALGORITHM = {"A16": "A04", "A19": "A06"}
-"""Evaluation attacks of ASVspoof 2019 and 2021, and the training attacks of the same algorithm.
-
-Wang et al., "ASVspoof 2019: a large-scale public database", Computer Speech & Language 64 (2020).
-"""
-
-
-def known_attacks(training: pd.DataFrame) -> set[str]:
-    """Return the attacks that a training set holds, by all names that keys give them.
-
-    Args:
-        training: A table with the column ``attack``.
-
-    >>> sorted(known_attacks(pd.DataFrame({"attack": ["-", "A03", "A04"]})))
-    ['A03', 'A04', 'A16']
-    """
-    seen = set(training["attack"]) - {"-"}
-    return seen | {name for name, same in SAME_ALGORITHM.items() if same in seen}

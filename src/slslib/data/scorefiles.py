@@ -33,6 +33,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from slslib.data.headers import AUDIO_SUFFIXES
 from slslib.data.protocols import HEADER, PHASES, read_columns, refuse, translate
 from slslib.errors import ScoreError
 
@@ -40,7 +41,7 @@ ASV_KINDS = ("target", "nontarget", "spoof")
 """The three kinds of trial of a speaker verification system."""
 
 _FORMS = [f"utterance {x}" for x in ("score", "score label", "label score", "attack label score")]
-_FOLDERS, _ENDING = r"^.*[/\\]|", r"\.(?i:flac|wav|ogg|oga|opus|mp3|m4a)$"
+_FOLDERS, _ENDING = r"^.*[/\\]|", rf"(?i:{'|'.join(AUDIO_SUFFIXES)})$".replace(".", r"\.")
 _NUMBER = r"(?a:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _NUMBERS = re.compile(rf"(?:{_NUMBER}\n)++")
 

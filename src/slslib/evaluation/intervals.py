@@ -12,8 +12,6 @@ thousand replicates give an interval. It says nothing about other corpora, attac
   clusters' weights (two-way or *pigeonhole* bootstrap, Owen 2007);
 * for one system, or the same trials for two, and then looks at the difference of their EERs.
 
-:func:`eer_estimate` puts the EER and its interval together.
-
 **Exact replicates without resampling.** A replicate repeats trial :math:`i` some :math:`m_i`
 times and leaves the order of the scores alone, so it is known by how many of its bona fide and
 spoofed trials lie below each place of the sorted original. :math:`FRR - FAR` grows with the
@@ -42,7 +40,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from slslib.errors import ConfigError, ScoreError
-from slslib.evaluation.metrics import Floats, det_curve, eer, split
+from slslib.evaluation.metrics import Floats, det_curve, split
 
 Ints = NDArray[np.int64]
 Draw = Callable[[int], Ints]  # from a number of replicates to weights, cells x replicates
@@ -59,32 +57,6 @@ def interval(replicates: ArrayLike) -> tuple[float, float]:
     tail = (1 - 0.95) / 2
     low, high = np.quantile(np.asarray(replicates), [tail, 1 - tail])
     return float(low), float(high)
-
-
-def eer_estimate(
-    scores: ArrayLike, labels: ArrayLike, clusters: Sequence[ArrayLike] = (), seed: Any = 0
-) -> dict[str, float]:
-    """Compute an EER with its 95 % interval, as a row that the notebooks draw.
-
-    Args:
-        scores: One score per trial.
-        labels: 1 for bona fide, 0 for spoof.
-        clusters: As for :func:`bootstrap_eer`.
-        seed: What :func:`numpy.random.default_rng` takes.
-
-    Returns:
-        ``value``, ``low`` and ``high`` in percent.
-
-    Raises:
-        ScoreError: Scores and labels do not fit, a class is empty, or a factor has fewer than two
-            clusters.
-
-    >>> eer_estimate([1.0, 2.0, 3.0, 0.5], [1, 1, 0, 0])["value"]
-    50.0
-    """
-    low, high = interval(bootstrap_eer(scores, labels, clusters, seed=seed))
-    value = eer(*split(scores, labels)).value
-    return {"value": 100 * value, "low": 100 * low, "high": 100 * high}
 
 
 def bootstrap_eer(

@@ -286,10 +286,9 @@ def assemble(
     lasting = [n for n, t in tensors.items() if t.ndim < 2 or re.search(r"^head|pos_conv_embed", n)]
     tensors |= {name: tensors[name].clone() for name in lasting}
     with usable(path), torch.device("meta"):  # where size costs nothing
-        if any(name.startswith("head.") for name in tensors):
+        if stored := {name for name in tensors if name.startswith("head.")}:
             model: Any = detector_class(from_json(DetectorConfig, about["config"]))
             model.metadata = dict(about.get("metadata", {}))
-            stored = {name for name in tensors if name.startswith("head.")}
             if odd := stored ^ {f"head.{name}" for name in model.head.state_dict()}:
                 what = f"{detector_class.__name__} builds another head (see {min(odd)})"
                 raise CheckpointError(f"{path}: {what}; load it by its own class, or get it again")

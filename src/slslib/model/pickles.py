@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slslib.errors import ConfigError
 from slslib.model.foreign import KEY
 
-_STATES = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema")
 # Globals that fairseq's containers and NumPy 1 name and that may be replaced by something inert.
 _INERT = re.compile(r"^(typing\.Any|collections\.defaultdict|(omegaconf|fairseq|numpy\.core)\..+)$")
 _ALLOWED: list[Any] = [
@@ -43,8 +43,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
 
     Args:
         path: fairseq's ``.pt``, an SLS ``.pth``, a transformers ``.bin``, or a training state that
-            holds one of these as ``model``, ``state_dict`` or ``model_state_dict``, or only
-            averaged weights, as ``model_ema`` or ``state_dict_ema``.
+            holds one of these under any name, as ``model``, ``state_dict`` or ``model_ema``.
 
     Returns:
         The tensors; fairseq's settings of the model; and the description that a ``.pth`` of ours
@@ -53,6 +52,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
     Raises:
         Exception: PyTorch's or Python's, if the file is damaged, asks for code, or holds no state
             dict; :func:`slslib.errors.usable` words it.
+        ConfigError: If it holds several models.
     """
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\3\4"  # as PyTorch tells; zipfile may not find the same end
@@ -64,7 +64,11 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
     allowed = torch.serialization.safe_globals(_ALLOWED + inert)
     with allowed, warnings.catch_warnings(action="ignore"):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    state = next((content[name] for name in _STATES if name in content), content)
+    inner = {str(name): value for name, value in content.items() if isinstance(value, Mapping)}
+    models = {name: one for name, one in inner.items() if "layer_norm." in " ".join(map(str, one))}
+    if len(models) > 1:
+        raise ConfigError(f"it holds {' and '.join(models)}; save one in a file of its own")
+    state = next(iter(models.values()), content)
     # PyTorch's averages of weights come with their number.
     tensors = {str(n): t for n, t in state.items() if isinstance(t, Tensor) and n != "n_averaged"}
     facts = (own[KEY] for own in getattr(state, "_metadata", {}).values() if KEY in own)

@@ -51,6 +51,7 @@ _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
     "min": np.min,
     "trimmed": lambda llrs: np.sort(llrs)[len(llrs) // 5 : len(llrs) - len(llrs) // 5].mean(),
 }
+_UNKNOWN = ("llr", "verdict", "lowest_llr")
 _FOUND = ("source_rate", "channels", "over_range", "states_length")
 _SHORT = "of {} recordings, {} last under half a second: their scores say little"
 _LENGTH = "of {} recordings, {} do not state their length: a cut or damaged copy may pass for whole"
@@ -99,11 +100,11 @@ def detect(
         a score without a threshold), ``window_s``, ``hop_s`` (null: the window), ``pool``,
         ``allow_silence``, ``speech_only``, ``errors`` and ``warnings`` (texts) and ``files``: for
         each its ``file``, ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows
-        of zeros, left out), ``n_speech_free`` (windows of other sound than speech, left out; null:
-        not asked for), ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz),
-        ``averaged`` (to one channel), ``over_range`` (samples of FLAC), ``states_length`` (false:
-        a cut copy cannot be told from a whole one), ``windows`` (``start_s``,
-        ``llr``, null if left out) and ``error``.
+        of zeros or one other value, left out), ``n_speech_free`` (windows of other sound than
+        speech, left out; null: not asked for), ``duration_s``, ``source_rate``, ``channels``,
+        ``resampled`` (to 16 kHz), ``averaged`` (to one channel), ``over_range`` (samples of FLAC),
+        ``states_length`` (false: a cut copy cannot be told from a whole one), ``windows``
+        (``start_s``, ``llr``, null if left out) and ``error``.
 
     Raises:
         ConfigError: There is no file, no finite threshold, one that was chosen for other scores, no
@@ -111,7 +112,7 @@ def detect(
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
     """
-    from slslib.data.audio import SAMPLE_RATE, Recording, windows
+    from slslib.data.audio import SAMPLE_RATE, Recording, is_silent, windows
     from slslib.data.isolate import blocks_isolated
     from slslib.data.speech import SPEECH_S, speech_s
     from slslib.runs import processes
@@ -133,8 +134,7 @@ def detect(
         measured = _MEASURED.format(recipe, eer)
     rows: list[dict[str, Any]] = []
     for recording in processes.bar(recordings, desc="detect", delay=1, show=len(recordings) > 1):
-        row: dict[str, Any] = {"file": str(recording), "llr": None, "verdict": None}
-        row |= {"lowest_llr": None, "n_silent": 0}
+        row: dict[str, Any] = {"file": str(recording), **dict.fromkeys(_UNKNOWN), "n_silent": 0}
         found, scored, n_free, row["error"] = Recording(str(recording)), [], 0, None
         how = {"allow_silence": allow_silence, "any_length": True}
         blocks = blocks_isolated(recording, found=found, **how)
@@ -147,7 +147,7 @@ def detect(
                 llrs = score(samples)
                 if llrs.shape != (len(batch),) or not np.isfinite(llrs).all():
                     raise AudioError(f"{recording}: no finite score; use another checkpoint")
-                silent = np.logical_not(allow_silence | samples.any(axis=1))
+                silent = is_silent(samples) & (not allow_silence)
                 row["n_silent"] += int(silent.sum())
                 left_out = silent | (speech_s(samples) < SPEECH_S) if speech_only else silent
                 n_free += int((left_out & ~silent).sum())

@@ -14,13 +14,14 @@ A run is a folder:
 The loop itself is :func:`slslib.runs.fit.fit`. PyTorch loads when a run starts, not before.
 """
 
+import signal
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from slslib.errors import ConfigError, TrainingError
+from slslib.errors import ConfigError
 from slslib.files import check_same, lock, sha256, sha256_of, write_json
 from slslib.runs.recipes import WORKERS, TrainConfig
 
@@ -60,7 +61,7 @@ def train(
         workers: Processes that decode and augment; no influence on the result. 0 decodes in this
             process, which a recording that crashes the decoder then ends.
         save_steps: Optimizer steps between saves within an epoch, which is what a kill may cost; no
-            influence on the result. SIGINT and SIGTERM save the state and cost nothing.
+            influence on the result. SIGINT and SIGTERM cost nothing: they wait for a save.
         keep: Epoch checkpoints to keep.
         allow_silence: Train on silent and very short recordings too; without it, the first one
             stops the run. It may be given with --resume.
@@ -73,7 +74,8 @@ def train(
         The best checkpoint; the saved state where ``max_steps`` ended the run before the recipe.
 
     Raises:
-        TrainingError: The loss is not finite, or a signal stopped the run.
+        TrainingError: The loss is not finite.
+        KeyboardInterrupt: SIGINT stopped the run, whose state is saved.
         ConfigError: Settings that contradict each other or the data, or a folder of another run.
         AudioError: A recording cannot be read.
         CheckpointError: The initial weights or the saved state cannot be read.
@@ -136,8 +138,8 @@ def train(
     if not run.position.finished(config):
         where = f"epoch {run.position.epoch}, step {run.position.step}"
         text = f"stopped in {where}; the state is saved, go on with --resume"
-        if run.signals:
-            raise TrainingError(text)
         accelerator.print(text, file=sys.stderr)
+        if run.signals:  # the first one does now what it would have done at once
+            signal.raise_signal(run.signals[0])
         return out / "state.pt"
     return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"
