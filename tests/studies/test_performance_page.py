@@ -36,6 +36,17 @@ def test_a_gpu_by_arithmetic() -> None:
     assert 8.5 < 6700 / read("speed-decoding")["decoding_flac"]["load_per_core"]["median"] < 9.5
 
 
+def test_rawboost_keeps_up_on_the_cores() -> None:
+    rates = {
+        row["rawboost"]: row["items_per_core"]["median"]
+        for row in read("speed-decoding")["dataset"]
+    }
+    assert f"one core prepares {rates['ssi']:.0f} clips per second" in PAGE
+    assert f"of 25,380 clips takes it {25_380 / rates['ssi'] / 60:.0f} minutes" in PAGE
+    assert 1.8 < rates["ssi"] / rates[4] < 2.2, "twice as long"
+    assert 25_380 / rates[4] / 60 < 2 * 3, "two cores, three minutes"
+
+
 def test_where_the_time_goes() -> None:
     parts = {
         name: one["matrix products"] for name, one in read("speed-parts")["parts_seconds"].items()
