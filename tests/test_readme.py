@@ -3,7 +3,7 @@
 Python blocks run in order, in one namespace, in a folder with a tiny corpus and a tiny detector
 (see `folder`). `<!-- not run: why -->` before a block exempts it; `<!-- run -->` before a console
 block has it executed. All lines of console blocks that call `slslib` or `make` are checked against
-the program's own help.
+the program's own help. The Python of the API page runs in the same folder.
 """
 
 from __future__ import annotations
@@ -117,6 +117,16 @@ def test_python_blocks_run(folder: Path) -> None:
     for block in blocks:
         padded = "\n" * (block.line - 1) + block.code  # so that a traceback names the README's line
         exec(compile(padded, str(README), "exec"), namespace)
+
+
+def test_python_blocks_of_the_api_page_run(folder: Path) -> None:
+    page = ROOT / "book" / "api.md"
+    namespace: dict[str, object] = {"__name__": "api"}
+    for block in blocks_of(page.read_text(encoding="utf-8")):
+        if block.kind == "python":
+            padded = "\n" * (block.line - 1) + block.code
+            exec(compile(padded, str(page), "exec"), namespace)
+    assert {"score", "gates", "result"} <= namespace.keys()
 
 
 def test_marked_console_blocks_run(folder: Path) -> None:
