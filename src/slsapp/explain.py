@@ -49,7 +49,7 @@ def gate_quantiles(
 
 
 def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> plots.Plot:
-    """Draw the gates of a clip before those of a reference set, a panel for each group.
+    """Draw the gates of a clip over those of a reference set, a panel for each group.
 
     A band is the middle 90 % of the group, the line in it the median, the number that of its clips.
 

@@ -153,7 +153,7 @@ def decide(
 
 
 def gates(detector: Detector, clip: Mono, reference: pd.DataFrame | None) -> Any:
-    """Draw the gates of a clip, before those of a reference set where there is one."""
+    """Draw the gates of a clip, over those of a reference set where there is one."""
     with torch.inference_mode():
         found = detector.gates(_batch(detector, clip))[0].cpu()
     if reference is None:

@@ -1,4 +1,4 @@
-"""A figure of the gates of one clip before those of bona fide speech and of one attack."""
+"""A figure of the gates of one clip over those of bona fide speech and of one attack."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from slsnotebooks.moving import line, movable, template
 def movable_gates(
     gates: np.ndarray, clips: Sequence[str], reference: pd.DataFrame, start: Sequence[Any], alt: str
 ) -> str:
-    """Draw the gates of a clip before those of bona fide speech and of an attack, as HTML.
+    """Draw the gates of a clip over those of bona fide speech and of an attack, as HTML.
 
     The reader chooses the clip and the attack. A band holds the middle 90 % of a group's clips, the
     line in it is their median.
