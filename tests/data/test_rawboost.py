@@ -111,8 +111,8 @@ def test_equals_the_published_code_draw_for_draw(algo: int) -> None:
 @pytest.mark.parametrize("algo", range(9))
 def test_loud_clips_are_limited_where_the_paper_limits(algo: int) -> None:
     loud = clip(4000, peak=5.6)
-    result = rawboost(loud, algo, np.random.default_rng(0))
-    drawn = draw(algo, 4000, np.random.default_rng(0))
+    result = rawboost(loud, algo, np.random.default_rng(1))
+    drawn = draw(algo, 4000, np.random.default_rng(1))
     np.testing.assert_allclose(result, oracle(loud, drawn), rtol=1e-6, atol=1e-6)
     ends_limited = algo in (1, 2, 5, 8)
     assert (np.abs(result).max() <= 1) == ends_limited
@@ -181,13 +181,13 @@ def test_numbers_are_drawn_in_the_published_order() -> None:
 
     class Spy(np.random.RandomState):
         def __getattribute__(self, name):
-            if name in ("uniform", "permutation", "random", "normal"):
+            if name in ("uniform", "choice", "random", "normal"):
                 calls.append(name)
             return super().__getattribute__(name)
 
     draw("series-123", 500, Spy())
     notch = ["uniform"] * 16  # centre, bandwidth and taps of five bands, then the gain
-    isd = ["uniform", "permutation", "random", "random"]
+    isd = ["uniform", "choice", "random", "random"]
     assert calls == notch * 5 + isd + ["normal", *notch, "uniform"]
 
 

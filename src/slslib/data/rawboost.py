@@ -174,7 +174,8 @@ def draw(algo: int | str, n_samples: int, seed: Seed) -> Draw:
     if "2" in _NOISES[name]:
         percent = float(rng.uniform(0, 10))
         n_impulses = int(n_samples * (percent / 100))
-        positions = rng.permutation(n_samples)[:n_impulses]
+        # Parity: of the legacy generator, the beginning of a permutation, as published.
+        positions = rng.choice(n_samples, n_impulses, replace=False)
         factors = (2 * rng.random(n_impulses) - 1) * (2 * rng.random(n_impulses) - 1)
         isd = ISD(percent, positions, factors, gain=2.0)
     if "3" in _NOISES[name]:

@@ -239,7 +239,7 @@ def _numbers(path: str | Path, cells: pd.Series) -> pd.Series:
     """Parse numbers, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
     are_all = _NUMBERS.fullmatch("\n".join(cells.tolist()) + "\n")
     numbers = (cells if are_all else cells.where(cells.str.fullmatch(_NUMBER))).astype(float)
-    why = "{} is not a finite number. Find out why the system gave it; better leave the trial out."
+    why = "{} is not a finite number. Find out why the system gave it, or leave the trial out."
     refuse(path, cells, ~numbers.abs().lt(math.inf), ScoreError, f"{cells.name} {why}")
     return numbers
 

@@ -38,7 +38,7 @@ PUBLISHED = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth"
 """The reproduction's checkpoint."""
 
 _BATCH = 8
-_MINI = "mini knows simulated speech only: what it says of a real recording is worth nothing"
+_MINI = "mini knows simulated speech only: its verdict on a real recording is worth nothing"
 _MEANING = (
     "The score is the log-likelihood ratio of bona fide against spoofed speech as the training "
     "data has them, no probability; what it is worth on other speech is not known. {}"
@@ -187,8 +187,8 @@ def detect(
     if n_unstated := sum(not row["states_length"] for row in done):
         made["warnings"].append(_LENGTH.format(len(rows), n_unstated))
     if n_resampled + n_averaged:
-        text = f"to 16 kHz, of {n_averaged} the channels were averaged"
-        made["warnings"].append(f"of {len(rows)} recordings, {n_resampled} were resampled {text}")
+        text = f"{n_resampled} resampled to 16 kHz, {n_averaged} averaged to mono"
+        made["warnings"].append(f"of {len(rows)} recordings, {text}")
     return made
 
 
