@@ -25,7 +25,7 @@ def checkpoint(tmp_path):
     return path
 
 
-DOUBT = "of 2 recordings, 1 do not state their length"
+DOUBT = "no length stated"
 
 
 @pytest.fixture
