@@ -83,8 +83,9 @@ def spectrogram(blocks: Iterable[Mono], duration_s: float) -> Float[np.ndarray, 
         for start in range(0, len(frames), 4096):
             part = slice(start, start + 4096)
             spectra = np.fft.rfft(frames[part] * np.hanning(_FRAME).astype(np.float32))
-            np.add.at(power, columns[part], np.abs(spectra) ** 2)
-            np.add.at(counts, columns[part], 1)
+            into, first, many = np.unique(columns[part], return_index=True, return_counts=True)
+            power[into] += np.add.reduceat(np.abs(spectra) ** 2, first)
+            counts[into, 0] += many
         kept, done = kept[len(frames) * _STEP :], done + len(frames)
     return (power / np.maximum(counts, 1)).T
 
