@@ -5,7 +5,8 @@
 Speech: every window of 4.04 s of the recordings in FOLDER/speech. Other sound, 200 windows of each
 kind: made noises and tones at three levels, and room tone, which is the quietest 0.3 s of a
 recording, repeated, where it lies 30 dB or more below the recording's level. The last is told by
-its level alone, so Silero VAD has no part in the choice.
+its level alone, so Silero VAD has no part in the choice. Babble is a sum of recordings of as many
+people, each as loud as the others. Singing is not measured: there are no recordings of it.
 
 Scores: each such recording is put between 4 s of its own room tone, and scored by `mini` as it was,
 with the room tone, and with the room tone and `--speech-only`. How far do the scores move, and what
@@ -90,6 +91,16 @@ def other_sound(rng: np.random.Generator) -> dict[str, np.ndarray]:
     }
 
 
+def babble(rng: np.random.Generator, voices: dict[str, list[np.ndarray]], n: int) -> np.ndarray:
+    """Return a window in which n people speak at once, each as loud as the others."""
+    made = np.zeros(N_SAMPLES)
+    for name in rng.choice([*voices], n, replace=False):
+        said = voices[name][rng.integers(len(voices[name]))]
+        said = np.resize(np.roll(said, rng.integers(len(said))), N_SAMPLES)
+        made += said / np.sqrt(np.mean(said**2))
+    return made
+
+
 def share(left_out: np.ndarray) -> dict[str, Any]:
     """Count what is left out."""
     n, of = int(left_out.sum()), left_out.size
@@ -156,8 +167,14 @@ def main() -> None:
     tones = {path: room_tone(clip) for path, clip in clips.items()}
     kept = [one for one in tones.values() if one is not None]
     result["other_sound"] = {"room tone": share(free(kept))}
-    rng = np.random.default_rng(0)
+    voices: dict[str, list[np.ndarray]] = {}
+    for row in rows:
+        if row["label"] == "bonafide":
+            voices.setdefault(row["speaker"], []).append(clips[row["path"]])
+    rng, others = np.random.default_rng(0), np.random.default_rng(1)
     drawn = [other_sound(rng) for _ in range(200)]
+    for one in drawn:
+        one |= {f"babble of {n}": babble(others, voices, n) for n in (4, 16, 64)}
     for kind in drawn[0]:
         for decibels in (-60, -40, -20):
             some = [10 ** ((decibels - level(one[kind])) / 20) * one[kind] for one in drawn]

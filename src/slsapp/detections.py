@@ -67,7 +67,8 @@ def detect(
             bonafide or spoof; a blank in a name is %20, a percent sign %25); .txt (the same runs of
             one recording and the lowest score in each, as labels for Audacity). Without a
             threshold, each window is a run, called unknown. Runs overlap where windows do.
-        plot: Draw the score of each window over time into this file.
+        plot: Draw the score of each window over time into this file; of a single recording also
+            the spectrogram, below.
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
@@ -88,6 +89,7 @@ def detect(
         from matplotlib.figure import Figure
 
         from slsapp.timeline import plot_windows
+        from slslib.data.isolate import blocks_isolated
 
         wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
     for file, kinds in wanted:
@@ -100,8 +102,11 @@ def detect(
     if out:
         write(made, out)
     if plot and any(not one["error"] for one in made["files"]):
+        blocks = None
+        if len(recordings) == 1:
+            blocks = blocks_isolated(recordings[0], any_length=True, allow_silence=allow_silence)
         with writing(plot) as temporary:
-            plot_windows(made)[0].savefig(temporary, format=plot.suffix[1:].lower())
+            plot_windows(made, blocks)[0].savefig(temporary, format=plot.suffix[1:].lower())
     return made
 
 

@@ -52,13 +52,14 @@ def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> plots.Plot:
     """Draw the gates of a clip over those of a reference set, a panel for each group.
 
     A band is the middle 90 % of the group, the line in it the median, the number that of its clips.
+    Bona fide speech comes first, then the attacks by name.
 
     Args:
         clip: Gates of layer 1, 2, ...
         reference: What :func:`gate_quantiles` returned; the group
             ``bona fide`` is blue.
     """
-    groups = list(reference.groupby("group", sort=False))
+    groups = sorted(reference.groupby("group"), key=lambda group: group[0] != "bona fide")
     lines = ceil(len(groups) / 4)
     _, own = plots.panels(ceil(len(groups) / lines), 9, 1 + 1.8 * lines, rows=lines, sharey=True)
     for axes, (name, of) in zip(own, groups, strict=False):

@@ -22,6 +22,7 @@ import torch
 
 from slsapp.explain import leave_one_out, occlusion, plot_gates
 from slsapp.threshold import add_probabilities
+from slsapp.timeline import plot_windows
 from slslib.data.audio import SAMPLE_RATE, Mono, fix_length
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError, SlslibError
@@ -114,10 +115,14 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]#|~!])", r"\\\1", escape(shown))
 
 
-def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
+def describe(made: dict[str, Any], samples: Mono | None = None) -> tuple[str, Any, float]:
     """Say and draw what :func:`slslib.runs.detect.detect` found in one recording.
 
     Where :func:`slsapp.threshold.add_probabilities` added a probability, it is said too.
+
+    Args:
+        made: The result.
+        samples: The recording, to draw its spectrogram, too.
 
     Returns:
         Markdown, with a verdict only where the checkpoint has a threshold; the scores of the
@@ -128,7 +133,7 @@ def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     """
     if made["errors"]:
         raise AudioError(made["errors"][0])
-    (row,), width, threshold = made["files"], made["window_s"], made["threshold"]
+    (row,), threshold = made["files"], made["threshold"]
     verdict = f"**No verdict.** {plain(made['meaning'] or '')}"
     if threshold is not None:
         source = plain(made["threshold_source"])
@@ -139,8 +144,7 @@ def describe(made: dict[str, Any]) -> tuple[str, Any, float]:
     starts, llrs = (np.array([w[key] for w in row["windows"]], float) for key in ("start_s", "llr"))
     lowest = np.nanargmin(llrs)
     facts = f"{len(llrs)} windows, {row['n_silent']} silent; the lowest at {starts[lowest]:.1f} s."
-    line = {"windows (dashed: the threshold, if any)": (starts + width / 2, llrs)}
-    figure, _ = plots.plot_lines(line, xlabel="time (s)", ylabel="LLR (nats)", reference=threshold)
+    figure, _ = plot_windows(made, None if samples is None else [samples], width=6.4)
     text = "\n\n".join([f"## LLR {row['llr']:.2f}", verdict, facts, *map(plain, made["warnings"])])
     return text, figure, float(starts[lowest])
 
@@ -199,7 +203,7 @@ def build(
             samples = read(path)
             for name, detector in detectors.items():
                 made = decide((Path(path),), detector, (thresholds or {}).get(name))
-                text, figure, start_s = describe(made)
+                text, figure, start_s = describe(made, samples)
                 clip = samples[round(start_s * SAMPLE_RATE) :][: detector.config.n_samples]
                 shown += [text, figure, gates(detector, clip, references.get(name))]
                 kept.append((name, clip, start_s))

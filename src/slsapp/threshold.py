@@ -25,6 +25,10 @@ from slslib.evaluation.calibration import fit
 from slslib.evaluation.metrics import eer
 from slslib.files import sha256, sha256_of, write_json
 
+_MEANING = (
+    "Of new bona fide recordings of the same kind, at most {:g} % score so low that they are "
+    "rejected, with a confidence of {:g} %."
+)
 _SCORES = ("checkpoint", "checkpoint_sha256", "hop_s", "pool", "allow_silence", "speech_only")
 
 
@@ -68,10 +72,11 @@ def threshold(
         cpu: Use the CPU even where there is a GPU.
 
     Returns:
-        What is written: ``threshold`` (accept above), ``wanted_frr_percent``,
-        ``confidence_percent``, ``rank``, ``n_bonafide``, ``frr`` on these recordings with its
-        interval, ``quantiles`` of their scores, ``checkpoint``, ``checkpoint_sha256``, ``hop_s``,
-        ``pool``, ``allow_silence`` (false), ``speech_only``, ``files_sha256`` (names and contents,
+        What is written: ``threshold`` (accept above), ``meaning`` (what is promised; null with
+        ``compare``), ``wanted_frr_percent``, ``confidence_percent``, ``rank``, ``n_bonafide``,
+        ``frr`` on these recordings with its interval, ``quantiles`` of their scores,
+        ``checkpoint``, ``checkpoint_sha256``, ``hop_s``, ``pool``, ``allow_silence`` (false),
+        ``speech_only``, ``files_sha256`` (names and contents,
         of each class) and ``versions``. With spoofed speech also ``n_spoof``, ``far`` and
         ``calibration``: ``slope`` and ``offset``, which turn a score into a log-likelihood ratio,
         and the probability of bona fide speech for a score at the threshold; there is none where
@@ -135,6 +140,7 @@ def threshold(
     rank, at = (None, old["threshold"]) if compare else guarantee(own, frr / 100, level)
     made: dict[str, Any] = {
         "threshold": at,
+        "meaning": None if compare else _MEANING.format(frr, confidence),
         "wanted_frr_percent": frr,
         "confidence_percent": confidence,
         "n_bonafide": n[0],

@@ -129,3 +129,10 @@ def test_gates_are_drawn_before_each_group():
         plots.BONAFIDE,
         plots.SPOOF,
     ]
+
+
+def test_bona_fide_speech_is_drawn_first_wherever_it_stands():
+    gates = np.random.default_rng(1).random((30, 3))
+    table = gate_quantiles(gates, ["A02", "A01", "bona fide"] * 10)
+    titles = [axes.get_title() for axes in plot_gates(gates[0], table)[0].axes]
+    assert titles == ["bona fide (10)", "A01 (10)", "A02 (10)"]

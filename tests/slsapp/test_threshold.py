@@ -25,7 +25,7 @@ def checkpoint(tmp_path):
     return path
 
 
-DOUBT = "of 2 recordings, 1 do not state their length"
+DOUBT = "no length stated"
 
 
 @pytest.fixture
@@ -68,6 +68,8 @@ def test_the_file_says_what_was_chosen_and_on_what(checkpoint, scored):
     assert made.pop("warnings") == []
     assert written == made
     assert written["rank"] == 17
+    assert "at most 5 %" in written["meaning"]
+    assert "confidence of 95 %" in written["meaning"]
     assert written["threshold"] == np.nextafter(sorted(llrs)[16], -np.inf)
     assert sum(llr <= written["threshold"] for llr in llrs) == 16
     assert written["frr"]["percent"] == pytest.approx(3.2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from slsapp.timeline import plot_windows
+from slsapp.timeline import plot_windows, spectrogram
 from slslib.evaluation import plots
 
 
@@ -17,7 +17,9 @@ from slslib.evaluation import plots
 def detections():
     windows = [{"start_s": 0.0, "llr": 1.0}, {"start_s": 4.0, "llr": -2.0}]
     one = {"file": "a/call.wav", "llr": -0.5, "verdict": "spoof", "windows": windows, "error": None}
-    return {"threshold": 0.0, "window_s": 4.0, "hop_s": None, "files": [one]}
+    one["duration_s"] = 8.0
+    how = {"threshold": 0.0, "window_s": 4.0, "hop_s": None, "speech_only": False}
+    return how | {"files": [one]}
 
 
 def texts(axes):
@@ -36,6 +38,80 @@ def test_windows(detections):
     assert colours == [plots.BONAFIDE, plots.SPOOF]
     assert "threshold 0.00" in texts(axes)[0]
     assert len(figure.axes) == 1
+
+
+def boxes_of(collection):
+    return [bar.get_extents().get_points()[:, 0].tolist() for bar in collection.get_paths()]
+
+
+def test_bars_of_overlapping_windows_cover_the_recording(detections):
+    windows = [{"start_s": float(k), "llr": -1.0} for k in range(3)]
+    one = detections["files"][0] | {"windows": windows, "duration_s": 5.5}
+    _, axes = plot_windows(detections | {"hop_s": 1.0, "files": [one]})
+    assert boxes_of(axes.collections[0]) == [[0, 2.5], [2.5, 3.5], [3.5, 5.5]]
+
+
+@pytest.mark.parametrize(
+    ("speech_only", "what"), [(False, "left out: silence"), (True, "left out: no speech")]
+)
+def test_a_window_that_was_left_out_is_a_band(detections, speech_only, what):
+    (one,) = detections["files"]
+    one["windows"][0]["llr"] = None
+    _, axes = plot_windows(detections | {"speech_only": speech_only})
+    bars, bands = axes.collections
+    assert boxes_of(bands) == [[0, 4]]
+    assert len(bars.get_paths()) == 2
+    assert what in texts(axes)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "labels"),
+    [
+        (1.0, ["0:00.0", "0:00.2", "0:00.4"]),
+        (19.0, ["0:00", "0:05", "0:10"]),
+        (90.0, ["0:00", "0:10", "0:20"]),
+        (1200.0, ["0:00", "5:00", "10:00"]),
+        (7200.0, ["0:00", "15:00", "30:00"]),
+    ],
+)
+def test_the_ticks_are_where_their_labels_say(detections, seconds, labels):
+    windows = [{"start_s": k * seconds / 10, "llr": 1.0} for k in range(10)]
+    how = {"window_s": seconds / 10, "files": [detections["files"][0] | {"windows": windows}]}
+    how["files"][0]["duration_s"] = seconds
+    figure, axes = plot_windows(detections | how)
+    figure.draw_without_rendering()
+    shown = {
+        round(t, 6): one.get_text()
+        for t, one in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    }
+    for label in labels:
+        minutes, rest = label.split(":")
+        assert shown[round(60 * int(minutes) + float(rest), 6)] == label
+
+
+def test_the_spectrogram_shows_when_a_tone_sounds(detections):
+    """However the sound is cut into pieces."""
+    rate = 16_000
+    sound = np.zeros(8 * rate, np.float32)
+    sound[2 * rate : 4 * rate] = np.sin(2 * np.pi * 2000 / rate * np.arange(2 * rate))
+    power = spectrogram([sound], 8.0)
+    assert power.shape == (257, 800)
+    loud = power.max(axis=0) > power.max() / 100
+    assert 198 <= np.flatnonzero(loud)[0] <= 201
+    assert 399 <= np.flatnonzero(loud)[-1] <= 402
+    assert power.sum(axis=1).argmax() == 64  # 2 of 8 kHz
+    np.testing.assert_allclose(spectrogram(np.split(sound, 320), 8.0), power, rtol=1e-4, atol=1e-6)
+    figure, _ = plot_windows(detections, [sound])
+    figure.savefig(io.BytesIO())
+    scores, below = figure.axes
+    assert scores.get_xlim() == below.get_xlim()
+    assert below.images[0].get_extent() == [0, 8, 0, 8]
+    assert "kHz" in below.get_ylabel()
+
+
+def test_a_long_recording_has_no_more_columns_than_a_picture():
+    assert spectrogram((np.zeros(160_000, np.float32) for _ in range(3)), 30.0).shape[1] == 1000
+    assert spectrogram([np.ones(300, np.float32)], 300 / 16_000).shape == (257, 2)
 
 
 def test_windows_without_a_threshold_have_no_colour_of_a_class(detections):
@@ -70,7 +146,8 @@ def test_an_hour_of_windows_is_drawn_in_seconds(detections):
     scores = np.random.default_rng(0).standard_normal(36_000).tolist()
     windows = [{"start_s": k / 10, "llr": score} for k, score in enumerate(scores)]
     start = time.process_time()
-    figure, axes = plot_windows(detections | {"hop_s": 0.1, "files": [one | {"windows": windows}]})
+    one |= {"windows": windows, "duration_s": 3604.0}
+    figure, axes = plot_windows(detections | {"hop_s": 0.1, "files": [one]})
     figure.savefig(io.BytesIO())
     assert time.process_time() - start < 10
     low, high = axes.get_ylim()

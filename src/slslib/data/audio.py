@@ -65,7 +65,7 @@ N_SAMPLES = 64_600
 """Samples of the model's input: 4.0375 s."""
 MIN_SAMPLES = 400
 """The shortest recording at 16 kHz of which the feature extractor makes one frame."""
-_SUFFIXES = (*AUDIO_SUFFIXES, *".3gp .aac .amr .au .caf .mka .mkv .mov .wave .webm .wma".split())
+_SUFFIXES = *AUDIO_SUFFIXES, *".3gp .aac .amr .au .caf .m4b .mka .mkv .mov .wave .webm .wma".split()
 RATES = (4_000, 192_000)
 """Lowest and highest sample rate of a file, in Hz."""
 MAX_CHANNELS = 8

@@ -75,7 +75,7 @@ def detect(result: Mapping[str, Any]) -> str:
         row = {key: one[key] for key in ("file", "llr", "verdict", "n_silent")}
         row |= {key: one[key] for key in _ASKED if one.get(key) is not None}
         length = _clock(one["duration_s"]) + ("" if one["states_length"] else " or more")
-        row |= {"length": length, "lowest_windows": lowest}
+        row |= {"length": length if one["duration_s"] else None, "lowest_windows": lowest}
         rows.append(row)
     return show({**result, "files": rows})
 

@@ -53,8 +53,8 @@ _POOLS: dict[str, Callable[[np.ndarray], Any]] = {
 }
 _UNKNOWN = ("llr", "verdict", "lowest_llr")
 _FOUND = ("source_rate", "channels", "over_range", "states_length")
-_SHORT = "of {} recordings, {} last under half a second: their scores say little"
-_LENGTH = "of {} recordings, {} do not state their length: a cut or damaged copy may pass for whole"
+_SHORT = "under half a second, so that the score says little: {} of {} recordings"
+_LENGTH = "no length stated, so that a cut or damaged copy may pass for whole: {} of {} recordings"
 _USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False, "speech_only": False}
 """As training scores."""
 
@@ -183,9 +183,9 @@ def detect(
     done = [row for row in rows if not row["error"]]
     n_resampled, n_averaged = (sum(row[key] for row in done) for key in ("resampled", "averaged"))
     if n_short := sum(row["duration_s"] < 0.5 for row in done):
-        made["warnings"].append(_SHORT.format(len(rows), n_short))
+        made["warnings"].append(_SHORT.format(n_short, len(rows)))
     if n_unstated := sum(not row["states_length"] for row in done):
-        made["warnings"].append(_LENGTH.format(len(rows), n_unstated))
+        made["warnings"].append(_LENGTH.format(n_unstated, len(rows)))
     if n_resampled + n_averaged:
         text = f"{n_resampled} resampled to 16 kHz, {n_averaged} averaged to mono"
         made["warnings"].append(f"of {len(rows)} recordings, {text}")
