@@ -127,9 +127,9 @@ def draw_windows(axes: Axes, result: Mapping[str, Any], one: Mapping[str, Any], 
         what = "no speech" if result["speech_only"] else "silence"
         heights = np.broadcast_to([0, 1, 1, 0], across.shape)
         bands = np.stack([across, heights], axis=2)[silent]
-        style = {"facecolors": "0.85", "linewidths": 0, "label": f"left out: {what}"}
-        place = axes.get_xaxis_transform()
-        axes.add_collection(PolyCollection([*bands], transform=place, **style), autolim=False)
+        grey: dict[str, Any] = {"facecolors": "0.85", "label": f"left out: {what}"}
+        grey |= {"transform": axes.get_xaxis_transform(), "linewidths": 0}
+        axes.add_collection(PolyCollection([*bands], **grey), autolim=False)
     axes.axhline(base, **MARK, label=label + note)
     name, font = _drawable(Path(one["file"]).name)
     title = f"{one['llr']:.2f}, {one['verdict'] or 'no verdict'}: {name}"

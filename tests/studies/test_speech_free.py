@@ -30,6 +30,21 @@ def test_the_windows() -> None:
     assert "except two of three windows of hum at -20 dB" in PAGE
 
 
+def test_babble() -> None:
+    other = read("speech_free")["other_sound"]
+    percent = {
+        level: [
+            f"{other[f'babble of {n}, {level} dB']['left_out_percent']:.0f}" for n in (4, 16, 64)
+        ]
+        for level in (-20, -60)
+    }
+    few, some, many = percent[-20]
+    said = f"of 4 voices, {few} % was left out, of 16 voices {some} %, of 64 voices {many} %"
+    assert said in PAGE
+    few, some, many = percent[-60]
+    assert f"At -60 dB it was {few}, {some} and {many} %" in PAGE
+
+
 def test_the_scores() -> None:
     found = read("speech_free")["scores"]
     bare, told = found["with room tone"], found["with room tone, --speech-only"]
