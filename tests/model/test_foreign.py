@@ -294,7 +294,7 @@ def test_the_authors_size_needs_no_heads_and_other_sizes_do():
     xls_r = dimensions(tensors(1024, 24), {}, None)
     assert xls_r["backbone"]["n_heads"] == 16
     for width, layers in ((1280, 48), (1920, 48), (1024, 12), (768, 12)):
-        with pytest.raises(ConfigError, match=f"width {width} .*--n-heads"):
+        with pytest.raises(ConfigError, match=r"attention heads; .*--n-heads"):
             dimensions(tensors(width, layers), {}, None)
         told = dimensions(tensors(width, layers), {}, 16)
         assert told["backbone"]["n_heads"] == 16
@@ -404,7 +404,7 @@ def test_other_detectors_are_named(tmp_path, load, make: Callable, name):
 def test_a_part_of_another_model_is_named_before_heads_are_asked_for(tmp_path, load, n_heads):
     state = authors_file(Detector(DETECTOR)) | {"conformer.0.weight": torch.zeros(4)}
     torch.save(state, tmp_path / "best.pth")
-    with pytest.raises(CheckpointError, match=r"conformer\.0\.weight, of another model; give"):
+    with pytest.raises(CheckpointError, match=r"conformer\.0\.weight', of another model; give"):
         load(tmp_path / "best.pth", n_heads=n_heads)
 
 

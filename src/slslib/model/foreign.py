@@ -146,7 +146,7 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
     """
     shapes = {name.removeprefix(BACKBONE): tensor.shape for name, tensor in tensors.items()}
     kind = told.get("model_type")
-    odd = (f"{n}, of another model" for n in shapes if not _PARTS.match(n))
+    odd = (f"{n!r}, of another model" for n in shapes if not _PARTS.match(n))
     unknown = next(odd, None) if kind in (None, "wav2vec2", "hubert", "wavlm") else kind
     other = next((name for part, name in _OTHERS.items() if part in " ".join(shapes)), unknown)
     if other or "encoder.layer_norm.weight" not in shapes:
