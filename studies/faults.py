@@ -46,7 +46,7 @@ from make_mp4 import write_av
 from tiny import DETECTOR, authors_file
 
 from minispoof import corpus as minispoof
-from slslib.data.audio import load
+from slslib.data.audio import Decoder
 from slslib.data.isolate import blocks_isolated
 from slslib.errors import AudioError, CheckpointError
 from slslib.model.detector import Detector
@@ -78,6 +78,13 @@ FORMATS = {
     "MP4 with AAC": ("m4a", "aac"),
     "MP4 with Apple Lossless": ("m4a", "alac"),
     "MP4 with Opus": ("mp4", "libopus"),
+    "MP4 in fragments": ("mp4", "aac"),
+    "WebM with Opus": ("webm", "libopus"),
+    "WebM from a browser": ("webm", "libopus"),
+}
+_OPTIONS: dict[str, dict[str, str]] = {
+    "MP4 in fragments": {"movflags": "frag_keyframe+empty_moov", "frag_duration": "200000"},
+    "WebM from a browser": {"live": "1"},
 }
 
 
@@ -132,12 +139,13 @@ def recording(form: str, seed: int = 0) -> bytes:
     rng = np.random.default_rng(seed)
     samples = 0.3 * np.sin(0.1 * np.arange(16_000)) + 0.05 * rng.standard_normal(16_000)
     stream, (ending, subtype) = io.BytesIO(), FORMATS[form]
-    if form.startswith("MP4"):
+    if form.startswith(("MP4", "WebM")):
         integers = np.rint(32_767 * samples).astype(np.int16)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"x.{ending}"
             rate = 48_000 if subtype == "libopus" else 16_000  # a third of a second
-            return write_av(path, integers, rate, codec=subtype).read_bytes()
+            options = _OPTIONS.get(form, {})
+            return write_av(path, integers, rate, codec=subtype, **options).read_bytes()
     with sf.SoundFile(stream, "w", 16_000, 1, subtype, format=ending) as file:
         file.title, file.artist, file.comment = "title", "artist", "comment" * 30
         file.write(samples)
@@ -166,7 +174,10 @@ def damage(data: bytes, rng: random.Random) -> tuple[str, bytes]:
 def _outcome(path: Path, sound: np.ndarray, isolated: bool = False) -> str:
     """Decode a file and compare it with the sound one."""
     try:
-        samples = np.concatenate(list(blocks_isolated(path))) if isolated else load(path).samples
+        if isolated:
+            samples = np.concatenate(list(blocks_isolated(path, any_length=True)))
+        else:  # as `detect` reads WebM and fragments; other formats are read alike everywhere
+            samples = np.concatenate(list(Decoder(path, any_length=True).blocks()))
     except AudioError:
         return "refused"
     except Exception as error:
@@ -188,7 +199,7 @@ def mutations(n: int, n_isolated: int, seed: int) -> dict[str, Any]:
         for form, (ending, _) in FORMATS.items():
             rng, data, path = random.Random(seed), recording(form), Path(folder) / f"x.{ending}"
             path.write_bytes(data)
-            sound = load(path).samples
+            sound = np.concatenate(list(Decoder(path, any_length=True).blocks()))
             counts, others, agreed = Counter[str](), Counter[str](), 0
             for k in range(n):
                 kind, damaged = damage(data, rng)

@@ -244,7 +244,7 @@ def test_recorded_failures_leave_a_nonzero_status(slslib, corpora, tmp_path):
     status, out, err = slslib(*arguments, "--on-error", "record")
     assert status == 1
     assert re.search(r"^n scores +9$", out, re.M)
-    assert "1 recordings could not be read" in " ".join(err.split())
+    assert "of 10 recordings, 1 could not be read" in " ".join(err.split())
     key = tmp_path / f"data/{LA}.eval.trl.txt"
     evaluate = ("evaluate", "--scores", tmp_path / "s.txt", "--key", key)
     status, _, err = slslib(*evaluate)

@@ -783,6 +783,14 @@ def test_a_folder_is_listed_whole(tmp_path: Path) -> None:
             list_recordings(nothing)
 
 
+def test_notes_of_macos_are_no_recordings(tmp_path: Path) -> None:
+    names = ["._b.wav", "__MACOSX/in/c.wav", "in/a.wav"]
+    for name in [*names, "in/._a.wav", "__MACOSX/in/._a.wav"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_recordings(tmp_path) == [tmp_path / name for name in names], "no b.wav beside ._b"
+
+
 def test_unreadable_file(tmp_path: Path) -> None:
     path = wav(tmp_path / "x.wav")
     path.chmod(0)

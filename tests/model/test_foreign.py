@@ -273,7 +273,7 @@ def test_a_bare_file_is_asked_for_what_it_does_not_tell(kind, tmp_path, waveform
         path = tmp_path / name
         state = original.state_dict()
         (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
-        with pytest.raises(CheckpointError, match=rf"{name} .*width 24 .*--n-heads"):
+        with pytest.raises(CheckpointError, match=rf"{name} .*attention heads; .*--n-heads"):
             load_backbone(path)
         if kind == "xls-r-1b":
             backbone = load_backbone(path, n_heads=2)
@@ -294,7 +294,7 @@ def test_the_authors_size_needs_no_heads_and_other_sizes_do():
     xls_r = dimensions(tensors(1024, 24), {}, None)
     assert xls_r["backbone"]["n_heads"] == 16
     for width, layers in ((1280, 48), (1920, 48), (1024, 12), (768, 12)):
-        with pytest.raises(ConfigError, match=f"width {width} .*--n-heads"):
+        with pytest.raises(ConfigError, match=r"attention heads; .*--n-heads"):
             dimensions(tensors(width, layers), {}, None)
         told = dimensions(tensors(width, layers), {}, 16)
         assert told["backbone"]["n_heads"] == 16
@@ -348,13 +348,18 @@ def test_heads_of_other_tasks_are_left_aside(tmp_path, waveform, network, weight
     config = Wav2Vec2Config(**(TINY | XLS_R), use_weighted_layer_sum=weighted)
     model = network(config).eval()
     model.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="without an SLS head"):
+    parts = "classifier, layer_weights, projector" if weighted else "classifier, projector"
+    left = f"left out {'lm_head' if network is Wav2Vec2ForCTC else parts}, of another task"
+    told = pytest.warns(UserWarning, match=rf"model\.safetensors: {left}")
+    with told, pytest.raises(CheckpointError, match="without an SLS head"):
         Detector.load(tmp_path)
     seen: list[torch.Tensor] = []
     model.wav2vec2.encoder.layers[-1].register_forward_hook(lambda _, __, out: seen.append(out))
-    with torch.no_grad():
+    with torch.no_grad(), pytest.warns(UserWarning, match=left):
         model(waveform)
         torch.testing.assert_close(load_backbone(tmp_path)(waveform)[:, -1], seen[0])
+    with pytest.warns(UserWarning, match=left):
+        convert(tmp_path, tmp_path / "own.safetensors")
 
 
 def test_a_model_in_parts_is_put_together(tmp_path, waveform):
@@ -392,6 +397,15 @@ def test_other_detectors_are_named(tmp_path, load, make: Callable, name):
     torch.save(make(), tmp_path / "best.pth")
     with pytest.raises(CheckpointError, match=rf"best\.pth .*{name}"):
         load(tmp_path / "best.pth", n_heads=2)
+
+
+@pytest.mark.parametrize("n_heads", [None, 2])
+@pytest.mark.parametrize("load", [Detector.load, load_backbone])
+def test_a_part_of_another_model_is_named_before_heads_are_asked_for(tmp_path, load, n_heads):
+    state = authors_file(Detector(DETECTOR)) | {"conformer.0.weight": torch.zeros(4)}
+    torch.save(state, tmp_path / "best.pth")
+    with pytest.raises(CheckpointError, match=r"conformer\.0\.weight', of another model; give"):
+        load(tmp_path / "best.pth", n_heads=n_heads)
 
 
 def as_numpy_1(path: Path) -> None:

@@ -344,6 +344,7 @@ def test_one_name_is_one_file(checkpoint, recording):
     "options",
     [
         {"files": ()},
+        {"files": 3},
         {"threshold": float("nan")},
         {"hop": 0.0},
         {"hop": 0.3},

@@ -218,7 +218,8 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the audio files in a folder and below it, sorted; they are told by their endings.
 
     Links to folders are followed, and no folder is listed twice. Files of formats that cannot be
-    read are among them: whoever opens one learns why.
+    read are among them: whoever opens one learns why. Left out is ``._a.wav`` beside ``a.wav`` or
+    in ``__MACOSX``, where macOS keeps facts about a file.
 
     Raises:
         AudioError: If a folder is absent or cannot be listed, or there is no audio file.
@@ -230,7 +231,9 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     files: dict[Path, list[Path]] = {}
     for at, folders, names in os.walk(folder, True, stop, True):
         folders.sort()
-        here = [Path(at, name) for name in names]
+        # macOS keeps facts about a.wav in ._a.wav; archives have these in a folder of their own.
+        notes = {*names} if "__MACOSX" in Path(at).parts else {f"._{name}" for name in names}
+        here = [Path(at, name) for name in names if name[:2] != "._" or name not in notes]
         if files.setdefault(Path(at).resolve(), here) is not here:  # a link leads here again
             folders.clear()
     recordings = sorted(p for p in chain(*files.values()) if p.suffix.lower() in _SUFFIXES)

@@ -57,10 +57,8 @@ def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector")
     if (path / "config.json").is_file() and (path / "state.pt").is_file():
         raise CheckpointError(f"{path}: no epoch is finished yet; go on with slslib train --resume")
     if not path.is_file() or path.stat().st_size == 0:
-        raise CheckpointError(
-            f"{path}: no such checkpoint file, or it is empty; give a file, a run folder, "
-            "a transformers folder, hub:owner/name[/file][@revision] or mini"
-        )
+        forms = "a file, a run or transformers folder, hub:owner/name[/file][@revision] or mini"
+        raise CheckpointError(f"{path}: no such checkpoint file, or it is empty; give {forms}")
     return path
 
 
@@ -114,10 +112,8 @@ def download(
         store = path.parents[len(Path(filename).parts) + 1]
         if blob.parent == store.resolve() / "blobs":  # a hostile server may name another place
             blob.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{filename} of {repository} has the hash {digest}, not {stated} as it should: it was "
-            "removed; try again, and correct the pinned sha256 if there is one"
-        )
+        wrong = f"{filename} of {repository} has the hash {digest}, not {stated} as it should: it"
+        raise CheckpointError(f"{wrong} was removed; try again, and correct a pinned sha256")
     if path.name in _OF_TRANSFORMERS:
         with suppress(CheckpointError):  # ours needs none; what else lacks it is refused
             download(repository, str(Path(filename).with_name("config.json")), revision=revision)

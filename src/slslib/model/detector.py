@@ -8,6 +8,7 @@ run wants to say about itself (recipe, epoch, development threshold).
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from slslib.errors import CheckpointError, ConfigError, FileError, usable
 from slslib.files import sha256, write_json, write_text
 from slslib.model.checkpoints import download, locate, read_checkpoint, save_safetensors
-from slslib.model.foreign import KEPT
+from slslib.model.foreign import KEPT, TASKS
 from slslib.model.geometry import DetectorConfig, XLSRConfig, from_json
 from slslib.model.sls import BONAFIDE, SPOOF, SLSHead
 from slslib.model.xlsr import XLSR
@@ -280,6 +281,8 @@ def assemble(
     """
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
+    if heads := sorted({name.split(".")[1] for name in kept} & {*TASKS}):
+        warnings.warn(f"{path}: left out {', '.join(heads)}, of another task", stacklevel=2)
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
     # A file stays in memory as long as one of its tensors. `to_bf16` replaces the large ones; what
     # it leaves is copied here, and so is PyTorch's weight norm, which is a reference cycle.

@@ -27,6 +27,7 @@ KEY = "slslib"  # of the description, in the metadata of our files
 _CONVOLUTION, _LAYER = "feature_extractor.conv_layers.{}.", "encoder.layers.{}."
 _PROJECTION, _POSITION = f"{BACKBONE}feature_projection.", f"{BACKBONE}encoder.pos_conv_embed.conv."
 _DIRECTION, _MAGNITUDE = (f"{_POSITION}parametrizations.weight.original{i}" for i in (1, 0))
+TASKS = ("lm_head", "projector", "classifier", "layer_weights")  # of transformers, in no use here
 _PRETRAINING = ("mask_emb", "quantizer.vars", "quantizer.weight_proj.", "project_q.", "final_proj.")
 # The beginning of a name elsewhere and here; the first that fits counts, in both directions.
 _NAMES = [
@@ -53,13 +54,15 @@ _NAMES = [
     ("masked_spec_embed", f"{KEPT}mask_emb"),
     ("quantizer.codevectors", f"{KEPT}quantizer.vars"),
     ("project_hid.", f"{KEPT}final_proj."),
-    *((part, KEPT + part) for part in ("lm_head.", "projector.", "classifier.", "layer_weights")),
+    *((part, KEPT + part) for part in TASKS),
     # Before PyTorch's parametrizations; its hub files still have these.
     ("encoder.pos_conv_embed.conv.weight_g", _MAGNITUDE),
     ("encoder.pos_conv_embed.conv.weight_v", _DIRECTION),
     ("", BACKBONE),
 ]
 _OTHERS = {"GAT_layer_S": "AASIST", "Nested_Res2Net_TDNN": "Nes2Net"}
+_PARTS = re.compile(r"encoder\.|feature_(extractor|projection)\.|head\.|" + re.escape(KEPT))
+_HEADS = "slslib convert OLD NEW --n-heads N takes it (a transformers file needs its config.json)"
 # What transformers' configuration or fairseq's settings must say where no tensor's shape shows it.
 _GELU = ("hidden_act", "feat_extract_activation", "activation_fn")
 _ALIKE = dict.fromkeys(_GELU, "gelu") | {"layer_norm_eps": 1e-5, "max_bucket_distance": 800}
@@ -143,7 +146,8 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
     """
     shapes = {name.removeprefix(BACKBONE): tensor.shape for name, tensor in tensors.items()}
     kind = told.get("model_type")
-    unknown = None if kind in (None, "wav2vec2", "hubert", "wavlm") else kind
+    odd = (f"{n!r}, of another model" for n in shapes if not _PARTS.match(n))
+    unknown = next(odd, None) if kind in (None, "wav2vec2", "hubert", "wavlm") else kind
     other = next((name for part, name in _OTHERS.items() if part in " ".join(shapes)), unknown)
     if other or "encoder.layer_norm.weight" not in shapes:
         raise ConfigError(f"it holds {other or 'no wav2vec 2.0 backbone'}; give another checkpoint")
@@ -159,7 +163,7 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
     authors = "head.gate.weight" in shapes and (width, n_layers) == (1024, 24)  # all have 16 heads
     heads = told.get("num_attention_heads", told.get("encoder_attention_heads", authors and 16))
     if not heads and n_heads is None:
-        raise ConfigError(f"width {width} tells no heads; add config.json or convert --n-heads N")
+        raise ConfigError(f"it does not give the number of attention heads; {_HEADS}")
     pos_width, group_width, pos_kernel = shapes[_DIRECTION.removeprefix(BACKBONE)]
     backbone = XLSRConfig(
         width=width,

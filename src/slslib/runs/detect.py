@@ -24,7 +24,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -151,10 +151,8 @@ def detect(
                 row["n_silent"] += int(silent.sum())
                 left_out = silent | (speech_s(samples) < SPEECH_S) if speech_only else silent
                 n_free += int((left_out & ~silent).sum())
-                for (start, _), llr, is_left_out in zip(
-                    batch, llrs.tolist(), left_out, strict=True
-                ):
-                    scored.append({"start_s": start, "llr": None if is_left_out else llr})
+                for (start, _), llr, is_out in zip(batch, llrs.tolist(), left_out, strict=True):
+                    scored.append({"start_s": start, "llr": None if is_out else llr})
             heard = [window["llr"] for window in scored if window["llr"] is not None]
             if not heard:
                 raise AudioError(f"{recording}: {_SPEECH_FREE.format(len(scored))}")
@@ -201,7 +199,7 @@ def listed(files: Any) -> list[Path]:
     """
     from slslib.data.audio import list_recordings
 
-    given = [files] if isinstance(files, str | Path) else list(files)
+    given = [*files] if isinstance(files, Iterable) and not isinstance(files, str) else [files]
     if not all(isinstance(one, str | Path) for one in given):
         raise ConfigError("detect takes names of files; for an array, call the llr of a Detector")
     # Path.is_dir() raises for a name that is too long.

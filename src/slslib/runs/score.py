@@ -137,9 +137,7 @@ def score(
             made = check_same(Path(f"{out}.json"), fingerprint | now)
             shutil.rmtree(parts, ignore_errors=True)  # of a run killed just after its last step
             return made
-        raise ScoreError(
-            f"{out} exists and was not written by this very run; remove it or choose another --out"
-        )
+        raise ScoreError(f"{out} exists and was not written by this very run; remove or rename it")
     held = lock(parts) if accelerator.is_main_process else nullcontext()
     # The same bytes again need the same convolution algorithms again.
     with held, processes.deterministic(tf32=False):
@@ -272,7 +270,7 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
     failures.unlink(missing_ok=True)
     if len(failed):
         write_text(failures, failed[["utterance", "error"]].to_csv(index=False))
-        what = f"{len(failed)} recordings could not be read and have no score"
+        what = f"of {len(table)} recordings, {len(failed)} could not be read and have no score"
         made["errors"] = [f"{what}; {failures} names them"]
     write_json(f"{out}.json", made)
     write_text(out, text)
