@@ -25,7 +25,7 @@ from slslib.errors import ConfigError
 from slslib.files import check_same, lock, sha256, sha256_of, write_json
 from slslib.runs.recipes import WORKERS, TrainConfig
 
-_SWAPPED = "warning: the development EER is above 50 % in every epoch: labels look swapped"
+_SWAPPED = "warning: every development EER is above 50 %: labels look swapped, or it is chance"
 
 
 def train(
