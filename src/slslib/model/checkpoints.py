@@ -188,7 +188,7 @@ def read_checkpoint(
             foreign, tensors = tensors, {our_name(name): t for name, t in tensors.items()}
             if len(tensors) < len(foreign):  # which of two counts, nobody can know
                 raise ConfigError(
-                    "several of its tensors have one name but for module.; save one set"
+                    "several of its tensors have one name, as x and module.x; save one"
                 )
         if not about:
             if path.name in _OF_TRANSFORMERS and config.is_file():
