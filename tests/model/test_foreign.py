@@ -408,6 +408,17 @@ def test_a_part_of_another_model_is_named_before_heads_are_asked_for(tmp_path, l
         load(tmp_path / "best.pth", n_heads=n_heads)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_two_tensors_of_one_name_are_refused(tmp_path, prefix, ending):
+    state = authors_file(Detector(DETECTOR))
+    state |= {f"{prefix}fc0.weight": state["fc0.weight"] + 1}
+    path = tmp_path / f"a.{ending}"
+    (save_file if ending == "safetensors" else torch.save)(state, path)
+    with pytest.raises(CheckpointError, match=r"several of its tensors have one name"):
+        Detector.load(path, n_heads=2)
+
+
 def as_numpy_1(path: Path) -> None:
     """Let a file name NumPy's functions as NumPy 1 does."""
     with zipfile.ZipFile(path) as archive:

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slslib import files
-from slslib.errors import CheckpointError, usable
+from slslib.errors import CheckpointError, ConfigError, usable
 from slslib.model.foreign import BACKBONE, KEY, dimensions, our_name
 from slslib.model.pickles import read_pickle
 
@@ -185,7 +185,9 @@ def read_checkpoint(
             else:
                 tensors, told, about = read_pickle(path)
         if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
-            tensors = {our_name(name): tensor for name, tensor in tensors.items()}
+            foreign, tensors = tensors, {our_name(name): t for name, t in tensors.items()}
+            if len(tensors) < len(foreign):  # which of two counts, nobody can know
+                raise ConfigError("several tensors have one name, as x and module.x; save one")
         if not about:
             if path.name in _OF_TRANSFORMERS and config.is_file():
                 told = json.loads(config.read_text(encoding="utf-8"))
@@ -210,5 +212,4 @@ def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:
     # NaN is both the least and the greatest; one pass, without a copy.
     numbers = tensor.is_floating_point() and tensor.numel()
     if numbers and not torch.stack(tensor.aminmax()).isfinite().all():
-        remedy = "its training diverged, use an earlier checkpoint"
-        raise CheckpointError(f"{path}: {name!r} holds NaN or infinite values; {remedy}")
+        raise CheckpointError(f"{path}: {name!r} holds NaN or infinity; use an earlier checkpoint")

@@ -226,8 +226,7 @@ def _open(checkpoint: Any, cpu: bool) -> tuple[Any, ...]:
     from slslib.model.detector import Detector
     from slslib.runs import processes
 
-    device = processes.start(cpu=cpu).device
-    detector = Detector.load(name).to(device) if name else checkpoint
+    detector = Detector.load(name).to(processes.start(cpu=cpu).device) if name else checkpoint
     if not detector.name:
         raise ConfigError("detect takes what Detector.load returned: save the detector, load it")
 
