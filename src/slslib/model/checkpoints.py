@@ -187,9 +187,7 @@ def read_checkpoint(
         if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
             foreign, tensors = tensors, {our_name(name): t for name, t in tensors.items()}
             if len(tensors) < len(foreign):  # which of two counts, nobody can know
-                raise ConfigError(
-                    "several of its tensors have one name, as x and module.x; save one"
-                )
+                raise ConfigError("several of its tensors have one name, as x and module.x")
         if not about:
             if path.name in _OF_TRANSFORMERS and config.is_file():
                 told = json.loads(config.read_text(encoding="utf-8"))
