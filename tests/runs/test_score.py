@@ -191,7 +191,7 @@ def test_a_fault_is_never_scored(checkpoint, corpus, tmp_path, fault, index):
     scored = read_scores(out)["utterance"].tolist()
     assert utterance not in scored
     assert len(scored) == made["n_scores"] == 9
-    assert "1 recordings" in made["errors"][0]
+    assert "1 could not be read" in made["errors"][0]
     lines = (tmp_path / "s.txt.failures.csv").read_text().splitlines()
     assert len(lines) == 2
     assert lines[1].startswith(f"{utterance},")
