@@ -135,7 +135,9 @@ def test_the_command_writes_one_result(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(content) == ["what", "provenance", "results"]
     assert content["results"]["kills"] == {"commit": "c0", "seed": 0}, "the other part stays"
     assert content["results"]["mutations"]["commit"] == content["provenance"]["commit"]
-    assert [row["mutations"] for row in content["results"]["mutations"]["formats"]] == [3] * 8
+    assert [row["mutations"] for row in content["results"]["mutations"]["formats"]] == [3] * len(
+        faults.FORMATS
+    )
 
 
 def test_the_committed_counts_keep_the_promises() -> None:
