@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import FLAGS
+from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from slslib.cli import COMMANDS, main
 from slslib.data.protocols import read_protocol
@@ -330,3 +331,21 @@ def test_a_name_in_an_error_does_not_command_the_terminal(slslib, tmp_path):
     _, _, said = slslib("detect", tmp_path / "a\x1b[2Jb.wav", "--checkpoint", "mini")
     assert "\x1b" not in said
     assert r"a\x1b[2Jb.wav" in said
+
+
+def test_a_warning_is_a_sentence_without_the_code_that_gave_it(tmp_path):
+    config = Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embedding_groups=2,
+        do_stable_layer_norm=True,
+        feat_extract_norm="layer",
+        conv_bias=True,
+    )
+    Wav2Vec2ForCTC(config).save_pretrained(tmp_path / "ctc")
+    command = [sys.executable, "-m", "slslib", "convert", "ctc", "x.safetensors"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: ctc/model.safetensors: lm_head is not used\n"

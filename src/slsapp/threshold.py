@@ -76,14 +76,13 @@ def threshold(
         ``compare``), ``wanted_frr_percent``, ``confidence_percent``, ``rank``, ``n_bonafide``,
         ``frr`` on these recordings with its interval, ``quantiles`` of their scores,
         ``checkpoint``, ``checkpoint_sha256``, ``hop_s``, ``pool``, ``allow_silence`` (false),
-        ``speech_only``, ``files_sha256`` (names and contents,
-        of each class) and ``versions``. With spoofed speech also ``n_spoof``, ``far`` and
-        ``calibration``: ``slope`` and ``offset``, which turn a score into a log-likelihood ratio,
-        and the probability of bona fide speech for a score at the threshold; there is none where
-        the classes look swapped. Besides, ``out``, or with ``compare`` ``old_quantiles``, and
-        ``warnings``: those of detect; scores that are exactly equal, as those of copies; classes
-        that look swapped; with ``compare``, an interval that lies above the wanted rate (a binomial
-        test).
+        ``speech_only``, ``files_sha256`` (names and contents, of each class) and ``versions``. With
+        spoofed speech also ``n_spoof``, ``far`` and ``calibration``: ``slope`` and ``offset``,
+        which turn a score into a log-likelihood ratio, and the probability of bona fide speech for
+        a score at the threshold; there is none where the classes look swapped. Besides, ``out``, or
+        with ``compare`` ``old_quantiles``, and ``warnings``: those of detect; scores that are
+        exactly equal, as those of copies; classes that look swapped; with ``compare``, an interval
+        that lies above the wanted rate (a binomial test).
 
     Raises:
         ConfigError: An option makes no sense, a recording is named more than once, or ``compare``

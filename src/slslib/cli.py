@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import textwrap
+import warnings
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from functools import partial
@@ -120,6 +121,7 @@ def main() -> None:
     argv = [word for word in sys.argv[1:] if word not in ("--debug", "--json")]
     # Ends by an exception, so that the processes that decode are ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     try:
         status = run(argv, as_json="--json" in sys.argv)
         sys.stdout.flush()

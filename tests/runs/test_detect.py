@@ -132,7 +132,7 @@ def test_what_was_converted_is_said(checkpoint, recording):
     assert found[3][:5] == (0, 0, 0, False, False)
     assert len(result["errors"]) == 2
     (warning,) = result["warnings"]  # which does not count what has no score
-    assert warning == "of 4 recordings, 1 resampled to 16 kHz, 1 averaged to mono"
+    assert warning == "resampled or averaged to mono: 1 of 4 recordings"
     assert result["checkpoint_sha256"] == sha256(checkpoint)
     assert not detect((recording,), checkpoint=checkpoint)["warnings"]
 

@@ -231,7 +231,6 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     files: dict[Path, list[Path]] = {}
     for at, folders, names in os.walk(folder, True, stop, True):
         folders.sort()
-        # macOS keeps facts about a.wav in ._a.wav; archives have these in a folder of their own.
         notes = {*names} if "__MACOSX" in Path(at).parts else {f"._{name}" for name in names}
         here = [Path(at, name) for name in names if name[:2] != "._" or name not in notes]
         if files.setdefault(Path(at).resolve(), here) is not here:  # a link leads here again
@@ -435,11 +434,12 @@ class Decoder:
                     # A film may be longer than its sound, and FFmpeg estimates by a bit rate.
                     is_stated = len(container.streams) == 1 and not stream.bit_rate
                     recording.states_length = form == "matroska" and is_stated and announced > 0
-                differs = abs(announced - done / recording.source_rate) > PRIMING
+                seconds = done / recording.source_rate
+                differs = abs(announced - seconds) > PRIMING
                 is_checked = form in ("mp4", "matroska") and recording.states_length
                 if is_checked and (differs or n_packets != n_stated):
-                    ends = f"{done / recording.source_rate:.1f} s, up to {time or 0:.1f} s"
-                    raise ValueError(f"{n_packets} packets of {n_stated}; {ends} of {announced:g}")
+                    end = f"{seconds:.1f} s of sound that end at {time or seconds:.1f} s"
+                    raise ValueError(f"{n_packets} packets of {n_stated}, {end}, not {announced:g}")
         except (av.FFmpegError, ValueError, IndexError) as error:
             # Behind the last frame of MP3, FFmpeg takes zeros and some tags for another.
             with Path(recording.path).open("rb") as f:

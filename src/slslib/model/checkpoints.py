@@ -113,7 +113,7 @@ def download(
         if blob.parent == store.resolve() / "blobs":  # a hostile server may name another place
             blob.unlink(missing_ok=True)
         wrong = f"{filename} of {repository} has the hash {digest}, not {stated} as it should: it"
-        raise CheckpointError(f"{wrong} was removed; try again, and correct a pinned sha256")
+        raise CheckpointError(f"{wrong} was removed; try again, or correct the pinned sha256")
     if path.name in _OF_TRANSFORMERS:
         with suppress(CheckpointError):  # ours needs none; what else lacks it is refused
             download(repository, str(Path(filename).with_name("config.json")), revision=revision)

@@ -282,7 +282,7 @@ def assemble(
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
     if heads := sorted({name.split(".")[1] for name in kept} & {*TASKS}):
-        warnings.warn(f"{path}: left out {', '.join(heads)}, of another task", stacklevel=2)
+        warnings.warn(f"{path}: {', '.join(heads)} is not used", stacklevel=2)
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
     # A file stays in memory as long as one of its tensors. `to_bf16` replaces the large ones; what
     # it leaves is copied here, and so is PyTorch's weight norm, which is a reference cycle.

@@ -62,7 +62,6 @@ _NAMES = [
 ]
 _OTHERS = {"GAT_layer_S": "AASIST", "Nested_Res2Net_TDNN": "Nes2Net"}
 _PARTS = re.compile(r"encoder\.|feature_(extractor|projection)\.|head\.|" + re.escape(KEPT))
-_HEADS = "slslib convert OLD NEW --n-heads N takes it (a transformers file needs its config.json)"
 # What transformers' configuration or fairseq's settings must say where no tensor's shape shows it.
 _GELU = ("hidden_act", "feat_extract_activation", "activation_fn")
 _ALIKE = dict.fromkeys(_GELU, "gelu") | {"layer_norm_eps": 1e-5, "max_bucket_distance": 800}
@@ -163,7 +162,7 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
     authors = "head.gate.weight" in shapes and (width, n_layers) == (1024, 24)  # all have 16 heads
     heads = told.get("num_attention_heads", told.get("encoder_attention_heads", authors and 16))
     if not heads and n_heads is None:
-        raise ConfigError(f"it does not give the number of attention heads; {_HEADS}")
+        raise ConfigError("the number of heads is unknown: slslib convert OLD NEW --n-heads N")
     pos_width, group_width, pos_kernel = shapes[_DIRECTION.removeprefix(BACKBONE)]
     backbone = XLSRConfig(
         width=width,

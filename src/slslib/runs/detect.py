@@ -179,14 +179,12 @@ def detect(
         "errors": [row["error"] for row in rows if row["error"]],
     }
     done = [row for row in rows if not row["error"]]
-    n_resampled, n_averaged = (sum(row[key] for row in done) for key in ("resampled", "averaged"))
     if n_short := sum(row["duration_s"] < 0.5 for row in done):
         made["warnings"].append(_SHORT.format(n_short, len(rows)))
     if n_unstated := sum(not row["states_length"] for row in done):
         made["warnings"].append(_LENGTH.format(n_unstated, len(rows)))
-    if n_resampled + n_averaged:
-        text = f"{n_resampled} resampled to 16 kHz, {n_averaged} averaged to mono"
-        made["warnings"].append(f"of {len(rows)} recordings, {text}")
+    if n := sum(row["resampled"] or row["averaged"] for row in done):
+        made["warnings"].append(f"resampled or averaged to mono: {n} of {len(rows)} recordings")
     return made
 
 
