@@ -438,8 +438,8 @@ class Decoder:
                 differs = abs(announced - seconds) > PRIMING
                 is_checked = form in ("mp4", "matroska") and recording.states_length
                 if is_checked and (differs or n_packets != n_stated):
-                    end = f"{seconds:.1f} s of sound that end at {time or seconds:.1f} s"
-                    raise ValueError(f"{n_packets} packets of {n_stated}, {end}, not {announced:g}")
+                    got = f"{seconds:.1f} s of sound that end at {time or seconds:.1f} s"
+                    raise ValueError(f"{n_packets} packets of {n_stated}, {got}, not {announced:g}")
         except (av.FFmpegError, ValueError, IndexError) as error:
             # Behind the last frame of MP3, FFmpeg takes zeros and some tags for another.
             with Path(recording.path).open("rb") as f:

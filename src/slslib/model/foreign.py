@@ -162,7 +162,7 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
     authors = "head.gate.weight" in shapes and (width, n_layers) == (1024, 24)  # all have 16 heads
     heads = told.get("num_attention_heads", told.get("encoder_attention_heads", authors and 16))
     if not heads and n_heads is None:
-        raise ConfigError("the number of heads is unknown: slslib convert OLD NEW --n-heads N")
+        raise ConfigError("unknown number of heads: slslib convert --n-heads N, or its config.json")
     pos_width, group_width, pos_kernel = shapes[_DIRECTION.removeprefix(BACKBONE)]
     backbone = XLSRConfig(
         width=width,
