@@ -181,14 +181,14 @@ def test_numbers_are_drawn_in_the_published_order() -> None:
 
     class Spy(np.random.RandomState):
         def __getattribute__(self, name):
-            if name in ("uniform", "choice", "random", "normal"):
+            if name in ("uniform", "choice", "random", "standard_normal"):
                 calls.append(name)
             return super().__getattribute__(name)
 
     draw("series-123", 500, Spy())
     notch = ["uniform"] * 16  # centre, bandwidth and taps of five bands, then the gain
     isd = ["uniform", "choice", "random", "random"]
-    assert calls == notch * 5 + isd + ["normal", *notch, "uniform"]
+    assert calls == notch * 5 + isd + ["standard_normal", *notch, "uniform"]
 
 
 def test_silence_stays_silent() -> None:

@@ -33,6 +33,7 @@ from itertools import accumulate, repeat
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from slslib.data.audio import SAMPLE_RATE
@@ -102,9 +103,9 @@ class ISD:
     gain: float
 
     def apply(self, samples: Samples) -> Samples:
-        """Return the samples with ``gain * factor * sample`` added at the positions."""
+        """Return the samples, those at the positions times ``1 + gain * factor``."""
         result = samples.copy()
-        result[self.positions] += self.gain * samples[self.positions] * self.factors
+        result[self.positions] *= 1 + self.gain * self.factors
         return _limit(result)
 
 
@@ -179,7 +180,7 @@ def draw(algo: int | str, n_samples: int, seed: Seed) -> Draw:
         factors = (2 * rng.random(n_impulses) - 1) * (2 * rng.random(n_impulses) - 1)
         isd = ISD(percent, positions, factors, gain=2.0)
     if "3" in _NOISES[name]:
-        noise = rng.normal(0, 1, n_samples)
+        noise = rng.standard_normal(n_samples)
         ssi = SSI(noise, _draw_notch(rng, 0.0, 0.0), snr=float(rng.uniform(10, 40)))
     return Draw(name, n_samples, lnl, isd, ssi)
 
@@ -234,7 +235,7 @@ def _draw_notch(rng: Random, first: float, last: float) -> Notch:
 def _filter(samples: Samples, filters: Sequence[Samples]) -> Samples:
     """Sum the powers 1, 2, ... of the samples ``[n]``, each convolved with its own filter.
 
-    Overlap-save: blocks that stay in the cache, and one inverse transform for each sum.
+    Overlap-save, with one inverse transform for the sum.
 
     Args:
         samples: What to filter.
@@ -242,18 +243,16 @@ def _filter(samples: Samples, filters: Sequence[Samples]) -> Samples:
     """
     n, longest = len(samples), max(map(len, filters))
     step = _BLOCK - longest + 1  # samples of a block that are free of circular wrap-around
-    centred = [np.pad(taps, ((longest - len(taps)) // 2, 0)) for taps in filters]
-    responses = [np.fft.rfft(taps, _BLOCK) for taps in centred]
     # Parity: the published filter pads len(taps) + 1 zeros and drops half of them on either side,
     # so the output starts one sample past the filters' common centre, (longest - 1) / 2.
     lead = longest - 1 - (longest + 1) // 2
-    padded, result = np.pad(samples, (lead, _BLOCK)), np.empty(n)
-    for start in range(0, n, step):
-        powers = accumulate(repeat(padded[start : start + _BLOCK], len(filters)), np.multiply)
-        total = sum(np.fft.rfft(x) * h for x, h in zip(powers, responses, strict=True))
-        part = result[start : start + step]
-        part[:] = np.fft.irfft(total)[longest - 1 :][: len(part)]
-    return result
+    blocks = sliding_window_view(np.pad(samples, (lead, _BLOCK)), _BLOCK)[:n:step]
+    centred = [np.pad(taps, ((longest - len(taps)) // 2, 0)) for taps in filters]
+    powers = accumulate(repeat(blocks, len(filters)), np.multiply)
+    spectrum = sum(
+        np.fft.rfft(x) * np.fft.rfft(taps, _BLOCK) for x, taps in zip(powers, centred, strict=True)
+    )
+    return np.fft.irfft(spectrum)[:, longest - 1 :].ravel()[:n]
 
 
 def _limit(samples: Samples) -> Samples:
