@@ -93,7 +93,7 @@ test-slow: $(STAMP)
 
 # One after the other: they share the memory of the GPU. Without one, each says why it is skipped.
 test-cuda: $(STAMP)
-	@$(BIN)/python -m pytest -rs -m cuda tests
+	@$(BIN)/python -m pytest -m cuda tests
 
 bench-cuda: $(STAMP)
 	@$(BIN)/python studies/gpu.py --batch-size 1 8 32 64

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pybtex.database import Entry, parse_file
 
 import slslib
 
@@ -361,6 +362,32 @@ def test_notebook_is_deterministic(path: Path) -> None:
         [sys.executable, "-m", "nbstripout", *options, str(path)], capture_output=True
     )
     assert run.returncode == 0, "run nbstripout as CONTRIBUTING.md says"
+
+
+def label(entry: Entry) -> tuple[str, str]:
+    """Return the authors and the year of an entry of references.bib, as the text cites them."""
+    people = entry.persons["author"]
+    names = [
+        " ".join(map(str, (*person.rich_prelast_names, *person.rich_last_names)))
+        for person in people
+    ]
+    authors = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+    return authors, entry.fields["year"]
+
+
+def test_notebooks_cite_by_links_which_work_in_lab_too() -> None:
+    labels = {}
+    for entry in parse_file(ROOT / "book" / "references.bib").entries.values():
+        doi = entry.fields.get("doi")
+        labels[f"https://doi.org/{doi}" if doi else entry.fields["url"]] = label(entry)
+    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells]
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert "{cite" not in text
+    links = re.findall(r"\[([^\[\]]+)\]\((https?://[^)]+)\)", re.sub(r"\s+", " ", text))
+    cited = [(says, labels[url]) for says, url in links if url in labels]
+    assert len(cited) > 80
+    for says, (authors, year) in cited:
+        assert says in (f"{authors} ({year})", f"{authors}, {year}")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
