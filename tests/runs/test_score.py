@@ -79,6 +79,20 @@ def test_names_with_blanks_are_written_as_they_are_read(checkpoint, corpus, tmp_
     assert read_scores(tmp_path / "s.txt")["utterance"].tolist() == [*others, "take 2, end"]
 
 
+def test_scoring_rounds_nothing_to_tf32(checkpoint, corpus, tmp_path, monkeypatch):
+    """TF32, PyTorch's default in the convolutions of a GPU, would move every score."""
+    seen, whole = set(), sys.modules["slslib.runs.score"].score_batch
+
+    def spy(*args):
+        flags = torch.backends.cudnn
+        seen.add((flags.allow_tf32, torch.backends.cuda.matmul.allow_tf32, flags.deterministic))
+        return whole(*args)
+
+    monkeypatch.setattr("slslib.runs.score.score_batch", spy)
+    score_eval(checkpoint, tmp_path / "s.txt")
+    assert seen == {(False, False, True)}
+
+
 @pytest.fixture
 def wide(monkeypatch):
     """A device with units for bfloat16, on which no model is too small for them."""

@@ -224,6 +224,26 @@ def test_the_bar_counts_the_steps_of_the_whole_run(corpora, tmp_path, monkeypatc
     ]
 
 
+def test_a_run_without_a_name_has_that_of_its_recipe(corpora, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = train(recipe(), data=corpora, progress=False, max_steps=1)
+    assert state == Path("runs/v1/state.pt")
+    assert state.exists()
+
+
+def test_training_rounds_convolutions_to_tf32_as_the_original_does(corpora, tmp_path, monkeypatch):
+    """And lets cuDNN take deterministic algorithms only, as the authors do."""
+    seen, step = [], fit.train_step
+
+    def spy(*args):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+        return step(*args)
+
+    monkeypatch.setattr(fit, "train_step", spy)
+    train(recipe(), tmp_path, data=corpora, progress=False, max_steps=1)
+    assert seen == [(True, True)]
+
+
 def test_resuming_a_finished_run_does_nothing(finished, corpora):
     out, best = finished
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}

@@ -30,7 +30,7 @@ _SWAPPED = "warning: every development EER is above 50 %: labels look swapped, o
 
 def train(
     config: TrainConfig,
-    out: Path,
+    out: Path | None = None,
     *,
     data: str | Path | None = None,
     resume: bool = False,
@@ -50,11 +50,11 @@ def train(
     that corpus. --train may be given several times, to mix corpora. Every value of a recipe is an
     option: `slslib train mini --help` lists them.
 
-    Example: slslib train v1 --data ~/corpora --out runs/v1
+    Example: slslib train v1 --data ~/corpora
 
     Args:
         config: The recipe.
-        out: Folder of the run; it must be new unless the run is resumed.
+        out: Folder of the run, by default runs/RECIPE; it must be new unless the run is resumed.
         data: Folder that holds the corpora; default SLSLIB_DATA.
         resume: Go on where the run in --out stopped, to the same weights bit for bit (same
             machine and settings).
@@ -91,7 +91,7 @@ def train(
     from slslib.runs import fit, processes
     from slslib.runs.clips import TrialDataset, describe, sizes
 
-    out = Path(out)
+    out = Path(out or f"runs/{config.recipe}")
     accelerator = processes.start(config.precision, cpu=cpu)
     if config.batch_size % (n := accelerator.num_processes):
         raise ConfigError(f"--batch-size {config.batch_size} cannot be split over {n} processes")
