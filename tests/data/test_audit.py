@@ -90,6 +90,15 @@ def test_silence_may_be_allowed(planted: Path) -> None:
     assert set(report["unusable"]) == {"cut", "other"}
 
 
+def test_a_beginning_is_judged_as_the_model_hears_it(tmp_path: Path) -> None:
+    """A recording that begins with three seconds of zeros is silence to a model that hears two."""
+    sf.write(tmp_path / "late.wav", np.append(np.zeros(48_000), noise(0) / 32_768), 16_000)
+    assert verify(str(tmp_path))["sound"]
+    report = verify(str(tmp_path), n_samples=32_000)
+    assert (report["sound"], report["heard_seconds"]) == (False, 2.0)
+    assert "its first 32000 16-kHz samples are all equal" in report["unusable"]["late.wav"]
+
+
 def test_the_report_as_json(planted: Path) -> None:
     written = json.loads(json.dumps(verify("c", data=planted)))
     assert written["sound"] is False

@@ -20,6 +20,7 @@ def verify(
     *,
     data: str | Path | None = None,
     jobs: int | None = None,
+    n_samples: int = 64_600,
     allow_silence: bool = False,
 ) -> dict[str, Any]:
     """Decode every file of a corpus and report what is missing, damaged or odd.
@@ -34,18 +35,21 @@ def verify(
             protocol. Without a partition, all that are there.
         data: Folder that holds the corpora; default SLSLIB_DATA.
         jobs: Processes; by default one per core, and fewer where there are few files.
+        n_samples: Samples at 16 kHz that the model hears, at the beginning of a file; they may not
+            all be silence. The packaged mini hears 32,000.
         allow_silence: Accept silent and very short files.
 
     Returns:
         ``sound``: whether there are trials, all with a usable file; ``errors``: one sentence if it
-        is not; ``name``; ``n_trials``: files that should be there; ``n_usable``: those that can be
-        used; ``unusable``: why the others are not, by utterance; ``sample_rates``, ``channels``,
-        ``formats``, ``states_length`` (false: a cut copy cannot be told from a whole one),
-        ``decoders``, ``md5``: number of files by value; ``over_range``: peak and number of samples
-        of each over-range file (``None`` where the decoder wraps them);
-        ``duplicates``: groups of utterances with equal samples; ``seconds``: ``min``, ``median``,
-        ``max`` and ``total`` duration; ``missing``: utterances without a file; ``extra``: audio
-        files that no protocol names; ``protocol_sha256``, by partition.
+        is not; ``name``; ``heard_seconds``: the beginning that may not be silence; ``n_trials``:
+        files that should be there; ``n_usable``: those that can be used; ``unusable``: why the
+        others are not, by utterance; ``sample_rates``, ``channels``, ``formats``, ``states_length``
+        (false: a cut copy cannot be told from a whole one), ``decoders``, ``md5``: number of files
+        by value; ``over_range``: peak and number of samples of each over-range file (``None`` where
+        the decoder wraps them); ``duplicates``: groups of utterances with equal samples;
+        ``seconds``: ``min``, ``median``, ``max`` and ``total`` duration; ``missing``: utterances
+        without a file; ``extra``: audio files that no protocol names; ``protocol_sha256``, by
+        partition.
 
     Raises:
         ProtocolError: The corpus or its protocol is absent or malformed.
@@ -77,7 +81,7 @@ def verify(
     n_processes = jobs or min(os.cpu_count() or 1, len(paths) // 100 + 1)
     # Each thread waits for a process that decodes.
     audits = Parallel(n_processes, backend="threading", return_as="generator")(
-        delayed(audit)(path, allow_silence=allow_silence) for path in paths.values()
+        delayed(audit)(path, n_samples, allow_silence=allow_silence) for path in paths.values()
     )
     bar = tqdm(audits, total=len(paths), unit="file", desc="verify", disable=None)
     table = pd.DataFrame(map(vars, bar), list(paths), [*vars(Recording(""))], dtype=object)
@@ -94,6 +98,7 @@ def verify(
     report = {
         "sound": len(paths) > 0 and not missing and bool(usable.all()),
         "name": name,
+        "heard_seconds": n_samples / 16_000,
         "n_trials": len(paths) + len(missing),
         "n_usable": int(usable.sum()),
         "unusable": table["problem"].dropna().to_dict(),

@@ -91,14 +91,17 @@ def blocks_isolated(
         raise AudioError(facts["problem"])
 
 
-def audit(path: str | os.PathLike[str], *, allow_silence: bool = False) -> Recording:
+def audit(
+    path: str | os.PathLike[str], n_samples: int = N_SAMPLES, *, allow_silence: bool = False
+) -> Recording:
     """Decode a whole file in another process, and say what it holds and what is wrong with it.
 
     Never raises for bad input: ``problem`` of the :class:`~slslib.data.audio.Recording` says why.
+    Of a file, the first ``n_samples`` at 16 kHz, which a model hears, may not be silence.
     """
     audited = Recording(os.fspath(path))
     try:
-        options = {"allow_silence": allow_silence, "heard": N_SAMPLES, "is_audit": True}
+        options = {"allow_silence": allow_silence, "heard": n_samples, "is_audit": True}
         list(blocks_isolated(path, found=audited, **options))
     except AudioError as error:
         audited.problem = str(error)

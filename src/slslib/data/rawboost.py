@@ -40,11 +40,9 @@ from slslib.data.audio import SAMPLE_RATE
 from slslib.errors import AudioError, ConfigError
 
 Samples = NDArray[np.float64]
-Seed = (
-    int | np.integer | np.random.SeedSequence | np.random.Generator | np.random.RandomState | None
-)
-"""Anything that `numpy.random.default_rng` takes; generators are advanced."""
 Random = np.random.Generator | np.random.RandomState
+Seed = int | np.integer | np.random.SeedSequence | Random | None
+"""Anything that `numpy.random.default_rng` takes; generators are advanced."""
 Algorithm = Literal[
     "none", "lnl", "isd", "ssi", "series-123", "series-12", "series-13", "series-23", "parallel-12"
 ]
@@ -249,9 +247,8 @@ def _filter(samples: Samples, filters: Sequence[Samples]) -> Samples:
     blocks = sliding_window_view(np.pad(samples, (lead, _BLOCK)), _BLOCK)[:n:step]
     centred = [np.pad(taps, ((longest - len(taps)) // 2, 0)) for taps in filters]
     powers = accumulate(repeat(blocks, len(filters)), np.multiply)
-    spectrum = sum(
-        np.fft.rfft(x) * np.fft.rfft(taps, _BLOCK) for x, taps in zip(powers, centred, strict=True)
-    )
+    pairs = zip(powers, centred, strict=True)
+    spectrum = sum(np.fft.rfft(x) * np.fft.rfft(taps, _BLOCK) for x, taps in pairs)
     return np.fft.irfft(spectrum)[:, longest - 1 :].ravel()[:n]
 
 
