@@ -36,16 +36,18 @@ class File:
 
     Attributes:
         source: Its address at a pinned commit, or in words where to get it.
-        hash: ``sha256:...``, of which the first digits may have to do, or ``git:...`` for a git
-            blob id; several with blanks between them; empty if none is known.
+        hash: ``sha256:...``, or ``git:...`` for a git blob id; several with blanks between them;
+            empty if none is known.
         bytes: Its size; 0 if it is not known.
         also: Another name below the data folder, as the file has it in an unpacked archive.
+        stated_by: Who states size and SHA-256, where we have not seen the file's content.
     """
 
     source: str
     hash: str = ""
     bytes: int = 0
     also: str = ""
+    stated_by: str = ""
 
     @property
     def is_public(self) -> bool:
@@ -55,7 +57,9 @@ class File:
     @property
     def known(self) -> str:
         """Size and hashes in words, as far as they are known."""
-        return ", ".join([f"{self.bytes:,} bytes"] * bool(self.bytes) + self.hash.split())
+        parts = [f"{self.bytes:,} bytes"] * bool(self.bytes) + self.hash.split()
+        parts += [f"size and SHA-256 stated by {self.stated_by}"] * bool(self.stated_by)
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -244,7 +248,7 @@ def _wrong(path: Path, file: File) -> str:
     for stated in file.hash.split():
         kind, _, value = stated.partition(":")
         found = sha256(path) if kind == "sha256" else git_hash(path.read_bytes())
-        if not found.startswith(value):
+        if found != value:
             return f"its hash is {kind}:{found}, not {stated}"
     return ""
 
