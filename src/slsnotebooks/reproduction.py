@@ -121,6 +121,7 @@ class Pair:
         published: The published difference in points.
         bands: Published bands of it, by what was resampled. They are simultaneous over several
             pairs, and so wider than our intervals, which are of one pair each.
+        intervals: Published 95 % intervals of this pair alone, to be compared with ours.
         published_by: Where they stand.
     """
 
@@ -128,6 +129,7 @@ class Pair:
     second: str
     published: float | None = None
     bands: dict[str, Sequence[float]] = field(default_factory=dict)
+    intervals: dict[str, Sequence[float]] = field(default_factory=dict)
     published_by: str = ""
 
 
@@ -416,6 +418,7 @@ def _difference(pair: Pair, store: _Store, bootstrap: int, seed: int) -> dict[st
     about: dict[str, Any] = {"corpus": a.corpus, "first": a.system, "second": b.system}
     if pair.published is not None:
         about |= {"published": pair.published, "published_bands": pair.bands}
+        about["published_intervals_percent"] = pair.intervals
         about["published_by"] = pair.published_by
     key, first, other = store.key(a), store.get(a.scores), store.get(b.scores)
     if not (key and first and other):
@@ -500,9 +503,14 @@ def _pair(one: Mapping[str, Any]) -> str:
 
 
 def _difference_line(one: Mapping[str, Any]) -> str:
+    inside = one.get("inside_the_band", {})
+    verdicts = {True: ", ours lies inside", False: ", **ours reaches beyond**", None: ""}
+
     def ends(of: Mapping[str, Sequence[float]], what: str) -> str:
         each = (
-            f"{what} over {name}: {low:+.2f} to {high:+.2f}" for name, (low, high) in of.items()
+            f"{what} over {name}: {low:+.2f} to {high:+.2f}"
+            + verdicts[inside.get(name) if what == "band" else None]
+            for name, (low, high) in of.items()
         )
         return "; ".join(each)
 
@@ -512,8 +520,9 @@ def _difference_line(one: Mapping[str, Any]) -> str:
     else:
         text = "not computed, without " + ", ".join(f"`{name}`" for name in one["missing"])
     if "published" in one:
-        bands = ends(one["published_bands"], "band")
-        text += f"; published {one['published']:+.2f} ({bands}; {one['published_by']})"
+        alone, bands = ends(one["published_intervals_percent"], "95 %"), one["published_bands"]
+        stated = "; ".join((alone, ends(bands, "band"), one["published_by"]))
+        text += f"; published {one['published']:+.2f} ({stated})"
     return f"{_pair(one)}: {text}" + ("" if one.get("agrees", True) else ", **DIFFERS**")
 
 

@@ -254,11 +254,26 @@ def test_the_card_and_the_eight_systems_go_the_whole_way(archives, monkeypatch):
     for one in pairs:
         assert not one["agrees"]
         assert set(one["intervals_percent"]) == {"trials", "speaker", "speaker and attack"}
-        assert set(one["inside_the_band"]) == set(one["published_bands"])
+        assert set(one["inside_the_band"]) == {"trials", "speaker and attack"}
+        assert set(one["published_intervals_percent"]) == {"speaker and attack"}
         pair = f"{one['corpus']}, {one['first']} minus {one['second']}"
         assert f"{pair} differs from the published value" in errors(result)
     assert "XLSR-Mamba minus SLS, authors" in text
-    assert "band over speaker and attack: -1.78 to -0.09" in text
+    assert "band over speaker and attack: -1.78 to -0.09, **ours reaches beyond**" in text
+    assert "95 % over speaker and attack: -1.48 to -0.36; band over trials: -1.14 to -0.73" in text
+
+
+def test_a_band_is_compared_with_our_interval_of_the_same_kind(archives, monkeypatch):
+    def last():
+        return reproduce(archives, bootstrap=5)["differences"][-1]
+
+    low, high = last()["intervals_percent"]["speaker and attack"]
+    for less, says in ((0, ", ours lies inside"), (0.001, ", **ours reaches beyond**")):
+        bands = {"speaker and attack": (low + less, high)}
+        monkeypatch.setattr(module, "PAIRS", [replace(PAIRS[-1], bands=bands)])
+        one = last()
+        assert one["inside_the_band"] == {"speaker and attack": not less}
+        assert f"to {high:+.2f}{says}; {one['published_by']}" in module._difference_line(one)
 
 
 def test_a_row_with_too_few_trials_does_not_agree(archives, monkeypatch):
