@@ -36,16 +36,18 @@ class File:
 
     Attributes:
         source: Its address at a pinned commit, or in words where to get it.
-        hash: ``sha256:...``, of which the first digits may have to do, or ``git:...`` for a git
-            blob id; several with blanks between them; empty if none is known.
+        hash: ``sha256:...``, or ``git:...`` for a git blob id; several with blanks between them;
+            empty if none is known.
         bytes: Its size; 0 if it is not known.
         also: Another name below the data folder, as the file has it in an unpacked archive.
+        stated_by: Who states size and SHA-256, where we have not seen the file's content.
     """
 
     source: str
     hash: str = ""
     bytes: int = 0
     also: str = ""
+    stated_by: str = ""
 
     @property
     def is_public(self) -> bool:
@@ -55,7 +57,9 @@ class File:
     @property
     def known(self) -> str:
         """Size and hashes in words, as far as they are known."""
-        return ", ".join([f"{self.bytes:,} bytes"] * bool(self.bytes) + self.hash.split())
+        parts = [f"{self.bytes:,} bytes"] * bool(self.bytes) + self.hash.split()
+        parts += [f"size and SHA-256 stated by {self.stated_by}"] * bool(self.stated_by)
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class Pair:
         published: The published difference in points.
         bands: Published bands of it, by what was resampled. They are simultaneous over several
             pairs, and so wider than our intervals, which are of one pair each.
+        intervals: Published 95 % intervals of this pair alone, to be compared with ours.
         published_by: Where they stand.
     """
 
@@ -124,6 +129,7 @@ class Pair:
     second: str
     published: float | None = None
     bands: dict[str, Sequence[float]] = field(default_factory=dict)
+    intervals: dict[str, Sequence[float]] = field(default_factory=dict)
     published_by: str = ""
 
 
@@ -244,7 +250,7 @@ def _wrong(path: Path, file: File) -> str:
     for stated in file.hash.split():
         kind, _, value = stated.partition(":")
         found = sha256(path) if kind == "sha256" else git_hash(path.read_bytes())
-        if not found.startswith(value):
+        if found != value:
             return f"its hash is {kind}:{found}, not {stated}"
     return ""
 
@@ -412,6 +418,7 @@ def _difference(pair: Pair, store: _Store, bootstrap: int, seed: int) -> dict[st
     about: dict[str, Any] = {"corpus": a.corpus, "first": a.system, "second": b.system}
     if pair.published is not None:
         about |= {"published": pair.published, "published_bands": pair.bands}
+        about["published_intervals_percent"] = pair.intervals
         about["published_by"] = pair.published_by
     key, first, other = store.key(a), store.get(a.scores), store.get(b.scores)
     if not (key and first and other):
@@ -496,9 +503,14 @@ def _pair(one: Mapping[str, Any]) -> str:
 
 
 def _difference_line(one: Mapping[str, Any]) -> str:
+    inside = one.get("inside_the_band", {})
+    verdicts = {True: ", ours lies inside", False: ", **ours reaches beyond**", None: ""}
+
     def ends(of: Mapping[str, Sequence[float]], what: str) -> str:
         each = (
-            f"{what} over {name}: {low:+.2f} to {high:+.2f}" for name, (low, high) in of.items()
+            f"{what} over {name}: {low:+.2f} to {high:+.2f}"
+            + verdicts[inside.get(name) if what == "band" else None]
+            for name, (low, high) in of.items()
         )
         return "; ".join(each)
 
@@ -508,8 +520,9 @@ def _difference_line(one: Mapping[str, Any]) -> str:
     else:
         text = "not computed, without " + ", ".join(f"`{name}`" for name in one["missing"])
     if "published" in one:
-        bands = ends(one["published_bands"], "band")
-        text += f"; published {one['published']:+.2f} ({bands}; {one['published_by']})"
+        alone, bands = ends(one["published_intervals_percent"], "95 %"), one["published_bands"]
+        stated = "; ".join((alone, ends(bands, "band"), one["published_by"]))
+        text += f"; published {one['published']:+.2f} ({stated})"
     return f"{_pair(one)}: {text}" + ("" if one.get("agrees", True) else ", **DIFFERS**")
 
 
