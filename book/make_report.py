@@ -26,6 +26,7 @@ from slsnotebooks.scale import Scale, scale
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("_config.yml", "_toc.yml", "book", "notebooks", "studies", "CHANGELOG.md")
+MARKER = ".slslib-report"  # only a folder that holds this file is written to again
 
 # The first page and these figures are about the simulation whatever the corpora are. The last page
 # has published numbers only.
@@ -72,24 +73,52 @@ def adapt(notebook: Path, here: Scale) -> None:
     notebook.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+def refusal(out: Path, here: Scale) -> str:
+    """Say why a folder cannot become a report, or nothing if it can."""
+    given = [Path(name) for name in (here.checkpoint, here.backbone) if name != "mini"]
+    for path in (ROOT, here.runs, here.data, here.recording, *given):
+        if path and path.exists() and path.resolve().is_relative_to(out):
+            return f"{out} holds {path}, which no report may replace"
+    if any(out.is_relative_to(ROOT / part) for part in PARTS):
+        return f"{out} lies in what a report is made of"
+    is_new = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not is_new and not (out / MARKER).is_file():
+        return f"{out} is there and is no report"
+    return ""
+
+
+def copy_book(out: Path) -> None:
+    """Copy what the book is made of; of an older report only that is removed."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).write_text("slslib replaces what it wrote here when it makes a report again.\n")
+    for part in (*PARTS, "_build"):
+        shutil.rmtree(out / part) if (out / part).is_dir() else (out / part).unlink(missing_ok=True)
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, out / part)
+
+
+def build(out: Path) -> None:
+    """Build the book of a folder."""
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [jupyter_book, "build", out, "--all", "--quiet"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def main() -> None:
     """Copy, execute, build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "report", help="folder, made anew")
+    parser.add_argument("--out", type=Path, default=ROOT / "report", help="folder of the report")
     parser.add_argument("--only", nargs="+", default=[""], help="numbers of notebooks to execute")
     args = parser.parse_args()
+    # Training goes on in the folder of the project: that of the report is made anew each time.
+    os.environ["SLSLIB_RUNS"] = os.environ.get("SLSLIB_RUNS") or str(ROOT / "runs")
     here = scale()
     print(here)
-    # Training goes on in the folder of the project: that of the report is made anew each time.
-    os.environ.setdefault("SLSLIB_RUNS", str(ROOT / "runs"))
     out = args.out.resolve()
-    if out.exists() and not (out / "_build").is_dir():
-        sys.exit(f"{out} is no report; choose another --out, or remove it.")
-    shutil.rmtree(out, ignore_errors=True)
-    for part in PARTS:
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        out.mkdir(parents=True, exist_ok=True)
-        copy(ROOT / part, out / part)
+    if why := refusal(out, here):
+        sys.exit(f"slslib: {why}; name a folder for the report alone with --out.")
+    copy_book(out)
     config = yaml.safe_load((out / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
     (out / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -112,9 +141,7 @@ def main() -> None:
         if done.returncode:
             failed[path.name] = done.stderr.strip().splitlines()[-1]
         adapt(path, here)
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    build = [jupyter_book, "build", out, "--all", "--quiet"]
-    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    build(out)
     print(f"slslib: the report is at {out}/_build/html/index.html")
     for name, why in failed.items():
         print(f"slslib: {name} stopped: {why}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A report about real data says nowhere in a caption that it is simulated."""
+"""A report replaces reports only, shows what ran, and calls no real data simulated."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
+import yaml
 
 from slsnotebooks.scale import Scale
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+VARIABLES = [
+    f"SLSLIB_{name}" for name in ("DATA", "CHECKPOINT", "BACKBONE", "CLIPS", "RUNS", "RECORDING")
+]
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,94 @@ def test_each_page_says_what_it_was_made_from(make_report, here, tmp_path):
     note = "".join(cells[1]["source"])
     assert all(word in note for word in ("`corpora`", "hub:a/b", "hub:c/d", "at most 20 clips"))
     assert cells[0] == json.loads(NOTEBOOKS[2].read_text())["cells"][0]
+
+
+@pytest.fixture
+def clone(make_report, monkeypatch, tmp_path):
+    """Make a clone of a tiny book, with a run, and a function that makes a report in it."""
+    root = tmp_path / "clone"
+    for folder in ("book", "notebooks", "studies", "runs/v1", "_build/html"):
+        (root / folder).mkdir(parents=True)
+    (root / "runs/v1/best.json").write_text("{}")
+    (root / "CHANGELOG.md").touch()
+    (root / "book/intro.md").write_text("# Book")
+    (root / "_config.yml").write_text("title: slslib\nexecute: {execute_notebooks: cache}\n")
+    chapters = [{"file": "notebooks/02_one"}, {"file": "notebooks/09_two"}]
+    contents = {"format": "jb-book", "root": "book/intro", "parts": [{"chapters": chapters}]}
+    (root / "_toc.yml").write_text(yaml.safe_dump(contents))
+    for name in ("02_one", "09_two"):
+        write_notebook(root / f"notebooks/{name}.ipynb", "'of the reader'")
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("SLSLIB_DATA", str(tmp_path / "corpora"))
+    (tmp_path / "corpora").mkdir()
+    monkeypatch.setattr(make_report, "ROOT", root)
+    monkeypatch.setattr(make_report, "build", lambda out: (out / "_build").mkdir())
+    monkeypatch.chdir(root)
+
+    def make(*arguments: object) -> object:
+        """Return the exit status, or the message of a refusal."""
+        monkeypatch.setattr("sys.argv", ["make_report.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            make_report.main()
+        return end.value.code
+
+    return root, make
+
+
+def write_notebook(path: Path, *sources: str) -> None:
+    """Write a notebook whose cells show what was committed."""
+    show = nbformat.v4.new_output("stream", text="simulated")
+    cells = [nbformat.v4.new_code_cell(source, outputs=[show]) for source in sources]
+    title = nbformat.v4.new_markdown_cell("# Title")
+    nbformat.write(nbformat.v4.new_notebook(cells=[title, *cells]), path)
+
+
+def content(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("out", [".", "..", "runs", "runs/v1", "notebooks", "book/new", "_build"])
+def test_no_report_replaces_the_clone_or_the_runs(clone, out):
+    root, make = clone
+    before = content(root.parent)
+    assert "--out" in make("--out", out), "refused, with the remedy"
+    assert content(root.parent) == before
+    if out in (".", "..", "runs", "notebooks"):  # not even where it looks like a report
+        (root / out / ".slslib-report").touch()
+        before = content(root.parent)
+        assert "--out" in make("--out", out)
+        assert content(root.parent) == before
+
+
+@pytest.mark.parametrize("variable", ["DATA", "RUNS", "CHECKPOINT", "BACKBONE", "RECORDING"])
+def test_no_report_replaces_what_it_is_made_from(clone, variable, monkeypatch, tmp_path):
+    (tmp_path / "old/mine").mkdir(parents=True)
+    (tmp_path / "old/.slslib-report").touch()
+    (tmp_path / "old/mine/file").touch()
+    name = "old/mine/file" if variable == "RECORDING" else "old/mine"
+    monkeypatch.setenv(f"SLSLIB_{variable}", str(tmp_path / name))
+    assert "old/mine" in clone[1]("--out", tmp_path / "old")
+    assert (tmp_path / "old/mine/file").exists()
+
+
+def test_an_interrupted_report_can_be_made_again_and_nothing_else_is_removed(
+    clone, make_report, monkeypatch, tmp_path
+):
+    root, make = clone
+    assert make("--out", tmp_path) != 0, "it holds other things"
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    (root / "report").mkdir()  # empty
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(make_report, "build", stop)
+        make("--only", "02")
+    (root / "report/mine.txt").touch()
+    (root / "report/notebooks/old.ipynb").touch()
+    assert make("--only", "02") == 0
+    assert make("--only", "09") == 0
+    assert (root / "report/mine.txt").exists()
+    assert {path.name for path in (root / "report/notebooks").iterdir()} == {"09_two.ipynb"}
+    assert (root / "runs/v1/best.json").exists()
