@@ -2,8 +2,8 @@
 
 The notebooks are copied into a folder, executed there on what SLSLIB_DATA, SLSLIB_CHECKPOINT,
 SLSLIB_BACKBONE and SLSLIB_CLIPS name, without comparing outputs and without a time limit, and built
-as a book of their own. The copies of this project stay as they are. A notebook that fails is named;
-the others are still executed.
+as a book of their own. The copies of this project stay as they are. A notebook that fails is named,
+and its page shows what ran and says where it stopped; the others are still executed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
 
+import nbformat
 import yaml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 from slsnotebooks.scale import Scale, scale
@@ -54,14 +57,52 @@ def note(here: Scale) -> str:
     )
 
 
-def adapt(notebook: Path, here: Scale) -> None:
-    """Put the note below the title; captions of real data no longer say simulated."""
-    if notebook.stem in (SIMULATED_PAGE, PUBLISHED_PAGE):
+def warning(stopped: str) -> str:
+    """Return what a page says that was not executed to its end."""
+    return (
+        ":::{warning}\nThis page did not run to its end. It has no results from this cell on:\n\n"
+        f"````text\n{stopped}\n````\n:::"
+    )
+
+
+def execute(path: Path) -> str:
+    """Execute a notebook in place; return where and why it stopped, or nothing if it did not.
+
+    The file then shows what ran in this run and nothing else.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    code = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    for _, cell in code:
+        cell.update(outputs=[], execution_count=None)
+    where = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(notebook, timeout=None, resources=where)
+    at = f"the start of {path.stem}"
+    try:
+        with client.setup_kernel():
+            for number, (i, cell) in enumerate(code, 1):
+                at = f"cell {number} of {len(code)}: {cell.source.partition(chr(10))[0]}"
+                client.execute_cell(cell, i)
+    except CellExecutionError as error:
+        return f"{at}\n{error.ename}: {error.evalue.partition(chr(10))[0]}"
+    except RuntimeError as error:  # the process that executes the cells ended
+        return f"{at}\n{error} (did the memory suffice?)"
+    finally:
+        nbformat.write(notebook, path)
+    return ""
+
+
+def adapt(notebook: Path, here: Scale, stopped: str = "") -> None:
+    """Put the notes below the title; captions of real data no longer say simulated."""
+    notes = [warning(stopped)] if stopped else []
+    if is_readers := notebook.stem not in (SIMULATED_PAGE, PUBLISHED_PAGE):
+        notes.append(note(here))
+    if not notes:
         return
     content = json.loads(notebook.read_text(encoding="utf-8"))
     head, *cells = content["cells"]
-    new = {"cell_type": "markdown", "id": "report-note", "metadata": {}, "source": note(here)}
-    for cell in cells:
+    new = {"cell_type": "markdown", "id": "report-note", "metadata": {}}
+    new["source"] = "\n\n".join(notes)
+    for cell in cells if is_readers else ():
         figure = cell["metadata"].get("mystnb", {})
         if here.simulated or figure.get("figure", {}).get("name") in SIMULATED_FIGURES:
             continue
@@ -134,18 +175,16 @@ def main() -> None:
     bar = tqdm(sorted((out / "notebooks").glob("[0-9]*.ipynb")), unit="notebook")
     for path in bar:
         bar.set_description(path.stem)
-        jupyter = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--timeout=-1"]
-        done = subprocess.run(
-            [*jupyter, path.name], cwd=path.parent, capture_output=True, text=True
-        )
-        if done.returncode:
-            failed[path.name] = done.stderr.strip().splitlines()[-1]
-        adapt(path, here)
+        if stopped := execute(path):
+            failed[path.name] = stopped
+        adapt(path, here, stopped)
     build(out)
     print(f"slslib: the report is at {out}/_build/html/index.html")
-    for name, why in failed.items():
-        print(f"slslib: {name} stopped: {why}", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+    for name, stopped in failed.items():
+        print(f"slslib: {name} stopped at {stopped}", file=sys.stderr)
+    if failed:
+        sys.exit(f"slslib: {len(failed)} of {len(bar)} notebooks stopped; their pages say where")
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -167,3 +167,40 @@ def test_an_interrupted_report_can_be_made_again_and_nothing_else_is_removed(
     assert (root / "report/mine.txt").exists()
     assert {path.name for path in (root / "report/notebooks").iterdir()} == {"09_two.ipynb"}
     assert (root / "runs/v1/best.json").exists()
+
+
+def test_a_page_that_stops_shows_what_ran_and_says_so(clone, capsys):
+    root, make = clone
+    write_notebook(root / "notebooks/02_one.ipynb", "print('ran')", "raise KeyError('gone')", "1")
+    write_notebook(root / "notebooks/09_two.ipynb", "import os; os._exit(9)", "1")
+    write_notebook(root / "notebooks/11_field_2026.ipynb", "1 / 0")
+    committed = (root / "notebooks/02_one.ipynb").read_bytes()
+    assert "3 of 3 notebooks stopped" in make()
+    assert (root / "notebooks/02_one.ipynb").read_bytes() == committed
+    said = capsys.readouterr().err
+    assert "02_one.ipynb stopped at cell 2 of 3: raise KeyError('gone')\nKeyError: 'gone'" in said
+    assert "09_two.ipynb stopped at cell 1 of 2" in said
+    for name, where, outputs in (
+        ("02_one", "cell 2 of 3", [["ran\n"], ["KeyError"], []]),
+        ("09_two", "did the memory suffice?", [[], []]),
+        ("11_field_2026", "ZeroDivisionError", [["ZeroDivisionError"]]),
+    ):
+        page = root / f"report/notebooks/{name}.ipynb"
+        assert "simulated" not in page.read_text(), "no committed output is the reader's"
+        cells = nbformat.read(page, as_version=4).cells
+        assert ":::{warning}" in cells[1].source
+        assert where in cells[1].source
+        assert ("Numbers and figures are yours" in cells[1].source) == (name != "11_field_2026")
+        shown = [[o.get("text", o.get("ename")) for o in c.outputs] for c in cells[2:]]
+        assert shown == outputs
+
+
+def test_a_page_that_does_not_stop_says_nothing_of_it(clone, capsys):
+    root, make = clone
+    assert make("--only", "09") == 0
+    page = root / "report/notebooks/09_two.ipynb"
+    cells = nbformat.read(page, as_version=4).cells
+    assert "warning" not in cells[1].source
+    assert "'of the reader'" in str(cells[2].outputs)
+    assert "simulated" not in page.read_text()
+    assert "stopped" not in capsys.readouterr().err
