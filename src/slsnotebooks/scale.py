@@ -15,6 +15,7 @@ PyTorch finds one. What a notebook prints and draws follows from what :func:`sca
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,15 +82,20 @@ class Scale:
     def scored(self) -> dict[tuple[str, str], Path]:
         """Return the score files in the folders of runs, by folder and ``NAME:PARTITION``.
 
-        Only those of named corpora: another folder may be called from elsewhere by its path.
+        Only what ``slslib score`` wrote, and only those of named corpora: another folder may be
+        called from elsewhere by its path. Where a folder holds several of a corpus, as ``v1``, they
+        are named after the files, as ``v1/df``.
         """
-        found = {}
+        found: dict[tuple[Path, str], list[Path]] = {}
         for file in [] if self.simulated else sorted(self.runs.glob("*/*.txt.json")):
-            made = json.loads(file.read_text())
-            corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
-            if made["corpus"] in LAYOUTS:
-                found[file.parent.name, corpus] = file.with_suffix("")
-        return found
+            scores = file.with_suffix("")
+            if (corpus := _corpus_of(file)) and scores.is_file():
+                found.setdefault((file.parent, corpus), []).append(scores)
+        return {
+            (run.name if len(files) == 1 else f"{run.name}/{scores.stem}", corpus): scores
+            for (run, corpus), files in found.items()
+            for scores in files
+        }
 
     def load_detector(self) -> Detector:
         """Load the detector in evaluation mode."""
@@ -132,6 +138,15 @@ def scale() -> Scale:
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         recording=mine,
     )
+
+
+def _corpus_of(file: Path) -> str | None:
+    """Return what corpus a score file is of by the facts beside it; None if they tell of none."""
+    with suppress(OSError, ValueError, KeyError, TypeError):  # not written by slslib score
+        made = json.loads(file.read_text(encoding="utf-8"))
+        corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
+        return corpus if made["corpus"] in LAYOUTS and "decoders" in made else None
+    return None
 
 
 def _absolute(name: str) -> str:

@@ -77,14 +77,21 @@ def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
     assert "10 clips" in str(here)
 
 
+def write_scores(path: Path, corpus: str, partition: str = "-") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    facts = {"corpus": corpus, "partition": partition, "decoders": {}}
+    Path(f"{path}.json").write_text(json.dumps(facts))
+
+
 def test_runs_and_their_scores_are_found_but_not_for_the_simulation(environment, tmp_path):
     runs = tmp_path / "runs"
     for name in ("v1", "begun"):
         (runs / name).mkdir(parents=True)
     (runs / "v1" / "best.json").write_text("{}")
-    for corpus, part in (("asvspoof2021-df", "-"), ("asvspoof2019-la", "eval")):
-        facts = {"corpus": corpus, "partition": part}
-        (runs / "v1" / f"{corpus}.txt.json").write_text(json.dumps(facts))
+    write_scores(runs / "v1" / "asvspoof2021-df.txt", "asvspoof2021-df")
+    write_scores(runs / "v1" / "asvspoof2019-la.txt", "asvspoof2019-la", "eval")
+    write_scores(runs / "v1" / "own.txt", "own")
     here = environment(runs=runs)
     assert here.trained() == {"v1": runs / "v1"}, "the other has no finished epoch"
     assert here.scored() == {
@@ -94,6 +101,43 @@ def test_runs_and_their_scores_are_found_but_not_for_the_simulation(environment,
     (tmp_path / "minispoof.json").write_text("{}")
     here = environment(runs=runs)
     assert here.trained() == here.scored() == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        "7",
+        "{",
+        "\udc80",
+        '{"corpus": {}, "partition": "-", "decoders": {}}',
+        '{"corpus": "in-the-wild", "partition": "-"}',
+    ],
+)
+def test_other_files_of_such_a_name_are_passed_over(environment, tmp_path, text):
+    runs = tmp_path / "runs"
+    write_scores(runs / "v1" / "wild.txt", "in-the-wild")
+    (runs / "v1" / "other.txt").touch()
+    other = runs / "v1" / "other.txt.json"
+    other.write_text(text, encoding="utf-8", errors="surrogateescape")
+    (runs / "v1" / "folder.txt.json").mkdir()
+    write_scores(runs / "v1" / "moved.txt", "asvspoof2021-la")
+    (runs / "v1" / "moved.txt").unlink()  # the scores are elsewhere now
+    assert environment(runs=runs).scored() == {("v1", "in-the-wild"): runs / "v1" / "wild.txt"}
+
+
+def test_several_score_files_of_one_corpus_are_all_there(environment, tmp_path):
+    runs = tmp_path / "runs"
+    for name in ("v1/df-exact", "v1/df-bf16", "v2/df"):
+        write_scores(runs / f"{name}.txt", "asvspoof2021-df")
+    write_scores(runs / "v1/wild.txt", "in-the-wild")
+    assert environment(runs=runs).scored() == {
+        ("v1/df-bf16", "asvspoof2021-df"): runs / "v1/df-bf16.txt",
+        ("v1/df-exact", "asvspoof2021-df"): runs / "v1/df-exact.txt",
+        ("v1", "in-the-wild"): runs / "v1/wild.txt",
+        ("v2", "asvspoof2021-df"): runs / "v2/df.txt",
+    }
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
