@@ -25,6 +25,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
+from slslib.errors import ConfigError
 from slsnotebooks.scale import Scale, scale
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,8 +155,12 @@ def main() -> None:
     args = parser.parse_args()
     # Training goes on in the folder of the project: that of the report is made anew each time.
     os.environ["SLSLIB_RUNS"] = os.environ.get("SLSLIB_RUNS") or str(ROOT / "runs")
-    here = scale()
+    try:
+        here = scale()
+    except ConfigError as error:
+        sys.exit(f"slslib: {error}")
     print(here)
+    os.environ.update(here.environment())  # the notebooks run in a folder of their own
     out = args.out.resolve()
     if why := refusal(out, here):
         sys.exit(f"slslib: {why}; name a folder for the report alone with --out.")

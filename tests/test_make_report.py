@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import shutil
@@ -93,8 +94,9 @@ def clone(make_report, monkeypatch, tmp_path):
     (root / "_toc.yml").write_text(yaml.safe_dump(contents))
     for name in ("02_one", "09_two"):
         write_notebook(root / f"notebooks/{name}.ipynb", "'of the reader'")
-    for variable in VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
+    for variable in (*VARIABLES, "SLSLIB_CACHE"):
+        monkeypatch.setenv(variable, "")  # so that it is put back
+        monkeypatch.delenv(variable)
     monkeypatch.setenv("SLSLIB_DATA", str(tmp_path / "corpora"))
     (tmp_path / "corpora").mkdir()
     monkeypatch.setattr(make_report, "ROOT", root)
@@ -204,3 +206,26 @@ def test_a_page_that_does_not_stop_says_nothing_of_it(clone, capsys):
     assert "'of the reader'" in str(cells[2].outputs)
     assert "simulated" not in page.read_text()
     assert "stopped" not in capsys.readouterr().err
+
+
+def test_notebooks_get_the_paths_that_the_reader_meant(clone, monkeypatch, tmp_path):
+    root, make = clone
+    (root / "mine.wav").touch()
+    given = {"DATA": "../corpora", "CHECKPOINT": "runs/v1", "BACKBONE": "hub:a/b", "RUNS": ""}
+    for name, value in (given | {"RECORDING": "mine.wav"}).items():
+        monkeypatch.setenv(f"SLSLIB_{name}", value)
+    names = sorted(set(VARIABLES) - {"SLSLIB_CLIPS"})
+    write_notebook(root / "notebooks/02_one.ipynb", f"import os; [os.environ[n] for n in {names}]")
+    assert make("--only", "02") == 0
+    cells = nbformat.read(root / "report/notebooks/02_one.ipynb", as_version=4).cells
+    meant = ["hub:a/b", f"{root}/runs/v1", f"{tmp_path}/corpora", f"{root}/mine.wav"]
+    got = ast.literal_eval(cells[2].outputs[0]["data"]["text/plain"])
+    assert got == [*meant, f"{root}/runs"]
+    assert all(f"`{path}`" in cells[1].source for path in meant[:3])
+
+
+def test_a_typing_error_is_named_before_anything_runs(clone, monkeypatch):
+    root, make = clone
+    monkeypatch.setenv("SLSLIB_CHECKPOINT", "runs/v9")
+    assert "SLSLIB_CHECKPOINT is 'runs/v9'" in make()
+    assert not (root / "report").exists()

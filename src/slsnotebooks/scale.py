@@ -23,6 +23,7 @@ import torch
 
 from slslib.data.corpora import LAYOUTS
 from slslib.errors import ConfigError
+from slslib.files import cache_root
 from slslib.model.detector import Detector, load_backbone
 from slslib.model.xlsr import XLSR
 
@@ -97,6 +98,18 @@ class Scale:
             for scores in files
         }
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that are set, so that they mean the same in every folder."""
+        named = {
+            "SLSLIB_DATA": self.data,
+            "SLSLIB_CHECKPOINT": self.checkpoint,
+            "SLSLIB_BACKBONE": self.backbone,
+            "SLSLIB_RUNS": self.runs,
+            "SLSLIB_RECORDING": self.recording,
+            "SLSLIB_CACHE": cache_root().absolute(),
+        }
+        return {name: str(value) for name, value in named.items() if os.environ.get(name)}
+
     def load_detector(self) -> Detector:
         """Load the detector in evaluation mode."""
         return Detector.load(self.checkpoint).to(self.device)
@@ -109,35 +122,52 @@ class Scale:
 def scale() -> Scale:
     """Read the environment; MiniSpoof is written where it is needed and not yet there.
 
+    An empty variable is as good as none. Paths count from the working directory.
+
     Raises:
-        ConfigError: ``SLSLIB_CLIPS`` is not a number above 0, or ``SLSLIB_RECORDING`` no file.
+        ConfigError: ``SLSLIB_CLIPS`` is not a number above 0, or another variable names a file or
+            folder that is not there.
     """
     clips = os.environ.get("SLSLIB_CLIPS", "")
     if clips and not (clips.isdecimal() and int(clips)):
         raise ConfigError(f"SLSLIB_CLIPS is {clips!r}; set it to a number above 0, or unset it.")
-    if given := os.environ.get("SLSLIB_DATA"):
-        data = Path(given).resolve()
-    else:
+    data = _existing("SLSLIB_DATA")
+    if data is None:
         from minispoof.corpus import simulation
 
         data = simulation()
-    recording = os.environ.get("SLSLIB_RECORDING")
-    mine = Path(recording).expanduser().resolve() if recording else None
-    if mine and not mine.is_file():
-        raise ConfigError(
-            f"SLSLIB_RECORDING is {recording!r}; there is no such file. Name another."
-        )
-    checkpoint = _absolute(os.environ.get("SLSLIB_CHECKPOINT", "mini"))
+    recording = _existing("SLSLIB_RECORDING")
+    if recording and not recording.is_file():
+        raise ConfigError(f"SLSLIB_RECORDING is the folder {recording}; name a file of it.")
+    checkpoint = _weights("SLSLIB_CHECKPOINT", "mini")
     return Scale(
         data=data,
         simulated=(data / "minispoof.json").is_file(),
         checkpoint=checkpoint,
-        backbone=_absolute(os.environ.get("SLSLIB_BACKBONE", checkpoint)),
+        backbone=_weights("SLSLIB_BACKBONE", checkpoint),
         clips=int(clips) if clips else None,
-        runs=Path(os.environ.get("SLSLIB_RUNS", "../runs")).resolve(),
+        runs=Path(os.environ.get("SLSLIB_RUNS") or "../runs").expanduser().resolve(),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        recording=mine,
+        recording=recording,
     )
+
+
+def _existing(variable: str) -> Path | None:
+    """Return the absolute path of what a variable names, or None if it names nothing."""
+    if not (name := os.environ.get(variable)):
+        return None
+    path = Path(name).expanduser().absolute()
+    if not path.exists():
+        where = f"from {Path.cwd()}, there is no such file or folder"
+        raise ConfigError(f"{variable} is {name!r}; {where}. Give its whole path, or unset it.")
+    # The name of a link to a file tells what the file holds; that of its target may not.
+    return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+
+
+def _weights(variable: str, instead: str) -> str:
+    """Return the name of weights, for every working directory."""
+    name = os.environ.get(variable) or instead
+    return name if name == "mini" or name.startswith("hub:") else str(_existing(variable) or name)
 
 
 def _corpus_of(file: Path) -> str | None:
@@ -147,8 +177,3 @@ def _corpus_of(file: Path) -> str | None:
         corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
         return corpus if made["corpus"] in LAYOUTS and "decoders" in made else None
     return None
-
-
-def _absolute(name: str) -> str:
-    """Return a name that means the same in every working directory."""
-    return name if name == "mini" or not Path(name).exists() else str(Path(name).resolve())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from slslib.errors import ConfigError
-from slsnotebooks.scale import scale
+from slsnotebooks.scale import Scale, scale
 
 VARIABLES = (
     "SLSLIB_DATA",
@@ -26,6 +26,7 @@ def environment(monkeypatch, tmp_path):
     """Clear the variables; return a function that sets some and reads the scale."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SLSLIB_CACHE", raising=False)
 
     def read(**values):
         for name, value in ({"data": tmp_path} | values).items():
@@ -63,6 +64,53 @@ def test_a_local_file_is_named_for_every_working_directory(environment, tmp_path
     monkeypatch.chdir(tmp_path)
     Path("own.safetensors").write_bytes(b"")
     assert environment(checkpoint="own.safetensors").checkpoint == f"{tmp_path}/own.safetensors"
+
+
+def test_a_link_keeps_the_name_that_tells_its_format(environment, tmp_path):
+    (tmp_path / "blob").touch()
+    link = tmp_path / "own.safetensors"
+    link.symlink_to("blob")
+    here = environment(checkpoint=link, backbone=link)
+    assert here.checkpoint == here.backbone == str(link)
+
+
+def test_empty_variables_are_as_good_as_none(environment, tmp_path, monkeypatch):
+    monkeypatch.setattr("minispoof.corpus.simulation", lambda: tmp_path)
+    here = environment(**{name.removeprefix("SLSLIB_").lower(): "" for name in VARIABLES})
+    assert here == Scale(
+        tmp_path, False, "mini", "mini", None, Path("../runs").resolve(), here.device
+    )
+    assert here.environment() == {}
+
+
+def test_the_environment_means_the_same_in_every_folder(environment, tmp_path, monkeypatch):
+    for name in ("corpora", "runs/v1", "elsewhere", "cache"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "me.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLSLIB_CACHE", "cache")
+    given = {"checkpoint": "runs/v1", "backbone": "hub:owner/name", "runs": "runs", "clips": 4}
+    here = environment(data="corpora", recording="me.wav", **given)
+    assert here.environment() == {
+        "SLSLIB_DATA": f"{tmp_path}/corpora",
+        "SLSLIB_CHECKPOINT": f"{tmp_path}/runs/v1",
+        "SLSLIB_BACKBONE": "hub:owner/name",
+        "SLSLIB_RUNS": f"{tmp_path}/runs",
+        "SLSLIB_RECORDING": f"{tmp_path}/me.wav",
+        "SLSLIB_CACHE": f"{tmp_path}/cache",
+    }
+    for name, value in here.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir("elsewhere")
+    assert scale() == here
+    monkeypatch.setenv("SLSLIB_CHECKPOINT", "mini")
+    assert scale().environment()["SLSLIB_CHECKPOINT"] == "mini"
+
+
+@pytest.mark.parametrize("variable", ["data", "checkpoint", "backbone", "recording"])
+def test_what_is_not_there_is_named_at_once(environment, variable, tmp_path):
+    with pytest.raises(ConfigError, match=f"SLSLIB_{variable.upper()} is 'runs/none'; from /"):
+        environment(**{variable: "runs/none"})
 
 
 def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
