@@ -49,10 +49,10 @@ CAPTIONS = (
 
 def note(here: Scale) -> str:
     """Return the note that begins each page."""
-    limits = f", at most {here.clips} clips of a class and corpus" if here.clips else ""
+    limit = f" ({here.limit})" if here.limit else ""
     return (
         f":::{{note}}\nMade on {datetime.now(UTC):%Y-%m-%d} from the corpora in `{here.data}`"
-        f"{limits}, with the detector `{here.checkpoint}` and the backbone `{here.backbone}`. "
+        f"{limit}, with the detector `{here.checkpoint}` and the backbone `{here.backbone}`. "
         "Numbers and figures are yours. The text around them describes the embedded simulation."
         "\n:::"
     )

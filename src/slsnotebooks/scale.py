@@ -4,7 +4,7 @@
 ``SLSLIB_DATA``        folder of your corpora; without it MiniSpoof, a simulation
 ``SLSLIB_CHECKPOINT``  a detector; without it ``mini``, which comes with slslib
 ``SLSLIB_BACKBONE``    a backbone; without it the one inside the checkpoint
-``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus
+``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus, or ``all``
 ``SLSLIB_RUNS``        folder of your training runs; without it ``../runs``
 ``SLSLIB_RECORDING``   a recording of your own; without it a clip of the corpus
 =====================  ==============================================================
@@ -15,6 +15,7 @@ PyTorch finds one. What a notebook prints and draws follows from what :func:`sca
 
 import json
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Scale:
         simulated: They are MiniSpoof, in which nobody speaks.
         checkpoint: Name of the detector.
         backbone: Name of the backbone.
-        clips: Most clips of each class of a corpus, or None for as many as the page asks for.
+        clips: Most clips of each class of a corpus; 0 for all, None for as many as the page says.
         runs: Folder of the training runs.
         device: Where networks compute.
         recording: A recording of the reader's, or None.
@@ -55,9 +56,9 @@ class Scale:
     def __str__(self) -> str:
         """Say in a few lines what is used."""
         corpora = "MiniSpoof, a simulation" if self.simulated else str(self.data)
-        if self.clips:
-            corpora += f"; at most {self.clips} clips of a class"
-        text = f"corpora   {corpora}\ndetector  {self.checkpoint}\nbackbone  {self.backbone}\n"
+        limit = f"clips     {self.limit}\n" if self.limit else ""
+        text = f"corpora   {corpora}\n{limit}detector  {self.checkpoint}\n"
+        text += f"backbone  {self.backbone}\n"
         if not self.simulated and "mini" in (self.checkpoint, self.backbone):
             text += "note      mini knows simulated speech only: name weights of your own\n"
         return f"{text}device    {self.device}"
@@ -66,14 +67,27 @@ class Scale:
         """Return the text, marked as simulated where it is about simulated speech."""
         return f"{text}, simulated" if self.simulated else text
 
-    def few(self, n_clips: int, *, least: int = 1) -> int:
+    @property
+    def limit(self) -> str:
+        """What SLSLIB_CLIPS asks for, in words; empty if it is not set."""
+        if self.clips is None:
+            return ""
+        most = f"at most {self.clips} clips of a class" if self.clips else "all"
+        return f"{most}; no more than the page's own number where they stay in memory"
+
+    def few(self, n_clips: int, *, least: int = 1, streamed: bool = False) -> int:
         """Return how many clips of a class to take where the page asks for ``n_clips``.
 
         Args:
             n_clips: How many there are without ``SLSLIB_CLIPS``.
             least: What the page cannot do without.
+            streamed: The page reads one batch after the other, so ``SLSLIB_CLIPS`` may be more; the
+                number may be more than a corpus has.
         """
-        return min(n_clips, max(least, self.clips or n_clips))
+        if self.clips is None:
+            return n_clips
+        most = max(least, self.clips or sys.maxsize)
+        return most if streamed else min(n_clips, most)
 
     def trained(self) -> dict[str, Path]:
         """Return the folders of runs with a finished epoch, by name; none for the simulation."""
@@ -125,12 +139,13 @@ def scale() -> Scale:
     An empty variable is as good as none. Paths count from the working directory.
 
     Raises:
-        ConfigError: ``SLSLIB_CLIPS`` is not a number above 0, or another variable names a file or
-            folder that is not there.
+        ConfigError: ``SLSLIB_CLIPS`` is neither a number above 0 nor ``all``, or another variable
+            names a file or folder that is not there.
     """
     clips = os.environ.get("SLSLIB_CLIPS", "")
-    if clips and not (clips.isdecimal() and int(clips)):
-        raise ConfigError(f"SLSLIB_CLIPS is {clips!r}; set it to a number above 0, or unset it.")
+    if clips not in ("", "all") and not (clips.isdecimal() and int(clips)):
+        told = "set it to a number above 0 or to all, or unset it"
+        raise ConfigError(f"SLSLIB_CLIPS is {clips!r}; {told}.")
     data = _existing("SLSLIB_DATA")
     if data is None:
         from minispoof.corpus import simulation
@@ -145,7 +160,7 @@ def scale() -> Scale:
         simulated=(data / "minispoof.json").is_file(),
         checkpoint=checkpoint,
         backbone=_weights("SLSLIB_BACKBONE", checkpoint),
-        clips=int(clips) if clips else None,
+        clips=int(clips.replace("all", "0")) if clips else None,
         runs=Path(os.environ.get("SLSLIB_RUNS") or "../runs").expanduser().resolve(),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         recording=recording,

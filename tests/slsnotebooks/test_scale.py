@@ -114,7 +114,8 @@ def test_what_is_not_there_is_named_at_once(environment, variable, tmp_path):
 
 
 def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
-    assert environment().few(80) == 80
+    assert environment().few(80) == environment().few(80, streamed=True) == 80
+    assert "clips  " not in str(environment())
     here = environment(clips=10)
     assert (here.few(80), here.few(5), here.few(80, least=20), here.few(8, least=20)) == (
         10,
@@ -122,7 +123,18 @@ def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
         20,
         8,
     )
-    assert "10 clips" in str(here)
+    assert "clips     at most 10 clips of a class; no more than" in str(here)
+
+
+def test_clips_are_more_than_a_page_says_where_it_keeps_none(environment):
+    here = environment(clips=900)
+    assert (here.few(500), here.few(500, streamed=True)) == (500, 900)
+    assert environment(clips=4).few(500, least=20, streamed=True) == 20
+    here = environment(clips="all")
+    assert not here.clips, "notebook 06 then trains on the corpora as they are"
+    assert here.few(500) == 500
+    assert min(here.few(500, streamed=True), 611_829) == 611_829
+    assert "clips     all; no more than the page's own number" in str(here)
 
 
 def write_scores(path: Path, corpus: str, partition: str = "-") -> None:
