@@ -18,6 +18,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,7 +26,9 @@ import torch
 from slslib.data.corpora import LAYOUTS
 from slslib.errors import ConfigError
 from slslib.files import cache_root
+from slslib.model.checkpoints import locate, read_checkpoint
 from slslib.model.detector import Detector, load_backbone
+from slslib.model.foreign import KEPT, TASKS
 from slslib.model.xlsr import XLSR
 
 
@@ -62,6 +65,33 @@ class Scale:
         if not self.simulated and "mini" in (self.checkpoint, self.backbone):
             text += "note      mini knows simulated speech only: name weights of your own\n"
         return f"{text}device    {self.device}"
+
+    @cached_property
+    def backbone_name(self) -> str:
+        """What the backbone is, for labels: packaged, pre-trained, fine-tuned or random weights.
+
+        The packaged one is ``mini``. One inside a detector, such as the checkpoint's where
+        ``SLSLIB_BACKBONE`` is not set, or below a head for another task, is fine-tuned. Weights are
+        called random where the metadata of their file have ``"weights": "random"``.
+        """
+        if self.backbone == "mini":
+            return "packaged"
+        tensors, about = read_checkpoint(locate(self.backbone, "backbone"))
+        if "random" in (about.get(part, {}).get("weights") for part in ("card", "metadata")):
+            return "random weights"
+        heads = ("head.", *(f"{KEPT}{task}." for task in TASKS))
+        return "fine-tuned" if any(n.startswith(heads) for n in tensors) else "pre-trained"
+
+    @staticmethod
+    def weights(detector: Detector) -> str:
+        """Say what a detector's file tells of its weights; the authors' tells nothing."""
+        told, file = detector.metadata, detector.path.name
+        if not file or told.get("weights") == "random":
+            return f"{file}, random weights".removeprefix(", ")
+        if detector.name == "mini" or "recipe" not in told:
+            return "mini" if detector.name == "mini" else f"{file}, which names no recipe"
+        epoch = f", epoch {told['epoch']}" if "epoch" in told else ""
+        return f"{file}, recipe {told['recipe']}{epoch}"
 
     def label(self, text: str) -> str:
         """Return the text, marked as simulated where it is about simulated speech."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from tiny import DETECTOR, DIMENSIONS, authors_file, told
 
 from slslib.errors import ConfigError
+from slslib.model.checkpoints import save_safetensors
+from slslib.model.detector import Detector
 from slsnotebooks.scale import Scale, scale
 
 VARIABLES = (
@@ -58,6 +62,50 @@ def test_the_backbone_is_that_of_the_checkpoint_unless_another_is_named(environm
     here = environment(checkpoint="hub:owner/name/v1/epoch_2.pth")
     assert here.backbone == here.checkpoint
     assert "note" not in str(environment(backbone="hub:facebook/wav2vec2-xls-r-300m"))
+
+
+def write_backbone(path: Path, about: dict, *others: str) -> Path:
+    tensors = Detector(DETECTOR).backbone.state_dict(prefix="backbone.")
+    others = dict.fromkeys(others, torch.zeros(2))
+    save_safetensors(path, tensors | others, {"config": {"backbone": asdict(DIMENSIONS)}} | about)
+    return path
+
+
+def test_a_backbone_is_called_what_its_file_tells(environment, checkpoint, tmp_path):
+    assert environment().backbone_name == "packaged"
+    assert environment(checkpoint=checkpoint).backbone_name == "fine-tuned"
+    file = tmp_path / "b.safetensors"
+    for name, *written in (
+        ("pre-trained", {}),
+        ("pre-trained", {"card": {"hours": 4}}, "pretraining.mask_emb"),
+        ("random weights", {"card": {"weights": "random"}}),
+        ("fine-tuned", {}, "pretraining.lm_head.weight"),
+    ):
+        here = environment(checkpoint=checkpoint, backbone=write_backbone(file, *written))
+        assert here.backbone_name == name
+    here = environment(checkpoint="hub:owner/name", backbone=checkpoint)
+    assert here.backbone_name == "fine-tuned", "it is a detector's, however it was named"
+    Detector(DETECTOR).save(file, {"weights": "random"})
+    assert environment(backbone=file).backbone_name == "random weights"
+
+
+def test_weights_are_called_random_only_where_they_are_known_to_be(environment, tmp_path):
+    here, detector = environment(), Detector(DETECTOR)
+    assert here.weights(here.load_detector()) == "mini"
+    assert here.weights(detector) == "random weights"
+    authors = tmp_path / "epoch_2.pth"
+    torch.save(told(authors_file(detector), DETECTOR), authors)
+    own = tmp_path / "epoch_16.safetensors"
+    for file, metadata, said in (
+        (authors, None, "epoch_2.pth, which names no recipe"),
+        (own, {}, "epoch_16.safetensors, which names no recipe"),
+        (own, {"recipe": "v2", "epoch": 16}, "epoch_16.safetensors, recipe v2, epoch 16"),
+        (own, {"recipe": "v2"}, "epoch_16.safetensors, recipe v2"),
+        (own, {"weights": "random"}, "epoch_16.safetensors, random weights"),
+    ):
+        if metadata is not None:
+            detector.save(file, metadata)
+        assert here.weights(Detector.load(file)) == said
 
 
 def test_a_local_file_is_named_for_every_working_directory(environment, tmp_path, monkeypatch):
