@@ -79,7 +79,7 @@ def execute(path: Path) -> str:
     client = NotebookClient(notebook, timeout=None, resources=where)
     at = f"the start of {path.stem}"
     try:
-        with client.setup_kernel():
+        with client.setup_kernel(stderr=subprocess.DEVNULL):  # what cells write goes to the page
             for number, (i, cell) in enumerate(code, 1):
                 at = f"cell {number} of {len(code)}: {cell.source.partition(chr(10))[0]}"
                 client.execute_cell(cell, i)
@@ -141,10 +141,12 @@ def copy_book(out: Path) -> None:
 
 
 def build(out: Path) -> None:
-    """Build the book of a folder."""
+    """Build the book of a folder; links to pages that are not in it lead nowhere."""
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", out, "--all", "--quiet"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{done.stderr}\nslslib: no book was built; what ran is in {out / 'notebooks'}")
 
 
 def main() -> None:
@@ -183,10 +185,10 @@ def main() -> None:
         if stopped := execute(path):
             failed[path.name] = stopped
         adapt(path, here, stopped)
-    build(out)
-    print(f"slslib: the report is at {out}/_build/html/index.html")
     for name, stopped in failed.items():
         print(f"slslib: {name} stopped at {stopped}", file=sys.stderr)
+    build(out)
+    print(f"slslib: the report is at {out}/_build/html/index.html")
     if failed:
         sys.exit(f"slslib: {len(failed)} of {len(bar)} notebooks stopped; their pages say where")
     sys.exit(0)

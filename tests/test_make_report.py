@@ -28,6 +28,7 @@ def make_report():
     spec = importlib.util.spec_from_file_location("make_report", ROOT / "book" / "make_report.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.real_build = module.build
     return module
 
 
@@ -195,6 +196,29 @@ def test_a_page_that_stops_shows_what_ran_and_says_so(clone, capsys):
         assert ("Numbers and figures are yours" in cells[1].source) == (name != "11_field_2026")
         shown = [[o.get("text", o.get("ename")) for o in c.outputs] for c in cells[2:]]
         assert shown == outputs
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_book_is_built_or_the_reader_is_told_why_not(
+    clone, make_report, monkeypatch, tmp_path, capsys, status
+):
+    root, make = clone
+    monkeypatch.setattr(make_report, "build", make_report.real_build)
+    tool = tmp_path / "jupyter-book"
+    tool.write_text(f'#!/bin/sh\necho WARNING >&2\necho "$@" > "$2"/arguments\nexit {status}\n')
+    tool.chmod(0o755)
+    monkeypatch.setattr(make_report.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(make_report, "execute", lambda path: "")
+    end = make()
+    assert (root / "report/arguments").read_text() == f"build {root}/report --all --quiet\n"
+    said = "".join(capsys.readouterr())
+    if status:
+        assert "WARNING" in end
+        assert "no book was built" in end
+    else:
+        assert end == 0
+        assert "the report is at" in said
+    assert "WARNING" not in said
 
 
 def test_a_page_that_does_not_stop_says_nothing_of_it(clone, capsys):

@@ -30,7 +30,7 @@ def report(
 
     Args:
         runs: Folders of training runs, side by side in one folder. Those beside them are shown too.
-        out: Folder of the book, made anew.
+        out: Folder of the book: a new or empty one, or that of a report, which is replaced.
         data: Folder that holds the corpora; default SLSLIB_DATA.
         only: Numbers of the notebooks to execute; default all. 06 shows the training, 07, 09 and 10
             the score files.

@@ -102,7 +102,7 @@ class Scale:
         """What SLSLIB_CLIPS asks for, in words; empty if it is not set."""
         if self.clips is None:
             return ""
-        most = f"at most {self.clips} clips of a class" if self.clips else "all"
+        most = f"at most {self.clips} clips of a class" if self.clips else "all clips"
         return f"{most}; no more than the page's own number where they stay in memory"
 
     def few(self, n_clips: int, *, least: int = 1, streamed: bool = False) -> int:

@@ -182,7 +182,7 @@ def test_clips_are_more_than_a_page_says_where_it_keeps_none(environment):
     assert not here.clips, "notebook 06 then trains on the corpora as they are"
     assert here.few(500) == 500
     assert min(here.few(500, streamed=True), 611_829) == 611_829
-    assert "clips     all; no more than the page's own number" in str(here)
+    assert "clips     all clips; no more than the page's own number" in str(here)
 
 
 def write_scores(path: Path, corpus: str, partition: str = "-") -> None:
