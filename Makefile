@@ -2,11 +2,11 @@
 #
 #   make book        run every notebook once, build the book, print where it is
 #   make test        the fast tests
-#   make lab         JupyterLab on the notebooks
+#   make lab         JupyterLab on the notebooks (takes the variables of make report)
 #   make clean       remove what was built; `make distclean` removes the environment too
 #
 #   make report      a book from your corpora and weights (SLSLIB_DATA, SLSLIB_CHECKPOINT,
-#                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS)
+#                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS, SLSLIB_RECORDING)
 #   make rehearsal   every notebook at XLS-R's full size, on stand-ins for corpora and weights
 #
 #   make setup       the environment alone
@@ -127,8 +127,16 @@ lint: $(STAMP)
 	$(BIN)/mypy || status=1; \
 	exit $$status
 
+# The notebooks run in their own folder: a relative path would mean another file there.
 lab: $(STAMP)
-	@$(BIN)/jupyter lab $(LABFLAGS) notebooks
+	@for name in DATA CHECKPOINT BACKBONE RUNS RECORDING CACHE; do \
+	    value=$$(printenv SLSLIB_$$name || :); \
+	    case "$$name=$$value" in \
+	    *=|*=/*|*=\~*|CHECKPOINT=mini|BACKBONE=mini|*=hub:*) ;; \
+	    *) export "SLSLIB_$$name=$$PWD/$$value" ;; \
+	    esac; \
+	done; \
+	exec $(BIN)/jupyter lab $(LABFLAGS) notebooks
 
 clean:
 	@rm -rf _build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

@@ -194,6 +194,35 @@ def test_unfit_python_gets_one_line(tmp_path: Path, body: str, says: str) -> Non
     assert not (tmp_path / "venv").exists()
 
 
+@needs_make
+def test_the_lab_gets_paths_that_mean_the_same_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / ".slslib-installed").touch()
+    script(tmp_path / "bin" / "jupyter", 'printenv | grep ^SLSLIB_; echo "$@"')
+    given = {
+        "SLSLIB_DATA": ("my corpora", f"{ROOT}/my corpora"),
+        "SLSLIB_CHECKPOINT": ("runs/v1", f"{ROOT}/runs/v1"),
+        "SLSLIB_BACKBONE": ("hub:owner/name/file.pt", "hub:owner/name/file.pt"),
+        "SLSLIB_RUNS": ("/runs", "/runs"),
+        "SLSLIB_RECORDING": ("~/me.wav", "~/me.wav"),
+        "SLSLIB_CACHE": ("", ""),
+        "SLSLIB_CLIPS": ("4", "4"),
+    }
+    for name, (value, _) in given.items():
+        monkeypatch.setenv(name, value)
+    run = make(f"VENV={tmp_path}", "TORCH_INDEX=", "lab")
+    *variables, arguments = run.stdout.splitlines()
+    assert run.returncode == 0
+    assert arguments.startswith("lab ")
+    assert dict(line.split("=", 1) for line in variables) == {
+        name: meant for name, (_, meant) in given.items()
+    }
+    monkeypatch.setenv("SLSLIB_CHECKPOINT", "mini")
+    assert "SLSLIB_CHECKPOINT=mini\n" in make(f"VENV={tmp_path}", "TORCH_INDEX=", "lab").stdout
+
+
 def test_no_python_on_the_path_gets_one_line(tmp_path: Path) -> None:
     script(tmp_path / "python3", "echo 3.12")
     command = [shutil.which("sh"), str(ROOT / ".ci" / "find-python"), ""]

@@ -30,7 +30,7 @@ def report(
 
     Args:
         runs: Folders of training runs, side by side in one folder. Those beside them are shown too.
-        out: Folder of the book, made anew.
+        out: Folder of the book: a new or empty one, or that of a report, which is replaced.
         data: Folder that holds the corpora; default SLSLIB_DATA.
         only: Numbers of the notebooks to execute; default all. 06 shows the training, 07, 09 and 10
             the score files.
@@ -39,11 +39,11 @@ def report(
         ConfigError: A folder holds no run, the folders are not side by side, the repository is not
             there, or a notebook stopped.
     """
-    folders = [Path(run).resolve() for run in runs]
+    folders = [Path(run).absolute() for run in runs]  # links may lead to several disks
     if not folders or not all((run / "config.json").is_file() for run in folders):
         told = ", ".join(map(str, runs)) or "nothing"
         raise ConfigError(f"name folders of training runs, which hold a config.json; got {told}.")
-    home, *others = {run.parent for run in folders}
+    home, *others = {run.parent.resolve() for run in folders}
     if others or not _SCRIPT.is_file():
         raise ConfigError(
             f"a report needs runs in one folder and slslib installed from its repository: {_SCRIPT}"

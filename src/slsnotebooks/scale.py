@@ -4,7 +4,7 @@
 ``SLSLIB_DATA``        folder of your corpora; without it MiniSpoof, a simulation
 ``SLSLIB_CHECKPOINT``  a detector; without it ``mini``, which comes with slslib
 ``SLSLIB_BACKBONE``    a backbone; without it the one inside the checkpoint
-``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus
+``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus, or ``all``
 ``SLSLIB_RUNS``        folder of your training runs; without it ``../runs``
 ``SLSLIB_RECORDING``   a recording of your own; without it a clip of the corpus
 =====================  ==============================================================
@@ -15,14 +15,20 @@ PyTorch finds one. What a notebook prints and draws follows from what :func:`sca
 
 import json
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from slslib.data.corpora import LAYOUTS
 from slslib.errors import ConfigError
+from slslib.files import cache_root
+from slslib.model.checkpoints import locate, read_checkpoint
 from slslib.model.detector import Detector, load_backbone
+from slslib.model.foreign import KEPT, TASKS
 from slslib.model.xlsr import XLSR
 
 
@@ -35,7 +41,7 @@ class Scale:
         simulated: They are MiniSpoof, in which nobody speaks.
         checkpoint: Name of the detector.
         backbone: Name of the backbone.
-        clips: Most clips of each class of a corpus, or None for as many as the page asks for.
+        clips: Most clips of each class of a corpus; 0 for all, None for as many as the page says.
         runs: Folder of the training runs.
         device: Where networks compute.
         recording: A recording of the reader's, or None.
@@ -53,25 +59,65 @@ class Scale:
     def __str__(self) -> str:
         """Say in a few lines what is used."""
         corpora = "MiniSpoof, a simulation" if self.simulated else str(self.data)
-        if self.clips:
-            corpora += f"; at most {self.clips} clips of a class"
-        text = f"corpora   {corpora}\ndetector  {self.checkpoint}\nbackbone  {self.backbone}\n"
+        limit = f"clips     {self.limit}\n" if self.limit else ""
+        text = f"corpora   {corpora}\n{limit}detector  {self.checkpoint}\n"
+        text += f"backbone  {self.backbone}\n"
         if not self.simulated and "mini" in (self.checkpoint, self.backbone):
             text += "note      mini knows simulated speech only: name weights of your own\n"
         return f"{text}device    {self.device}"
+
+    @cached_property
+    def backbone_name(self) -> str:
+        """What the backbone is, for labels: packaged, pre-trained, fine-tuned or random weights.
+
+        The packaged one is ``mini``. One inside a detector, such as the checkpoint's where
+        ``SLSLIB_BACKBONE`` is not set, or below a head for another task, is fine-tuned. Weights are
+        called random where the metadata of their file have ``"weights": "random"``.
+        """
+        if self.backbone == "mini":
+            return "packaged"
+        tensors, about = read_checkpoint(locate(self.backbone, "backbone"))
+        if "random" in (about.get(part, {}).get("weights") for part in ("card", "metadata")):
+            return "random weights"
+        heads = ("head.", *(f"{KEPT}{task}." for task in TASKS))
+        return "fine-tuned" if any(n.startswith(heads) for n in tensors) else "pre-trained"
+
+    @staticmethod
+    def weights(detector: Detector) -> str:
+        """Say what a detector's file tells of its weights; the authors' tells nothing."""
+        told, file = detector.metadata, detector.path.name
+        if not file or told.get("weights") == "random":
+            return f"{file}, random weights".removeprefix(", ")
+        if detector.name == "mini" or "recipe" not in told:
+            return "mini" if detector.name == "mini" else f"{file}, which names no recipe"
+        epoch = f", epoch {told['epoch']}" if "epoch" in told else ""
+        return f"{file}, recipe {told['recipe']}{epoch}"
 
     def label(self, text: str) -> str:
         """Return the text, marked as simulated where it is about simulated speech."""
         return f"{text}, simulated" if self.simulated else text
 
-    def few(self, n_clips: int, *, least: int = 1) -> int:
+    @property
+    def limit(self) -> str:
+        """What SLSLIB_CLIPS asks for, in words; empty if it is not set."""
+        if self.clips is None:
+            return ""
+        most = f"at most {self.clips} clips of a class" if self.clips else "all clips"
+        return f"{most}; no more than the page's own number where they stay in memory"
+
+    def few(self, n_clips: int, *, least: int = 1, streamed: bool = False) -> int:
         """Return how many clips of a class to take where the page asks for ``n_clips``.
 
         Args:
             n_clips: How many there are without ``SLSLIB_CLIPS``.
             least: What the page cannot do without.
+            streamed: The page reads one batch after the other, so ``SLSLIB_CLIPS`` may be more; the
+                number may be more than a corpus has.
         """
-        return min(n_clips, max(least, self.clips or n_clips))
+        if self.clips is None:
+            return n_clips
+        most = max(least, self.clips or sys.maxsize)
+        return most if streamed else min(n_clips, most)
 
     def trained(self) -> dict[str, Path]:
         """Return the folders of runs with a finished epoch, by name; none for the simulation."""
@@ -81,15 +127,32 @@ class Scale:
     def scored(self) -> dict[tuple[str, str], Path]:
         """Return the score files in the folders of runs, by folder and ``NAME:PARTITION``.
 
-        Only those of named corpora: another folder may be called from elsewhere by its path.
+        Only what ``slslib score`` wrote, and only those of named corpora: another folder may be
+        called from elsewhere by its path. Where a folder holds several of a corpus, as ``v1``, they
+        are named after the files, as ``v1/df``.
         """
-        found = {}
+        found: dict[tuple[Path, str], list[Path]] = {}
         for file in [] if self.simulated else sorted(self.runs.glob("*/*.txt.json")):
-            made = json.loads(file.read_text())
-            corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
-            if made["corpus"] in LAYOUTS:
-                found[file.parent.name, corpus] = file.with_suffix("")
-        return found
+            scores = file.with_suffix("")
+            if (corpus := _corpus_of(file)) and scores.is_file():
+                found.setdefault((file.parent, corpus), []).append(scores)
+        return {
+            (run.name if len(files) == 1 else f"{run.name}/{scores.stem}", corpus): scores
+            for (run, corpus), files in found.items()
+            for scores in files
+        }
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that are set, so that they mean the same in every folder."""
+        named = {
+            "SLSLIB_DATA": self.data,
+            "SLSLIB_CHECKPOINT": self.checkpoint,
+            "SLSLIB_BACKBONE": self.backbone,
+            "SLSLIB_RUNS": self.runs,
+            "SLSLIB_RECORDING": self.recording,
+            "SLSLIB_CACHE": cache_root().absolute(),
+        }
+        return {name: str(value) for name, value in named.items() if os.environ.get(name)}
 
     def load_detector(self) -> Detector:
         """Load the detector in evaluation mode."""
@@ -103,37 +166,59 @@ class Scale:
 def scale() -> Scale:
     """Read the environment; MiniSpoof is written where it is needed and not yet there.
 
+    An empty variable is as good as none. Paths count from the working directory.
+
     Raises:
-        ConfigError: ``SLSLIB_CLIPS`` is not a number above 0, or ``SLSLIB_RECORDING`` no file.
+        ConfigError: ``SLSLIB_CLIPS`` is neither a number above 0 nor ``all``, or another variable
+            names a file or folder that is not there.
     """
     clips = os.environ.get("SLSLIB_CLIPS", "")
-    if clips and not (clips.isdecimal() and int(clips)):
-        raise ConfigError(f"SLSLIB_CLIPS is {clips!r}; set it to a number above 0, or unset it.")
-    if given := os.environ.get("SLSLIB_DATA"):
-        data = Path(given).resolve()
-    else:
+    if clips not in ("", "all") and not (clips.isdecimal() and int(clips)):
+        told = "set it to a number above 0 or to all, or unset it"
+        raise ConfigError(f"SLSLIB_CLIPS is {clips!r}; {told}.")
+    data = _existing("SLSLIB_DATA")
+    if data is None:
         from minispoof.corpus import simulation
 
         data = simulation()
-    recording = os.environ.get("SLSLIB_RECORDING")
-    mine = Path(recording).expanduser().resolve() if recording else None
-    if mine and not mine.is_file():
-        raise ConfigError(
-            f"SLSLIB_RECORDING is {recording!r}; there is no such file. Name another."
-        )
-    checkpoint = _absolute(os.environ.get("SLSLIB_CHECKPOINT", "mini"))
+    recording = _existing("SLSLIB_RECORDING")
+    if recording and not recording.is_file():
+        raise ConfigError(f"SLSLIB_RECORDING is the folder {recording}; name a file of it.")
+    checkpoint = _weights("SLSLIB_CHECKPOINT", "mini")
     return Scale(
         data=data,
         simulated=(data / "minispoof.json").is_file(),
         checkpoint=checkpoint,
-        backbone=_absolute(os.environ.get("SLSLIB_BACKBONE", checkpoint)),
-        clips=int(clips) if clips else None,
-        runs=Path(os.environ.get("SLSLIB_RUNS", "../runs")).resolve(),
+        backbone=_weights("SLSLIB_BACKBONE", checkpoint),
+        clips=int(clips.replace("all", "0")) if clips else None,
+        runs=Path(os.environ.get("SLSLIB_RUNS") or "../runs").expanduser().resolve(),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        recording=mine,
+        recording=recording,
     )
 
 
-def _absolute(name: str) -> str:
-    """Return a name that means the same in every working directory."""
-    return name if name == "mini" or not Path(name).exists() else str(Path(name).resolve())
+def _existing(variable: str) -> Path | None:
+    """Return the absolute path of what a variable names, or None if it names nothing."""
+    if not (name := os.environ.get(variable)):
+        return None
+    path = Path(name).expanduser().absolute()
+    if not path.exists():
+        where = f"from {Path.cwd()}, there is no such file or folder"
+        raise ConfigError(f"{variable} is {name!r}; {where}. Give its whole path, or unset it.")
+    # The name of a link to a file tells what the file holds; that of its target may not.
+    return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+
+
+def _weights(variable: str, instead: str) -> str:
+    """Return the name of weights, for every working directory."""
+    name = os.environ.get(variable) or instead
+    return name if name == "mini" or name.startswith("hub:") else str(_existing(variable) or name)
+
+
+def _corpus_of(file: Path) -> str | None:
+    """Return what corpus a score file is of by the facts beside it; None if they tell of none."""
+    with suppress(OSError, ValueError, KeyError, TypeError):  # not written by slslib score
+        made = json.loads(file.read_text(encoding="utf-8"))
+        corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")
+        return corpus if made["corpus"] in LAYOUTS and "decoders" in made else None
+    return None

@@ -47,6 +47,16 @@ def test_a_book_is_built_from_runs_and_corpora(runs, calls, tmp_path):
         report((runs[0],), **options)
 
 
+def test_links_side_by_side_are_runs_side_by_side(runs, calls, tmp_path, monkeypatch):
+    links = tmp_path / "links"
+    links.mkdir()
+    for name, run in (("v1", runs[0]), ("other", runs[2])):
+        (links / name).symlink_to(run)
+    monkeypatch.chdir(links)
+    report((Path("v1"), Path("../links/other")), out=tmp_path / "book")
+    assert calls[0][1]["SLSLIB_RUNS"] == str(links)
+
+
 def test_what_is_no_run_or_cannot_be_reported_is_refused(runs, calls, tmp_path, monkeypatch):
     for wrong in ((), (tmp_path,), (runs[0], tmp_path / "none")):
         with pytest.raises(ConfigError, match="name folders of training runs"):

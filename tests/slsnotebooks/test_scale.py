@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from tiny import DETECTOR, DIMENSIONS, authors_file, told
 
 from slslib.errors import ConfigError
-from slsnotebooks.scale import scale
+from slslib.model.checkpoints import save_safetensors
+from slslib.model.detector import Detector
+from slsnotebooks.scale import Scale, scale
 
 VARIABLES = (
     "SLSLIB_DATA",
@@ -26,6 +30,7 @@ def environment(monkeypatch, tmp_path):
     """Clear the variables; return a function that sets some and reads the scale."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SLSLIB_CACHE", raising=False)
 
     def read(**values):
         for name, value in ({"data": tmp_path} | values).items():
@@ -59,14 +64,106 @@ def test_the_backbone_is_that_of_the_checkpoint_unless_another_is_named(environm
     assert "note" not in str(environment(backbone="hub:facebook/wav2vec2-xls-r-300m"))
 
 
+def write_backbone(path: Path, about: dict, *others: str) -> Path:
+    tensors = Detector(DETECTOR).backbone.state_dict(prefix="backbone.")
+    others = dict.fromkeys(others, torch.zeros(2))
+    save_safetensors(path, tensors | others, {"config": {"backbone": asdict(DIMENSIONS)}} | about)
+    return path
+
+
+def test_a_backbone_is_called_what_its_file_tells(environment, checkpoint, tmp_path):
+    assert environment().backbone_name == "packaged"
+    assert environment(checkpoint=checkpoint).backbone_name == "fine-tuned"
+    file = tmp_path / "b.safetensors"
+    for name, *written in (
+        ("pre-trained", {}),
+        ("pre-trained", {"card": {"hours": 4}}, "pretraining.mask_emb"),
+        ("random weights", {"card": {"weights": "random"}}),
+        ("fine-tuned", {}, "pretraining.lm_head.weight"),
+    ):
+        here = environment(checkpoint=checkpoint, backbone=write_backbone(file, *written))
+        assert here.backbone_name == name
+    here = environment(checkpoint="hub:owner/name", backbone=checkpoint)
+    assert here.backbone_name == "fine-tuned", "it is a detector's, however it was named"
+    Detector(DETECTOR).save(file, {"weights": "random"})
+    assert environment(backbone=file).backbone_name == "random weights"
+
+
+def test_weights_are_called_random_only_where_they_are_known_to_be(environment, tmp_path):
+    here, detector = environment(), Detector(DETECTOR)
+    assert here.weights(here.load_detector()) == "mini"
+    assert here.weights(detector) == "random weights"
+    authors = tmp_path / "epoch_2.pth"
+    torch.save(told(authors_file(detector), DETECTOR), authors)
+    own = tmp_path / "epoch_16.safetensors"
+    for file, metadata, said in (
+        (authors, None, "epoch_2.pth, which names no recipe"),
+        (own, {}, "epoch_16.safetensors, which names no recipe"),
+        (own, {"recipe": "v2", "epoch": 16}, "epoch_16.safetensors, recipe v2, epoch 16"),
+        (own, {"recipe": "v2"}, "epoch_16.safetensors, recipe v2"),
+        (own, {"weights": "random"}, "epoch_16.safetensors, random weights"),
+    ):
+        if metadata is not None:
+            detector.save(file, metadata)
+        assert here.weights(Detector.load(file)) == said
+
+
 def test_a_local_file_is_named_for_every_working_directory(environment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("own.safetensors").write_bytes(b"")
     assert environment(checkpoint="own.safetensors").checkpoint == f"{tmp_path}/own.safetensors"
 
 
+def test_a_link_keeps_the_name_that_tells_its_format(environment, tmp_path):
+    (tmp_path / "blob").touch()
+    link = tmp_path / "own.safetensors"
+    link.symlink_to("blob")
+    here = environment(checkpoint=link, backbone=link)
+    assert here.checkpoint == here.backbone == str(link)
+
+
+def test_empty_variables_are_as_good_as_none(environment, tmp_path, monkeypatch):
+    monkeypatch.setattr("minispoof.corpus.simulation", lambda: tmp_path)
+    here = environment(**{name.removeprefix("SLSLIB_").lower(): "" for name in VARIABLES})
+    assert here == Scale(
+        tmp_path, False, "mini", "mini", None, Path("../runs").resolve(), here.device
+    )
+    assert here.environment() == {}
+
+
+def test_the_environment_means_the_same_in_every_folder(environment, tmp_path, monkeypatch):
+    for name in ("corpora", "runs/v1", "elsewhere", "cache"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "me.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLSLIB_CACHE", "cache")
+    given = {"checkpoint": "runs/v1", "backbone": "hub:owner/name", "runs": "runs", "clips": 4}
+    here = environment(data="corpora", recording="me.wav", **given)
+    assert here.environment() == {
+        "SLSLIB_DATA": f"{tmp_path}/corpora",
+        "SLSLIB_CHECKPOINT": f"{tmp_path}/runs/v1",
+        "SLSLIB_BACKBONE": "hub:owner/name",
+        "SLSLIB_RUNS": f"{tmp_path}/runs",
+        "SLSLIB_RECORDING": f"{tmp_path}/me.wav",
+        "SLSLIB_CACHE": f"{tmp_path}/cache",
+    }
+    for name, value in here.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir("elsewhere")
+    assert scale() == here
+    monkeypatch.setenv("SLSLIB_CHECKPOINT", "mini")
+    assert scale().environment()["SLSLIB_CHECKPOINT"] == "mini"
+
+
+@pytest.mark.parametrize("variable", ["data", "checkpoint", "backbone", "recording"])
+def test_what_is_not_there_is_named_at_once(environment, variable, tmp_path):
+    with pytest.raises(ConfigError, match=f"SLSLIB_{variable.upper()} is 'runs/none'; from /"):
+        environment(**{variable: "runs/none"})
+
+
 def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
-    assert environment().few(80) == 80
+    assert environment().few(80) == environment().few(80, streamed=True) == 80
+    assert "clips  " not in str(environment())
     here = environment(clips=10)
     assert (here.few(80), here.few(5), here.few(80, least=20), here.few(8, least=20)) == (
         10,
@@ -74,7 +171,25 @@ def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):
         20,
         8,
     )
-    assert "10 clips" in str(here)
+    assert "clips     at most 10 clips of a class; no more than" in str(here)
+
+
+def test_clips_are_more_than_a_page_says_where_it_keeps_none(environment):
+    here = environment(clips=900)
+    assert (here.few(500), here.few(500, streamed=True)) == (500, 900)
+    assert environment(clips=4).few(500, least=20, streamed=True) == 20
+    here = environment(clips="all")
+    assert not here.clips, "notebook 06 then trains on the corpora as they are"
+    assert here.few(500) == 500
+    assert min(here.few(500, streamed=True), 611_829) == 611_829
+    assert "clips     all clips; no more than the page's own number" in str(here)
+
+
+def write_scores(path: Path, corpus: str, partition: str = "-") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    facts = {"corpus": corpus, "partition": partition, "decoders": {}}
+    Path(f"{path}.json").write_text(json.dumps(facts))
 
 
 def test_runs_and_their_scores_are_found_but_not_for_the_simulation(environment, tmp_path):
@@ -82,9 +197,9 @@ def test_runs_and_their_scores_are_found_but_not_for_the_simulation(environment,
     for name in ("v1", "begun"):
         (runs / name).mkdir(parents=True)
     (runs / "v1" / "best.json").write_text("{}")
-    for corpus, part in (("asvspoof2021-df", "-"), ("asvspoof2019-la", "eval")):
-        facts = {"corpus": corpus, "partition": part}
-        (runs / "v1" / f"{corpus}.txt.json").write_text(json.dumps(facts))
+    write_scores(runs / "v1" / "asvspoof2021-df.txt", "asvspoof2021-df")
+    write_scores(runs / "v1" / "asvspoof2019-la.txt", "asvspoof2019-la", "eval")
+    write_scores(runs / "v1" / "own.txt", "own")
     here = environment(runs=runs)
     assert here.trained() == {"v1": runs / "v1"}, "the other has no finished epoch"
     assert here.scored() == {
@@ -94,6 +209,43 @@ def test_runs_and_their_scores_are_found_but_not_for_the_simulation(environment,
     (tmp_path / "minispoof.json").write_text("{}")
     here = environment(runs=runs)
     assert here.trained() == here.scored() == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        "7",
+        "{",
+        "\udc80",
+        '{"corpus": {}, "partition": "-", "decoders": {}}',
+        '{"corpus": "in-the-wild", "partition": "-"}',
+    ],
+)
+def test_other_files_of_such_a_name_are_passed_over(environment, tmp_path, text):
+    runs = tmp_path / "runs"
+    write_scores(runs / "v1" / "wild.txt", "in-the-wild")
+    (runs / "v1" / "other.txt").touch()
+    other = runs / "v1" / "other.txt.json"
+    other.write_text(text, encoding="utf-8", errors="surrogateescape")
+    (runs / "v1" / "folder.txt.json").mkdir()
+    write_scores(runs / "v1" / "moved.txt", "asvspoof2021-la")
+    (runs / "v1" / "moved.txt").unlink()  # the scores are elsewhere now
+    assert environment(runs=runs).scored() == {("v1", "in-the-wild"): runs / "v1" / "wild.txt"}
+
+
+def test_several_score_files_of_one_corpus_are_all_there(environment, tmp_path):
+    runs = tmp_path / "runs"
+    for name in ("v1/df-exact", "v1/df-bf16", "v2/df"):
+        write_scores(runs / f"{name}.txt", "asvspoof2021-df")
+    write_scores(runs / "v1/wild.txt", "in-the-wild")
+    assert environment(runs=runs).scored() == {
+        ("v1/df-bf16", "asvspoof2021-df"): runs / "v1/df-bf16.txt",
+        ("v1/df-exact", "asvspoof2021-df"): runs / "v1/df-exact.txt",
+        ("v1", "in-the-wild"): runs / "v1/wild.txt",
+        ("v2", "asvspoof2021-df"): runs / "v2/df.txt",
+    }
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
