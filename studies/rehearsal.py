@@ -177,7 +177,7 @@ def stand_in_run(run: Path, corpora: Path) -> None:
     log = pd.DataFrame({"epoch": range(4), "train_loss": rng.uniform(0, 1, 4)})
     log["dev_loss"], log["dev_eer_percent"] = rng.uniform(0, 1, 4), rng.uniform(0, 50, 4)
     log.to_csv(run / "log.csv", index=False)
-    best = int(log["dev_loss"].idxmin())
+    best = int(log["dev_loss"].to_numpy().argmin())
     facts = {"epoch": best, "dev_loss": log["dev_loss"][best]}
     (run / "best.json").write_text(json.dumps({"file": f"epoch_{best}.safetensors", **facts}))
     for name in ("asvspoof2021-la", "asvspoof2021-df", "asvspoof2021-la:progress", "in-the-wild"):
@@ -248,8 +248,7 @@ def listed(clips: int) -> list[str]:
         f"convert {pth} {converted}",
         f"convert {converted} back.pth",
         "convert weights/xlsr2_300m.pt xlsr2_300m.safetensors",
-        f"{score} asvspoof2021-la --out LA.txt",
-        f"{score} asvspoof2021-df:eval --out DF.txt",
+        f"{score} asvspoof2021-la:eval --out LA.txt",
         f"score --checkpoint {pth} --data few --corpus few/own --out own.txt",
         f"evaluate --scores LA.txt {key} --by attack codec --bootstrap 1000 {asv}",
         "evaluate --scores own.txt --key few/own/own.csv",
@@ -261,13 +260,13 @@ def listed(clips: int) -> list[str]:
         f"detect few/own/bonafide --checkpoint {pth} --plot windows.png",
         f"threshold {own} --checkpoint {converted} {promise}",
         f"detect few/own/spoof --checkpoint {converted} --out windows.csv",
+        f"bench --checkpoint {converted} --batch-size 1",
         f"export {converted} epoch_2.onnx",
         "detect few/own/spoof --checkpoint epoch_2.onnx",
         f"{train} --max-steps 1",
         f"{train} --resume",
         "detect few/own/bonafide --checkpoint runs/v2",
         "publish runs/v2 owner/name --license mit --folder published",
-        f"bench --checkpoint {converted} --batch-size 1",
         "reproduce --data corpora --offline",
         "report runs/v2 --data few --only 01 --out report",
         "minispoof minispoof --scale 0.02",
@@ -308,10 +307,14 @@ def run(
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         work = Path(folder).resolve()
         environment = prepare(work, corpora.resolve(), weights.resolve(), clips)
-        for line in tqdm(lines, "commands", unit="command"):
+        for number, line in enumerate(tqdm(lines, "commands", unit="command"), 1):
             words = [sys.executable, "-m", "slslib", *line.split()]
             called.append({"command": f"slslib {line}"} | measure(words, work, environment))
             print(json.dumps(called[-1]), flush=True)
+            later = " ".join(lines[number:])
+            for path in work.glob("*.*"):  # weights of a gigabyte each
+                if path.is_file() and path.name not in later:
+                    path.unlink()
         for path in tqdm(paths, "notebooks", unit="notebook"):
             copy = path.with_name(f".rehearsal-{path.name}")  # where its relative paths hold
             shutil.copy(path, copy)
@@ -361,7 +364,8 @@ def execute(notebook: Path, environment: dict[str, str]) -> dict[str, Any]:
 def measure(words: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     """Call a program; return times, the largest resident process and an error.
 
-    CPU seconds, unlike seconds, do not grow where the machine does other work beside it.
+    CPU seconds, unlike seconds, do not grow where the machine does other work beside it. They
+    and the memory leave out what the workers of a pool use.
     """
     measured = (
         "import resource, subprocess, sys\n"
