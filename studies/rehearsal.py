@@ -159,7 +159,8 @@ def official_counts(folder: Path) -> None:
                     name, codec = f"{track}_E_{number}", codecs[k % len(codecs)]
                     attack = attacks[k % 13] if label == "spoof" else "-"
                     line = "ita_tx" if track == "LA" else "asvspoof"
-                    words = [f"LA_{k % 48:04d}", name, codec, line, attack, label, "notrim", phase]
+                    trim = "trim" if phase == "hidden" else "notrim"
+                    words = [f"LA_{k % 48:04d}", name, codec, line, attack, label, trim, phase]
                     if track == "DF":
                         vocoder = OTHERS["traditional_vocoder"][k % 5]
                         words += [vocoder if label == "spoof" else label, "-", "-", "-", "-"]
