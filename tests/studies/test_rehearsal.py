@@ -68,17 +68,18 @@ def test_attacks_and_codecs_have_their_official_names(corpora: Path) -> None:
 
 @pytest.mark.slow
 def test_speaker_verification_names_a_trial_as_the_key_does(corpora: Path) -> None:
-    def read(kind: str) -> pd.DataFrame:
+    def trials(kind: str) -> pd.DataFrame:
         path = corpora / "keys" / "LA" / kind / "trial_metadata.txt"
         names = "speaker utterance codec transmission attack key trim phase"
         return pd.read_csv(path, sep=" ", names=names.split())
 
-    both = read("CM").merge(read("ASV"), on="utterance")
-    assert set(both.utterance) == set(read("CM").utterance)
+    both = trials("CM").merge(trials("ASV"), on="utterance")
+    assert set(both.utterance) == set(trials("CM").utterance)
     for name in ("codec", "transmission", "attack", "trim", "phase"):
         assert (both[f"{name}_x"] == both[f"{name}_y"]).all()
 
 
+@pytest.mark.slow
 def test_keys_have_the_official_numbers_of_trials(tmp_path: Path) -> None:
     rehearsal.official_counts(tmp_path)
     for track, n in {"LA": 181_566, "DF": 611_829}.items():
@@ -121,7 +122,7 @@ def test_nothing_of_the_readers_is_used(
         "in-the-wild",
     }
     for (_, corpus), path in here.scored().items():
-        assert len(match(read_scores(path), open_corpus(corpus, corpora).trials)) > 20
+        assert len(match(read_scores(path), open_corpus(corpus, corpora).trials)) >= 20
     few = tmp_path / "work" / "few"
     assert len(open_corpus("asvspoof2021-la", few)) == 18, "three of each class and phase"
     assert len(open_corpus("asvspoof2019-la:train", few)) == 10, "two batches of v2"
