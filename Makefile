@@ -7,7 +7,8 @@
 #
 #   make report      a book from your corpora and weights (SLSLIB_DATA, SLSLIB_CHECKPOINT,
 #                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS, SLSLIB_RECORDING)
-#   make rehearsal   every notebook at XLS-R's full size, on stand-ins for corpora and weights
+#   make rehearsal   every command and notebook at XLS-R's full size, on stand-ins for corpora and
+#                    weights (CLIPS, REHEARSE)
 #
 #   make setup       the environment alone
 #   make notebooks   run every notebook and compare its outputs with the committed ones
@@ -28,6 +29,7 @@
 #   JOBS          parallel workers of the tests (2)
 #   LABFLAGS      options of JupyterLab, e.g. --no-browser
 #   CLIPS         clips of each class of a corpus in the rehearsal (4)
+#   REHEARSE      only a part of it, e.g. "--commands score --notebooks 02 09"
 
 PYTHON ?=
 VENV ?= .venv
@@ -35,6 +37,7 @@ TORCH_INDEX ?=
 JOBS ?= 2
 LABFLAGS ?=
 CLIPS ?= 4
+REHEARSE ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.slslib-installed
@@ -83,7 +86,7 @@ rehearsal: $(STAMP)
 	@$(BIN)/python studies/rehearsal.py corpora $(REHEARSAL)/corpora
 	@$(BIN)/python studies/rehearsal.py weights $(REHEARSAL)/weights
 	@$(BIN)/python studies/rehearsal.py run --corpora $(REHEARSAL)/corpora \
-	    --weights $(REHEARSAL)/weights --clips $(CLIPS) --out $(REHEARSAL)/rehearsal.json
+	    --weights $(REHEARSAL)/weights --clips $(CLIPS) --out $(REHEARSAL)/rehearsal.json $(REHEARSE)
 
 test: $(STAMP)
 	@$(PYTEST) -m "not slow and not site"

@@ -18,7 +18,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import provenance
 import torch
@@ -28,6 +30,62 @@ from slslib.model.detector import Detector
 from slslib.model.foreign import authors_state
 
 OUT = ROOT / "studies" / "results" / "checkpoints.json"
+
+_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]"
+_ZEROS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop")
+# The sections that fairseq writes, and in them what says how the model was built and trained.
+SETTINGS: dict[str, Any] = {
+    "_name": None,
+    "common": {"_name": None, "seed": 1, "fp16": True, "user_dir": None},
+    "common_eval": {"_name": None, "path": None, "model_overrides": "{}"},
+    "distributed_training": {"_name": None, "ddp_backend": "legacy_ddp", "device_id": 0},
+    "dataset": {"_name": None, "num_workers": 6, "train_subset": "train", "valid_subset": "valid"},
+    "optimization": {"_name": None, "max_update": 1_000_000, "update_freq": [1], "lr": [0.005]},
+    "checkpoint": {"_name": None, "save_dir": "checkpoints", "best_checkpoint_metric": "loss"},
+    "bmuf": {"_name": None, "block_lr": 1.0},
+    "generation": {"_name": None, "beam": 5},
+    "eval_lm": {"_name": None, "softmax_batch": 9_223_372_036_854_775_807},
+    "interactive": {"_name": None, "input": "-"},
+    "ema": {"_name": None, "store_ema": False},
+    "model": {
+        "_name": "wav2vec2",
+        "extractor_mode": "layer_norm",
+        "encoder_layers": 24,
+        "encoder_embed_dim": 1024,
+        "encoder_ffn_embed_dim": 4096,
+        "encoder_attention_heads": 16,
+        "activation_fn": "gelu",
+        **dict.fromkeys((*_ZEROS, "dropout_input", "dropout_features"), 0.0),
+        "final_dim": 768,
+        "layer_norm_first": True,
+        "conv_feature_layers": _LAYERS,
+        "conv_bias": True,
+        "logit_temp": 0.1,
+        "quantize_targets": True,
+        "feature_grad_mult": 1.0,
+        "latent_vars": 320,
+        "latent_groups": 2,
+        "latent_dim": 0,
+        "latent_temp": [2.0, 0.1, 0.999995],
+        "mask_length": 10,
+        "mask_prob": 0.65,
+        "num_negatives": 100,
+        "conv_pos": 128,
+        "conv_pos_groups": 16,
+    },
+    "task": {
+        "_name": "audio_pretraining",
+        "data": "data",
+        "sample_rate": 16_000,
+        "normalize": True,
+    },
+    "criterion": {"_name": "wav2vec", "infonce": True, "loss_weights": [0.1, 0.0]},
+    "optimizer": {"_name": "adam", "adam_betas": "(0.9,0.98)", "weight_decay": 0.01},
+    "lr_scheduler": {"_name": "polynomial_decay", "warmup_updates": 32_000},
+    "scoring": None,
+    "bpe": None,
+    "tokenizer": None,
+}
 
 _MEASURE = """
 import time
@@ -64,19 +122,30 @@ def write(folder: Path) -> tuple[Path, Path]:
     authors = folder / "epoch_2.pth"
     torch.save({f"module.{n}": t for n, t in state.items()}, authors)
     prefix = "ssl_model.model."
-    model = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    model = OrderedDict(
+        (n.removeprefix(prefix), t) for n, t in state.items() if n.startswith(prefix)
+    )
     moments = {
         i: {"step": 1, "exp_avg": torch.zeros_like(t), "exp_avg_sq": torch.zeros_like(t)}
         for i, t in enumerate(model.values())
     }
+    history = {"criterion_name": "Wav2vecCriterion", "optimizer_name": "FP16Optimizer"}
     content = {
         "args": None,
-        "cfg": {"model": {"encoder_attention_heads": 16, "layer_norm_first": True}},
+        "cfg": SETTINGS,
         "model": model,
         "criterion": None,
-        "optimizer_history": [],
+        "optimizer_history": [
+            history | {"lr_scheduler_state": {"best": None}, "num_updates": 1_000_000}
+        ],
         "task_state": {},
-        "extra_state": {},
+        "extra_state": {
+            "train_iterator": {"epoch": 1, "iterations_in_epoch": 0, "shuffle": True},
+            "val_loss": 1.5,
+            "best": 1.5,
+            "metrics": OrderedDict(),
+            "previous_training_time": 0.0,
+        },
         "last_optimizer_state": {"state": moments, "param_groups": []},
     }
     fairseq = folder / "xlsr2_300m.pt"

@@ -5,14 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import checkpoints
+import pandas as pd
 import pytest
 import rehearsal
 from provenance import ROOT
+from torch._subclasses import FakeTensorMode
 
 from minispoof import corpus as minispoof
+from slslib.cli import COMMANDS
 from slslib.data.corpora import open_corpus
+from slslib.data.protocols import read_protocol
+from slslib.data.scorefiles import match, read_scores
+from slslib.model.detector import Detector, DetectorConfig
+from slslib.model.foreign import dimensions
+from slslib.model.xlsr import XLSRConfig
+from slsnotebooks.scale import scale
 from slsnotebooks.tracks import known_attacks
 
 
@@ -33,14 +45,124 @@ def test_attacks_and_codecs_have_their_official_names(corpora: Path) -> None:
         open_corpus(name, corpora).trials
         for name in ("asvspoof2019-la:train", "asvspoof2021-la:eval", "asvspoof2021-df:eval")
     )
-    assert set(train.attack) == {"-", "A01", "A02", "A04", "A06"}
-    known = known_attacks(train)
-    assert known & set(test.attack) == {"A16", "A19"}
-    assert set(test.attack) - known - {"-"} >= {"A07", "A08"}
-    assert set(test.transmission) <= {"-", "ita_tx"}
-    assert set(media.source) == {"asvspoof", "vcc2018"}
+    evaluated = {f"A{number:02d}" for number in range(7, 20)}
+    assert set(train.attack) == {"-"} | {f"A{number:02d}" for number in range(1, 7)}
+    assert known_attacks(train) & evaluated == {"A16", "A19"}
+    whole = open_corpus("asvspoof2021-la", corpora).trials
+    for trials in (whole, open_corpus("asvspoof2019-la:eval", corpora).trials):
+        assert set(trials.attack) == evaluated | {"-"}
+    assert set(test.codec) == {"none", "alaw", "pstn", "g722", "ulaw", "gsm", "opus"}
+    assert set(test.transmission) == {"-", "ita_tx", "sin_tx", "loc_tx", "mad_tx"}
+    assert ((test.codec == "pstn") == (test.transmission == "mad_tx")).all()
+    assert ((test.codec == "none") == (test.transmission == "-")).all()
+    of = "low_mp3 high_mp3 low_m4a high_m4a low_ogg high_ogg mp3m4a oggm4a nocodec"
+    assert set(media.codec) == set(of.split())
+    assert set(media.source) == {"asvspoof", "vcc2018", "vcc2020"}
+    assert set(media.vocoder) == {"-", *rehearsal.OTHERS["traditional_vocoder"]}
+    phases = set(whole.phase)
+    assert phases == {"progress", "eval", "hidden"}
+    assert ((whole.trim == "trim") == (whole.phase == "hidden")).all()
     assert not (corpora / "minispoof.json").exists(), "it is not told to be a simulation"
     assert len(open_corpus("in-the-wild", corpora)) > 50
+
+
+@pytest.mark.slow
+def test_speaker_verification_names_a_trial_as_the_key_does(corpora: Path) -> None:
+    def trials(kind: str) -> pd.DataFrame:
+        path = corpora / "keys" / "LA" / kind / "trial_metadata.txt"
+        names = "speaker utterance codec transmission attack key trim phase"
+        return pd.read_csv(path, sep=" ", names=names.split())
+
+    both = trials("CM").merge(trials("ASV"), on="utterance")
+    assert set(both.utterance) == set(trials("CM").utterance)
+    for name in ("codec", "transmission", "attack", "trim", "phase"):
+        assert (both[f"{name}_x"] == both[f"{name}_y"]).all()
+
+
+@pytest.mark.slow
+def test_keys_have_the_official_numbers_of_trials(tmp_path: Path) -> None:
+    rehearsal.official_counts(tmp_path)
+    for track, n in {"LA": 181_566, "DF": 611_829}.items():
+        trials = read_protocol(tmp_path / "keys" / track / "CM" / "trial_metadata.txt")
+        assert len(trials) == n
+        scored = match(read_scores(tmp_path / f"{track}.txt"), trials, phase="eval")
+        assert len(scored) == {"LA": 148_176, "DF": 533_928}[track]
+
+
+def test_the_stand_in_tells_the_dimensions_of_xlsr() -> None:
+    with FakeTensorMode():
+        tensors = Detector().state_dict()
+    told = checkpoints.SETTINGS["model"]
+    full = DetectorConfig(XLSRConfig(n_heads=16, ffn_width=4096))
+    assert dimensions(tensors, told, None) == asdict(full)
+
+
+@pytest.mark.slow
+def test_nothing_of_the_readers_is_used(
+    corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RUNS", "RECORDING", "DATA", "CHECKPOINT", "CACHE", "BOOK_CACHE"):
+        monkeypatch.setenv(f"SLSLIB_{name}", str(tmp_path / "own"))
+    monkeypatch.setattr(rehearsal, "simulation", lambda: corpora.parent / "minispoof")
+    (tmp_path / "work").mkdir()
+    environment = rehearsal.prepare(tmp_path / "work", corpora, tmp_path / "weights", 3)
+    assert str(tmp_path / "own") not in environment.values()
+    assert environment["PATH"] == os.environ["PATH"]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLSLIB_BOOK_CACHE")
+    here = scale()
+    assert here.recording
+    assert here.trained() == {"stand-in": here.runs / "stand-in"}
+    scored = {corpus for _, corpus in here.scored()}
+    assert scored == {
+        "asvspoof2021-la",
+        "asvspoof2021-la:progress",
+        "asvspoof2021-df",
+        "in-the-wild",
+    }
+    for (_, corpus), path in here.scored().items():
+        assert len(match(read_scores(path), open_corpus(corpus, corpora).trials)) >= 20
+    few = tmp_path / "work" / "few"
+    assert len(open_corpus("asvspoof2021-la", few)) == 18, "three of each class and phase"
+    assert len(open_corpus("asvspoof2019-la:train", few)) == 10, "two batches of v2"
+    for name in ("asvspoof2019-la:dev", "in-the-wild", str(few / "own")):
+        own = open_corpus(name, few)
+        assert len(own) == 6
+        assert all(own.audio_path(utterance).is_file() for utterance in own.trials.utterance)
+
+
+def test_every_command_is_rehearsed() -> None:
+    lines = rehearsal.listed(4)
+    assert {line.split()[0] for line in lines} == set(COMMANDS)
+    assert len(set(lines)) == len(lines)
+
+
+def test_a_measurement_has_the_error_without_the_folders_of_the_machine(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "slslib", "detect", str(tmp_path / "none.wav")]
+    words += ["--checkpoint", "mini", "--cpu"]
+    row = rehearsal.measure(words, tmp_path, dict(os.environ))
+    assert row["error"].startswith("slslib: ")
+    assert "none.wav" in row["error"]
+    assert str(tmp_path) not in row["error"]
+    assert 0 < row["peak_gb"] < 4
+    assert row["cpu_seconds"] > 0
+    assert "error" not in rehearsal.measure([sys.executable, "-c", ""], tmp_path, {})
+
+
+@pytest.mark.slow
+def test_a_command_is_chosen_and_its_row_written(
+    corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "simulation", lambda: corpora.parent / "minispoof")
+    out = tmp_path / "rows.json"
+    with pytest.raises(SystemExit) as ended:
+        rehearsal.run(corpora, tmp_path / "weights", out, 4, commands=("protocol", "verify in"))
+    results = json.loads(out.read_text())["results"]
+    assert ended.value.code == 0
+    assert results["notebooks"] == []
+    assert [row["command"].split()[1] for row in results["commands"]] == ["verify", "protocol"]
+    assert [*tmp_path.iterdir()] == [out]
 
 
 def executed(folder: Path, name: str, **variables: object) -> Path:
