@@ -350,6 +350,7 @@ def prepare(work: Path, corpora: Path, weights: Path, clips: int) -> dict[str, s
         "SLSLIB_DATA": str(corpora),
         "SLSLIB_CHECKPOINT": str(weights / "epoch_2.pth"),
         "SLSLIB_BACKBONE": str(weights / "xlsr2_300m.pt"),
+        "SLSLIB_LABEL": "random weights",
         "SLSLIB_CLIPS": str(clips),
         "SLSLIB_RUNS": str(work / "runs"),
         "SLSLIB_RECORDING": str(min((work / "few" / "own" / "bonafide").iterdir())),

@@ -7,6 +7,7 @@
 ``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus, or ``all``
 ``SLSLIB_RUNS``        folder of your training runs; without it ``../runs``
 ``SLSLIB_RECORDING``   a recording of your own; without it a clip of the corpus
+``SLSLIB_LABEL``       what labels call your weights; without it what their file tells
 =====================  ==============================================================
 
 Weights have any name that :func:`slslib.model.checkpoints.locate` knows. The device is a GPU where
@@ -45,6 +46,7 @@ class Scale:
         runs: Folder of the training runs.
         device: Where networks compute.
         recording: A recording of the reader's, or None.
+        name: What the reader calls the weights, or nothing.
     """
 
     data: Path
@@ -55,6 +57,7 @@ class Scale:
     runs: Path
     device: torch.device
     recording: Path | None = None
+    name: str = ""
 
     def __str__(self) -> str:
         """Say in a few lines what is used."""
@@ -72,8 +75,11 @@ class Scale:
 
         The packaged one is ``mini``. One inside a detector, such as the checkpoint's where
         ``SLSLIB_BACKBONE`` is not set, or below a head for another task, is fine-tuned. Weights are
-        called random where the metadata of their file have ``"weights": "random"``.
+        called random where the metadata of their file have ``"weights": "random"``. The reader's
+        own name for them comes first.
         """
+        if self.name:
+            return self.name
         if self.backbone == "mini":
             return "packaged"
         tensors, about = read_checkpoint(locate(self.backbone, "backbone"))
@@ -94,8 +100,9 @@ class Scale:
         return f"{file}, recipe {told['recipe']}{epoch}"
 
     def label(self, text: str) -> str:
-        """Return the text, marked as simulated where it is about simulated speech."""
-        return f"{text}, simulated" if self.simulated else text
+        """Return the text, marked by the reader's name of the weights and as simulated."""
+        marks = (self.name, "simulated" if self.simulated else "")
+        return ", ".join(filter(None, (text, *marks)))
 
     @property
     def limit(self) -> str:
@@ -194,6 +201,7 @@ def scale() -> Scale:
         runs=Path(os.environ.get("SLSLIB_RUNS") or "../runs").expanduser().resolve(),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         recording=recording,
+        name=os.environ.get("SLSLIB_LABEL", ""),
     )
 
 

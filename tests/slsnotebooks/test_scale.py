@@ -22,6 +22,7 @@ VARIABLES = (
     "SLSLIB_CLIPS",
     "SLSLIB_RUNS",
     "SLSLIB_RECORDING",
+    "SLSLIB_LABEL",
 )
 
 
@@ -56,6 +57,12 @@ def test_simulated_corpora_are_marked_and_real_ones_are_not(environment, tmp_pat
     assert here.label("EER (%)") == "EER (%), simulated"
     assert "simulation" in str(here)
     assert str(tmp_path) not in str(here), "the same text on every machine"
+
+
+def test_the_readers_name_of_the_weights_stands_in_labels(environment):
+    here = environment(label="random weights", backbone="hub:owner/name")
+    assert here.backbone_name == "random weights"  # nothing is read for it
+    assert here.label("EER (%)") == "EER (%), random weights"
 
 
 def test_the_backbone_is_that_of_the_checkpoint_unless_another_is_named(environment):
