@@ -268,7 +268,7 @@ def listed(clips: int) -> list[str]:
         f"{train} --resume",
         "detect few/own/bonafide --checkpoint runs/v2",
         "publish runs/v2 owner/name --license mit --folder published",
-        "reproduce --data corpora --offline",
+        "reproduce --data runs --offline",  # it refuses keys that are not the published ones
         "report runs/v2 --data few --only 01 --out report",
         "minispoof minispoof --scale 0.02",
     ]
@@ -288,7 +288,7 @@ def run(
     Args:
         corpora: Folder that ``corpora`` wrote.
         weights: Folder that ``weights`` wrote.
-        out: JSON file to write. What the commands write lies beside it for the while, 12 GB.
+        out: JSON file to write. What the commands write lies beside it for the while, 9 GB.
         clips: Most clips of each class of a corpus.
         notebooks: Beginnings of names, as 02 09. Without these and ``commands``, all of both.
         commands: Beginnings of commands, as verify "train v2".
@@ -396,13 +396,13 @@ def measure(words: list[str], folder: Path, environment: dict[str, str]) -> dict
 def last_words(text: str) -> str:
     r"""Return the error that a program ended with, without the folders of this machine.
 
-    >>> last_words("warning: slow\nslslib: no such file /a/b/c.txt; name\nanother\n")
-    'slslib: no such file c.txt; name another'
+    >>> last_words("warning: slow\nslslib: no file /a/b/c.txt; get it from\nhttps://d.org/e/c.txt\n")
+    'slslib: no file c.txt; get it from https://d.org/e/c.txt'
     """
     lines = text.strip().splitlines() or ["no word of it"]
     begins = [number for number, line in enumerate(lines) if line.startswith("slslib: ")]
     error = " ".join(lines[begins[-1] if begins else -1 :])
-    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)+", "", error)[:400]
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", error)[:400]
 
 
 if __name__ == "__main__":
