@@ -269,7 +269,7 @@ def listed(clips: int) -> list[str]:
         "detect few/own/bonafide --checkpoint runs/v2",
         "publish runs/v2 owner/name --license mit --folder published",
         "reproduce --data runs --offline",  # it refuses keys that are not the published ones
-        "report runs/v2 --data few --only 01 --out report",
+        "report runs/stand-in --data corpora --only 01 --out report",
         "minispoof minispoof --scale 0.02",
     ]
 
