@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from slslib.data.corpora import open_corpus
 from slslib.data.protocols import LABELS, PHASES
 from slslib.data.scorefiles import format_score
 from slslib.runs.clips import describe
+from slslib.runs.recipes import v2
 
 # Official names for those of MiniSpoof; several are given out in turn. A16 is the algorithm of
 # A04, and A19 that of A06 (Wang et al. 2020, Table 1).
@@ -178,6 +180,8 @@ def stand_in_run(run: Path, corpora: Path) -> None:
     log = pd.DataFrame({"epoch": range(4), "train_loss": rng.uniform(0, 1, 4)})
     log["dev_loss"], log["dev_eer_percent"] = rng.uniform(0, 1, 4), rng.uniform(0, 50, 4)
     log.to_csv(run / "log.csv", index=False)
+    about = {"config": asdict(v2()), "note": "a stand-in: nothing was trained"}
+    (run / "config.json").write_text(json.dumps(about))
     best = int(log["dev_loss"].to_numpy().argmin())
     facts = {"epoch": best, "dev_loss": log["dev_loss"][best]}
     (run / "best.json").write_text(json.dumps({"file": f"epoch_{best}.safetensors", **facts}))
