@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from slslib.data.corpora import open_corpus
 from slslib.data.protocols import LABELS, PHASES
 from slslib.data.scorefiles import format_score
 from slslib.runs.clips import describe
+from slslib.runs.recipes import v2
 
 # Official names for those of MiniSpoof; several are given out in turn. A16 is the algorithm of
 # A04, and A19 that of A06 (Wang et al. 2020, Table 1).
@@ -178,6 +180,8 @@ def stand_in_run(run: Path, corpora: Path) -> None:
     log = pd.DataFrame({"epoch": range(4), "train_loss": rng.uniform(0, 1, 4)})
     log["dev_loss"], log["dev_eer_percent"] = rng.uniform(0, 1, 4), rng.uniform(0, 50, 4)
     log.to_csv(run / "log.csv", index=False)
+    about = {"config": asdict(v2()), "note": "a stand-in: nothing was trained"}
+    (run / "config.json").write_text(json.dumps(about))
     best = int(log["dev_loss"].to_numpy().argmin())
     facts = {"epoch": best, "dev_loss": log["dev_loss"][best]}
     (run / "best.json").write_text(json.dumps({"file": f"epoch_{best}.safetensors", **facts}))
@@ -268,8 +272,8 @@ def listed(clips: int) -> list[str]:
         f"{train} --resume",
         "detect few/own/bonafide --checkpoint runs/v2",
         "publish runs/v2 owner/name --license mit --folder published",
-        "reproduce --data corpora --offline",
-        "report runs/v2 --data few --only 01 --out report",
+        "reproduce --data runs --offline",  # it refuses keys that are not the published ones
+        "report runs/stand-in --data corpora --only 01 --out report",
         "minispoof minispoof --scale 0.02",
     ]
 
@@ -288,7 +292,7 @@ def run(
     Args:
         corpora: Folder that ``corpora`` wrote.
         weights: Folder that ``weights`` wrote.
-        out: JSON file to write. What the commands write lies beside it for the while, 12 GB.
+        out: JSON file to write. What the commands write lies beside it for the while, 9 GB.
         clips: Most clips of each class of a corpus.
         notebooks: Beginnings of names, as 02 09. Without these and ``commands``, all of both.
         commands: Beginnings of commands, as verify "train v2".
@@ -397,13 +401,13 @@ def measure(words: list[str], folder: Path, environment: dict[str, str]) -> dict
 def last_words(text: str) -> str:
     r"""Return the error that a program ended with, without the folders of this machine.
 
-    >>> last_words("warning: slow\nslslib: no such file /a/b/c.txt; name\nanother\n")
-    'slslib: no such file c.txt; name another'
+    >>> last_words("warning: slow\nslslib: no file /a/b/c.txt; get it from\nhttps://d.org/e/c.txt\n")
+    'slslib: no file c.txt; get it from https://d.org/e/c.txt'
     """
     lines = text.strip().splitlines() or ["no word of it"]
     begins = [number for number, line in enumerate(lines) if line.startswith("slslib: ")]
     error = " ".join(lines[begins[-1] if begins else -1 :])
-    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)+", "", error)[:400]
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", error)[:400]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import checkpoints
 import pandas as pd
 import pytest
 import rehearsal
-from provenance import ROOT
+from provenance import ROOT, read
 from torch._subclasses import FakeTensorMode
 
 from minispoof import corpus as minispoof
@@ -232,3 +232,13 @@ def test_the_report_shows_own_runs_beside_the_published_numbers(
     assert phone.split()[-3:] == ["-", "-", "-"], "published numbers are of another phase"
     assert wild.split()[-3:] == ["7.46", "7.84", "12.67"]
     assert any("keys/DF/CM/trial_metadata.txt is not the published file" in t for t in texts)
+
+
+def test_the_committed_rehearsal_is_of_all_commands_and_notebooks() -> None:
+    """Else make it again: some came or changed their name since."""
+    results = read("rehearsal")
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    assert {row["notebook"] for row in results["notebooks"]} == notebooks
+    lines = [row["command"].removeprefix("slslib ") for row in results["commands"]]
+    assert lines == rehearsal.listed(results["clips_of_a_class"])
+    assert not [row for row in results["notebooks"] + results["commands"] if "error" in row]
