@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,43 @@ def test_captions_of_real_data_do_not_speak_of_a_simulation(make_report, here, p
         assert ("simulat" in text.lower()) == is_simulated
         assert "  " not in text
         assert " ." not in text
+
+
+NUMBERS = "two|three|four|five|six|seven|eight|nine|ten|twelve|twenty-four|[0-9]+"
+THINGS = "layers|heads|gates|clips|recordings|attacks|codecs|cues|speakers|windows"
+# Of a network or a corpus that the reader may replace: its name, or how many it has of something.
+OF_ONE_SCALE = re.compile(
+    rf"\bmini\b|packaged|small backbone|one part in|\b({NUMBERS}) ([a-z]+ ){{0,2}}({THINGS})\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        ("the detector mini", True),
+        ("the 24 transformer layers", True),
+        ("between 80 bona fide recordings", True),
+        ("Probes on nine layers", True),
+        ("24 by 24 layers", True),
+        ("one part in 24", True),
+        ("Three curves over the transformer layers", False),
+        ("the gates before those of nine in ten trials", False),
+    ],
+)
+def test_words_that_fit_one_scale_are_found(text, is_found):
+    assert bool(OF_ONE_SCALE.search(text)) == is_found
+
+
+@pytest.mark.parametrize("number", ["01", "02", "03", "05", "06", "07", "08b", "09"])
+def test_captions_fit_every_network_and_corpus(make_report, number):
+    (path,) = [path for path in NOTEBOOKS if path.name.startswith(f"{number}_")]
+    found = figures(path)
+    assert found
+    for figure in found:
+        if figure["figure"]["name"] not in make_report.SIMULATED_FIGURES:
+            text = f"{figure['figure']['caption']} {figure.get('image', {}).get('alt', '')}"
+            assert not OF_ONE_SCALE.search(text), text
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "SIMULATED_PAGE"), (-1, "PUBLISHED_PAGE")])

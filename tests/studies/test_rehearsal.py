@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import checkpoints
 import pandas as pd
@@ -175,6 +176,37 @@ def executed(folder: Path, name: str, **variables: object) -> Path:
     )
     assert "error" not in row
     return folder / "notebooks" / name
+
+
+def stand_in(path: Path, **dimensions: Any) -> Path:
+    """Write a small detector, without a recipe, as a file of the reader's."""
+    path.parent.mkdir(exist_ok=True)
+    usual = Detector.load("mini").config
+    config = replace(usual, backbone=replace(usual.backbone, **dimensions))
+    Detector(config, seed=1).save(path, {"by": "a test"})
+    return path
+
+
+@pytest.mark.slow
+def test_the_page_on_layers_leaves_out_what_another_architecture_lacks(
+    corpora: Path, tmp_path: Path
+) -> None:
+    base = {"pre_norm": False, "group_norm": True, "conv_bias": False}
+    weights = stand_in(tmp_path / "my weights" / "base.safetensors", n_layers=12, **base)
+    given = {"SLSLIB_DATA": corpora, "SLSLIB_BACKBONE": weights, "SLSLIB_CLIPS": 2}
+    text = executed(tmp_path, "02_layer_features.ipynb", **given).read_text()
+    assert "This backbone is not built like XLS-R: what rebuilds it is left out." in text
+    assert "fine-tuned, layers 1 and 12" in text
+    assert "13 Axes" in text, "a picture of each layer, and the bar of colours"
+
+
+@pytest.mark.slow
+def test_the_page_on_scoring_needs_few_clips_and_any_path(corpora: Path, tmp_path: Path) -> None:
+    weights = stand_in(tmp_path / "my weights" / "epoch 2.safetensors", n_layers=6)
+    given = {"SLSLIB_DATA": corpora, "SLSLIB_CHECKPOINT": weights, "SLSLIB_CLIPS": 2}
+    text = executed(tmp_path, "07_scoring.ipynb", **given).read_text()
+    assert "weights: epoch 2.safetensors, which names no recipe" in text
+    assert "of each of 16 trials" in text
 
 
 @pytest.mark.slow
