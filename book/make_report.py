@@ -41,7 +41,7 @@ SIMULATED_FIGURES = {"fig-06-run", "fig-06-epochs", "fig-09-rules"}
 CAPTIONS = (
     (r" ?\((of the |in the )?simulat(ed corpus|ed speech|ion)\)", ""),
     (r",? (of|in|on) the simulat(ion|ed corpus)", ""),
-    (r" (Small backbone, s|S)imulated speech\.", ""),
+    (r" Simulated speech\.", ""),
     (r" on simulated speech", ""),
     (r"\b(a |the |)simulated (?=\w)", r"\1"),
 )
