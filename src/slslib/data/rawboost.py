@@ -48,7 +48,7 @@ Algorithm = Literal[
 ]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)  # an algorithm's number is its index
 
-_BLOCK = 4096  # samples of a Fourier transform; the longest filter has 489 taps
+_BLOCK, _AT_ONCE = 4096, 4  # samples of a transform (a filter has 489 taps at most); blocks
 _NOISES = dict(zip(ALGORITHMS, ("", "1", "2", "3", "123", "12", "13", "23", "12"), strict=True))
 
 
@@ -119,8 +119,7 @@ class SSI:
         """Return the samples plus coloured noise at the drawn SNR; never normalised."""
         noise = _filter(self.noise, [self.notch.coefficients()])
         noise *= np.linalg.norm(samples) / np.linalg.norm(noise) / 10 ** (self.snr / 20)
-        noise += samples
-        return noise
+        return noise + samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +220,7 @@ def _draw_notch(rng: Random, first: float, last: float) -> Notch:
     bands = []
     for _ in range(5):
         centre, bandwidth = rng.uniform(20, 8000), rng.uniform(100, 1000)
-        taps = int(rng.uniform(10, 100))
-        bands.append((centre, bandwidth, taps + 1 - taps % 2))
+        bands.append((centre, bandwidth, int(rng.uniform(10, 100)) | 1))  # odd, for a centre
     # Parity: the bounds may fall (-5, -20), which RandomState.uniform takes and Generator.uniform
     # refuses; this is what the former computes.
     gain = first + (last - first) * float(rng.uniform())
@@ -233,7 +231,8 @@ def _draw_notch(rng: Random, first: float, last: float) -> Notch:
 def _filter(samples: Samples, filters: Sequence[Samples]) -> Samples:
     """Sum the powers 1, 2, ... of the samples ``[n]``, each convolved with its own filter.
 
-    Overlap-save, with one inverse transform for the sum.
+    Overlap-save, with one inverse transform for the sum. A few blocks at once are faster than one;
+    all at once are slower, because malloc returns such arrays to the kernel.
 
     Args:
         samples: What to filter.
@@ -245,11 +244,13 @@ def _filter(samples: Samples, filters: Sequence[Samples]) -> Samples:
     # so the output starts one sample past the filters' common centre, (longest - 1) / 2.
     lead = longest - 1 - (longest + 1) // 2
     blocks = sliding_window_view(np.pad(samples, (lead, _BLOCK)), _BLOCK)[:n:step]
-    centred = [np.pad(taps, ((longest - len(taps)) // 2, 0)) for taps in filters]
-    powers = accumulate(repeat(blocks, len(filters)), np.multiply)
-    pairs = zip(powers, centred, strict=True)
-    spectrum = sum(np.fft.rfft(x) * np.fft.rfft(taps, _BLOCK) for x, taps in pairs)
-    return np.fft.irfft(spectrum)[:, longest - 1 :].ravel()[:n]
+    responses = [np.fft.rfft(np.pad(h, ((longest - len(h)) // 2, 0)), _BLOCK) for h in filters]
+    result = np.empty((len(blocks), step))
+    for i in range(0, len(blocks), _AT_ONCE):
+        powers = accumulate(repeat(blocks[i : i + _AT_ONCE], len(filters)), np.multiply)
+        spectrum = sum(np.fft.rfft(x) * h for x, h in zip(powers, responses, strict=True))
+        result[i : i + _AT_ONCE] = np.fft.irfft(spectrum)[:, longest - 1 :]
+    return result.ravel()[:n]
 
 
 def _limit(samples: Samples) -> Samples:
