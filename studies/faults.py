@@ -281,11 +281,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1_000_000, help="executions of the parsers")
     parser.add_argument("--seconds", type=float, default=3600, help="time for these")
     parser.add_argument("--chunks", type=int, default=1, help="in as many parts, each of a seed")
+    parser.add_argument("--add", action="store_true", help="to the executions that --out tells of")
     parser.add_argument("--mutations", type=int, default=2_000, help="of each format")
     parser.add_argument("--isolated", type=int, default=25, help="of these, decoded twice")
     parser.add_argument("--data", type=Path, help="simulated corpora (default: a tenth, written)")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.add and args.what != "fuzz":
+        parser.error("--add is for fuzz: other seeds (--seed) after those of --out")
     torch.set_num_threads(1)
     packages = ["torch", "numpy", "pandas", "soundfile", "av", "safetensors", "onnxruntime"]
     packages += ["atheris"] if importlib.util.find_spec("atheris") else []
@@ -299,7 +302,8 @@ def main() -> None:
             return kills.count(folder / "runs", data, "asvspoof2021-df", *counts, args.seed)
 
     def in_chunks() -> Iterator[dict[str, Any]]:
-        share, done = (args.runs / args.chunks, args.seconds / args.chunks), None
+        share = args.runs / args.chunks, args.seconds / args.chunks
+        done = results["fuzz"] if args.add else None
         for seed in range(args.seed, args.seed + args.chunks):
             more = fuzzed(round(share[0]), share[1], seed)
             done = together(done, more) if done else more
@@ -318,10 +322,11 @@ def main() -> None:
         results = {name: commit | part for name, part in old["results"].items()}
     for name, count in parts.items():
         if args.what in ("all", name):
-            began = time.monotonic()
+            began, before = time.monotonic(), results.get(name, {}) if args.add else {}
+            commits = dict.fromkeys([*before.get("commit", "").split(), where["commit"]])
             for counts in count():
-                seconds = round(time.monotonic() - began)
-                results[name] = {"commit": where["commit"]} | counts | {"seconds": seconds}
+                seconds = round(time.monotonic() - began) + before.get("seconds", 0)
+                results[name] = counts | {"commit": " ".join(commits), "seconds": seconds}
                 print(json.dumps(results[name]), flush=True)
                 if args.out:  # what was done counts, whatever ends the rest
                     provenance.write(args.out, WHAT, where, results)

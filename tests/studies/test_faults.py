@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import faults
 import fuzz
@@ -140,6 +141,25 @@ def test_the_command_writes_one_result(tmp_path: Path, monkeypatch: pytest.Monke
     )
 
 
+def test_further_executions_are_added_to_those_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"runs": 5, "accepted": 1, "refused": 2, "seconds": 1.5, "escaped": {}}
+
+    def fuzzed(runs: int, seconds: float, seed: int) -> dict[str, Any]:
+        return {"engine": "mutate", "seeds": [seed], "runs": 5, "targets": {"x": row}}
+
+    monkeypatch.setattr(faults, "fuzzed", fuzzed)
+    command = ["faults.py", "fuzz", "--out", str(tmp_path / "faults.json")]
+    for more in ([], ["--add", "--seed", "1", "--chunks", "2"]):
+        monkeypatch.setattr(sys, "argv", [*command, *more])
+        faults.main()
+    content = json.loads((tmp_path / "faults.json").read_text())
+    fuzz = content["results"]["fuzz"]
+    assert (fuzz["runs"], fuzz["seeds"]) == (15, [0, 1, 2])
+    assert fuzz["commit"] == content["provenance"]["commit"]
+
+
 def test_the_committed_counts_keep_the_promises() -> None:
     found = read("faults")
     interrupted = found["kills"]
@@ -152,6 +172,7 @@ def test_the_committed_counts_keep_the_promises() -> None:
     assert interrupted["two_writers"]["otherwise"] == 0
     assert {*found["fuzz"]["targets"]} == {*faults.SHARES} == {*fuzz.TARGETS}
     assert all(row["escaped"] == {} for row in found["fuzz"]["targets"].values())
+    assert found["fuzz"]["runs"] >= 1_000_000
     rows = {row["format"]: row for row in found["mutations"]["formats"]}
     assert all(row["crashed"] == 0 for row in rows.values())
     assert all(row["isolated_agree"] == row["isolated"] for row in rows.values())
