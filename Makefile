@@ -6,7 +6,7 @@
 #   make clean       remove what was built; `make distclean` removes the environment too
 #
 #   make report      a book from your corpora and weights (SLSLIB_DATA, SLSLIB_CHECKPOINT,
-#                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS, SLSLIB_RECORDING)
+#                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS, SLSLIB_RECORDING, SLSLIB_LABEL)
 #   make rehearsal   every command and notebook at XLS-R's full size, on stand-ins for corpora and
 #                    weights (CLIPS, REHEARSE)
 #

@@ -1,9 +1,9 @@
 """Build a book from your corpora and weights: `make report`, `slslib report`.
 
-The notebooks are copied into a folder, executed there on what SLSLIB_DATA, SLSLIB_CHECKPOINT,
-SLSLIB_BACKBONE and SLSLIB_CLIPS name, without comparing outputs and without a time limit, and built
-as a book of their own. The copies of this project stay as they are. A notebook that fails is named,
-and its page shows what ran and says where it stopped; the others are still executed.
+The notebooks are copied into a folder, executed there on what the SLSLIB_ variables name, without
+comparing outputs and without a time limit, and built as a book of their own. The copies of this
+project stay as they are. A notebook that fails is named, and its page shows what ran and says where
+it stopped; the others are still executed.
 """
 
 from __future__ import annotations

@@ -320,6 +320,9 @@ def main() -> None:
         old = json.loads(args.out.read_text(encoding="utf-8"))
         commit = {"commit": old["provenance"]["commit"]}
         results = {name: commit | part for name, part in old["results"].items()}
+    new = {*range(args.seed, args.seed + args.chunks)}
+    if args.add and ("fuzz" not in results or new & {*results["fuzz"]["seeds"]}):
+        parser.error("--add needs --out with executions, and a --seed that is not among theirs")
     for name, count in parts.items():
         if args.what in ("all", name):
             began, before = time.monotonic(), results.get(name, {}) if args.add else {}

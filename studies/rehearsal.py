@@ -6,10 +6,10 @@
 
 ``corpora`` writes the four corpora as they are distributed: official file names, columns, attacks
 A01 to A19, codecs, transmissions, sources, vocoders and phases. The recordings are MiniSpoof's, so
-the numbers mean nothing, and there are as many trials as MiniSpoof has, since the pages draw clips
-from all trials. Keys with the official numbers of trials, and random scores for them, are written
-for the commands that read no recordings (:func:`official_counts`). ``weights`` writes XLS-R 300M as
-fairseq does, and a detector as the authors' code does, both with random numbers.
+the numbers mean nothing, and there are only as many trials as MiniSpoof has. Keys with the official
+numbers of trials, and random scores for them, are written for the commands that read no recordings
+(:func:`official_counts`). ``weights`` writes XLS-R 300M as fairseq does, and a detector as the
+authors' code does, both with random numbers.
 
 ``run`` calls the commands and executes the notebooks on these, and measures time and memory. The
 runs that the notebooks show are a stand-in with random scores and the one that the commands train.
@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from slslib.data.scorefiles import format_score
 from slslib.runs.clips import describe
 from slslib.runs.recipes import v2
 
+WHAT = "seconds and memory of commands and notebooks at XLS-R's full size, with random weights"
 # Official names for those of MiniSpoof; several are given out in turn. A16 is the algorithm of
 # A04, and A19 that of A06 (Wang et al. 2020, Table 1).
 TRAINING = {"M01": ["A04"], "M02": ["A06"], "M03": ["A01", "A03"], "M04": ["A02", "A05"]}
@@ -308,6 +310,7 @@ def run(
     lines = [line for line in listed(clips) if not either or line.startswith(commands or "-")]
     called: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
+    result = {"clips_of_a_class": clips, "commands": called, "notebooks": rows}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         work = Path(folder).resolve()
@@ -316,6 +319,7 @@ def run(
             words = [sys.executable, "-m", "slslib", *line.split()]
             called.append({"command": f"slslib {line}"} | measure(words, work, environment))
             print(json.dumps(called[-1]), flush=True)
+            write(out, WHAT, where, result)  # what was measured counts, whatever ends the rest
             later = " ".join(lines[number:])
             for path in work.glob("*.*"):  # weights of a gigabyte each
                 if path.is_file() and path.name not in later:
@@ -325,12 +329,11 @@ def run(
             shutil.copy(path, copy)
             rows.append({"notebook": path.stem} | execute(copy, environment))
             print(json.dumps(rows[-1]), flush=True)
+            write(out, WHAT, where, result)
             if keep:
                 keep.mkdir(parents=True, exist_ok=True)
                 shutil.copy(copy, keep / path.name)
             copy.unlink()
-    what = "seconds and memory of commands and notebooks at XLS-R's full size, with random weights"
-    write(out, what, where, {"clips_of_a_class": clips, "commands": called, "notebooks": rows})
     sys.exit(1 if any("error" in row for row in called + rows) else 0)
 
 
@@ -390,8 +393,9 @@ def measure(words: list[str], folder: Path, environment: dict[str, str]) -> dict
         text=True,
     )
     row: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 1)}
-    kilobytes, cpu_seconds = map(float, done.stdout.split()[-2:])
-    row |= {"cpu_seconds": round(cpu_seconds, 1), "peak_gb": round(kilobytes * 1024 / 1e9, 2)}
+    with suppress(ValueError):  # the kernel ended what measures, too
+        kilobytes, cpu_seconds = map(float, done.stdout.split()[-2:])
+        row |= {"cpu_seconds": round(cpu_seconds, 1), "peak_gb": round(kilobytes * 1024 / 1e9, 2)}
     if done.returncode:
         print(done.stderr[-4000:], file=sys.stderr)
         row["error"] = last_words(done.stderr)

@@ -200,6 +200,8 @@ def test_the_lab_gets_paths_that_mean_the_same_in_its_folder(
 ) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / ".slslib-installed").touch()
+    for name in [name for name in os.environ if name.startswith("SLSLIB_")]:
+        monkeypatch.delenv(name)
     script(tmp_path / "bin" / "jupyter", 'printenv | grep ^SLSLIB_; echo "$@"')
     given = {
         "SLSLIB_DATA": ("my corpora", f"{ROOT}/my corpora"),

@@ -158,6 +158,8 @@ def test_further_executions_are_added_to_those_of_the_file(
     fuzz = content["results"]["fuzz"]
     assert (fuzz["runs"], fuzz["seeds"]) == (15, [0, 1, 2])
     assert fuzz["commit"] == content["provenance"]["commit"]
+    with pytest.raises(SystemExit):  # the same seeds once more
+        faults.main()
 
 
 def test_the_committed_counts_keep_the_promises() -> None:

@@ -195,7 +195,7 @@ def test_the_page_on_layers_leaves_out_what_another_architecture_lacks(
     weights = stand_in(tmp_path / "my weights" / "base.safetensors", n_layers=12, **base)
     given = {"SLSLIB_DATA": corpora, "SLSLIB_BACKBONE": weights, "SLSLIB_CLIPS": 2}
     text = executed(tmp_path, "02_layer_features.ipynb", **given).read_text()
-    assert "This backbone is not built like XLS-R: what rebuilds it is left out." in text
+    assert "This backbone is not built like XLS-R: cells that rebuild it are skipped." in text
     assert "fine-tuned, layers 1 and 12" in text
     assert "13 Axes" in text, "a picture of each layer, and the bar of colours"
 

@@ -48,7 +48,7 @@ Algorithm = Literal[
 ]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)  # an algorithm's number is its index
 
-_BLOCK, _AT_ONCE = 4096, 4  # samples of a transform (a filter has 489 taps at most); blocks
+_BLOCK, _AT_ONCE = 4096, 4  # samples of a transform (filters: 489 taps at most); transforms at once
 _NOISES = dict(zip(ALGORITHMS, ("", "1", "2", "3", "123", "12", "13", "23", "12"), strict=True))
 
 
