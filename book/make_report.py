@@ -53,7 +53,8 @@ def note(here: Scale) -> str:
     return (
         f":::{{note}}\nMade on {datetime.now(UTC):%Y-%m-%d} from the corpora in `{here.data}`"
         f"{limit}, with the detector `{here.checkpoint}` and the backbone `{here.backbone}`. "
-        "Numbers and figures are yours. The text around them describes the embedded simulation."
+        "Numbers and figures are yours, except those that the text calls *published*, "
+        "*recomputed* or *measured here*. The text describes the embedded simulation."
         "\n:::"
     )
 

@@ -114,7 +114,8 @@ def test_each_page_says_what_it_was_made_from(make_report, here, tmp_path):
     make_report.adapt(copy, here)
     cells = json.loads(copy.read_text())["cells"]
     note = "".join(cells[1]["source"])
-    assert all(word in note for word in ("`corpora`", "hub:a/b", "hub:c/d", "at most 20 clips"))
+    assert all(word in note for word in ("`corpora`", "hub:a/b", "hub:c/d", "about 20 clips"))
+    assert "except those that the text calls *published*" in note, "it shows studies, too"
     assert cells[0] == json.loads(NOTEBOOKS[2].read_text())["cells"][0]
 
 

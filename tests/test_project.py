@@ -330,6 +330,15 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert found == []
 
 
+def test_no_line_within_a_paragraph_is_a_comment() -> None:
+    """MyST leaves out a line that begins with a percent sign, such as the end of 15.1 %."""
+    texts = [page.read_text() for page in (*(ROOT / "book").glob("*.md"), ROOT / "CHANGELOG.md")]
+    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells]
+    texts += [cell.source for cell in cells if cell.cell_type == "markdown"]
+    text = "\n\n".join(texts)
+    assert re.findall(r"(?m)^(?!%).*\S\n[ \t>]*%.*", text) == []
+
+
 # Notebooks
 
 

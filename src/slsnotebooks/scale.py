@@ -4,7 +4,7 @@
 ``SLSLIB_DATA``        folder of your corpora; without it MiniSpoof, a simulation
 ``SLSLIB_CHECKPOINT``  a detector; without it ``mini``, which comes with slslib
 ``SLSLIB_BACKBONE``    a backbone; without it the one inside the checkpoint
-``SLSLIB_CLIPS``       use at most so many clips of each class of a corpus, or ``all``
+``SLSLIB_CLIPS``       use about so many clips of each class of a corpus, or ``all``
 ``SLSLIB_RUNS``        folder of your training runs; without it ``../runs``
 ``SLSLIB_RECORDING``   a recording of your own; without it a clip of the corpus
 ``SLSLIB_LABEL``       what labels call your weights; without it what their file tells
@@ -42,7 +42,8 @@ class Scale:
         simulated: They are MiniSpoof, in which nobody speaks.
         checkpoint: Name of the detector.
         backbone: Name of the backbone.
-        clips: Most clips of each class of a corpus; 0 for all, None for as many as the page says.
+        clips: About how many clips of each class of a corpus; 0 for all, None for as many as the
+            page says.
         runs: Folder of the training runs.
         device: Where networks compute.
         recording: A recording of the reader's, or None.
@@ -109,8 +110,9 @@ class Scale:
         """What SLSLIB_CLIPS asks for, in words; empty if it is not set."""
         if self.clips is None:
             return ""
-        most = f"at most {self.clips} clips of a class" if self.clips else "all clips"
-        return f"{most}; no more than the page's own number where they stay in memory"
+        if not self.clips:
+            return "all clips; the page may keep fewer"
+        return f"about {self.clips} clips of a class; the page may need more or keep fewer"
 
     def few(self, n_clips: int, *, least: int = 1, streamed: bool = False) -> int:
         """Return how many clips of a class to take where the page asks for ``n_clips``.
