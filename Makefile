@@ -6,7 +6,8 @@
 #   make clean       remove what was built; `make distclean` removes the environment too
 #
 #   make report      a book from your corpora and weights (SLSLIB_DATA, SLSLIB_CHECKPOINT,
-#                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS, SLSLIB_RECORDING, SLSLIB_LABEL)
+#                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS, SLSLIB_RECORDING, SLSLIB_LABEL);
+#                    ONLY="01 05" takes some of the notebooks
 #   make rehearsal   every command and notebook at XLS-R's full size, on stand-ins for corpora and
 #                    weights (CLIPS, REHEARSE)
 #
@@ -28,6 +29,7 @@
 #   VENV          the folder of the environment (.venv)
 #   JOBS          parallel workers of the tests (2)
 #   LABFLAGS      options of JupyterLab, e.g. --no-browser
+#   ONLY          notebooks of the report, e.g. "01 05" (all)
 #   CLIPS         clips of each class of a corpus in the rehearsal (4)
 #   REHEARSE      only a part of it, e.g. "--commands score --notebooks 02 09"
 
@@ -36,6 +38,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 JOBS ?= 2
 LABFLAGS ?=
+ONLY ?=
 CLIPS ?= 4
 REHEARSE ?=
 
@@ -79,7 +82,7 @@ book: $(STAMP)
 	@echo "slslib: the book is at $(CURDIR)/_build/html/index.html"
 
 report: $(STAMP)
-	@$(BIN)/python book/make_report.py
+	@$(BIN)/python book/make_report.py $(if $(ONLY),--only $(ONLY))
 
 REHEARSAL := _build/rehearsal
 rehearsal: $(STAMP)

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
@@ -25,7 +26,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from slslib.errors import ConfigError
+from slslib.errors import ConfigError, SlslibError
+from slslib.model.detector import Detector, load_backbone
 from slsnotebooks.scale import Scale, scale
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,14 +55,15 @@ def note(here: Scale) -> str:
     return (
         f":::{{note}}\nMade on {datetime.now(UTC):%Y-%m-%d} from the corpora in `{here.data}`"
         f"{limit}, with the detector `{here.checkpoint}` and the backbone `{here.backbone}`. "
-        "Numbers and figures are yours, except those that the text calls *published*, "
-        "*recomputed* or *measured here*. The text describes the embedded simulation."
+        "Numbers and figures are yours, except published ones and those of this project's "
+        "studies. The text around them describes the embedded simulation."
         "\n:::"
     )
 
 
 def warning(stopped: str) -> str:
-    """Return what a page says that was not executed to its end."""
+    """Return what a page says that was not executed to its end, in lines that it shows whole."""
+    stopped = "\n".join(textwrap.fill(line, 80) for line in stopped.splitlines())
     return (
         ":::{warning}\nThis page did not run to its end. It has no results from this cell on:\n\n"
         f"````text\n{stopped}\n````\n:::"
@@ -130,6 +133,16 @@ def refusal(out: Path, here: Scale) -> str:
     return ""
 
 
+def unusable(here: Scale) -> str:
+    """Say why the weights cannot be loaded, or nothing if they can."""
+    try:
+        Detector.load(here.checkpoint)
+        load_backbone(here.backbone)
+    except SlslibError as error:
+        return str(error)
+    return ""
+
+
 def copy_book(out: Path) -> None:
     """Copy what the book is made of; of an older report only that is removed."""
     out.mkdir(parents=True, exist_ok=True)
@@ -156,6 +169,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "report", help="folder of the report")
     parser.add_argument("--only", nargs="+", default=[""], help="numbers of notebooks to execute")
     args = parser.parse_args()
+    names = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    for number in args.only:
+        if not any(name.startswith(number) for name in names):
+            sys.exit(f"slslib: no notebook begins with {number}: {', '.join(names)}")
     # Training goes on in the folder of the project: that of the report is made anew each time.
     os.environ["SLSLIB_RUNS"] = os.environ.get("SLSLIB_RUNS") or str(ROOT / "runs")
     try:
@@ -167,6 +184,8 @@ def main() -> None:
     out = args.out.resolve()
     if why := refusal(out, here):
         sys.exit(f"slslib: {why}; name a folder for the report alone with --out.")
+    if why := unusable(here):
+        sys.exit(f"slslib: {why}")
     copy_book(out)
     config = yaml.safe_load((out / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"

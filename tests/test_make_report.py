@@ -115,7 +115,7 @@ def test_each_page_says_what_it_was_made_from(make_report, here, tmp_path):
     cells = json.loads(copy.read_text())["cells"]
     note = "".join(cells[1]["source"])
     assert all(word in note for word in ("`corpora`", "hub:a/b", "hub:c/d", "about 20 clips"))
-    assert "except those that the text calls *published*" in note, "it shows studies, too"
+    assert "except published ones and those of this project's studies" in note
     assert cells[0] == json.loads(NOTEBOOKS[2].read_text())["cells"][0]
 
 
@@ -141,6 +141,7 @@ def clone(make_report, monkeypatch, tmp_path):
     (tmp_path / "corpora").mkdir()
     monkeypatch.setattr(make_report, "ROOT", root)
     monkeypatch.setattr(make_report, "build", lambda out: (out / "_build").mkdir())
+    monkeypatch.setattr(make_report, "unusable", lambda here: "")
     monkeypatch.chdir(root)
 
     def make(*arguments: object) -> object:
@@ -291,4 +292,29 @@ def test_a_typing_error_is_named_before_anything_runs(clone, monkeypatch):
     root, make = clone
     monkeypatch.setenv("SLSLIB_CHECKPOINT", "runs/v9")
     assert "SLSLIB_CHECKPOINT is 'runs/v9'" in make()
+    monkeypatch.delenv("SLSLIB_CHECKPOINT")
+    assert "no notebook begins with 12: 02_one, 09_two" in make("--only", "02", "12")
     assert not (root / "report").exists()
+
+
+def test_weights_that_cannot_be_loaded_are_named_before_anything_runs(
+    make_report, here, clone, monkeypatch, tmp_path
+):
+    root, make = clone
+    monkeypatch.setattr(make_report, "unusable", lambda here: "it has no SLS head")
+    assert make() == "slslib: it has no SLS head"
+    assert not (root / "report").exists()
+    monkeypatch.undo()
+    mini = replace(here, checkpoint="mini", backbone="mini")
+    assert make_report.unusable(mini) == ""
+    (tmp_path / "epoch_2.pth").write_text("<html>")
+    for part in ("checkpoint", "backbone"):
+        damaged = replace(mini, **{part: str(tmp_path / "epoch_2.pth")})
+        assert "epoch_2.pth" in make_report.unusable(damaged)
+
+
+def test_a_long_reason_is_shown_whole(make_report):
+    shown = make_report.warning("cell 2 of 3: x\n" + "word " * 50).split("````")[1]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.split().count("word") == 50
+    assert "cell 2 of 3: x\nword" in shown

@@ -225,6 +225,16 @@ def test_the_lab_gets_paths_that_mean_the_same_in_its_folder(
     assert "SLSLIB_CHECKPOINT=mini\n" in make(f"VENV={tmp_path}", "TORCH_INDEX=", "lab").stdout
 
 
+@needs_make
+def test_a_report_may_have_some_of_the_notebooks(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / ".slslib-installed").touch()
+    script(tmp_path / "bin" / "python", 'echo "$@"')
+    for given, meant in (("", []), ("01 05", ["--only", "01", "05"])):
+        run = make(f"VENV={tmp_path}", "TORCH_INDEX=", f"ONLY={given}", "report")
+        assert run.stdout.split() == ["book/make_report.py", *meant]
+
+
 def test_no_python_on_the_path_gets_one_line(tmp_path: Path) -> None:
     script(tmp_path / "python3", "echo 3.12")
     command = [shutil.which("sh"), str(ROOT / ".ci" / "find-python"), ""]
