@@ -92,7 +92,7 @@ def score(
         workers: Processes that decode; no influence on the result. A recording that crashes one or
             never ends is a failed trial; with 0 it would end the run.
         cpu: Use the CPU even where there is a GPU.
-        progress: Show a progress bar on standard error.
+        progress: Show a progress bar on standard error; --no-progress shows none.
         detector_class: A subclass of Detector with another head; only from Python.
 
     Returns:

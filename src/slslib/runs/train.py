@@ -67,7 +67,7 @@ def train(
             stops the run. It may be given with --resume.
         cpu: Train on the CPU even where there is a GPU.
         max_steps: Stop after this many steps with exit status 0; --resume goes on from there.
-        progress: Show progress bars and a line per epoch on standard error.
+        progress: Show bars and a line per epoch on standard error; --no-progress shows neither.
         detector_class: A subclass of Detector with another head; only from Python.
 
     Returns:
