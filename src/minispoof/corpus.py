@@ -97,7 +97,7 @@ def write(
         seed: Of everything random.
         scale: Factor on the number of clips.
         jobs: Processes, by default as many as there are cores.
-        progress: Show a progress bar, if standard error is a terminal.
+        progress: Show a progress bar, if standard error is a terminal; --no-progress shows none.
 
     Returns:
         The directory, as an absolute path.
