@@ -72,20 +72,16 @@ class Scale:
 
     @cached_property
     def backbone_name(self) -> str:
-        """What the backbone is, for labels: packaged, pre-trained, fine-tuned or random weights.
+        """What the backbone is, for labels: the reader's name, packaged, pre-trained or fine-tuned.
 
         The packaged one is ``mini``. One inside a detector, such as the checkpoint's where
-        ``SLSLIB_BACKBONE`` is not set, or below a head for another task, is fine-tuned. Weights are
-        called random where the metadata of their file have ``"weights": "random"``. The reader's
-        own name for them comes first.
+        ``SLSLIB_BACKBONE`` is not set, or below a head for another task, is fine-tuned.
         """
         if self.name:
             return self.name
         if self.backbone == "mini":
             return "packaged"
-        tensors, about = read_checkpoint(locate(self.backbone, "backbone"))
-        if "random" in (about.get(part, {}).get("weights") for part in ("card", "metadata")):
-            return "random weights"
+        tensors, _ = read_checkpoint(locate(self.backbone, "backbone"))
         heads = ("head.", *(f"{KEPT}{task}." for task in TASKS))
         return "fine-tuned" if any(n.startswith(heads) for n in tensors) else "pre-trained"
 
@@ -93,10 +89,10 @@ class Scale:
     def weights(detector: Detector) -> str:
         """Say what a detector's file tells of its weights; the authors' tells nothing."""
         told, file = detector.metadata, detector.path.name
-        if not file or told.get("weights") == "random":
-            return f"{file}, random weights".removeprefix(", ")
-        if detector.name == "mini" or "recipe" not in told:
-            return "mini" if detector.name == "mini" else f"{file}, which names no recipe"
+        if detector.name == "mini":
+            return "mini"
+        if "recipe" not in told:
+            return f"{file}, which names no recipe"
         epoch = f", epoch {told['epoch']}" if "epoch" in told else ""
         return f"{file}, recipe {told['recipe']}{epoch}"
 

@@ -85,21 +85,17 @@ def test_a_backbone_is_called_what_its_file_tells(environment, checkpoint, tmp_p
     for name, *written in (
         ("pre-trained", {}),
         ("pre-trained", {"card": {"hours": 4}}, "pretraining.mask_emb"),
-        ("random weights", {"card": {"weights": "random"}}),
         ("fine-tuned", {}, "pretraining.lm_head.weight"),
     ):
         here = environment(checkpoint=checkpoint, backbone=write_backbone(file, *written))
         assert here.backbone_name == name
     here = environment(checkpoint="hub:owner/name", backbone=checkpoint)
     assert here.backbone_name == "fine-tuned", "it is a detector's, however it was named"
-    Detector(DETECTOR).save(file, {"weights": "random"})
-    assert environment(backbone=file).backbone_name == "random weights"
 
 
-def test_weights_are_called_random_only_where_they_are_known_to_be(environment, tmp_path):
+def test_of_weights_only_what_their_file_tells_is_said(environment, tmp_path):
     here, detector = environment(), Detector(DETECTOR)
     assert here.weights(here.load_detector()) == "mini"
-    assert here.weights(detector) == "random weights"
     authors = tmp_path / "epoch_2.pth"
     torch.save(told(authors_file(detector), DETECTOR), authors)
     own = tmp_path / "epoch_16.safetensors"
@@ -108,7 +104,6 @@ def test_weights_are_called_random_only_where_they_are_known_to_be(environment, 
         (own, {}, "epoch_16.safetensors, which names no recipe"),
         (own, {"recipe": "v2", "epoch": 16}, "epoch_16.safetensors, recipe v2, epoch 16"),
         (own, {"recipe": "v2"}, "epoch_16.safetensors, recipe v2"),
-        (own, {"weights": "random"}, "epoch_16.safetensors, random weights"),
     ):
         if metadata is not None:
             detector.save(file, metadata)
