@@ -280,6 +280,24 @@ def listed(clips: int) -> list[str]:
     ]
 
 
+def with_what_they_read(lines: list[str], beginnings: tuple[str, ...]) -> list[str]:
+    """Return the commands that begin so, and those before them that write what they read.
+
+    >>> with_what_they_read(["convert a b", "detect f", "score --checkpoint b --out c"], ("score",))
+    ['convert a b', 'score --checkpoint b --out c']
+    """
+    kept, read = [], set[str]()
+    for line in reversed(lines):
+        name, *words = line.split()
+        written = words[words.index("--out") + 1] if "--out" in words else words[-1]
+        is_read = not read.isdisjoint((written, str(Path(written).parent)))
+        is_read &= "--out" in words or name in ("convert", "export")
+        if line.startswith(beginnings) or is_read:
+            kept.insert(0, line)
+            read.update(words)
+    return kept
+
+
 def run(
     corpora: Path,
     weights: Path,
@@ -297,7 +315,7 @@ def run(
         out: JSON file to write. What the commands write lies beside it for the while, 9 GB.
         clips: Most clips of each class of a corpus.
         notebooks: Beginnings of names, as 02 09. Without these and ``commands``, all of both.
-        commands: Beginnings of commands, as verify "train v2".
+        commands: Beginnings of commands, as verify "train v2"; what they read is written before.
         keep: Folder for the executed notebooks, which may hold some already.
     """
     where = provenance("torch", "transformers", "numpy")
@@ -307,7 +325,7 @@ def run(
         for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
         if not either or path.name.startswith(notebooks or "-")
     ]
-    lines = [line for line in listed(clips) if not either or line.startswith(commands or "-")]
+    lines = listed(clips) if not either else with_what_they_read(listed(clips), commands or ("-",))
     called: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     result = {"clips_of_a_class": clips, "commands": called, "notebooks": rows}

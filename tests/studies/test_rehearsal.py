@@ -138,6 +138,12 @@ def test_nothing_of_the_readers_is_used(
 
 def test_every_command_is_rehearsed() -> None:
     lines = rehearsal.listed(4)
+    assert rehearsal.with_what_they_read(lines, ("score",))[0].startswith("protocol few/own")
+    chosen = rehearsal.with_what_they_read(lines, ("evaluate",))
+    assert [line.split()[0] for line in chosen] == [
+        *("protocol", "convert", "score", "score"),
+        *["evaluate"] * 4,
+    ]
     assert {line.split()[0] for line in lines} == set(COMMANDS)
     assert len(set(lines)) == len(lines)
 
