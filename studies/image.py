@@ -1,26 +1,25 @@
-"""Run the steps of the Dockerfile in a folder of Debian, and use what they made.
+"""Build the image of the Dockerfile, and use it as the page on installation says.
+
+    python studies/image.py --out studies/results/image.json
+
+This needs Docker. Where registries cannot be reached, make an image of this name before:
 
     debootstrap --variant=minbase --include=ca-certificates,python3-venv bookworm debian
-    cp torch-*.whl debian/opt/wheels  # where download.pytorch.org cannot be reached; PIP_FIND_LINKS
-    python studies/image.py debian --out studies/results/image.json
+    chroot debian python3 -m venv /usr/local
+    tar -C debian -c . | docker import --change 'ENV PATH=/usr/local/bin:/usr/bin:/bin' - \
+        python:3.11-slim
 
-This stands in for `docker build` where there is no Docker; it needs root. A virtual environment in
-/usr/local stands for the Python of the base image. pip's settings (PIP_*) and certificates are
-those of this machine. Then, as the image's user, `slslib detect` scores a recording without a
-network, and the page is served and fetched through this machine's address. Memory is the most that
-a process held resident.
+The container of `detect` has no network, and the page is fetched through the published port.
+Memory is the most that the container's first process held resident.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import shlex
-import shutil
-import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from contextlib import suppress
@@ -31,8 +30,8 @@ import numpy as np
 import soundfile as sf
 from provenance import ROOT, provenance, write
 
-WHAT = "the steps of the Dockerfile in a folder of Debian: size, start, memory of what they made"
-CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
+WHAT = "the image of the Dockerfile, built and used by Docker: size, seconds, memory"
+NAME = "slslib"  # of the image and, while it serves the page, of the container
 PEAK = """
 import resource, subprocess, sys
 status = subprocess.run(sys.argv[1:]).returncode
@@ -41,56 +40,33 @@ sys.exit(status)
 """
 
 
-class Image:
-    """A folder of Debian, and the user, folder and command that the steps have set."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.user, self.folder, self.entry = root, "root", "/", [""]
-
-    def command(self, words: list[str], *unshared: str) -> list[str]:
-        """Return what runs a command inside; with --net it has no network."""
-        env = ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-        env += [f"{name}={value}" for name, value in os.environ.items() if name[:4] == "PIP_"]
-        inside = f"export HOME=~{self.user} && cd {self.folder} && exec {shlex.join(words)}"
-        chroot = ["chroot", f"--userspec={self.user}", str(self.root), "env", "-i", *env]
-        shell = f"mount -t proc proc {shlex.quote(f'{self.root}/proc')} && "
-        shell += f"exec {shlex.join([*chroot, 'sh', '-c', inside])}"
-        flags = ["--mount", "--pid", "--fork", "--kill-child", *unshared]
-        return ["unshare", *flags, "sh", "-c", shell]
-
-    def step(self, kind: str, rest: str) -> None:
-        """Do one step of a Dockerfile."""
-        if kind == "WORKDIR":
-            self.folder = rest
-            (self.root / rest[1:]).mkdir(parents=True, exist_ok=True)
-        elif kind == "COPY":
-            *sources, target = rest.split()
-            for source in sources:
-                where = self.root / self.folder[1:] / target
-                if (ROOT / source).is_dir():
-                    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-                    shutil.copytree(ROOT / source, where, ignore=ignored)
-                else:
-                    shutil.copy(ROOT / source, where)
-        elif kind == "RUN":
-            subprocess.run(self.command(["sh", "-c", rest]), check=True)
-        elif kind == "USER":
-            self.user = rest
-        elif kind == "ENTRYPOINT":
-            self.entry = json.loads(rest)
-
-    def megabytes(self) -> float:
-        """Return what the files take."""
-        said = subprocess.run(["du", "-xsk", self.root], check=True, capture_output=True, text=True)
-        return int(said.stdout.split()[0]) * 1024 / 1e6
+def docker(*words: str) -> str:
+    """Call Docker; return what it prints."""
+    done = subprocess.run(["docker", *words], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip()
 
 
-def detect(image: Image) -> dict[str, Any]:
-    """Score a recording without a network."""
+def build(network: str) -> dict[str, Any]:
+    """Build the image, nothing of it being kept from before."""
+    start = time.perf_counter()
+    docker("build", "--quiet", "--no-cache", "--network", network, "-t", NAME, str(ROOT))
+    seconds = time.perf_counter() - start
+    sizes = [int(docker("image", "inspect", "-f", "{{.Size}}", one)) for one in (NAME, base())]
+    return {"seconds": seconds, "mb": sizes[0] / 1e6, "mb_of_base": sizes[1] / 1e6}
+
+
+def base() -> str:
+    """Return the image that the Dockerfile begins with."""
+    return re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0]
+
+
+def detect(folder: Path) -> dict[str, Any]:
+    """Score a recording in a container without a network."""
     noise = np.random.default_rng(0).normal(0, 0.1, 160_000)
-    sf.write(image.root / "data" / "call.wav", noise, 16_000)
-    words = [*image.entry, "detect", "call.wav", "--checkpoint", "mini", "--json"]
-    command = image.command(["python", "-c", PEAK, *words], "--net")
+    sf.write(folder / "call.wav", noise, 16_000)
+    command = ["docker", "run", "--rm", "--network", "none", "-v", f"{folder}:/data:ro"]
+    command += ["--entrypoint", "python", NAME, "-c", PEAK]
+    command += ["slslib", "detect", "call.wav", "--checkpoint", "mini", "--json"]
     start = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - start
@@ -99,37 +75,19 @@ def detect(image: Image) -> dict[str, Any]:
     return {"llr": row["llr"], "seconds": seconds, "peak_gb": peak}
 
 
-def own_address() -> str:
-    """Return an address of this machine that is not the loopback's."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.connect(("192.0.2.1", 9))  # sends nothing
-        return one.getsockname()[0]
-
-
-def peak_gb(root: Path) -> float:
-    """Return the most that the processes in a folder held, taken together."""
-    peaks = []
-    for one in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is not ours
-            if (one / "root").readlink() == root:
-                peaks += re.findall(r"VmHWM:\s+(\d+)", (one / "status").read_text())
-    return sum(map(int, peaks)) * 1024 / 1e9
-
-
-def page(image: Image) -> dict[str, Any]:
-    """Serve the page at all addresses, and fetch it through another than the loopback's."""
-    with socket.create_server(("0.0.0.0", 0)) as free:
-        port = free.getsockname()[1]
-    command = image.command(["python", "-m", "slsapp", "--host", "0.0.0.0", "--port", str(port)])
+def page() -> dict[str, Any]:
+    """Serve the page, and fetch it through the published port."""
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            answer = fetch(f"http://{own_address()}:{port}/")
-            seconds = time.perf_counter() - start
-            assert b"slslib" in answer
-            return {"seconds": seconds, "peak_gb": peak_gb(image.root)}
-        finally:
-            process.kill()  # unshare holds SIGTERM back
+    serve = ["--entrypoint", "python", NAME, "-m", "slsapp", "--host", "0.0.0.0"]
+    docker("run", "--rm", "-d", "--name", NAME, "-p", "127.0.0.1::7860", *serve)
+    try:
+        answer = fetch(f"http://{docker('port', NAME, '7860')}/")
+        seconds = time.perf_counter() - start
+        assert b"slslib" in answer
+        held = re.findall(r"VmHWM:\s+(\d+)", docker("exec", NAME, "cat", "/proc/1/status"))
+        return {"seconds": seconds, "peak_gb": int(held[0]) * 1024 / 1e9}
+    finally:
+        docker("rm", "-f", NAME)
 
 
 def fetch(url: str, patience_s: float = 120) -> bytes:
@@ -146,22 +104,15 @@ def fetch(url: str, patience_s: float = 120) -> bytes:
 def main() -> None:
     """Build, use, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of Debian, as debootstrap makes it; is changed")
+    parser.add_argument("--network", default="default", help="of the build, as docker says it")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     where = provenance("numpy")
-    image = Image(args.folder.resolve())
-    subprocess.run(image.command(["python3", "-m", "venv", "/usr/local"]), check=True)
-    for name in (CERTIFICATES, "etc/hosts", "etc/resolv.conf"):
-        shutil.copy(Path("/", name), image.root / name)
-    before, start = image.megabytes(), time.perf_counter()
-    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
-    for line in lines:
-        if line and not line.startswith("#"):
-            image.step(*line.split(maxsplit=1))
-    result: dict[str, Any] = {"steps": {"seconds": time.perf_counter() - start}}
-    result["steps"] |= {"mb_before": before, "mb_after": image.megabytes()}
-    result |= {"detect": detect(image), "page": page(image)}
+    where["versions"]["docker"] = docker("version", "-f", "{{.Server.Version}}")
+    result: dict[str, Any] = {"build": build(args.network)}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # the image's user reads it
+        result |= {"detect": detect(Path(folder)), "page": page()}
     write(args.out, WHAT, where, result)
 
 

@@ -283,10 +283,10 @@ class ImageTable(_Results):
 
     def run(self) -> list[nodes.Node]:
         found, rows = self.results(), [("what", "MB on disk", "seconds", "GB of memory")]
-        steps = found["steps"]
+        made = found["build"]
         names = {"detect": "detect with mini, 10 s of noise", "page": "start of the page"}
-        size = f"{steps['mb_after'] - steps['mb_before']:,.0f}"
-        rows.append(("what the steps add to Debian", size, f"{steps['seconds']:.0f}", ""))
+        size = f"{made['mb'] - made['mb_of_base']:,.0f}"
+        rows.append(("the build, beyond its base", size, f"{made['seconds']:.0f}", ""))
         for key, name in names.items():
             one = found[key]
             rows.append((name, "", f"{one['seconds']:.1f}", f"{one['peak_gb']:.2f}"))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import gpu
+import long_file
 import pytest
 import speed
 import torch
@@ -128,3 +129,11 @@ def test_speed_compares_a_process_of_its_own_and_refuses_other_numbers() -> None
     assert row["max_difference"] == 0.25
     assert row["times_seconds"]["median"] > 1000
     assert 0.01 < row["peak_gb"]["median"] < 2
+
+
+@pytest.mark.slow
+def test_a_long_file_is_measured_and_its_many_windows_are_drawn(tmp_path: Path) -> None:
+    row = long_file.measure(long_file.noise(tmp_path / "a.flac", 0.2), "--checkpoint", "mini")
+    assert (row["audio_s"], row["n_windows"]) == (12, 6)
+    assert 0.01 < row["decoder_peak_gb"] < row["peak_gb"] < 2
+    assert long_file.plot_seconds() > 0
