@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import struct
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,3 +79,43 @@ def test_chapters_are_numbered_by_their_files(slsbook):
     ]
     assert env.toc_fignumbers["notebooks/08b_c"]["figure"]["f"] == ("8b", 1)
     assert title["secnumber"] == ("8b",)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://github.com/someone/slslib",
+        "https://github.com/someone/slslib.git",
+        "https://x-access-token:secret@github.com/someone/slslib.git/",
+        "git@github.com:someone/slslib.git",
+    ],
+)
+def test_a_clone_from_github_links_to_it_without_credentials(slsbook, tmp_path, origin):
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert slsbook.github_address(tmp_path) == ""
+    subprocess.run([*git, "remote", "add", "origin", origin], check=True)
+    assert slsbook.github_address(tmp_path) == "https://github.com/someone/slslib"
+    (tmp_path / "unpacked").mkdir()  # below a clone of something else
+    assert slsbook.github_address(tmp_path / "unpacked") == ""
+
+
+@pytest.mark.parametrize("origin", ["/srv/slslib", "https://example.org/someone/slslib"])
+def test_other_origins_give_no_buttons(slsbook, monkeypatch, origin):
+    said = subprocess.CompletedProcess([], 0, origin + "\n")
+    monkeypatch.setattr(slsbook.subprocess, "run", lambda *words, **how: said)
+    theirs = {"repository_url": "https://github.com/executablebooks/jupyter-book"}
+    config = SimpleNamespace(html_theme_options=theirs)
+    slsbook.link_repository(None, config)
+    shown = ("repository_url", "launch_buttons", "use_repository_button", "use_source_button")
+    assert not any(config.html_theme_options[name] for name in shown)
+
+
+def test_an_address_that_was_set_stays(slsbook):
+    chosen = {"repository_url": "https://github.com/a/b", "launch_buttons": {"colab_url": "c"}}
+    config = SimpleNamespace(html_theme_options=dict(chosen))
+    slsbook.link_repository(None, config)
+    assert config.html_theme_options == chosen | {
+        "use_repository_button": True,
+        "use_source_button": True,
+    }

@@ -1,11 +1,12 @@
-"""Mend four things that Sphinx and the theme get wrong; describe pages to other sites; show
-results/*.json as tables.
+"""Mend four things that Sphinx and the theme get wrong; describe pages to other sites; link them to
+the repository; show results/*.json as tables.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import textwrap
 from html import escape, unescape
 from pathlib import Path
@@ -17,6 +18,37 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 from slsnotebooks.reproduction import to_markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+GITHUB = re.compile(r"(https://([^/@]+@)?|git@)github\.com[/:](?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
+BUTTONS = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
+
+
+def link_repository(app: Any, config: Any) -> None:
+    """Show buttons to Binder and to the source in a clone of a repository on GitHub.
+
+    ``set_repository.py``, which adds Colab, goes first.
+    """
+    options = config.html_theme_options
+    if "executablebooks/" in options["repository_url"]:  # Jupyter Book's own, as none was set
+        address = github_address(ROOT)
+        options["repository_url"], options["repository_branch"] = address, "HEAD"
+        options["launch_buttons"] = BUTTONS if address else {}
+    shown = bool(options["repository_url"])
+    options.update(use_repository_button=shown, use_source_button=shown)
+
+
+def github_address(root: Path) -> str:
+    """Return the web address of the origin of a clone, if that is on GitHub."""
+    if not (root / ".git").exists():  # or git would look in the folders above
+        return ""
+    command = ["git", "-C", str(root), "remote", "get-url", "origin"]
+    try:
+        origin = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # there is no git
+        return ""
+    found = GITHUB.fullmatch(origin)
+    return f"https://github.com/{found['name']}" if found else ""
 
 
 def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
@@ -560,6 +592,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("cost-table", CostTable)
     app.add_directive("export-table", ExportTable)
     app.add_directive("export-drift", ExportDrift)
+    app.connect("config-inited", link_repository)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
