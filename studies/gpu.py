@@ -1,18 +1,24 @@
 """Compare a GPU with the CPU: a training step, rounding of the scores, speed and memory.
 
-    python studies/gpu.py [--checkpoint random] [--clips 8] [--batch-size 1 8 32] [--cpu]
+    python studies/gpu.py [--checkpoint random] [--clips 8] [--batch-size 1 8 32] [--files 4096]
+        [--steps 60] [--cpu]
 
 The reference is the CPU in 32 bits. Clips are tones and noises, since the
 weights are random unless a checkpoint is named. PyTorch lets a GPU round the inputs of convolutions
 to TF32 (11 significant bits) by itself, those of matrix products only on demand; the rows say
 which. Speed and memory of scoring are those of `slslib bench`; a training step of the recipe v1 is
-timed here in the same way. `--cpu` tries the script without a GPU.
+timed here in the same way. Then `score` and `train v1` (with RawBoost) work on FLAC files, decoded
+by as many processes as is usual; of each, a short run is taken away, which loads and saves as much.
+`--cpu` tries the script without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile as sf
 import torch
 from precision import drift
 from provenance import ROOT, provenance, write
@@ -32,8 +39,9 @@ from slslib.model.detector import Detector
 from slslib.runs import processes
 from slslib.runs.clips import Clip
 from slslib.runs.fit import build_optimizer, train_step
-from slslib.runs.recipes import TrainConfig, v1
-from slslib.runs.score import ScoreConfig, score_batch
+from slslib.runs.recipes import WORKERS, TrainConfig, v1
+from slslib.runs.score import ScoreConfig, score, score_batch
+from slslib.runs.train import train
 
 OUT = ROOT / "studies" / "results" / "gpu.json"
 ROUNDING = {  # precision, TF32 in convolutions, TF32 in matrix products
@@ -151,7 +159,51 @@ def training_speed(
     return row | {"steps_per_second": 1 / seconds, "peak_memory_bytes": memory}
 
 
-def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool) -> dict[str, Any]:
+def flac_corpus(folder: Path, n_files: int, n_samples: int) -> str:
+    """Write a corpus of FLAC files, which are links to 32 of them."""
+    (folder / "flac").mkdir(parents=True)
+    clips = tones_and_noises(32, n_samples)
+    for clip in clips:
+        sf.write(folder / f"{clip.utterance}.flac", clip.waveform, SAMPLE_RATE)
+    lines = ["utterance,label\n"]
+    for i in range(n_files):
+        os.link(folder / f"clip-{i % 32}.flac", folder / "flac" / f"file-{i}.flac")
+        lines.append(f"file-{i},{'bonafide' if i % 2 else 'spoof'}\n")
+    (folder / "trials.csv").write_text("".join(lines))
+    return str(folder)
+
+
+def commands(
+    detector: Detector, n_files: int, n_steps: int, precision: str, *, cpu: bool
+) -> dict[str, float]:
+    """Return clips per second of `score` and seconds per step of `train v1`, both from FLAC."""
+    config = replace(v1(), precision=precision, max_epochs=1_000)
+    usual = {"cpu": cpu, "progress": False}
+    with tempfile.TemporaryDirectory() as name:
+        checkpoint = Path(name) / "detector.safetensors"
+        detector.save(checkpoint)
+        times = []
+        for size, steps in ((32, 2), (n_files, n_steps)):
+            corpus = flac_corpus(Path(name) / f"c{size}", size, detector.config.n_samples)
+            start = time.perf_counter()
+            settings = ScoreConfig(precision=precision)
+            score(str(checkpoint), corpus, Path(name) / f"{size}.txt", config=settings, **usual)
+            scored = time.perf_counter()
+            mine = replace(config, train=corpus, init=str(checkpoint))
+            train(mine, Path(name) / f"run{size}", max_steps=steps, **usual)
+            times.append((scored - start, time.perf_counter() - scored))
+    (short_score, short_train), (long_score, long_train) = times
+    return {
+        "precision": precision,
+        "workers": WORKERS,
+        "score_clips_per_second": (n_files - 32) / (long_score - short_score),
+        "train_seconds_per_step": (long_train - short_train) / (n_steps - 2),
+    }
+
+
+def measure(
+    checkpoint: str, n_clips: int, batch_sizes: list[int], n_files: int, n_steps: int, *, cpu: bool
+) -> dict[str, Any]:
     """Measure all; with `cpu` the CPU stands in the place of the GPU."""
     device = processes.environment(processes.start(cpu=cpu))
     if not cpu:
@@ -172,13 +224,15 @@ def measure(checkpoint: str, n_clips: int, batch_sizes: list[int], *, cpu: bool)
         rounding: drift(scores(detector, clips, rounding, cpu=cpu), reference)
         for rounding in (ON_CPU if cpu else ROUNDING)
     }
-    rows: dict[str, Any] = {"device": device, "scores": moved, "training": [], "bench": []}
+    rows: dict[str, Any] = {"device": device, "scores": moved}
+    rows |= {"training": [], "bench": [], "commands": []}
     rows["step"] = step_differences(step(detector, batch, config, cpu=cpu), first)
     for precision in ("exact", "bf16"):
         mixed = replace(config, precision=precision)
         rows["training"].append(training_speed(detector, batch, mixed, cpu=cpu))
         options = {"batch_size": tuple(batch_sizes), "precision": precision, "cpu": cpu}
         rows["bench"].append(bench(checkpoint=checkpoint, **options))
+        rows["commands"].append(commands(detector, n_files, n_steps, precision, cpu=cpu))
     return rows
 
 
@@ -188,13 +242,16 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="random", help="a detector, or random (full size)")
     parser.add_argument("--clips", type=int, default=8, help="clips to score")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--files", type=int, default=4096, help="FLAC files to score")
+    parser.add_argument("--steps", type=int, default=60, help="training steps on them")
     parser.add_argument("--cpu", action="store_true", help="try the script without a GPU")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     if not (args.cpu or torch.cuda.is_available()):
         parser.error("PyTorch finds no CUDA device; --cpu tries the script without one")
     where = provenance("torch", "transformers", "accelerate")
-    results = measure(args.checkpoint, args.clips, args.batch_size, cpu=args.cpu)
+    numbers = args.clips, args.batch_size, args.files, args.steps
+    results = measure(args.checkpoint, *numbers, cpu=args.cpu)
     what = "a training step, scores, speed and memory on a GPU, compared with the CPU in 32 bits"
     write(args.out, what, where, results)
 

@@ -26,6 +26,8 @@ from precision import drift
 from tiny import DETECTOR, cuda, recipe, weights
 
 from slslib.model.detector import Detector
+from slslib.model.geometry import DetectorConfig
+from slslib.runs.fit import train_step as fit_step
 from slslib.runs.recipes import v1
 from slslib.runs.score import ScoreConfig, score
 from slslib.runs.train import train
@@ -90,6 +92,18 @@ def test_a_step_at_full_size_is_that_of_the_cpu(device):
     assert too_large(step_differences(done, reference)) == []
 
 
+@pytest.mark.parametrize(("device", "n_samples"), [("cpu", 64_600), cuda(64_600)])
+def test_a_step_is_the_same_bits_again(device, n_samples):
+    """On a GPU with all 201 frames, which the kernels of attention divide among their blocks."""
+    clips, shape = tones_and_noises(5, n_samples), DetectorConfig(DETECTOR.backbone, 8, n_samples)
+    detector = Detector(shape, seed=0)
+    (loss, gradients, _), (again, others, _) = (
+        step(detector, clips, STEP, cpu=device == "cpu") for _ in range(2)
+    )
+    assert loss == again
+    assert [name for name in gradients if not torch.equal(gradients[name], others[name])] == []
+
+
 # Rounding
 
 
@@ -152,7 +166,7 @@ def killed(module: str, name: str, call: int, work: str, *arguments: object) -> 
 
 
 @pytest.mark.parametrize("device", ["cpu", cuda()])
-def test_a_killed_training_resumes_bit_for_bit(corpora, tmp_path, device):
+def test_a_killed_training_resumes_bit_for_bit(corpora, tmp_path, device, monkeypatch):
     """Killed in the second step of the second epoch, after the state of the first was saved."""
     config, run = recipe(), tmp_path / "killed"
     options = {"data": corpora, "cpu": device == "cpu", "progress": False}
@@ -166,7 +180,15 @@ def test_a_killed_training_resumes_bit_for_bit(corpora, tmp_path, device):
     position = torch.load(run / "state.pt", weights_only=True)["position"]
     assert (position["epoch"], position["step"]) == (1, 1)
     assert json.loads((run / "config.json").read_text())["device"].startswith(device)
+    where = []
+
+    def watched(model, optimizer, *rest):
+        where.extend(state["step"].device.type for state in optimizer.state.values())
+        return fit_step(model, optimizer, *rest)
+
+    monkeypatch.setattr("slslib.runs.fit.train_step", watched)
     train(config, run, resume=True, **options)
+    assert set(where) == {"cpu"}, "Adam reads each of them, and would wait for a GPU"
     resumed, whole = weights(run), weights(tmp_path / "whole")
     assert resumed.keys() == whole.keys()
     assert [name for name in whole if not torch.equal(resumed[name], whole[name])] == []

@@ -43,6 +43,7 @@ def test_the_comparison_of_a_gpu_runs_on_a_cpu(
 ) -> None:
     Detector(DETECTOR, seed=0).save(tmp_path / "d.safetensors")
     options = ["--checkpoint", tmp_path / "d.safetensors", "--clips", 4, "--batch-size", 2]
+    options += ["--files", 64, "--steps", 6]
     out = tmp_path / "gpu.json"
     command = ["gpu.py", *map(str, options), "--cpu", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", command)
@@ -61,6 +62,8 @@ def test_the_comparison_of_a_gpu_runs_on_a_cpu(
     assert [run["precision"] for run in scoring] == ["exact", "bf16"]
     assert all(row["peak_memory_bytes"] > 0 for run in scoring for row in run["rows"])
     assert [row["precision"] for row in training] == ["exact", "bf16"]
+    for row in found["commands"]:
+        assert row["score_clips_per_second"] > 1 > row["train_seconds_per_step"] > 0
     for row in training:
         assert row["batch_size"] == 4
         assert row["steps_per_second"] == pytest.approx(1 / row["seconds"])

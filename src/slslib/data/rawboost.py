@@ -22,8 +22,8 @@ An augmentation is two steps. `draw` makes every random number and needs the cli
 `apply` is a pure function of samples and drawn numbers. Numbers are drawn in the order of the
 published algorithm, through methods that `numpy.random.Generator` and the legacy
 `numpy.random.RandomState` share, so ``RandomState(7)`` as seed repeats the draws of a published
-run after ``np.random.seed(7)``; the ranges are the published ones too. The arithmetic is float64 (in
-``isd``, of the impulses only), the result float32.
+run after ``np.random.seed(7)``; the ranges are the published ones too. The arithmetic is float64
+(in ``isd``, of the impulses only), the result float32.
 """
 
 from collections.abc import Sequence

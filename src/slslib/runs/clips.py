@@ -115,14 +115,9 @@ class TrialDataset(Dataset[Clip]):
         if self.crop == "random" and len(samples) > self.n_samples:
             start = int(rng.integers(len(samples) - self.n_samples + 1))
             samples = samples[start : start + self.n_samples]
-        return Clip(
-            utterance,
-            label,
-            waveform=fix_length(samples, self.n_samples),
-            decoder=recording.decoder,
-            over_range=recording.over_range != 0,
-            converted=recording.source_rate != SAMPLE_RATE or recording.channels != 1,
-        )
+        waveform, over_range = fix_length(samples, self.n_samples), recording.over_range != 0
+        converted = recording.source_rate != SAMPLE_RATE or recording.channels != 1
+        return Clip(utterance, label, waveform, "", recording.decoder, over_range, converted)
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:

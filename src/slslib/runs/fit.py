@@ -164,6 +164,8 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(run.detector)  # type: ignore[no-untyped-call]
     model, run.optimizer = accelerator.prepare(run.detector, run.optimizer)
+    for state in run.optimizer.state.values():  # of a resumed run, on the GPU; Adam waits for each
+        state["step"] = state["step"].cpu()
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     # Several processes tell each other when to stop; one alone must not wait for its GPU.
     told = accelerator.device if accelerator.num_processes > 1 else "cpu"
@@ -197,9 +199,7 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
             mean = position.loss_sum / (position.step * config.batch_size)
             bar.set_postfix_str(f"loss {mean:.4g}", refresh=False)
         run.check_finite()
-        results = {"train_loss": mean}
-        if dev:
-            results |= _validate(run, dev[0])
+        results = {"train_loss": mean} | (_validate(run, dev[0]) if dev else {})
         results["lr"] = run.optimizer.param_groups[0]["lr"]
         _finish_epoch(run, results, keep)
 
@@ -216,22 +216,23 @@ def train_step(
     Raises:
         TrainingError: If the loss is not finite; the weights are then as they were.
     """
+    optimizer.zero_grad()  # before the forward pass, which needs the memory
     waveforms, labels = stack(clips, accelerator.device)
     with accelerator.autocast():
         log_probs = model(waveforms)
-    loss, reported = weighted_nll(log_probs, labels, config.class_weights, accelerator)
+    loss, of_all = weighted_nll(log_probs, labels, config.class_weights, accelerator)
+    accelerator.backward(loss)
+    reported = float(of_all)  # waits for a GPU, which has all of the backward pass to do by now
     if not math.isfinite(reported):
         names = ", ".join(clip.utterance for clip in clips)
         raise TrainingError(f"the loss is {reported} (utterances {names}); {_REMEDY}")
-    optimizer.zero_grad()
-    accelerator.backward(loss)
     optimizer.step()
     return reported
 
 
 def weighted_nll(
     log_probs: Tensor, labels: Tensor, class_weights: Any, accelerator: Accelerator
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor]:
     """Return the class-weighted cross entropy of the whole batch, to differentiate and to report.
 
     With several processes, the sum of the weights is taken over the whole batch, so that the
@@ -239,7 +240,7 @@ def weighted_nll(
     """
     weighted, weights = _sums(log_probs, labels, class_weights)
     loss = weighted * accelerator.num_processes / accelerator.reduce(weights, "sum")
-    return loss, float(accelerator.reduce(loss.detach(), "mean"))
+    return loss, accelerator.reduce(loss.detach(), "mean")
 
 
 def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor, Tensor]:
@@ -292,8 +293,9 @@ def _validate(run: Run, dev: TrialDataset) -> dict[str, float]:
         with accelerator.autocast():
             log_probs = run.detector(waveforms).float()
         weighted, weights = _sums(log_probs, labels, config.class_weights)
-        done.append(((weighted / weights * len(labels)).cpu(), log_probs.cpu(), labels.cpu()))
-    losses, *outputs = zip(*gather_object(done), strict=True)
+        done.append((weighted / weights * len(labels), log_probs, labels))
+    here = [tuple(one.cpu() for one in batch) for batch in done]  # a GPU is waited for but once
+    losses, *outputs = zip(*gather_object(here), strict=True)
     log_probs, labels = map(torch.cat, outputs)
     llr = run.detector.llr_of(log_probs).numpy()
     result = metrics.eer(llr[labels.numpy() == 1], llr[labels.numpy() == 0])

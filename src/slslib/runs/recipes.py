@@ -6,6 +6,7 @@ recipes is what the functions below spell out; the rest are the defaults of :cla
 """
 
 import math
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -18,7 +19,7 @@ from slslib.model.geometry import Freeze, XLSRConfig
 Crop = Literal["first", "random"]
 Precision = Literal["exact", "bf16"]
 # Processes that decode. Elsewhere a new one runs the caller's script again, which needs a guard.
-WORKERS = 2 if sys.platform == "linux" else 0
+WORKERS = max(2, min(8, os.cpu_count() or 2)) if sys.platform == "linux" else 0
 
 _LEAST = {"batch_size": 1, "max_epochs": 1, "patience": 1, "n_samples": 1, "hidden_width": 1}
 _LEAST |= {"lr": 0, "weight_decay": 0, "warmup_steps": 0, "seed": 0}
