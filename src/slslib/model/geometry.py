@@ -1,7 +1,7 @@
-"""The dimensions of a model: of the XLS-R backbone and of the detector around it.
+"""The dimensions of a model: of the XLS-R backbone, and of the detector around it.
 
-Plain numbers, so that what only describes a model (recipes, the command line's help) needs no
-PyTorch. The networks are in :mod:`slslib.model.xlsr` and :mod:`slslib.model.detector`.
+These are plain numbers, so code that only describes a model (recipes, the command line's help)
+needs no PyTorch. The networks are in :mod:`slslib.model.xlsr` and :mod:`slslib.model.detector`.
 """
 
 from dataclasses import dataclass, field, fields
@@ -29,7 +29,7 @@ class XLSRConfig:
     strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)  # product 320 samples = 20 ms
     pos_kernel: int = 128  # frames seen by the convolutional position embedding
     pos_groups: int = 16
-    pre_norm: bool = True  # LayerNorms before the parts of a layer; wav2vec2-base has them behind
+    pre_norm: bool = True  # LayerNorms before the parts of a layer; wav2vec2-base has them after
     group_norm: bool = False  # one group norm in place of a LayerNorm after each convolution
     conv_bias: bool = True
     wavlm: bool = False  # WavLM's gated relative positions in every attention
@@ -37,7 +37,7 @@ class XLSRConfig:
     def __post_init__(self) -> None:
         """Refuse values that are not sizes, and numbers of layers that would cost time and memory.
 
-        A width that heads or groups do not divide is refused where the network is built.
+        A width that heads or groups do not divide is refused when the network is built.
         """
         for one in fields(self):
             value = getattr(self, one.name)
@@ -59,7 +59,7 @@ class XLSRConfig:
 
     @property
     def receptive_field(self) -> int:
-        """Samples that one frame of the feature extractor sees: 400 (25 ms)."""
+        """Number of samples that one frame of the feature extractor sees: 400 (25 ms)."""
         n_samples = 1
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             n_samples = (n_samples - 1) * stride + kernel
@@ -88,11 +88,11 @@ class DetectorConfig:
 def from_json(kind: type[Any], facts: Any) -> Any:
     """Build a config from a checkpoint's JSON object, which must hold every field.
 
-    A default in place of what is lost might fit the weights and be wrong. Only files from the time
-    when all backbones were XLS-R's lack the four fields that tell architectures apart.
+    A default in place of a lost field might fit the weights and still be wrong. Only files from the
+    time when all backbones were XLS-R's may lack the four fields that tell architectures apart.
 
     Raises:
-        ConfigError: If a field is lacking, unknown or impossible.
+        ConfigError: If a field is missing, unknown or impossible.
     """
     differing = {one.name for one in fields(kind)} ^ facts.keys()
     if differing and differing != {"pre_norm", "group_norm", "conv_bias", "wavlm"}:
