@@ -99,7 +99,7 @@ class Detector(nn.Module):
         return self.head(self.backbone.layers(waveform))
 
     def forward(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
-        """Return log-probabilities of [spoof, bona fide], for ``config.n_samples`` of audio."""
+        """Return log-probabilities of [spoof, bona fide] for ``config.n_samples`` samples."""
         return self.logits(waveform).log_softmax(dim=1)
 
     def llr(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, batch]:
