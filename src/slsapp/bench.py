@@ -1,4 +1,4 @@
-"""How fast this machine scores, in what memory, and what that means in hours.
+"""Measure the speed and the memory with which this machine scores, and estimate hours from them.
 
 Batches of noise pass through the call that :mod:`slslib.runs.score` makes for each batch. The time
 is the median that PyTorch's benchmark timer finds after a warm-up. It covers the transfer to the

@@ -1,4 +1,4 @@
-"""What the layers of a backbone hold: a vector for each layer of each trial, or all of it.
+"""The layers of a backbone, trial by trial: a mean vector for each layer, or the whole layers.
 
 Notebook 02 compares such vectors by centered kernel alignment, and notebook 03 reads them by linear
 probes. Heads are trained on the layers themselves, while the backbone stays as it is.

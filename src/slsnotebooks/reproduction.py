@@ -166,7 +166,7 @@ _QUANTITIES = (
 
 
 class _Store:
-    """Finds the published files, and remembers what was found, refused or out of reach."""
+    """Find the published files, and remember which were found, refused or out of reach."""
 
     def __init__(self, data: Path, scratch: Path, offline: bool) -> None:
         self.data, self.scratch, self.offline = data, scratch, offline

@@ -1,4 +1,4 @@
-"""What the notebooks work on: corpora, weights and device, chosen once by the environment.
+"""The corpora, weights and device of the notebooks, chosen once by environment variables.
 
 =====================  ==============================================================
 ``SLSLIB_DATA``        folder of your corpora; without it MiniSpoof, a simulation

@@ -15,7 +15,7 @@ Other containers are refused, because a truncated file would pass for a whole on
 container, MP4 in fragments, and WebM as browsers record it state no length, and FFmpeg leaves out
 damaged parts of any WebM or Matroska file. A caller that passes this doubt on to its user may set
 ``any_length`` to read WebM, Matroska and MP4 in fragments. Their length (if they state one) and the
-times of their packets are then checked. ``states_length`` tells of any file whether it states a
+times of their packets are then checked. For every file, ``states_length`` says whether it states a
 length.
 
 **Checks.** A file is refused if one of these fails:
@@ -237,8 +237,8 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the audio files in a folder and below it, sorted, recognised by their endings.
 
     Links to folders are followed, and no folder is listed twice. Files in formats that cannot be
-    read are included, so that whoever opens one learns why. ``._a.wav`` is left out if it lies
-    beside ``a.wav`` or in ``__MACOSX``: macOS keeps facts about a file there.
+    read are included; the error on opening one says why. ``._a.wav`` is left out if it lies beside
+    ``a.wav`` or in ``__MACOSX``: macOS keeps facts about a file there.
 
     Raises:
         AudioError: If a folder is absent or cannot be listed, or there is no audio file.
@@ -387,7 +387,7 @@ class Decoder:
         yield from self._decoded_by_ffmpeg(mp3_end)
 
     def _describe(self, rate: int, channels: int, subtype: str, n_frames: int | None) -> None:
-        """Note what a header says, and refuse what is out of bounds."""
+        """Record the facts of a header, and refuse values that are out of bounds."""
         recording = self.recording
         recording.source_rate, recording.channels = rate, channels
         recording.subtype, self.announced = subtype, n_frames
@@ -396,7 +396,7 @@ class Decoder:
             self.fail(f"{form}; convert it to 4-192 kHz and at most {MAX_CHANNELS}")
 
     def _decoded_by_ffmpeg(self, end: int) -> Iterator[np.ndarray]:
-        """Decode a file from its beginning; yield what was not decoded yet."""
+        """Decode a file from its beginning; yield the frames that were not decoded yet."""
         import av  # takes 0.1 s, and most corpora never need it
 
         recording, flac = self.recording, self._flac
@@ -467,7 +467,7 @@ class Decoder:
                     self._damaged(f"FFmpeg stopped at frame {done} ({error})")
 
     def _check_end(self, md5: str) -> None:
-        """Check the length, and the MD5 where the header states one."""
+        """Check the length, and the MD5 if the header states one."""
         recording, flac = self.recording, self._flac
         if self.announced is not None and recording.n_source_frames != self.announced:
             n_frames = f"{self.announced} frames, {recording.n_source_frames} decode"

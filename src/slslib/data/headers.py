@@ -8,7 +8,7 @@ one at a time) and never allocates memory by the numbers in them.
 A WAV file that was written to a pipe does not state its length, nor do some MP3 files. They are
 read to the end of the file, and callers are told. AAC without a container, MP4 in fragments, and
 WebM from a browser state no length either, and a cut copy would pass for a whole one. They are
-refused; the latter two are accepted if the caller undertakes to tell its user.
+refused. A caller that informs its user may have the latter two accepted (``any_length``).
 
 Formats: RIFF/WAVE, AIFF, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag, MP4
 (ISO/IEC 14496-12).

@@ -139,7 +139,7 @@ def _restrict(path: Path) -> int:
 def serve() -> None:
     """Decode the files that standard input names, each within limits. This runs in the child."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a decoder prints is no answer
+    os.dup2(2, 1)  # what a decoder prints must not get into the answer
     for line in sys.stdin.buffer:
         path, folder, options = json.loads(line)
         is_audit, any_length = options.pop("is_audit", False), options.pop("any_length", False)

@@ -1,4 +1,4 @@
-"""How much of a window is speech, by Silero VAD.
+"""Measure how much of a window is speech, by Silero VAD.
 
 Silero VAD (https://github.com/snakers4/silero-vad, MIT licence) is a small recurrent network that
 gives a probability of speech for each 32 ms at 16 kHz. The extra ``speech`` installs its package,

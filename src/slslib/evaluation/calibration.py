@@ -1,4 +1,4 @@
-r"""What is chosen on one set of trials and used on another: thresholds and calibration.
+r"""Thresholds and calibration: chosen on one set of trials, used on another.
 
 **Thresholds.** The EER is taken at a threshold that was chosen with the labels known.
 :func:`transfer` chooses the threshold on a development set, at the EER or at a given false

@@ -5,8 +5,8 @@ returns one plain dictionary. ``slslib evaluate --json`` prints this dictionary.
 how the files were read. ``warnings`` says what may be wrong without being an error: labels or sign
 that look swapped, constant scores, ties that move the EER, pooled phases, trials left out.
 
-:mod:`slslib.evaluation.breakdown` computes the rates of single conditions, and
-:mod:`slslib.evaluation.calibration` what is chosen on a development set.
+:mod:`slslib.evaluation.breakdown` computes the rates of single conditions.
+:mod:`slslib.evaluation.calibration` chooses thresholds and calibration on a development set.
 """
 
 from __future__ import annotations

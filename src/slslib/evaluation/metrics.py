@@ -86,7 +86,7 @@ class DET(NamedTuple):
         return DET(self.frr[keep], self.far[keep], self.thresholds[keep])
 
     def eer(self) -> EER:
-        """Compute the equal error rate: the official one, unless the curve is :meth:`tie_aware`."""
+        """Compute the equal error rate, the official one if points between equal scores count."""
         k = int(np.argmin(np.abs(self.frr - self.far)))
         return EER(float(self.frr[k] + self.far[k]) / 2, float(self.thresholds[k]))
 

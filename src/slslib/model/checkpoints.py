@@ -80,8 +80,8 @@ def download(
         sha256: The SHA-256 that the file must have, in place of what the hub states.
 
     Raises:
-        CheckpointError: If the file cannot be obtained, or its bytes are not the stated ones. In
-            that case it is removed from the cache. No partial file is left.
+        CheckpointError: If the file cannot be obtained, or its bytes are not the stated ones
+            (it is then removed from the cache). No partial file is left.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError

@@ -197,7 +197,7 @@ def load_batches(
         # Python loses what a handler raises inside a fork. And for a dead worker, PyTorch's own
         # handler of SIGCHLD would raise an error wherever this process is at that time.
         with signals(signal.SIGCHLD) as received:
-            # Workers ignore these signals, because a scheduler sends them to the whole group and
+            # Workers inherit this mask: a scheduler sends these signals to the whole group, and
             # this process needs its workers to end well.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             try:

@@ -140,7 +140,7 @@ def train(
         where = f"epoch {run.position.epoch}, step {run.position.step}"
         text = f"stopped in {where}; the state is saved, go on with --resume"
         accelerator.print(text, file=sys.stderr)
-        if run.signals:  # the first one does now what it would have done at once
+        if run.signals:  # the first signal now does what it would have done at once
             signal.raise_signal(run.signals[0])
         return out / "state.pt"
     return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"
