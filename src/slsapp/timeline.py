@@ -138,7 +138,7 @@ def draw_windows(axes: Axes, result: Mapping[str, Any], one: Mapping[str, Any], 
 
 
 def _clock(seconds: float, step: float) -> str:
-    """Write a time as minutes and seconds, with a decimal where ticks stand closer."""
+    """Write a time as minutes and seconds, with a decimal if ticks are less than 1 s apart."""
     minutes, rest = divmod(round(seconds, 1), 60)
     return f"{minutes:.0f}:{rest:04.1f}" if step < 1 else f"{minutes:.0f}:{rest:02.0f}"
 

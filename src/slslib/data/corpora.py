@@ -178,8 +178,8 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
             ``eval``. ``asvspoof2021-la`` and ``asvspoof2021-df`` are opened whole, or with a phase
             (``progress``, ``eval``, ``hidden``), which needs the keys. ``in-the-wild`` has no
             partitions. Any other name is a folder of recordings, in ``flac/`` and ``wav/`` or else
-            anywhere below it. Its protocols lie in ``protocols/`` or beside it, and their file
-            names contain the partition, as in ``x.cm.train.trn.txt``.
+            anywhere below it. Protocols lie in its ``protocols/`` or in the folder itself. Their
+            file names contain the partition, as in ``x.cm.train.trn.txt``.
         data: The folder that holds the named corpora, as unpacked; by default ``$SLSLIB_DATA``,
             else the working directory. A folder given as ``spec`` may be absolute, or relative to
             this one or to the working directory.

@@ -34,7 +34,7 @@ _MAX_TAIL = 1 << 20  # bytes after the last chunk
 _NO_AUDIO = rb"(?s)\A(\0+|TAG.{0,125}|APETAGEX.{24}.*?APETAGEX.{24}|LYRICSBEGIN.*?LYRICS(END|200))*"
 _OTHER_AUDIO = (b"data", b"SSND", b"COMM", b"RIFF", b"FORM", bytes(4))
 PRIMING = 0.3
-"""Most seconds that the encoder of an MP4 file adds at the beginning."""
+"""Longest time, in seconds, that the encoder of an MP4 file adds at the beginning."""
 _FRAGMENTS = "it is an MP4 file in fragments, which states no length"
 _UNSTATED = "it states no length"  # for WAV and MP3, which are read to their end
 _MAX_MOOV = 1 << 26  # bytes of the tables of an MP4 file

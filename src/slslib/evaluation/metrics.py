@@ -223,7 +223,7 @@ def min_dcf(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: Weight
 
 
 def act_dcf(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike, weights: Weights = DCF) -> float:
-    """Compute the normalised detection cost at the threshold that suits LLRs."""
+    """Compute the normalised detection cost at the threshold that theory gives for LLRs."""
     useless, (_, miss, fa) = _useless(weights), weights
     bonafide, spoof = validate(bonafide_llrs, spoof_llrs)
     threshold = -math.log(miss / fa)

@@ -20,17 +20,17 @@ class XLSRConfig:
         ConfigError: If a value is not a size.
     """
 
-    width: int = 1024  # of the residual stream
+    width: int = 1024  # width of the residual stream
     n_layers: int = 24
     n_heads: int | None = None  # None: one for each 64 of width, as in XLS-R 300M; 1B has 16
     ffn_width: int | None = None  # None: 4 x width
     conv_width: int = 512  # channels of the convolutional feature extractor
     kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)  # in samples or frames of the layer below
-    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)  # product 320 samples = 20 ms
+    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)  # their product is 320 samples = 20 ms
     pos_kernel: int = 128  # frames seen by the convolutional position embedding
     pos_groups: int = 16
     pre_norm: bool = True  # LayerNorms before the parts of a layer; wav2vec2-base has them after
-    group_norm: bool = False  # one group norm in place of a LayerNorm after each convolution
+    group_norm: bool = False  # one group norm, instead of a LayerNorm after each convolution
     conv_bias: bool = True
     wavlm: bool = False  # WavLM's gated relative positions in every attention
 
@@ -81,8 +81,8 @@ class DetectorConfig:
     """Dimensions of a detector; the defaults are the paper's."""
 
     backbone: XLSRConfig = field(default_factory=XLSRConfig)
-    hidden_width: int = 1024  # of the head's hidden linear layer
-    n_samples: int = 64_600  # audio that one score is computed from, at 16 kHz (4.04 s)
+    hidden_width: int = 1024  # width of the head's hidden linear layer
+    n_samples: int = 64_600  # samples at 16 kHz from which one score is computed (4.04 s)
 
 
 def from_json(kind: type[Any], facts: Any) -> Any:

@@ -38,8 +38,7 @@ class TrainConfig:
     """Development corpus for validation after each epoch; none by default."""
     backbone: str = "hub:facebook/wav2vec2-xls-r-300m/pytorch_model.bin"
     """Initial weights: xlsr2_300m.pt, safetensors, a transformers folder of wav2vec 2.0, HuBERT or
-    WavLM, hub:..., mini or random.
-    """
+    WavLM, hub:..., mini or random."""
     init: str | None = None
     """Whole detector to start from instead, head included; named as --checkpoint elsewhere."""
     dimensions: XLSRConfig = field(default_factory=XLSRConfig)
@@ -73,7 +72,7 @@ class TrainConfig:
     freeze: Freeze = "none"
     """Part of the backbone that is not trained."""
     precision: Precision = "exact"
-    """exact: 32 bits (TF32 in the convolutions of a GPU, PyTorch's default); bf16: mixed."""
+    """exact: 32 bits (TF32 in a GPU's convolutions, PyTorch's default); bf16: mixed precision."""
     checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     seed: int = 1234

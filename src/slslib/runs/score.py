@@ -59,8 +59,7 @@ class ScoreConfig:
     """Score silent and very short recordings too."""
     precision: Precision | Literal["auto"] = "auto"
     """exact computes in 32 bits; bf16 rounds products; auto rounds them if that is faster and
-    changes the first scores by less than a twentieth of their spread.
-    """
+    changes the first scores by less than a twentieth of their spread."""
 
     def __post_init__(self) -> None:
         """Refuse sizes below one."""
