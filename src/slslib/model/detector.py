@@ -138,8 +138,8 @@ class Detector(nn.Module):
     ) -> None:
         """Write the folder that :meth:`from_pretrained` loads, with a model card.
 
-        The card says which of ``name``, ``license`` and ``about`` are missing. ``slslib publish``
-        finds ``about`` by itself. See :mod:`slsapp.publish`.
+        If something is not given, the card says so. ``slslib publish`` finds ``about`` by itself.
+        See :mod:`slsapp.publish`.
 
         Args:
             folder: Folder to write; files of the same names are replaced.

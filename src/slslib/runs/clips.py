@@ -74,7 +74,7 @@ class TrialDataset(Dataset[Clip]):
         seed: Seed of augmentation and crop.
         epoch: Epoch that keys augmentation and crop.
         allow_silence: Accept silent and very short audio.
-        guarded: First let another process decode each recording; it may crash or never end.
+        guarded: First decode each recording in another process, which may crash or never end.
     """
 
     corpus: Corpus
