@@ -244,7 +244,7 @@ def weighted_nll(
 
 def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor, Tensor]:
     """Return the weighted sum of the cross entropies, and the sum of the weights."""
-    # A copy of the weights to the device would wait for the step before.
+    # Computed on the device: a copy of the weights to it would wait for the step before.
     weights = (labels == 0) * class_weights[0] + (labels == 1) * class_weights[1]
     return -(weights * log_probs.float().gather(1, labels[:, None])[:, 0]).sum(), weights.sum()
 

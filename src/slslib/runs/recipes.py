@@ -17,8 +17,7 @@ from slslib.model.geometry import Freeze, XLSRConfig
 
 Crop = Literal["first", "random"]
 Precision = Literal["exact", "bf16"]
-# Processes that decode. Except on Linux, a new one runs the caller's script again: that needs a
-# guard.
+# Processes that decode. Outside Linux, a new one runs the caller's script again and needs a guard.
 WORKERS = 2 if sys.platform == "linux" else 0
 
 _LEAST = {"batch_size": 1, "max_epochs": 1, "patience": 1, "n_samples": 1, "hidden_width": 1}
