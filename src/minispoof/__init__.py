@@ -1,1 +1,1 @@
-"""MiniSpoof, the embedded simulated corpus: a separate program that builds on slslib.data alone."""
+"""MiniSpoof, the embedded simulated corpus: a separate program that uses slslib for data only."""

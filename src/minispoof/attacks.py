@@ -45,7 +45,7 @@ KNOWN = ("M01", "M02", "M03", "M04")
 UNKNOWN = ("M05", "M06", "M07", "M08", "M09", "M10")
 CONTROL = "identity"
 
-# Strengths; for each clip, one is drawn from a range.
+# Strengths. If a strength is a range, each clip draws its own from it.
 MEL_BANDS = (24, 40)  # M01; fewer bands lose more of the envelope
 MEL_FRAMES = (4, 8)  # M01: frames of 8 ms that are averaged
 MEL_ROUNDS = 4  # M01: of Griffin-Lim

@@ -8,9 +8,9 @@
   how far the score moves.
 
 None of them shows what a forgery is, or that there is one. They show what this detector reacts to,
-also when it errs. The layers build on one another, so what one layer held is
-still in its neighbours. And a change that the detector never met in training may move its score
-merely because it is new.
+also when it errs. The layers build on one another, so what one layer held is still in its
+neighbours. And a change that the detector never met in training may move its score merely because
+it is new.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 The graph has plain linear layers. :mod:`slslib.model.products` computes them by PyTorch's own
 operations, which ONNX does not know. int8 rounds the products of the backbone: the weights once,
 with a scale for each output, and the inputs whenever a batch is scored. Convolutions, attention
-weights and the head keep 32 bits, because a score is a difference of the head's outputs.
+weights and the head keep 32 bits; a score is a difference of the head's outputs.
 """
 
 import json

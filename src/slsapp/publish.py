@@ -62,8 +62,7 @@ def publish(
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
         name: OWNER/NAME of the model on the hub, which the examples of the card use.
         license: Licence of the weights, such as mit or cc-by-4.0; nobody else can choose it. The
-            hub's
-            words: https://huggingface.co/docs/hub/repositories-licenses.
+            hub lists its words: https://huggingface.co/docs/hub/repositories-licenses.
         folder: Write into this folder, and upload nothing.
 
     Returns:

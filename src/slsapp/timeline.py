@@ -144,7 +144,7 @@ def _clock(seconds: float, step: float) -> str:
 
 
 def _drawable(name: str) -> tuple[str, Path]:
-    """Return a name and a font file that has its characters; squares replace what none has."""
+    """Return a name and a font file for it; squares replace characters that the font lacks."""
     usual = findfont(FontProperties())
     # Last Resort is matplotlib's own font of squares.
     others = [entry.fname for entry in fontManager.ttflist if "Last Resort" not in entry.name]
