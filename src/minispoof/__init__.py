@@ -1,1 +1,1 @@
-"""MiniSpoof, the embedded simulated corpus: a program of its own that only slslib.data serves."""
+"""MiniSpoof, the embedded simulated corpus: a separate program that uses slslib for data only."""

@@ -1,7 +1,7 @@
 """Resynthesis of a recording: the attacks of the simulated corpus :mod:`minispoof.corpus`.
 
-Each attack takes a recording apart and puts it together again, and leaves what real systems leave.
-The constants below are their strengths.
+Each attack takes a recording apart and puts it together again, and leaves traces like those of real
+systems. The constants below are the strengths of the attacks.
 
 ====== ======= ===============================================================================
 attack         what it does
@@ -19,7 +19,7 @@ M10    unknown coarse envelope, quantised and held for a frame, as of a neural c
 ====== ======= ===============================================================================
 
 *Known* attacks are those of the training set. ``identity`` is a control: analysis and synthesis
-without a change, which nothing should be able to tell from a recording.
+without a change. Nothing should be able to tell it from a recording.
 
 Pitch marks, linear prediction and PSOLA come from Praat (``praat-parselmouth``, GPL, optional).
 """
@@ -39,19 +39,19 @@ from slslib.errors import ConfigError
 Samples = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 Rng = np.random.Generator
-Seed = int | np.random.Generator  # whatever numpy.random.default_rng takes will do
+Seed = int | np.random.Generator  # or anything else that numpy.random.default_rng takes
 
 KNOWN = ("M01", "M02", "M03", "M04")
 UNKNOWN = ("M05", "M06", "M07", "M08", "M09", "M10")
 CONTROL = "identity"
 
-# Strengths, as ranges that are drawn from for each clip.
+# Strengths. If a strength is a range, each clip draws its own from it.
 MEL_BANDS = (24, 40)  # M01; fewer bands lose more of the envelope
 MEL_FRAMES = (4, 8)  # M01: frames of 8 ms that are averaged
 MEL_ROUNDS = 4  # M01: of Griffin-Lim
 LPC_ORDER = (12, 16)  # M02
 LPC_STEP = 0.02  # M02: s between predictors
-IMAGES_DB = (19.0, 30.0)  # M03: images and tones below the signal
+IMAGES_DB = (19.0, 30.0)  # M03: level of images and tones below the signal
 ENVELOPE_BANDS = (30, 38)  # M04
 GRIFFIN_LIM_ROUNDS = 2  # M05
 PSOLA_PITCH = 0.25  # M06: largest relative change of the pitch
@@ -59,24 +59,24 @@ PSOLA_RATE = 0.25  # M06: largest relative change of the rate
 STRETCH = (1.6, 2.2)  # M07
 SMOOTH_FRAMES = (7, 12)  # M08: frames of 8 ms that are averaged
 UNIT = (0.03, 0.07)  # M09: s, length of a unit
-UNIT_ERROR = 0.03  # M09: s, how far from its place it is taken
+UNIT_ERROR = 0.03  # M09: s, largest distance of a unit from its right place
 CODE_BANDS = (20, 26)  # M10
-CODE_STEP_DB = 4.0  # M10: of the quantised envelope
-OWN_PHASE = (1000.0, 2000.0)  # M10: Hz below which phases are kept, random above
+CODE_STEP_DB = 4.0  # M10: step of the quantised envelope
+OWN_PHASE = (1000.0, 2000.0)  # M10: Hz; phases are kept below and random above
 
-_SIZE, _HOP = 512, 128  # of the analysis: windows of 32 ms every 8 ms
+_SIZE, _HOP = 512, 128  # the analysis has windows of 32 ms every 8 ms
 
 
 def resynthesize(samples: Samples, attack: str, seed: Seed) -> Samples:
     """Take a recording apart and put it together again: ``[n_samples]`` at 16 kHz.
 
-    The result has the recording's length and, in bands of 333 Hz, its long-term spectrum, so that
-    neither tells it from a recording.
+    The result has the recording's length and, in bands of 333 Hz, its long-term spectrum, so
+    neither distinguishes it from a recording.
 
     Args:
         samples: The recording.
         attack: One of :data:`KNOWN`, :data:`UNKNOWN` or :data:`CONTROL`.
-        seed: Of everything random.
+        seed: Seed of everything random.
 
     Raises:
         ConfigError: There is no such attack.
@@ -110,11 +110,11 @@ def _linear_prediction(samples: Samples, rng: Rng) -> Samples:
 
 
 def _upsampler(samples: Samples, rng: Rng) -> Samples:
-    """Leave the marks of transposed convolutions whose product of strides is ``period``.
+    """Leave the marks of transposed convolutions whose product of strides is 8.
 
-    An unbalanced kernel multiplies the signal by a pattern of that period, which copies the
-    spectrum round the multiples of FS / period; a bias adds such a pattern, which is heard as
-    tones at those frequencies. Both follow the loudness, so that pauses stay pauses.
+    An unbalanced kernel multiplies the signal by a pattern of 8 samples, which copies the spectrum
+    around the multiples of FS / 8. A bias adds such a pattern, which is heard as tones at those
+    frequencies. Both follow the loudness, so that pauses stay pauses.
     """
     kernel, bias = rng.normal(size=(2, 8))
     kernel = level(kernel - kernel.mean(), -rng.uniform(*IMAGES_DB))
@@ -154,7 +154,7 @@ def _psola(samples: Samples, rng: Rng) -> Samples:
         call(rhythm, "Add point", float(time), float(1 + PSOLA_RATE * rng.uniform(-1, 1)))
     call([manipulation, pitch], "Replace pitch tier")
     call([manipulation, rhythm], "Replace duration tier")
-    # Praat places the pieces of unvoiced sound at random, by a generator of its own.
+    # Praat places the pieces of unvoiced sound at random, by its own generator.
     run(f"random_initializeWithSeedUnsafelyButPredictably ({rng.integers(2**31)})")
     changed = call(manipulation, "Get resynthesis (overlap-add)").values[0]
     run("random_initializeSafelyAndUnpredictably ()")
@@ -305,7 +305,7 @@ def _log_mel(spectrum: Spectrum, n_bands: int) -> Samples:
 
 
 def _change_envelope(spectrum: Spectrum, change: Samples) -> Spectrum:
-    """Add ``change``, of log magnitudes in mel bands and at most 3, and keep the phases."""
+    """Add ``change`` to the log magnitudes in mel bands, by at most 3, and keep the phases."""
     bank, _ = _mel_bands(change.shape[1])
     weights = bank / np.maximum(bank.sum(axis=0), 1e-9)
     return spectrum * np.exp(np.clip(change, -3, 3) @ weights)
@@ -320,7 +320,7 @@ def _smooth(track: Samples, width: int) -> Samples:
 
 
 def level(samples: Samples, db: float) -> Samples:
-    """Scale to an RMS of ``db`` relative to one."""
+    """Scale to an RMS of ``db`` dB relative to one."""
     return samples * 10 ** (db / 20) / np.sqrt(np.mean(samples**2))
 
 

@@ -1,7 +1,7 @@
-"""The way of a recording: room, microphone, noise, codec, file. Of :mod:`minispoof.corpus`.
+"""The path of a recording in :mod:`minispoof.corpus`: room, microphone, noise, codec, file.
 
-Everything here is drawn from the generator that is passed in, and done to recordings of both
-classes alike. Codecs are those of libsndfile.
+Everything here is drawn from the generator that is passed in, and is applied to recordings of both
+classes alike. The codecs are those of libsndfile.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MEDIA: dict[str, Codec | None] = {
 
 
 def record(samples: Samples, seed: Seed, wild: bool = False) -> Samples:
-    """Add a room, a microphone and its noise; return it at a level of -26 dB."""
+    """Add a room, a microphone and its noise; return the result at a level of -26 dB."""
     rng = np.random.default_rng(seed)
     decay = rng.uniform(0.2, 0.5) if wild else rng.uniform(0.08, 0.35)
     time = np.arange(int(decay * FS)) / FS
@@ -57,7 +57,7 @@ def transmit(samples: Samples, seed: Seed, codec: str, wild: bool = False) -> Sa
 
     Args:
         samples: The clip.
-        seed: Of the channel's parameters.
+        seed: Seed of the channel's parameters.
         codec: One of :data:`PHONE` or :data:`MEDIA`.
         wild: Add more noise.
 
@@ -85,12 +85,12 @@ def transmit(samples: Samples, seed: Seed, codec: str, wild: bool = False) -> Sa
 
 
 def apply_codec(samples: Samples, codec: Codec) -> Samples:
-    """Encode and decode; the length stays."""
+    """Encode and decode; the length does not change."""
     rate, container, coding, compression = codec
     sent = samples if rate == FS else soxr.resample(samples, FS, rate, "HQ")
     buffer = io.BytesIO()
     with sf.SoundFile(buffer, "w", rate, 1, coding, format=container) as file:
-        if compression is not None:  # soundfile 0.12 has no argument for it
+        if compression is not None:  # soundfile 0.12 has no argument for this
             value = sf._ffi.new("double *", compression)
             sf._snd.sf_command(file._file, 0x1301, value, 8)  # SFC_SET_COMPRESSION_LEVEL
         file.write(sent)
@@ -101,7 +101,7 @@ def apply_codec(samples: Samples, codec: Codec) -> Samples:
 
 
 def _noise(samples: Samples, below: float, rng: Rng) -> Samples:
-    """Add noise ``below`` dB under the signal, its spectrum falling by up to 6 dB an octave."""
+    """Add noise ``below`` dB under the signal; its spectrum falls by up to 6 dB an octave."""
     n = scipy.fft.next_fast_len(len(samples), real=True)
     frequency = np.maximum(scipy.fft.rfftfreq(n, 1 / FS), 50)
     noise = scipy.fft.irfft(scipy.fft.rfft(rng.normal(size=n)) * frequency ** -rng.uniform(0, 1), n)
@@ -118,7 +118,7 @@ def over_range_flac(pcm: np.ndarray) -> bytes:
     """Encode integers that may exceed 16 bits as 16-bit FLAC, as libFLAC 1.3.2 did.
 
     Samples are stored as they are (fixed predictor of order 0, Rice codes of 10 bits and a unary
-    part), which the format allows and encoders refuse.
+    part). The format allows this, but encoders refuse it.
     """
     block = 4096
     md5 = hashlib.md5(pcm.astype("<i2").tobytes(), usedforsecurity=False)

@@ -6,8 +6,8 @@ such recording after :mod:`minispoof.attacks`. Both classes then pass through th
 random all-pass filter and polarity, so that the waveform's asymmetry tells nothing, a band limit,
 noise, a level and a codec. Voices, words, durations and silences have one distribution.
 
-All corpora of the field are written below one root, each in the layout in which it is distributed,
-so that what reads the real ones reads these:
+All corpora are written below one root. Each has the layout in which the real corpus is distributed,
+so code that reads the real corpora reads these too:
 
 ================== ======= ============================= ==================================
 corpus             clips   attacks                       channel
@@ -19,14 +19,14 @@ corpus             clips   attacks                       channel
 In-the-Wild        240     M05-M10                       noise, rooms; none, MP3, Vorbis
 ================== ======= ============================= ==================================
 
-Train, dev and the evaluation sets share no voice; 2021 LA speaks with the voices of 2019 LA eval,
-2021 DF with these and others, In-the-Wild with others in other languages. A few recordings of the
-2021 sets are over-range FLAC, as a third of the real ones (:mod:`slslib.data.audio`). The scores of
-a speaker verification system, for the t-DCF, are random numbers.
+Train, dev and the evaluation sets share no voice. 2021 LA has the voices of 2019 LA eval; 2021 DF
+has these and others; In-the-Wild has others, in other languages. A few recordings of the 2021 sets
+are over-range FLAC, as a third of the real ones are (:mod:`slslib.data.audio`). The scores of a
+speaker verification system, for the t-DCF, are random numbers.
 
 Writing needs ``praat-parselmouth`` (GPL; used for nothing else): ``pip install
-"slslib[minispoof]"``. Reading what was written needs nothing. The same seed gives the same bytes on
-one type of machine and set of versions, whatever the number of processes.
+"slslib[minispoof]"``. Reading the corpora does not. The same seed gives the same bytes on one type
+of machine and set of versions, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from slslib.errors import ConfigError
 from slslib.files import cache_root, sha256, writing
 
 VERSION = 5  # raised whenever the same seed would give other recordings or lists of them
-SECONDS = (1.4, 3.0)  # of speech asked for; some voices take longer
+SECONDS = (1.4, 3.0)  # length of speech asked for; some voices take longer
 _MARKER = "minispoof.json"
 
 _README = """\
@@ -69,7 +69,7 @@ code reads it. Numbers obtained on it say nothing about any benchmark.
 def simulation() -> Path:
     """Return the folder of MiniSpoof, which is written at first use, in about a minute.
 
-    It lies in ``$SLSLIB_CACHE``, or else in ``~/.cache/slslib``.
+    The folder is in ``$SLSLIB_CACHE``, or else in ``~/.cache/slslib``.
     """
     return write(cache_root() / f"minispoof-{VERSION}")
 
@@ -88,13 +88,13 @@ def write(
 
     Example: slslib minispoof data/minispoof
 
-    The folder appears under its name when it is complete, beside a lock file. One that holds the
-    corpora of the same arguments is used again, also from a disk that cannot be written; files of
-    it that are missing or damaged are made again.
+    The folder gets its name when it is complete; a lock file lies beside it. A folder that holds
+    the corpora of the same arguments is used again, even on a disk that cannot be written. Missing
+    or damaged files in it are made again.
 
     Args:
         directory: Folder to create, which can then be given as ``--data``.
-        seed: Of everything random.
+        seed: Seed of everything random.
         scale: Factor on the number of clips.
         jobs: Processes, by default as many as there are cores.
         progress: Show a progress bar, if standard error is a terminal; --no-progress shows none.
@@ -152,7 +152,7 @@ def _is_sound(path: Path, digest: str) -> bool:
 def _create(
     root: Path, settings: dict[str, Any], content: dict[str, Trial | str], jobs: int, progress: bool
 ) -> None:
-    """Write everything into a temporary folder, which then takes its name."""
+    """Write everything into a temporary folder, which then gets the name."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
         digests = _make_all(temporary, content, jobs, progress)
@@ -170,7 +170,7 @@ def _make_all(
     from joblib import Parallel, delayed, parallel_config
     from threadpoolctl import threadpool_limits
 
-    # Processes, as Praat holds the interpreter's lock; one thread each, or sums may differ.
+    # Processes, because Praat holds the interpreter's lock; one thread each, or sums may differ.
     with threadpool_limits(1), parallel_config("loky", inner_max_num_threads=1):
         made = Parallel(min(jobs, len(content)), return_as="generator")(
             delayed(_make)(root / path, part) for path, part in content.items()
@@ -195,18 +195,18 @@ def _make(path: Path, content: Trial | str) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One recording, of which everything follows.
+    """One recording; everything about it follows from these values.
 
     Attributes:
         utterance: Its name.
         speaker: Name of the voice.
-        voice: Who speaks.
-        attack: Of :mod:`minispoof.attacks`; ``"-"`` for bona fide.
-        codec: Of :mod:`minispoof.channel`.
-        phase: Of the 2021 sets; clips of ``hidden`` have no silence before and after.
-        seed: Of what is said, of the room and of the channel.
-        wild: More noise and larger rooms.
-        over_range: Beyond 16 bits.
+        voice: The voice that speaks.
+        attack: An attack of :mod:`minispoof.attacks`; ``"-"`` for bona fide.
+        codec: A codec of :mod:`minispoof.channel`.
+        phase: Phase of the 2021 sets; clips of ``hidden`` have no silence before and after.
+        seed: Seed of what is said, of the room and of the channel.
+        wild: Whether there is more noise, and rooms are larger.
+        over_range: Whether samples exceed 16 bits.
     """
 
     utterance: str
@@ -222,8 +222,8 @@ class Trial:
     def samples(self) -> Samples:
         """Make the clip: speech, room, attack, channel.
 
-        Clips that differ in nothing but their attack say the same words in the same room through
-        the same channel.
+        Clips that differ only in their attack say the same words in the same room through the same
+        channel.
         """
         speech, room, attack, way = np.random.default_rng(self.seed).spawn(4)
         said = channel.trim(speak(self.voice, speech.uniform(*SECONDS), speech))
@@ -246,7 +246,7 @@ class Trial:
         return buffer.getvalue()
 
     def text(self, form: str) -> str:
-        """Return a line of a protocol or key, with the marks in ``form`` filled in."""
+        """Return a line of a protocol or key: ``form`` with its fields filled in."""
         real = self.attack == "-"
         return form.format(
             **vars(self),
@@ -271,7 +271,7 @@ _ASV = "{utterance} {codec} {line} {attack_or_key} KIND {trim} {phase}\n"
 
 
 def plan(seed: int = 1234, scale: float = 1.0) -> dict[str, Trial | str]:
-    """Return what each file of the corpus holds, by its path: a clip, or text."""
+    """Return the content of each file of the corpus, by its path: a clip, or text."""
     voices = _voices(seed)
     count = itertools.count()
 
@@ -345,7 +345,7 @@ def plan(seed: int = 1234, scale: float = 1.0) -> dict[str, Trial | str]:
 
 
 def _voices(seed: int) -> dict[str, list[tuple[str, Voice]]]:
-    """Draw the speakers of train, dev, 2019 eval and 2021 LA, more of DF, and In-the-Wild."""
+    """Draw the speakers of train, dev, 2019 eval with 2021 LA, the rest of DF, and In-the-Wild."""
     most, more, wild = LANGUAGES[:10], LANGUAGES[:13], LANGUAGES[13:]
     groups = {"T": (20, most), "D": (10, most), "E": (16, most), "F": (10, more), "W": (14, wild)}
     voices = {}
@@ -361,8 +361,8 @@ def _voices(seed: int) -> dict[str, list[tuple[str, Voice]]]:
 def _verification(clips: Sequence[Trial], rng: Rng) -> list[tuple[Trial, str, str, float]]:
     """Simulate speaker verification: clip, its kind, the claimed speaker and a score.
 
-    Targets and non-targets are normal, 4 apart on each side of 0; each attack fools the system to
-    its own degree.
+    Target scores are normal around 4, non-target scores around -4, with a standard deviation of 2.
+    Each attack fools the system to its own degree.
     """
     speakers = sorted({clip.speaker for clip in clips})
     success = {attack: rng.uniform(-4, 4) for attack in sorted({clip.attack for clip in clips})}

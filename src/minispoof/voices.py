@@ -1,15 +1,15 @@
 """Simulated voices: Praat's built-in formant synthesizer in seventeen languages.
 
 Praat carries eSpeak NG (https://github.com/espeak-ng/espeak-ng), a rule-based synthesizer: small,
-fast, and plainly not a person. A voice here is one of its variants with a pitch, a liveliness, a
-rate and a vocal-tract length of its own; what it says are common words of its language in random
-order. It needs ``praat-parselmouth`` (GPL), an optional dependency that is used for nothing but
-generating: the extra ``minispoof``.
+fast, and plainly not a person. A voice here is one of its variants with its own pitch, liveliness,
+rate and vocal-tract length. It says common words of its language in random order. It needs
+``praat-parselmouth`` (GPL), an optional dependency (the extra ``minispoof``) that is used only for
+generating.
 
-The synthesizer keeps a state between calls, so that what it says depends on what its process said
+The synthesizer keeps a state between calls, so what it says depends on what its process said
 before. It also draws from the C library's ``rand``, which any other library may have used. Each
 call therefore runs in a forked copy of the process, in which nothing was said yet, and seeds
-``rand`` as a new process has it: the same arguments give the same samples, in any order.
+``rand`` as in a new process. So the same arguments give the same samples, in any order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Samples = NDArray[np.float64]
 WORDS: dict[str, str] = tomllib.loads(
     resources.files("minispoof").joinpath("words.toml").read_text(encoding="utf-8")
 )
-"""Words of each language, by Praat's name of it."""
+"""Words of each language, by Praat's name of the language."""
 
 LANGUAGES = tuple(WORDS)
 VARIANTS = tuple(f"Female{i}" for i in range(1, 6)) + tuple(f"Male{i}" for i in range(1, 8))
@@ -42,7 +42,7 @@ VARIANTS = tuple(f"Female{i}" for i in range(1, 6)) + tuple(f"Male{i}" for i in 
 
 @dataclass(frozen=True)
 class Voice:
-    """What is a speaker's own."""
+    """What distinguishes one speaker."""
 
     language: str
     variant: str
@@ -57,7 +57,7 @@ class Voice:
 
     @classmethod
     def draw(cls, seed: int | np.random.Generator, language: str | None = None) -> Voice:
-        """Draw a speaker, of ``language`` if given, else of any."""
+        """Draw a speaker of ``language``, by default of any language."""
         rng = np.random.default_rng(seed)
         return cls(
             language or str(rng.choice(LANGUAGES)),
@@ -74,7 +74,7 @@ def speak(voice: Voice, seconds: float, seed: int | np.random.Generator) -> Samp
 
     Raises:
         ConfigError: praat-parselmouth is not installed.
-        RuntimeError: Praat's synthesizer failed; its own words are on standard error.
+        RuntimeError: Praat's synthesizer failed; its own message is on standard error.
     """
     try:
         from parselmouth.praat import call
@@ -85,7 +85,7 @@ def speak(voice: Voice, seconds: float, seed: int | np.random.Generator) -> Samp
     rng = np.random.default_rng(seed)
     words = WORDS[voice.language].split()
     text = " ".join(rng.choice(words, max(1, round(seconds * voice.rate / 60))))
-    # Tract length: the recording is played at another speed, pitch and rate are set against it.
+    # For the tract length, the recording is played at another speed; pitch and rate make up for it.
     pitch = float(np.clip(voice.pitch / voice.tract, 0.5, 2))
     rate = int(voice.rate / voice.tract)
     settings = (44100, 0.01, pitch, min(voice.liveliness, 2.0), rate, "IPA")

@@ -1,1 +1,1 @@
-"""What stands on a detector: a threshold, explanations, publication, a benchmark, a page."""
+"""What builds on a detector: a threshold, explanations, publication, a benchmark, a page."""

@@ -1,4 +1,4 @@
-"""``python -m slsapp [CHECKPOINT ...]``: serve the page on this machine."""
+"""Serve the page on this machine: ``python -m slsapp [CHECKPOINT ...]``."""
 
 import os
 import signal
@@ -27,10 +27,10 @@ def serve(
 
     Args:
         checkpoints: safetensors or .pth file, run folder, hub:owner/name[/file][@revision] or mini.
-        threshold: Scores above it are called bona fide, for each checkpoint, in their order: a
-            number, or a file of slslib threshold; default as for slslib detect.
-        references: Gates of a reference set for each checkpoint, in their order: CSV files of what
-            slsapp.explain.gate_quantiles returned.
+        threshold: Scores above it are called bona fide; one for each checkpoint, in their order. It
+            is a number, or a file that slslib threshold wrote; default as for slslib detect.
+        references: Gates of a reference set for each checkpoint, in their order: CSV files of the
+            table that slsapp.explain.gate_quantiles returned.
         host: Address to listen at. Any but this machine's own opens the page to others.
         port: Port to listen at.
     """
@@ -58,7 +58,7 @@ def serve(
         thresholds = dict(zip(checkpoints, threshold, strict=False))
         noise = Path(os.environ["GRADIO_TEMP_DIR"], "noise.wav")
         soundfile.write(noise, np.random.default_rng(0).uniform(-0.1, 0.1, 8_000), 16_000)
-        for name, given in thresholds.items():  # one that does not fit is refused now
+        for name, given in thresholds.items():  # refuse now a threshold that does not fit
             page.decide((noise,), detectors[name], given)
         blocks, limit = page.build(detectors, tables, thresholds), page.MEGABYTES << 20
         options = {"server_name": host, "server_port": port, "max_file_size": limit}

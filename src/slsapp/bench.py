@@ -1,13 +1,13 @@
-"""How fast this machine scores, in what memory, and what that means in hours.
+"""Measure the speed and the memory with which this machine scores, and estimate hours from them.
 
 Batches of noise pass through the call that :mod:`slslib.runs.score` makes for each batch. The time
 is the median that PyTorch's benchmark timer finds after a warm-up. It covers the transfer to the
-device, the network and the transfer back. It covers neither decoding, which ``--workers`` do at the
-same time, nor communication between processes. The *real-time factor* is seconds of computing per
+device, the network and the transfer back. It does not cover decoding, which ``--workers`` do at the
+same time, or communication between processes. The *real-time factor* is seconds of computing per
 second of audio.
 
-Memory on CUDA is the most that PyTorch had allocated. Elsewhere it is the largest resident set of
-the process *so far* (as Linux counts it), so no row is below those before it.
+On CUDA, the memory is the most that PyTorch had allocated. Elsewhere it is the largest resident set
+of the process *so far* (as Linux counts it), so no row is below the rows before it.
 """
 
 import resource
@@ -29,8 +29,8 @@ def bench(
 ) -> dict[str, Any]:
     """Measure how fast this machine scores, and in what memory.
 
-    The clips are noise. Each time is the median of as many repeats as a steady answer needs. From
-    it the hours for the 611,829 trials of ASVspoof 2021 DF are estimated. Training shows its own
+    The clips are noise. Each time is the median of as many repeats as a steady answer needs. The
+    hours for the 611,829 trials of ASVspoof 2021 DF are estimated from it. Training shows its own
     speed while it runs.
 
     Example: slslib bench --checkpoint random --batch-size 8 32 --precision bf16
@@ -40,11 +40,11 @@ def bench(
             or random for XLS-R 300M's dimensions with random weights.
         batch_size: Clips per forward pass; each size is measured.
         precision: exact, or bf16 to round products.
-        cpu: Use the CPU even where there is a GPU.
+        cpu: Use the CPU even if there is a GPU.
 
     Returns:
-        Detector, machine, settings and ``rows``: for each ``batch_size`` the ``seconds`` of a
-        batch, ``clips_per_second``, ``real_time_factor``, ``peak_memory_bytes`` and
+        Detector, machine, settings and ``rows``. Each row has a ``batch_size``, the ``seconds`` of
+        a batch, ``clips_per_second``, ``real_time_factor``, ``peak_memory_bytes`` and
         ``hours_of_2021_DF``.
 
     Raises:

@@ -1,7 +1,7 @@
 """The command ``slslib detect``, and the files that it writes.
 
-:func:`slslib.runs.detect.detect` scores. Here its result becomes a file that another program reads
-(JSON, CSV, RTTM, labels of Audacity), or a picture of the scores over time.
+:func:`slslib.runs.detect.detect` scores. This module writes its result to a file that another
+program reads (JSON, CSV, RTTM, labels of Audacity), or draws the scores over time.
 """
 
 import json
@@ -17,7 +17,7 @@ from slslib.files import write_text, writing
 from slslib.runs import detect as scoring
 
 _RTTM = "SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {side} <NA> <NA>\n"
-_LINES = {  # the head, and what stands for a run of windows
+_LINES = {  # the head of a file, and the line for a run of windows
     ".json": ("", ""),
     ".csv": ("file,start_s,end_s,side,llr\n", '"{quoted}",{start},{end},{side},{lowest}\n'),
     ".rttm": ("", _RTTM),
@@ -50,33 +50,34 @@ def detect(
         files: Recordings, or folders of them.
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], mini, or
             .onnx file of slslib export, which is scored on the CPU without PyTorch. From Python,
-            also what Detector.load returned, on the device where it is.
-        threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
-            default that file beside the checkpoint, else the checkpoint's own development
-            threshold (not with hop, pool, allow_silence or speech_only, which make other scores),
-            else none.
+            also a detector that Detector.load returned, on the device where it is.
+        threshold: Scores above it are called bona fide. It is a number, or a file that slslib
+            threshold wrote. The default is such a file beside the checkpoint, else the checkpoint's
+            own development threshold (not with hop, pool, allow_silence or speech_only, which
+            change the scores), else none.
         hop: Seconds from one window to the next; default the window's length.
         pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
             without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
         speech_only: Leave out windows with less than 0.25 s of speech, by Silero VAD (the extra
-            speech), whatever else they hold; a recording of such windows has no score.
-        out: Write the result into this file: .json; .csv (a row for each window of what has a
-            score, whose file has ./ before a name that a spreadsheet would compute); .rttm (a
-            SPEAKER line for each run of windows on one side of the threshold, whose speaker is
-            bonafide or spoof; a blank in a name is %20, a percent sign %25); .txt (the same runs of
-            one recording and the lowest score in each, as labels for Audacity). Without a
-            threshold, each window is a run, called unknown. Runs overlap where windows do.
-        plot: Draw the score of each window over time into this file; of a single recording also
+            speech), whatever else they hold; a recording of only such windows has no score.
+        out: Write the result to this file. .json holds everything. .csv has a row for each window
+            of the recordings that have a score; ./ precedes a name that a spreadsheet would
+            compute. .rttm has a SPEAKER line for each run of windows on one side of the threshold,
+            whose speaker is bonafide or spoof; a blank in a name becomes %20, a percent sign %25.
+            .txt has the same runs of one recording, with the lowest score in each, as labels for
+            Audacity. Without a threshold, each window is a run, called unknown. Runs overlap where
+            windows do.
+        plot: Draw the score of each window over time into this file; for a single recording, also
             the spectrogram, below.
-        cpu: Use the CPU even where there is a GPU.
+        cpu: Use the CPU even if there is a GPU.
 
     Returns:
-        What :func:`slslib.runs.detect.detect` returns, and where the threshold's file has a
-        calibration, probabilities: see :func:`slsapp.threshold.add_probabilities`.
+        What :func:`slslib.runs.detect.detect` returns. If the threshold's file has a calibration,
+        also probabilities: see :func:`slsapp.threshold.add_probabilities`.
 
     Raises:
-        ConfigError: As there, or ``out`` or the plot has an unknown format.
+        ConfigError: As for that function, or ``out`` or the plot has an unknown format.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
         FileError: ``out`` or the plot cannot be written.
@@ -132,7 +133,7 @@ def write(made: dict[str, Any], path: Path) -> None:
 
     text = json.dumps(made, indent=1) + "\n" if kind == ".json" else _LINES[kind][0]
     for one in made["files"] if kind != ".json" else ():
-        # No field of RTTM has a blank, and ./ keeps a spreadsheet from computing a name.
+        # RTTM allows no blank in a field, and ./ keeps a spreadsheet from computing a name.
         facts = one | {"name": re.sub(r"[\s%]", lambda found: quote(found[0]), one["file"])}
         facts["quoted"] = re.sub(r"^(?=[=+@\t\r-])", "./", one["file"]).replace('"', '""')
         for _, group in groupby(one["windows"], run):
@@ -143,5 +144,5 @@ def write(made: dict[str, Any], path: Path) -> None:
             facts["lowest"] = min((w["llr"] for w in windows if w["llr"] is not None), default="")
             if kind != ".rttm" or facts["side"] in ("bonafide", "spoof", "unknown"):
                 text += _LINES[kind][1].format(**facts, length=facts["end"] - start)
-    # A name that is no UTF-8 is written escaped.
+    # A name that is not UTF-8 is written escaped.
     write_text(path, text.encode(errors="backslashreplace").decode())

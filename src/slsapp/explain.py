@@ -1,15 +1,16 @@
 """Look into one score: the gates of a clip, its layers, its stretches of time.
 
-* *Gates* of a clip mean little alone: :func:`gate_quantiles` gives those of a reference set to
-  compare with.
+* *Gates*: alone, the gates of a clip mean little. :func:`gate_quantiles` describes those of a
+  reference set, for comparison.
 * *Layers*: :func:`leave_one_out` takes each layer's term :math:`g_l h_l` out of the sum of
-  :mod:`slslib.model.sls`, and tells how far the score moves.
-* *Time*: :func:`occlusion` takes the speech out of each stretch of a copy of the clip, and tells
+  :mod:`slslib.model.sls`, and returns how far the score moves.
+* *Time*: :func:`occlusion` takes the speech out of each stretch of a copy of the clip, and returns
   how far the score moves.
 
 None of them shows what a forgery is, or that there is one. They show what this detector reacts to,
-in its own errors as well. The layers are nested, so what one of them held is still in its
-neighbours, and a change that the detector never met in training may move its score for being new.
+also when it errs. The layers build on one another, so what one layer held is still in its
+neighbours. And a change that the detector never met in training may move its score merely because
+it is new.
 """
 
 from collections.abc import Sequence
@@ -33,14 +34,14 @@ def gate_quantiles(
     """Describe the gates of a reference set, group by group.
 
     Args:
-        gates: Those of :meth:`slslib.model.detector.Detector.gates`, a row for each clip.
+        gates: Gates from :meth:`slslib.model.detector.Detector.gates`, a row for each clip.
         groups: The group of each clip: ``bona fide``, or the name of its attack.
 
     Returns:
-        A row for each group and layer: ``group``, ``layer`` (from 1), ``count`` (of clips),
-        ``mean``, ``std``, ``min``, the quantiles ``5%``, ``25%``, ``50%``, ``75%``, ``95%``, and
-        ``max``. ``to_csv(path, index=False)`` keeps it. In a group of few clips the outer
-        quantiles are little more than its lowest and its highest clip.
+        A row for each group and layer, with the columns ``group``, ``layer`` (from 1), ``count``
+        (of clips), ``mean``, ``std``, ``min``, the quantiles ``5%``, ``25%``, ``50%``, ``75%``,
+        ``95%``, and ``max``. Save it with ``to_csv(path, index=False)``. In a group of few clips
+        the outer quantiles are little more than its lowest and its highest clip.
     """
     frame = pd.DataFrame(gates, columns=range(1, gates.shape[1] + 1))
     quantiles = [0.05, 0.25, 0.5, 0.75, 0.95]
@@ -51,13 +52,12 @@ def gate_quantiles(
 def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> plots.Plot:
     """Draw the gates of a clip over those of a reference set, a panel for each group.
 
-    A band is the middle 90 % of the group, the line in it the median, the number that of its clips.
-    Bona fide speech comes first, then the attacks by name.
+    A band is the middle 90 % of the group, the line in it is the median, and the number is the
+    number of clips. Bona fide speech comes first, then the attacks by name.
 
     Args:
         clip: Gates of layer 1, 2, ...
-        reference: What :func:`gate_quantiles` returned; the group
-            ``bona fide`` is blue.
+        reference: What :func:`gate_quantiles` returned; the group ``bona fide`` is blue.
     """
     groups = sorted(reference.groupby("group"), key=lambda group: group[0] != "bona fide")
     lines = ceil(len(groups) / 4)
@@ -78,15 +78,15 @@ def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> plots.Plot:
 def leave_one_out(detector: Detector, waveform: Float[Tensor, "batch samples"]) -> Tensor:
     """Return how far the LLR moves when one layer is left out of the sum.
 
-    Negative: without the layer the score is lower, so the layer spoke for bona fide. One pass; all
-    layers of the batch are kept, twice: 40 MB for a clip of XLS-R 300M.
+    A negative value means that the score is lower without the layer: the layer spoke for bona fide.
+    It takes one pass, and keeps all layers of the batch twice: 40 MB for a clip of XLS-R 300M.
 
     Args:
-        detector: In evaluation mode.
+        detector: A detector in evaluation mode.
         waveform: Clips of the detector's length.
 
     Returns:
-        The LLR without the layer minus that with it, of shape (batch, layers).
+        The LLR without the layer minus the LLR with it, of shape (batch, layers).
     """
     layers = list(detector.backbone.layers(waveform))
     fused, gates = detector.head.fuse(layers)
@@ -99,22 +99,22 @@ def leave_one_out(detector: Detector, waveform: Float[Tensor, "batch samples"]) 
 def occlusion(detector: Detector, samples: Mono, *, stretch_s: float = 0.2) -> pd.DataFrame:
     """Return how far the LLR moves when the speech in a stretch of the clip is undone.
 
-    A stretch is undone by playing it backwards, in a copy: its samples are the same, and with them
-    level, spectrum, noise and channel, but no longer speech. Silence or noise in its place would
-    be a cue of its own. With ``mini`` on 80 simulated clips, noise of the stretch's own spectrum
-    lowers the LLR by 0.13 on average, wherever it is, and zeros by 0.05, but the reversal by 0.01
-    (``studies/occlusion.py``; none of them finds a forged second reliably). What it cannot show is
-    evidence that sounds the same backwards, such as a band that is missing throughout.
+    A copy of the clip plays the stretch backwards. The samples are the same, and with them level,
+    spectrum, noise and channel, but they are no longer speech. Silence or noise in their place
+    would be a cue of its own. With ``mini`` on 80 simulated clips, the LLR falls on average by 0.13
+    for noise of the stretch's own spectrum, wherever it is, by 0.05 for zeros, but by 0.01 for the
+    reversal (``studies/occlusion.py``; none of them finds a forged second reliably). The reversal
+    cannot show evidence that sounds the same backwards, such as a band that is missing throughout.
 
     Args:
-        detector: In evaluation mode.
-        samples: The clip. What is beyond the detector's length is not looked at; a shorter clip is
+        detector: A detector in evaluation mode.
+        samples: The clip. Samples beyond the detector's length are ignored; a shorter clip is
             changed before it is tiled.
-        stretch_s: Length of a stretch in seconds. There is one pass for each.
+        stretch_s: Length of a stretch in seconds. Each stretch takes one pass.
 
     Returns:
-        A row for each stretch: ``start_s`` and ``change``, the LLR of the copy minus that of the
-        clip. Negative: the stretch, as it was, spoke for bona fide.
+        A row for each stretch, with ``start_s`` and ``change``, the LLR of the copy minus that of
+        the clip. A negative change means that the stretch, as it was, spoke for bona fide.
     """
     clip, step = samples[: detector.config.n_samples], round(stretch_s * SAMPLE_RATE)
     starts, llrs = np.arange(0, len(clip), step), []

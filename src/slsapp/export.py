@@ -1,9 +1,9 @@
 """Write a detector as an ONNX file, which :mod:`slslib.model.onnx` scores without PyTorch.
 
-The graph has linear layers as they are: :mod:`slslib.model.products` computes them by operations of
-PyTorch's own, which ONNX does not know. In int8 the products of the backbone are rounded: the
-weights once, with a scale for each output, the inputs whenever a batch is scored. Convolutions,
-attention weights and the head keep 32 bits; a score is a difference of the head's outputs.
+The graph has plain linear layers. :mod:`slslib.model.products` computes them by PyTorch's own
+operations, which ONNX does not know. int8 rounds the products of the backbone: the weights once,
+with a scale for each output, and the inputs whenever a batch is scored. Convolutions, attention
+weights and the head keep 32 bits; a score is a difference of the head's outputs.
 """
 
 import json
@@ -23,10 +23,10 @@ _INT8 = "int8 moves every score: measure the error rates and choose the threshol
 def export(checkpoint: str, out: Path, *, int8: bool = False) -> dict[str, Any]:
     """Write a detector as ONNX, which detect scores on a CPU without PyTorch.
 
-    The file is compared with the detector on noise before it gets its name: no score may differ by
-    more than 0.0001, or that share of the largest. XLS-R 300M takes 1.4 GB. An ONNX file holds
-    2 GB, which is too little for a billion weights. It needs the
-    extra onnx.
+    Before the file gets its name, it is compared with the detector on noise: no score may differ by
+    more than 0.0001, or that share of the largest score. XLS-R 300M takes 1.4 GB. An ONNX file
+    holds at most 2 GB, which is too little for a billion weights. This command needs the extra
+    onnx.
 
     Example: slslib export runs/v1 v1.onnx
 
@@ -65,7 +65,7 @@ def export(checkpoint: str, out: Path, *, int8: bool = False) -> dict[str, Any]:
     n_samples = detector.config.n_samples
     about = {"checkpoint": path.name, "checkpoint_sha256": sha256(path), "int8": int8}
     metadata = dict(detector.metadata)
-    if int8:  # whose scores are others
+    if int8:  # its scores are others
         metadata.pop("dev_eer_threshold", None)
     about |= {"n_samples": n_samples, "metadata": metadata}
     noise = 0.1 * np.random.default_rng(0).standard_normal((3, n_samples), np.float32)
@@ -80,7 +80,7 @@ def export(checkpoint: str, out: Path, *, int8: bool = False) -> dict[str, Any]:
         program: Any = torch.onnx.export(detector, traced, verbose=False, **options)
     model = program.model_proto
     for node in model.graph.node:
-        node.ClearField("metadata_props")  # where in which file it was traced
+        node.ClearField("metadata_props")  # the file and line where it was traced
     model.graph.ClearField("value_info")
     onnx.helper.set_model_props(model, {"slslib": json.dumps(about)})
     with writing(out) as temporary:

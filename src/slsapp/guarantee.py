@@ -1,16 +1,17 @@
-r"""What scores of one's own promise: a bounded false rejection rate, the interval of a rate.
+r"""What a set of scores can promise: a bounded false rejection rate, and the interval of a rate.
 
-Wilks (1941). :func:`guarantee` needs bona fide scores only. Let :math:`x_{(k)}` be
-the :math:`k`-th smallest of :math:`n` scores that are drawn independently from one distribution,
-and reject what lies below it. The share :math:`p_k` of the distribution that is then rejected is
-random, as the scores are. If no two scores can be equal, it has the beta distribution with the
+Wilks (1941). :func:`guarantee` needs only bona fide scores. Let :math:`x_{(k)}` be the
+:math:`k`-th smallest of :math:`n` scores that are drawn independently from one distribution, and
+reject every score below it. The share :math:`p_k` of the distribution that is then rejected is
+random, because the scores are. If no two scores can be equal, it has the beta distribution with the
 parameters :math:`k` and :math:`n - k + 1`, whatever the distribution of the scores, so
 
 .. math:: P(p_k \le p) = P(\mathrm{Bin}(n, p) \ge k) .
 
-If they can, :math:`p_k` is smaller: what equals :math:`x_{(k)}` is accepted. So the right side is a
-lower bound in any case, and :math:`k` is the highest rank for which it reaches the confidence. The
-threshold, which rejects what equals it, is the largest number of 64 bits below :math:`x_{(k)}`.
+If scores can be equal, :math:`p_k` is smaller, because scores equal to :math:`x_{(k)}` are
+accepted. So the right side is a lower bound in any case, and :math:`k` is the highest rank for
+which it reaches the confidence. A threshold rejects scores equal to it, so the threshold is the
+largest 64-bit number below :math:`x_{(k)}`.
 """
 
 import math
@@ -27,7 +28,8 @@ def guarantee(bonafide: ArrayLike, frr: float, confidence: float = 0.95) -> tupl
     """Choose the highest threshold whose false rejection rate is bounded, without any spoof score.
 
     Args:
-        bonafide: Scores that were drawn independently; those of one speaker are worth fewer.
+        bonafide: Scores that were drawn independently; several scores of one speaker are worth
+            fewer.
         frr: The false rejection rate that is wanted.
         confidence: Probability that the true rate is not above it.
 
@@ -37,7 +39,8 @@ def guarantee(bonafide: ArrayLike, frr: float, confidence: float = 0.95) -> tupl
 
     Raises:
         ConfigError: A rate does not lie between 0 and 1.
-        ScoreError: A score is not finite, or there are too few; the message says how many it takes.
+        ScoreError: A score is not finite, or there are too few; the message says how many are
+            needed.
 
     >>> rank, threshold = guarantee(range(500), 0.05)
     >>> rank, sum(score <= threshold for score in range(500))
@@ -49,7 +52,7 @@ def guarantee(bonafide: ArrayLike, frr: float, confidence: float = 0.95) -> tupl
     what = f"at most {100 * frr:g} % false rejections with a confidence of {100 * confidence:g} %"
     if not (0 < frr < 1 and 0 < confidence < 1):
         raise ConfigError(f"{what}: both must lie between 0 and 100")
-    needed = np.ceil(math.log1p(-confidence) / math.log1p(-frr))  # which may be infinite
+    needed = np.ceil(math.log1p(-confidence) / math.log1p(-frr))  # may be infinite
     if scores.size < needed:
         raise ScoreError(f"{scores.size} bona fide scores: {what} takes {needed:,.10g} or more")
     rank = max(1, int(binom.ppf(1 - confidence, scores.size, frr)))
@@ -60,9 +63,9 @@ def proportion(count: int, n: int, confidence: float = 0.95) -> dict[str, Any]:
     """Estimate a rate from ``count`` of ``n`` independent trials.
 
     Args:
-        count: How often it happened.
+        count: Number of trials in which it happened.
         n: Number of trials.
-        confidence: Of the interval, which is two-sided (Clopper and Pearson 1934).
+        confidence: Confidence of the interval, which is two-sided (Clopper and Pearson 1934).
 
     Returns:
         ``percent`` and ``interval_percent``.

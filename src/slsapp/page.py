@@ -1,12 +1,12 @@
-"""The page: a recording on top, below it a column for each checkpoint.
+"""The page: a recording at the top, and below it a column for each checkpoint.
 
-A recording is a file that somebody uploads, and nothing in it is trusted: another process decodes
-it (:mod:`slslib.data.isolate`). Its size, its length and the number of recordings in a minute are
-limited, and one request is computed at a time. What cannot be scored gives a sentence. No address
-that somebody sends is asked for anything (:class:`Guard`).
+A recording is a file that somebody uploads, and it is not trusted: another process decodes it
+(:mod:`slslib.data.isolate`). Its size, its length and the number of recordings per minute are
+limited, and one request is computed at a time. If a recording cannot be scored, the page says why
+in a sentence. The page fetches nothing from an address that somebody sends (:class:`Guard`).
 
-Nothing is sent anywhere: no analytics, no share link, no font from elsewhere. What is uploaded lies
-in the folder that ``GRADIO_TEMP_DIR`` names, and is removed after ten minutes.
+Nothing is sent anywhere: no analytics, no share link, no font from elsewhere. Uploads lie in the
+folder that ``GRADIO_TEMP_DIR`` names, and are removed after ten minutes.
 """
 
 import re
@@ -31,10 +31,10 @@ from slslib.model.detector import Detector
 from slslib.runs.detect import detect
 
 MEGABYTES, MINUTES, PER_MINUTE = 50, 10, 12
-"""Limits: of a file, of a recording, and of the recordings of all who use the page."""
+"""Limits: megabytes of a file, minutes of a recording, and recordings per minute of all users."""
 
 KEPT_SECONDS, CHECK_SECONDS, MEGABYTES_KEPT = 600, 60, 1000
-"""How long an upload is kept, how often that is checked, and how much all uploads may take."""
+"""Seconds for which uploads are kept, seconds between checks, and megabytes for all uploads."""
 
 _ABOUT = """# Spoken by a person, or made by a machine?
 The score is a log-likelihood ratio (LLR). The higher it is, the better a recording fits the bona
@@ -46,11 +46,11 @@ _asked: deque[float] = deque(maxlen=PER_MINUTE)
 
 
 class Guard:
-    """ASGI middleware: refuse what the page has no use for, and what would fill the disk.
+    """ASGI middleware that refuses what the page has no use for, and what would fill the disk.
 
     Gradio fetches any public address for visitors, by ``/gradio_api/file=http://...`` and as the
-    path of a file; see :func:`build` for the latter. It limits the size of a file, not how many
-    there are.
+    path of a file; see :func:`build` for the latter. It limits the size of a file, but not the
+    number of files.
     """
 
     def __init__(self, app: Any) -> None:
@@ -59,7 +59,7 @@ class Guard:
         self._received: deque[tuple[float, int]] = deque()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Pass a request on, or answer it by a status and a sentence."""
+        """Pass a request on, or answer it with a status and a sentence."""
         refusal = self._refusal(scope) if scope["type"] == "http" else None
         if refusal is None:
             await self._app(scope, receive, send)
@@ -81,7 +81,7 @@ class Guard:
         if b"transfer-encoding" in headers or not length.isdigit():
             return 411, "State the length."
         n_bytes, now = int(length), time.monotonic()
-        if n_bytes > (MEGABYTES + 1) << 20:  # what stands around the file
+        if n_bytes > (MEGABYTES + 1) << 20:  # 1 MB for what surrounds the file
             return 413, f"At most {MEGABYTES} MB."
         while self._received and self._received[0][0] < now - KEPT_SECONDS - CHECK_SECONDS:
             self._received.popleft()
@@ -92,10 +92,10 @@ class Guard:
 
 
 def read(path: str | None) -> Mono:
-    """Decode a recording, within the limits.
+    """Decode a recording, within the limits, to float32 mono at 16 kHz.
 
     Raises:
-        AudioError: If there is none, it is damaged or too long, or there were too many.
+        AudioError: If there is no recording, it is damaged or too long, or there were too many.
     """
     if not path:
         raise AudioError("There is no recording yet: drop a file, or record one.")
@@ -118,18 +118,18 @@ def plain(text: str) -> str:
 def describe(made: dict[str, Any], samples: Mono | None = None) -> tuple[str, Any, float]:
     """Say and draw what :func:`slslib.runs.detect.detect` found in one recording.
 
-    Where :func:`slsapp.threshold.add_probabilities` added a probability, it is said too.
+    The text includes a probability if :func:`slsapp.threshold.add_probabilities` added one.
 
     Args:
         made: The result.
-        samples: The recording, to draw its spectrogram, too.
+        samples: The recording; if given, its spectrogram is drawn too.
 
     Returns:
-        Markdown, with a verdict only where the checkpoint has a threshold; the scores of the
-        windows over time; and where the lowest of them begins, in seconds.
+        Markdown, with a verdict only if the checkpoint has a threshold; a figure of the windows'
+        scores over time; and the time at which the lowest window begins, in seconds.
 
     Raises:
-        AudioError: If it could not be scored.
+        AudioError: If the recording could not be scored.
     """
     if made["errors"]:
         raise AudioError(made["errors"][0])
@@ -157,7 +157,7 @@ def decide(
 
 
 def gates(detector: Detector, clip: Mono, reference: pd.DataFrame | None) -> Any:
-    """Draw the gates of a clip, over those of a reference set where there is one."""
+    """Draw the gates of a clip, over those of a reference set if there is one."""
     with torch.inference_mode():
         found = detector.gates(_batch(detector, clip))[0].cpu()
     if reference is None:
@@ -190,7 +190,8 @@ def build(
         detectors: The loaded checkpoints by name.
         references: Tables of gates by the name of the checkpoint, for none, some or all; see
             :func:`slsapp.explain.gate_quantiles`.
-        thresholds: By the name of the checkpoint, as for :func:`slslib.runs.detect.detect`.
+        thresholds: Thresholds by the name of the checkpoint, as for
+            :func:`slslib.runs.detect.detect`.
 
     Returns:
         A ``gradio.Blocks``, not yet launched.

@@ -7,14 +7,14 @@
 =====================  ====================================================================
 
 ``huggingface_hub`` fills in and reads the card, has the hub check its metadata, and uploads. Its
-``PyTorchModelHubMixin`` is not used: it keeps the dimensions outside the file of weights, which
-``--checkpoint`` could then not read, and does not compare what it downloads with the stated hash.
+``PyTorchModelHubMixin`` is not used. It keeps the dimensions outside the file of weights, so
+``--checkpoint`` could not read them, and it does not compare downloads with the stated hash.
 
-The card says nothing that was not measured or given. A result is shown where three hashes agree:
-that of the weights, that of the checkpoint in the record of a scoring (``scores.txt.json``), and
-that of the score file in what ``slslib evaluate --json`` printed. The training is shown where the
-run's log has the checkpoint's epoch with the same loss. Of those files, only what is listed here is
-published, and of a path only its last part.
+The card says only what was measured or given. It shows a result only if three hashes agree: that of
+the weights, that of the checkpoint in the record of a scoring (``scores.txt.json``), and that of
+the score file in the output of ``slslib evaluate --json``. It shows the training only if the run's
+log has the checkpoint's epoch with the same loss. From those files, only what is listed here is
+published, and only the last part of a path.
 """
 
 import csv
@@ -48,21 +48,21 @@ def publish(
     """Publish a detector with its model card on the Hugging Face hub, or write it into a folder.
 
     With --folder nothing is uploaded: look at the card, README.md, there first. An upload asks for
-    a token (`hf auth login`, or HF_TOKEN). It makes the repository, public, if there is none, and
-    else replaces the files of the same names; the hub keeps the old versions.
+    a token (`hf auth login`, or HF_TOKEN). If there is no such repository, it makes a public one.
+    Otherwise it replaces the files of the same names; the hub keeps the old versions.
 
-    The card shows the training of a run, and the results in the folder of the checkpoint that are
-    its own: what `slslib evaluate --json` printed for score files of this very checkpoint.
+    The card shows the training of a run. It also shows the results in the checkpoint's folder that
+    are its own: what `slslib evaluate --json` printed for score files of this very checkpoint.
 
-    A detector with a head of its own is published from Python, by its ``push_to_hub``.
+    To publish a detector with a head of its own, call its ``push_to_hub`` from Python.
 
     Example: slslib publish runs/v1 owner/name --license mit --folder published
 
     Args:
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
         name: OWNER/NAME of the model on the hub, which the examples of the card use.
-        license: Licence of the weights, as mit or cc-by-4.0; nobody else can choose it. The hub's
-            words: https://huggingface.co/docs/hub/repositories-licenses.
+        license: Licence of the weights, such as mit or cc-by-4.0; nobody else can choose it. The
+            hub lists its words: https://huggingface.co/docs/hub/repositories-licenses.
         folder: Write into this folder, and upload nothing.
 
     Returns:
@@ -97,7 +97,7 @@ def publish(
 
 
 def _beside(path: Path, detector: Any) -> dict[str, Any]:
-    """Return what the folder of a checkpoint says of its training and of its own scores."""
+    """Return what the folder of a checkpoint says about its training and its own scores."""
     made: list[dict[str, Any]] = []
     for file in sorted(path.parent.glob("*.json")):
         with suppress(*_WRONG, RecursionError):
@@ -117,7 +117,7 @@ def _beside(path: Path, detector: Any) -> dict[str, Any]:
 
 
 def _is_of(detector: Any, run: dict[str, Any], log: Path) -> bool:
-    """Tell whether a run made a detector: its dimensions, recipe and seed, and the epoch's loss."""
+    """Tell whether a run made a detector, by dimensions, recipe, seed, and the epoch's loss."""
     said, config = detector.metadata, run["config"]
     if any(said[key] != config[key] for key in ("recipe", "seed")):
         return False
@@ -132,7 +132,7 @@ def _result(one: dict[str, Any]) -> dict[str, Any]:
     """Keep what the card shows of a result.
 
     Raises:
-        Exception: One of ``_WRONG``, if it is no result of ``slslib evaluate``.
+        Exception: One of ``_WRONG``, if it is not a result of ``slslib evaluate``.
     """
     kept = _typed(one, _RESULT)
     if not 0 <= kept["eer_percent"] <= 100:
@@ -146,7 +146,7 @@ def _result(one: dict[str, Any]) -> dict[str, Any]:
         drawn |= {"level": float(one["bootstrap"]["level"])}
         drawn |= {"cluster": [*map(str, one["bootstrap"]["cluster"])]}
         kept |= {"eer_interval_percent": [low, high], "bootstrap": drawn}
-    # Warnings that name a file are of another one.
+    # Warnings that name a file concern another file.
     return kept | {"warnings": [w for w in map(str, one["warnings"]) if not re.search(r"[/\\]", w)]}
 
 
@@ -172,7 +172,7 @@ def _typed(one: dict[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> dict[s
 
 
 def _public(value: Any) -> Any:
-    """Cut a path to its last part: the others are nobody else's business."""
+    """Cut a path to its last part, because the other parts are private."""
     if isinstance(value, list | tuple):
         return [_public(one) for one in value]
     if not isinstance(value, str) or value.startswith("hub:"):

@@ -1,13 +1,14 @@
 """A threshold for :mod:`slslib.runs.detect`, from recordings of one's own.
 
-Bona fide recordings suffice. The threshold is the highest of which
-:func:`slsapp.guarantee.guarantee` promises that it rejects no more bona fide
-recordings *of the same kind* than wanted, whatever the distribution of their scores. Spoofed
-recordings tell what it lets pass, and what the scores mean as probabilities.
+Bona fide recordings suffice. The threshold is the highest for which
+:func:`slsapp.guarantee.guarantee` promises that it rejects no more bona fide recordings *of the
+same kind* than wanted, whatever the distribution of their scores. Spoofed recordings show how many
+of them it lets pass, and what the scores mean as probabilities.
 
-The file that is written says what the threshold belongs to (checkpoint; ``hop_s``, ``pool``,
-``allow_silence`` and ``speech_only`` of the scores), how it was chosen, and on which recordings: a
-hash of their names and contents. It holds no date, so the same call writes the same bytes.
+The file that is written says to what the threshold belongs (the checkpoint, and ``hop_s``,
+``pool``, ``allow_silence`` and ``speech_only`` of the scores), how it was chosen, and on which
+recordings, by a hash of their names and contents. It holds no date, so the same call writes the
+same bytes.
 """
 
 import json
@@ -50,44 +51,48 @@ def threshold(
     """Choose a threshold for detect from your own recordings.
 
     With the stated confidence, detect then rejects no more than --frr percent of new bona fide
-    recordings of the same kind. That takes 299 or more independent recordings for 1 percent, 59
-    for 5.
+    recordings of the same kind. That takes at least 299 independent recordings for 1 percent, and
+    59 for 5 percent.
 
     Example: slslib threshold --bonafide recordings/ --checkpoint runs/v1 --frr 5
 
     Args:
         bonafide: Real speech like that to be judged: recordings, or folders of them.
         checkpoint: As for detect.
-        spoof: Spoofed speech, to tell how much of it passes, and to calibrate the scores.
+        spoof: Spoofed speech, to measure how much of it passes, and to calibrate the scores.
         frr: Percent of bona fide recordings that may be rejected.
-        confidence: Percent; also that of the intervals.
+        confidence: Confidence of that promise and of the intervals, in percent.
         prior: Percent of all recordings that are bona fide, for probabilities.
-        hop: As for detect, which then needs the same.
-        pool: As for detect, which then needs the same.
-        speech_only: As for detect, which then needs the same.
-        compare: Choose and write nothing; see what the threshold in this file, chosen earlier, does
-            on these recordings.
-        out: File to write; default the checkpoint's with .threshold.json behind its name, where
-            detect looks.
-        cpu: Use the CPU even where there is a GPU.
+        hop: As for detect, which must then be called with the same value.
+        pool: As for detect, which must then be called with the same value.
+        speech_only: As for detect, which must then be called with the same value.
+        compare: Choose and write nothing; show what the threshold in this file, chosen earlier,
+            does on these recordings.
+        out: File to write; default the checkpoint's name with .threshold.json appended, where
+            detect looks for it.
+        cpu: Use the CPU even if there is a GPU.
 
     Returns:
-        What is written: ``threshold`` (accept above), ``meaning`` (what is promised; null with
-        ``compare``), ``wanted_frr_percent``, ``confidence_percent``, ``rank``, ``n_bonafide``,
-        ``frr`` on these recordings with its interval, ``quantiles`` of their scores,
-        ``checkpoint``, ``checkpoint_sha256``, ``hop_s``, ``pool``, ``allow_silence`` (false),
-        ``speech_only``, ``files_sha256`` (names and contents, of each class) and ``versions``. With
-        spoofed speech also ``n_spoof``, ``far`` and ``calibration``: ``slope`` and ``offset``,
-        which turn a score into a log-likelihood ratio, and the probability of bona fide speech for
-        a score at the threshold; there is none where the classes look swapped. Besides, ``out``, or
-        with ``compare`` ``old_quantiles``, and ``warnings``: those of detect; scores that are
-        exactly equal, as those of copies; classes that look swapped; with ``compare``, an interval
-        that lies above the wanted rate (a binomial test).
+        A dictionary with these entries.
+
+        * ``threshold`` (accept above), ``meaning`` (what is promised; null with ``compare``),
+          ``wanted_frr_percent``, ``confidence_percent``, ``rank``.
+        * ``n_bonafide``, ``frr`` on these recordings with its interval, ``quantiles`` of their
+          scores.
+        * ``checkpoint``, ``checkpoint_sha256``, ``hop_s``, ``pool``, ``allow_silence`` (false),
+          ``speech_only``, ``files_sha256`` (names and contents, of each class), ``versions``.
+        * With spoofed speech: ``n_spoof``, ``far`` and ``calibration``. The calibration has
+          ``slope`` and ``offset``, which turn a score into a log-likelihood ratio, and the
+          probability of bona fide speech for a score at the threshold. There is none if the classes
+          look swapped.
+        * Not written: ``out``, or with ``compare`` ``old_quantiles``; and ``warnings``: those of
+          detect; scores that are exactly equal, as those of copies are; classes that look swapped;
+          with ``compare``, an interval that lies above the wanted rate (a binomial test).
 
     Raises:
         ConfigError: An option makes no sense, a recording is named more than once, or ``compare``
             belongs to other scores.
-        ScoreError: There are too few recordings; the message says how many it takes.
+        ScoreError: There are too few recordings; the message says how many are needed.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A recording has no score; leaving it out would change what is promised.
         FileError: The file cannot be written.
@@ -172,7 +177,7 @@ def threshold(
 
 
 def _is_other(path: Path) -> bool:
-    """Tell whether something else than a threshold has this name: a run's best.json, a result."""
+    """Tell whether this file exists and is no threshold but, say, a run's best.json or a result."""
     try:
         return "wanted_frr_percent" not in {**json.loads(path.read_text(encoding="utf-8"))}
     except FileNotFoundError:
@@ -188,9 +193,9 @@ def add_probabilities(made: dict[str, Any]) -> dict[str, Any]:
         made: What :func:`slslib.runs.detect.detect` returned.
 
     Returns:
-        The same with ``prior_percent``, and in each of ``files`` ``bonafide_percent``: the
-        probability that the recording is bona fide, if the share of the prior is. Both are null
-        where the threshold is from no file, or from one without a calibration.
+        The same with ``prior_percent``, and with ``bonafide_percent`` in each of ``files``. This is
+        the probability that the recording is bona fide, if ``prior_percent`` of all recordings are.
+        Both are null if the threshold is from no file, or from one without a calibration.
 
     Raises:
         ConfigError: If the calibration is not one of ``slslib threshold``.

@@ -1,4 +1,4 @@
-"""A picture of the scores of windows over time, and of the sound that they are of."""
+"""A figure of the scores of windows over time, and of the sound that they belong to."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from slslib.data.audio import SAMPLE_RATE, Mono
 from slslib.evaluation.plots import BONAFIDE, MARK, SPOOF, Plot, legend, panels
 
 _MOST = 20  # recordings in a figure
-_COLUMNS, _FRAME, _STEP, _RANGE_DB = 1000, 512, 160, 70  # of a spectrogram
+_COLUMNS, _FRAME, _STEP, _RANGE_DB = 1000, 512, 160, 70  # form of a spectrogram
 _TICKS_S = (0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
@@ -28,16 +28,16 @@ def plot_windows(
 ) -> Plot:
     """Draw the score of each window over time, a panel for each recording.
 
-    The bar of a window stands at its middle, begins at the threshold (at 0 where there is none) and
-    has the colour of its side. A window that was left out has a grey band, and no bar. The title
-    has the recording's score and verdict, and the colour of the verdict. Of more than 20 recordings
-    the 20 lowest are drawn, and the legend says so.
+    The bar of a window stands at its middle, begins at the threshold (at 0 if there is none), and
+    has the colour of its side. A window that was left out has a grey band and no bar. The title has
+    the recording's score and verdict, in the colour of the verdict. If there are more than 20
+    recordings, the 20 lowest are drawn, and the legend says so.
 
     Args:
         result: What :func:`slslib.runs.detect.detect` returned.
-        blocks: The sound of its only recording, at 16 kHz, piece by piece: its spectrogram is drawn
-            below the scores.
-        width: Of the figure, in inches.
+        blocks: The sound of its only recording, at 16 kHz, piece by piece. If given, its
+            spectrogram is drawn below the scores.
+        width: Width of the figure, in inches.
     """
     scored = [one for one in result["files"] if one["windows"]]
     drawn = sorted(scored, key=lambda one: one["llr"])[:_MOST] if len(scored) > _MOST else scored
@@ -64,15 +64,15 @@ def plot_windows(
 def spectrogram(blocks: Iterable[Mono], duration_s: float) -> Float[np.ndarray, "bins columns"]:
     """Return the mean power of a recording in each stretch of time, at most 1,000 of them.
 
-    An hour takes no more memory than a minute.
+    The result is ``[bins, columns]``. An hour takes no more memory than a minute.
 
     Args:
         blocks: Samples at 16 kHz, piece by piece.
-        duration_s: How long they are together. A stretch is 10 ms or longer.
+        duration_s: Their total length in seconds. A stretch is 10 ms or longer.
     """
     n = min(_COLUMNS, max(1, math.ceil(duration_s * SAMPLE_RATE / _STEP)))
     power, counts = np.zeros((n, _FRAME // 2 + 1)), np.zeros((n, 1))
-    kept, done = np.zeros(_FRAME // 2, np.float32), 0  # the first frame's middle is at 0
+    kept, done = np.zeros(_FRAME // 2, np.float32), 0  # puts the first frame's middle at 0
     for block in chain(blocks, [np.zeros(_FRAME // 2, np.float32)]):
         kept = np.concatenate([kept, block])
         if len(kept) < _FRAME:
@@ -106,8 +106,8 @@ def draw_windows(axes: Axes, result: Mapping[str, Any], one: Mapping[str, Any], 
     Args:
         axes: Where to draw; time is in seconds.
         result: What :func:`slslib.runs.detect.detect` returned.
-        one: The recording, which has a score.
-        note: To add to what a legend says of the threshold.
+        one: The recording, which must have a score.
+        note: Text to add to what a legend says about the threshold.
     """
     threshold, width = result["threshold"], result["window_s"]
     hop, base = result["hop_s"] or width, threshold or 0.0
@@ -117,7 +117,7 @@ def draw_windows(axes: Axes, result: Mapping[str, Any], one: Mapping[str, Any], 
     sides = np.where(np.append(scores, one["llr"]) > base, BONAFIDE, SPOOF)
     sides = np.full(sides.shape, "0.4") if threshold is None else sides
     left, right = starts + width / 2 - hop / 2, starts + width / 2 + hop / 2
-    left[0] = starts[0]  # no other window is there, nor at the end
+    left[0] = starts[0]  # no other window is before it, and none is after the last
     right[-1] = min(starts[-1] + width, one["duration_s"])
     across = np.stack([left, left, right, right], axis=1)
     along = np.stack([0 * scores + base, scores, scores, 0 * scores + base], axis=1)
@@ -138,13 +138,13 @@ def draw_windows(axes: Axes, result: Mapping[str, Any], one: Mapping[str, Any], 
 
 
 def _clock(seconds: float, step: float) -> str:
-    """Write a time as minutes and seconds, with a decimal where ticks stand closer."""
+    """Write a time as minutes and seconds, with a decimal if ticks are less than 1 s apart."""
     minutes, rest = divmod(round(seconds, 1), 60)
     return f"{minutes:.0f}:{rest:04.1f}" if step < 1 else f"{minutes:.0f}:{rest:02.0f}"
 
 
 def _drawable(name: str) -> tuple[str, Path]:
-    """Return a name and a font file that has its characters, or with squares for what it lacks."""
+    """Return a name and a font file for it; squares replace characters that the font lacks."""
     usual = findfont(FontProperties())
     # Last Resort is matplotlib's own font of squares.
     others = [entry.fname for entry in fontManager.ttflist if "Last Resort" not in entry.name]

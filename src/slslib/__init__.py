@@ -2,16 +2,16 @@
 
 Conventions, everywhere in this package:
 
-* A label is 1 for bona fide (real) speech, 0 for spoofed speech and -1 where it is unknown.
+* A label is 1 for bona fide (real) speech, 0 for spoofed speech and -1 if it is unknown.
 * A higher score means more bona fide. The score of a trial is the log-likelihood ratio
   ``log p(bona fide) - log p(spoof)``.
-* Whole classes are given as ``(bonafide_scores, spoof_scores)``. Where trials must be told apart,
-  they are given as ``(scores, labels)``.
-* Audio is a float32 mono array at 16 kHz whose unit is one 16-bit full scale (int16 / 32768).
-* A ``seed`` is whatever :func:`numpy.random.default_rng` takes: a number or a generator.
+* Functions that need only the two classes take ``(bonafide_scores, spoof_scores)``. Functions that
+  must tell trials apart take ``(scores, labels)``.
+* Audio is a float32 mono array at 16 kHz. Full scale is 1: 16-bit samples are divided by 32768.
+* A ``seed`` is anything that :func:`numpy.random.default_rng` takes: a number or a generator.
 
-The names below are all that most users need. Each is loaded when it is first used, so that
-``import slslib`` alone is quick and loads no PyTorch.
+Most users need only the names below. Each is loaded when it is first used, so ``import slslib``
+itself is quick and does not load PyTorch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m slslib``: the command line, also for ``accelerate launch -m slslib``."""
+"""Run the command line as ``python -m slslib``, or by ``accelerate launch -m slslib``."""
 
 from slslib.cli import main
 

@@ -1,10 +1,11 @@
 """The command line: ``slslib COMMAND ...``, built from the signatures of the functions it calls.
 
-A command is a public function. Its parameters are the options and its docstring is the help. It
-returns what is shown: a path, or a dictionary, which :mod:`slslib.evaluation.tables` lays out and
-``--json`` prints. The ``errors`` of a dictionary go to standard error. The exit status is 0 only if
-everything was done that was asked for; ``slslib --help`` lists the others. An error is one readable
-paragraph on standard error, and ``--debug`` adds the traceback.
+Each command is a public function: its parameters are the options, and its docstring is the help.
+The function returns what the command shows: a path, or a dictionary.
+:mod:`slslib.evaluation.tables` lays the dictionary out as text; ``--json`` prints it as JSON. Its
+``errors`` go to standard error. The exit status is 0 only if everything that was asked for was
+done; ``slslib --help`` lists the other values. An error is shown as one readable paragraph on
+standard error, and ``--debug`` adds the traceback.
 """
 
 import json
@@ -42,9 +43,9 @@ COMMANDS = {
     "protocol": ("slslib.data.corpora:protocol", "Write a protocol of a folder tree."),
     "minispoof": ("minispoof.corpus:write", "Write the simulated corpora MiniSpoof."),
 }
-"""Where the function of each command is, and one line about it."""
+"""The location of each command's function, and a one-line summary."""
 _WITHOUT_NAMES = ("verify", "report", "detect", "convert", "publish", "export", "minispoof")
-"""Commands whose required options are given by their place."""
+"""Commands whose required options are given by position."""
 _EVERYWHERE = "--json prints the result as JSON; --debug shows the traceback of an error."
 _USAGE = """usage: slslib COMMAND ... [--json] [--debug]
 
@@ -98,9 +99,9 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
 
 
 def _show(name: str, result: Any, as_json: bool) -> int:
-    """Print a command's result, once for all processes, and return the exit status."""
+    """Print a command's result, from the first process only, and return the exit status."""
     errors = result.get("errors", []) if isinstance(result, dict) else []
-    if os.environ.get("RANK", "0") == "0":  # of the processes that Accelerate starts
+    if os.environ.get("RANK", "0") == "0":  # the first that Accelerate starts
         if not isinstance(result, dict):
             print(json.dumps(str(result)) if as_json else result)
         elif as_json:
@@ -119,7 +120,7 @@ def _show(name: str, result: Any, as_json: bool) -> int:
 def main() -> None:
     """Entry point of ``slslib`` and ``python -m slslib``."""
     argv = [word for word in sys.argv[1:] if word not in ("--debug", "--json")]
-    # Ends by an exception, so that the processes that decode are ended too.
+    # Exit by an exception, so that the decoding processes are stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     try:
@@ -143,7 +144,7 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    """Write a paragraph to standard error; no name in it commands the terminal."""
+    """Write a paragraph to standard error, escaping characters that could control the terminal."""
     text = "".join(one if one.isprintable() or one.isspace() else ascii(one)[1:-1] for one in text)
     text = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
     print(text, file=sys.stderr)

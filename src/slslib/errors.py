@@ -1,7 +1,7 @@
 """The errors that slslib raises for bad input.
 
-Each message names the file, line or utterance, the offending value and the remedy. Anything else
-that escapes from a public function is a bug.
+Each message names the file, line or utterance, the offending value and the remedy. Any other
+exception that escapes from a public function is a bug.
 """
 
 import re
@@ -44,14 +44,14 @@ class ConfigError(SlslibError):
 
 @contextmanager
 def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
-    """Turn any error from reading or believing a file into one that names the file.
+    """Turn any error raised while a file is read or interpreted into one that names the file.
 
     Args:
-        path: The file that an error names.
+        path: The file to name in the error.
         remedy: What to do about a damaged file.
 
     Raises:
-        CheckpointError: Naming the file, for whatever Python or a library raises.
+        CheckpointError: For any exception of Python or a library; the message names the file.
     """
     try:
         yield
@@ -60,8 +60,8 @@ def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
     except ConfigError as error:  # the file can be read, and the message says what to do
         raise CheckpointError(f"{path} is not usable ({error})") from error
     except Exception as error:
-        # PyTorch's messages begin with a heading or the advice to load without protection. The
-        # cause follows, and then the advice to allow what was refused.
+        # PyTorch's message begins with a heading or with advice to load without protection. The
+        # cause follows, and then advice to allow what was refused. Keep the cause.
         other = r".*weights.only.*|Error.* in loading state_dict.*| Please use .*"
         cause = re.sub(other, "", str(error), flags=re.I).strip().partition("\n")[0][:200]
         raise CheckpointError(

@@ -1,6 +1,7 @@
-"""Files: where data and caches lie, hashes, and writing that happens whole or not at all.
+"""Files: the folders of data and caches, hashes, and writing that is all or nothing.
 
-A run that can be resumed writes down what it is before it begins; :func:`check_same` compares.
+A run that can be resumed records its inputs and settings before it begins. When it is resumed,
+:func:`check_same` compares that record with the present ones.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ def cache_root() -> Path:
 
 
 def corpora_root(data: str | Path | None = None) -> Path:
-    """Return the folder that holds the corpora: ``data``, else ``$SLSLIB_DATA``, else here."""
+    """Return the corpora's folder: ``data``, else ``$SLSLIB_DATA``, else the working directory."""
     return Path(data or os.environ.get("SLSLIB_DATA") or ".")
 
 
@@ -33,22 +34,23 @@ def sha256(path: str | Path) -> str:
 
 
 def sha256_of(facts: Any) -> str:
-    """Return the SHA-256 of facts written as JSON."""
+    """Return the SHA-256 of ``facts``, serialised as JSON."""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-# What numbers the processes: this machine, and on Linux a namespace of it, as a container has one.
+# Process ids are valid within this machine and, on Linux, within a namespace (as in a container).
 _NUMBERING = [Path("/"), *Path("/proc/self/ns").glob("pid")]
 _HERE = sha256_of([os.uname().nodename, *(at.stat()[1:3] for at in _NUMBERING)])[:8]
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` that takes its name at the end: all or nothing.
+    """Yield a temporary path beside ``path``, renamed to ``path`` at the end: all or nothing.
 
-    If ``path`` is new, a folder of files may be made there instead. A missing parent folder is
-    created. The bytes are flushed to the disk before the rename; a crash leaves the previous file
-    as it was. What killed processes of this machine left half-written in the folder is removed.
+    If ``path`` does not exist yet, the caller may make a folder of files instead of a file. A
+    missing parent folder is created. The bytes are flushed to the disk before the rename, so a
+    crash leaves the previous file as it was. Half-written files that killed processes of this
+    machine left in the folder are removed.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.
@@ -60,7 +62,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         for left in path.parent.glob(f".*.[0-9]*-{_HERE}.tmp"):
             try:
                 os.getpriority(os.PRIO_PROCESS, int(left.stem.split(".")[-1].split("-")[0]))
-            except (ProcessLookupError, ValueError, OverflowError):  # or a number that none has
+            except (ProcessLookupError, ValueError, OverflowError):  # the last two: no process id
                 _remove(left)
         yield temporary
         os.umask(mask := os.umask(0))
@@ -69,14 +71,14 @@ def writing(path: str | Path) -> Iterator[Path]:
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # the latter is PyTorch's for a full disk
+    except (OSError, RuntimeError) as error:  # PyTorch raises the latter for a full disk
         raise FileError(f"cannot write {path}: {error}; free space or write elsewhere") from error
     finally:
         _remove(temporary)
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder, if it is there and can be removed."""
+    """Remove a file or folder, if it exists and can be removed."""
     shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink()
@@ -102,12 +104,13 @@ def write_json(path: str | Path, facts: Any) -> None:
 
 
 def lock(folder: str | Path) -> AbstractContextManager[Any]:
-    """Hold a folder, which only one run may write, until the context is left; it is made if new.
+    """Return a context manager that holds a folder, which only one run may write.
 
-    What a run that was killed left half-written there is removed.
+    The folder is created if it does not exist. Half-written files of a killed run are removed from
+    it.
 
     Raises:
-        ConfigError: If another run holds it, or it cannot be written.
+        ConfigError: If another run holds the folder, or it cannot be written.
     """
     from filelock import FileLock
 
@@ -124,10 +127,10 @@ def lock(folder: str | Path) -> AbstractContextManager[Any]:
 
 
 def check_same(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run wrote into ``path`` when it began, if it says the same as ``facts``.
+    """Return the facts that a run wrote to ``path`` when it began, if they agree with ``facts``.
 
     Raises:
-        ConfigError: If the file is damaged, or says something else: the message lists what.
+        ConfigError: If the file is damaged or does not agree; the message lists the differences.
     """
     try:
         began: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""What the notebooks share and a detector does not need: their data and weights, and a baseline."""
+"""Code that the notebooks share and a detector does not need: data, weights, and a baseline."""

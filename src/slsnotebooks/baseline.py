@@ -5,16 +5,17 @@ Kinnunen and Hanilçi, "A comparison of features for synthetic speech detection"
 20 ms windows every 10 ms, 512-point power spectrum, 20 triangular filters spaced linearly from 0 Hz
 to half the sample rate, logarithm, DCT; then their deltas and double deltas.
 
-*Model.* The frames of each class are modelled by a mixture of Gaussians with diagonal covariances.
-The score of a clip is the mean over its frames x of log p(x | bona fide) - log p(x | spoof).
+*Model.* A mixture of Gaussians with diagonal covariances models the frames of each class. The score
+of a clip is the mean over its frames x of log p(x | bona fide) - log p(x | spoof).
 
-That is the LFCC-GMM of ASVspoof 2019 and, but for the features' resolution, baseline B02 of
-ASVspoof 2021 (EER 19.30 % on 2021 LA, 25.25 % on 2021 DF). B02 has 30 ms windows every 15 ms, a
-1024-point spectrum, 70 filters from 0 to 4 kHz, and 20 coefficients of them; its mixtures have 512
-components and see every frame of 25,380 clips. Ours are smaller, and see some frames of each clip.
+This is the LFCC-GMM of ASVspoof 2019. It is also baseline B02 of ASVspoof 2021 (EER 19.30 % on 2021
+LA, 25.25 % on 2021 DF), except for the features' resolution. B02 has 30 ms windows every 15 ms, a
+1024-point spectrum, and 70 filters from 0 to 4 kHz, of which it keeps 20 coefficients. Its mixtures
+have 512 components and see every frame of 25,380 clips. Ours are smaller, and see some frames of
+each clip.
 
-A logistic regression on the mean and the standard deviation of each coefficient is here too. Probes
-use it: it is a linear reader of a description, and a baseline with nothing to choose.
+There is also a logistic regression on the mean and the standard deviation of each coefficient. It
+is a baseline with nothing to choose. Probes use it, because it reads a description linearly.
 """
 
 import warnings
@@ -42,9 +43,9 @@ WINDOW = audio.SAMPLE_RATE // 50  # 20 ms
 HOP = audio.SAMPLE_RATE // 100  # 10 ms
 N_FFT = 512
 N_FILTERS = 20
-N_COMPONENTS = 128  # of each mixture; chosen on development sets (studies/baselines.py)
-N_FRAMES = 20_000  # of each class, that its mixture is fitted to
-# Added to every variance. Frames of digital silence are all alike: a component that describes only
+N_COMPONENTS = 128  # per mixture; chosen on development sets (studies/baselines.py)
+N_FRAMES = 20_000  # frames of each class to which its mixture is fitted
+# Added to every variance. Frames of digital silence are all alike. A component that describes only
 # them would have no variance, and their density would outweigh that of all speech.
 VARIANCE_FLOOR = 1e-3
 
@@ -67,22 +68,22 @@ def lfcc(samples: NDArray[np.floating]) -> NDArray[np.float64]:
         samples: 16 kHz mono ``[n_samples]``, at least one window (320 samples).
 
     Returns:
-        ``[n_frames, 20]``.
+        The coefficients, ``[n_frames, 20]``.
 
     Raises:
-        ValueError: the clip has another form, or is shorter than one window.
+        ValueError: The clip has another form, or is shorter than one window.
     """
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
     power = np.abs(fft.rfft(frames * np.hamming(WINDOW), N_FFT)) ** 2
-    # One step of 16-bit audio has the power of about 1e-7 in a filter: digital silence stays finite
-    # and no quieter than a dithered pause.
+    # One step of 16-bit audio has a power of about 1e-7 in a filter. Adding it keeps digital
+    # silence finite, and no quieter than a dithered pause.
     return fft.dct(np.log(power @ filterbank().T + 1e-7), norm="ortho")
 
 
 def add_deltas(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
     """Append first and second differences over time: from ``[n_frames, n]`` to ``[n_frames, 3 n]``.
 
-    A difference is half of that between the next and the previous frame; edges are repeated.
+    A difference is half of the next frame minus the previous frame; edges are repeated.
 
     >>> add_deltas(np.array([[0.0], [2.0], [4.0]])).tolist()
     [[0.0, 1.0, 0.5], [2.0, 2.0, 0.0], [4.0, 1.0, -0.5]]
@@ -98,9 +99,9 @@ class LFCCGMM:
     """The fitted baseline.
 
     Attributes:
-        bonafide: mixture of the frames of bona fide speech.
-        spoof: mixture of the frames of spoofed speech.
-        deltas: the frames have the coefficients' differences too.
+        bonafide: Mixture of the frames of bona fide speech.
+        spoof: Mixture of the frames of spoofed speech.
+        deltas: Whether the frames include the coefficients' differences.
     """
 
     bonafide: GaussianMixture
@@ -118,18 +119,18 @@ def fit_gmm(
 ) -> LFCCGMM:
     """Fit a Gaussian mixture to each class by ten steps of expectation-maximisation.
 
-    A mixture sees about 20,000 frames at most: the same number from each clip of its class, evenly
+    A mixture sees at most about 20,000 frames: the same number from each clip of its class, evenly
     spaced in time.
 
     Args:
-        train: labelled trials of both classes.
-        n_components: Gaussians of each mixture.
-        deltas: use the coefficients' differences too.
-        seed: of the first means (k-means++).
+        train: Labelled trials of both classes.
+        n_components: Number of Gaussians in each mixture.
+        deltas: Use the coefficients' differences too.
+        seed: Seed of the first means (k-means++).
 
     Raises:
-        AudioError: a recording cannot be read.
-        ProtocolError: a training trial has no label, or one class is missing.
+        AudioError: A recording cannot be read.
+        ProtocolError: A training trial has no label, or one class is missing.
     """
     labels = train.trials.label
     if set(labels) != {0, 1}:
@@ -158,17 +159,17 @@ def baseline_scores(train: Corpus, test: Corpus, *, deltas: bool = True) -> pd.D
     """Fit LFCC-GMM to one corpus and score another.
 
     Args:
-        train: labelled trials of both classes.
-        test: trials to score; labels are not looked at.
-        deltas: use the coefficients' differences too.
+        train: Labelled trials of both classes.
+        test: Trials to score; their labels are not used.
+        deltas: Use the coefficients' differences too.
 
     Returns:
         ``utterance`` and ``score``, the mean log-likelihood ratio of a frame, in the order of the
         test protocol.
 
     Raises:
-        AudioError: a recording cannot be read.
-        ProtocolError: a training trial has no label, or one class is missing.
+        AudioError: A recording cannot be read.
+        ProtocolError: A training trial has no label, or one class is missing.
     """
     scores = per_clip(fit_gmm(train, deltas=deltas).score, test)
     return pd.DataFrame({"utterance": test.trials.utterance.to_numpy(), "score": scores})
@@ -183,17 +184,17 @@ def clip_features(samples: NDArray[np.floating]) -> NDArray[np.float64]:
 def per_clip(function: Callable[[NDArray[np.float32]], Any], corpus: Corpus) -> list[Any]:
     """Apply a function to the samples of every trial of a corpus, in its order.
 
-    A progress bar appears from a thousand trials on, however fast the machine is.
+    For a thousand trials or more a progress bar appears, however fast the machine is.
 
     Args:
         function: `LFCCGMM.score`, `clip_features` or another function of one clip.
-        corpus: labels are not looked at.
+        corpus: The trials; their labels are not used.
 
     Returns:
         What the function returned for each trial.
 
     Raises:
-        AudioError: a recording cannot be read.
+        AudioError: A recording cannot be read.
     """
 
     def one(utterance: str) -> Any:
@@ -211,7 +212,7 @@ def classifier() -> Pipeline:
 
 
 def _frames(samples: NDArray[Any], deltas: bool, most: int | None = None) -> NDArray[np.float64]:
-    """Return the frames of a clip, or at most so many of them, evenly spaced."""
+    """Return the frames of a clip, or at most ``most`` of them, evenly spaced."""
     frames = add_deltas(lfcc(samples)) if deltas else lfcc(samples)
     n = min(most or len(frames), len(frames))
     return frames[np.linspace(0, len(frames) - 1, n).astype(int)]

@@ -1,4 +1,4 @@
-"""Figures of the notebooks: a training, scores of both classes, DET curves, estimates."""
+"""Figures of the notebooks: learning curves, scores of both classes, DET curves, estimates."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -16,8 +16,8 @@ def plot_learning(log: pd.DataFrame) -> plots.Plot:
     """Draw loss and development EER over the epochs of a run.
 
     Args:
-        log: The run's ``log.csv``: ``epoch``, ``train_loss`` and, where there is a development
-            set, ``dev_loss`` and ``dev_eer_percent``.
+        log: The run's ``log.csv``: ``epoch``, ``train_loss`` and, if there is a development set,
+            ``dev_loss`` and ``dev_eer_percent``.
     """
     columns = {"training loss": "train_loss", "development loss": "dev_loss"}
     lines = {name: (log["epoch"], log[key]) for name, key in columns.items() if key in log}
@@ -92,7 +92,7 @@ def plot_scores(
 
     Args:
         bonafide_scores: Scores of bona fide trials; those up to the threshold are rejected.
-        spoof_scores: Those of spoofed trials; those above it are accepted.
+        spoof_scores: Scores of spoofed trials; those above the threshold are accepted.
         thresholds: One for each panel, up to four; by default that of the EER.
     """
     bonafide, spoof = metrics.validate(bonafide_scores, spoof_scores)
@@ -102,7 +102,7 @@ def plot_scores(
     _, own = plots.panels(len(thresholds), 3.2 + 3.2 * len(thresholds), 3.6, sharey=True)
     for axes, at in zip(own, thresholds, strict=True):
         first, last = np.ceil((ends - at) / width)
-        # A bin ends at the threshold, and holds what is equal to it.
+        # A bin ends at the threshold, and holds the scores equal to it.
         edges = np.nextafter(at, np.inf) + width * np.arange(first - 1, last + 1)
         above = edges[:-1] > at
         for name, scores, is_wrong, colour, hatch in (

@@ -17,14 +17,15 @@ def movable_gates(
 ) -> str:
     """Draw the gates of a clip over those of bona fide speech and of an attack, as HTML.
 
-    The reader chooses the clip and the attack. A band holds the middle 90 % of a group's clips, the
-    line in it is their median.
+    The reader chooses the clip and the attack. A band holds the middle 90 % of a group's clips, and
+    the line in it is their median.
 
     Args:
-        gates: Those of :meth:`slslib.model.detector.Detector.gates`, a row for each clip.
+        gates: Gates from :meth:`slslib.model.detector.Detector.gates`, a row for each clip.
         clips: A few words about each clip.
-        reference: What :func:`slsapp.explain.gate_quantiles` returned; a group is ``bona fide``.
-        start: The row of the clip and the attack to begin with.
+        reference: What :func:`slsapp.explain.gate_quantiles` returned; one group must be ``bona
+            fide``.
+        start: The row of the clip, and the attack, to begin with.
         alt: What the picture shows, in words.
     """
     groups = {str(name): own for name, own in reference.groupby("group", sort=False)}

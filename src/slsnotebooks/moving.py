@@ -1,14 +1,15 @@
 """Figures that move: one picture, drawn for every setting of its controls.
 
 A figure is a function that draws an SVG picture for one setting. :func:`movable` calls it for all
-and keeps what differs: texts and attributes. Where scripts run, the one in ``moving.html`` puts the
-controls below the picture and sets the texts and attributes of the setting that the reader chooses.
-It computes nothing, so the numbers are those of :mod:`slslib`. Elsewhere, as in JupyterLab before a
-downloaded notebook is run, and on paper, stands the picture. Nothing is loaded from anywhere.
+settings and keeps what differs: texts and attributes. If scripts run, the script in ``moving.html``
+puts the controls below the picture, and sets the texts and attributes of the setting that the
+reader chooses. It computes nothing, so the numbers are those of :mod:`slslib`. Without scripts, as
+in JupyterLab before a downloaded notebook is run, and on paper, the picture stands alone. Nothing
+is loaded from anywhere.
 
-All pictures of a figure have the same elements, and what differs in a text is an element of its own
-(``tspan``). What has the class ``sls-said`` is read out at each change. An element with
-``data-sound``, the address of a sound, gets a player below the picture.
+All pictures of a figure must have the same elements, and a part of a text that differs must be an
+element of its own (``tspan``). An element of the class ``sls-said`` is read out at each change. An
+element with ``data-sound``, the address of a sound, gets a player below the picture.
 """
 
 import json
@@ -30,10 +31,10 @@ Controls = Mapping[str, Sequence[Any]]
 
 
 def movable(draw: Callable[..., str], controls: Controls, start: Sequence[Any], alt: str) -> str:
-    """Return the figure as HTML.
+    """Return a figure that moves, as HTML.
 
     Args:
-        draw: Takes an option of each control and returns the picture.
+        draw: A function that takes one option of each control and returns the picture.
         controls: Options by label: texts to choose among, or numbers to slide through.
         start: The option of each control to begin with.
         alt: What the picture shows, in words.

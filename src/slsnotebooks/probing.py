@@ -1,7 +1,7 @@
-"""What the layers of a backbone hold: a vector for each layer of each trial, or all of it.
+"""The layers of a backbone, trial by trial: a mean vector for each layer, or the whole layers.
 
-Notebook 02 compares such vectors by centered kernel alignment, notebook 03 reads them by linear
-probes. The layers themselves are what a head is trained on while the backbone stays as it is.
+Notebook 02 compares such vectors by centered kernel alignment, and notebook 03 reads them by linear
+probes. Heads are trained on the layers themselves, while the backbone stays as it is.
 """
 
 import hashlib
@@ -48,14 +48,15 @@ def layer_means(
 def frozen_layers(
     backbone: XLSR, clips: TrialDataset, *, batch_size: int = 8, shard: int = 32
 ) -> ConcatDataset[tuple[Tensor, ...]]:
-    """Compute all layers of each clip once, to train heads on while the backbone is not trained.
+    """Compute all layers of each clip once, to train heads while the backbone is not trained.
 
     The layers are kept in bfloat16, in files of ``shard`` clips in the cache folder, under a hash
-    of the weights, the waveforms and the settings. A clip of 4 s takes 9.9 MB with XLS-R 300M.
-    Files are read when a clip is asked for, and need no memory of their own.
+    of the weights, the waveforms and the settings. A clip of 4 s takes 9.9 MB with XLS-R 300M. A
+    file is read when one of its clips is needed, and takes no memory of its own.
 
     Returns:
-        A dataset of pairs: the layers of a clip, ``[layers, frames, width]``, and its label.
+        A dataset of pairs. A pair is the layers of a clip, ``[layers, frames, width]``, and its
+        label.
 
     Raises:
         AudioError: If a recording cannot be read.
@@ -75,7 +76,7 @@ def frozen_layers(
 
 
 def _digest(backbone: XLSR) -> Any:
-    """Return a hash of everything but the waveforms that the outputs depend on."""
+    """Return a hash of everything on which the outputs depend, except the waveforms."""
     device = next(backbone.parameters()).device.type
     about = [backbone.config, device, torch.__version__, transformers.__version__]
     digest = hashlib.sha256(repr(about).encode())
@@ -101,13 +102,13 @@ def _cached(
     digest = digest.copy()
     digest.update(repr([waveforms.shape, batch_size]).encode())
     digest.update(_bytes(waveforms))
-    key = digest.hexdigest()  # of the file, and of the tensor in it
+    key = digest.hexdigest()  # names the file, and the tensor in it
     path = cache_root() / folder / f"{key}.safetensors"
-    with suppress(OSError, SafetensorError, KeyError):  # there is none, or it is damaged
+    with suppress(OSError, SafetensorError, KeyError):  # there is no file, or it is damaged
         return load_file(path)[key]
     with torch.no_grad():
         found = torch.cat([compute(batch).cpu() for batch in torch.split(waveforms, batch_size)])
-    with suppress(FileError):  # it would only have saved time
+    with suppress(FileError):  # the cache would only have saved time
         with writing(path) as temporary:
             save_file({key: found}, temporary)
         return load_file(path)[key]

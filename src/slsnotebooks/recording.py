@@ -21,14 +21,14 @@ def plot_recording(
 ) -> plots.Plot:
     """Draw the windows of a recording, and the layers and gates of its lowest window.
 
-    Above, the score of each window, as :func:`slsapp.timeline.plot_windows` has it. Below
-    on the left, the norm of each layer's output over time, divided by its mean over the window: the
-    layers grow with depth, so only the changes within a layer can be compared. On the right, the
-    gates (black) over the middle 90 % of each group of the reference.
+    The upper panel has the score of each window, as in :func:`slsapp.timeline.plot_windows`. The
+    lower left panel has the norm of each layer's output over time, divided by its mean over the
+    window. Outputs grow with depth, so only changes within a layer can be compared. The lower right
+    panel has the gates (black) over the middle 90 % of each group of the reference.
 
     Args:
         result: What :func:`slslib.runs.detect.detect` returned for one file.
-        detector: The one that scored it.
+        detector: The detector that scored it.
         reference: What :func:`slsapp.explain.gate_quantiles` returned; the group ``bona fide`` is
             blue.
 
@@ -64,7 +64,7 @@ def plot_recording(
 
 @torch.inference_mode()
 def _inside(detector: Detector, file: str, start_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the relative norms (layers, frames) and the gates of the window that begins there."""
+    """Return the relative norms (layers, frames) and the gates of the window at ``start_s``."""
     n_samples = detector.config.n_samples
     samples = np.concatenate([*blocks_isolated(file, any_length=True)])
     samples = samples[round(start_s * SAMPLE_RATE) :]

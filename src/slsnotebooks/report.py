@@ -1,7 +1,7 @@
 """A report on your own training runs: the book, executed on your corpora and weights.
 
 The notebooks show learning curves and chosen epochs, evaluate the score files in the folders of the
-runs, and set all of it beside the published numbers. They are part of slslib's repository, and so
+runs, and compare all of it with the published numbers. They are part of slslib's repository, and so
 is the script that executes them: ``book/make_report.py``.
 """
 
@@ -29,11 +29,14 @@ def report(
     Example: slslib report runs/v1 runs/v2 --data ~/corpora --only 06 10
 
     Args:
-        runs: Folders of training runs, side by side in one folder. Those beside them are shown too.
+        runs: Folders of training runs, side by side in one folder. Other runs in it are shown too.
         out: Folder of the book: a new or empty one, or that of a report, which is replaced.
         data: Folder that holds the corpora; default SLSLIB_DATA.
-        only: Numbers of the notebooks to execute; default all. 06 shows the training, 07, 09 and 10
-            the score files.
+        only: Numbers of the notebooks to execute; default all. 06 shows the training; 07, 09 and 10
+            show the score files.
+
+    Returns:
+        The first page of the book.
 
     Raises:
         ConfigError: A folder holds no run, the folders are not side by side, the repository is not

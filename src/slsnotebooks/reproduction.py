@@ -1,15 +1,18 @@
 """The reproduction table: published results, computed again from published score files.
 
 ``slslib reproduce --data ROOT`` prints the table. Each row is one system on one corpus, with one of
-four labels. *Recomputed from published scores*: the authors' score file and the key were evaluated
-here. *Measured here*: the trials were scored on this machine, with the row's command. *Published*:
-a number of a paper or a model card; the files or the command that would turn it into one of the
-others are named. *Recomputed elsewhere*: nobody printed a number, but somebody else computed one
-from the same score file.
+four labels:
 
-A file is looked for below the data folder, under the name in :data:`FILES`, and otherwise
-downloaded with pooch from a pinned commit of its public repository. Either way it must have the
-size and the hashes that ``published.toml`` states. Any other file is refused and named.
+* *Recomputed from published scores*: the authors' score file and the key were evaluated here.
+* *Measured here*: the trials were scored on this machine, with the row's command.
+* *Published*: the number is from a paper or a model card. The table names the files or the command
+  that would turn it into one of the other labels.
+* *Recomputed elsewhere*: nobody printed a number, but somebody else computed one from the same
+  score file.
+
+A file is looked for below the data folder, under the name in :data:`FILES`. Otherwise pooch
+downloads it from a pinned commit of its public repository. Either way it must have the size and the
+hashes that ``published.toml`` states. Any other file is refused and named.
 """
 
 import os
@@ -36,11 +39,11 @@ class File:
 
     Attributes:
         source: Its address at a pinned commit, or in words where to get it.
-        hash: ``sha256:...``, or ``git:...`` for a git blob id; several with blanks between them;
+        hash: ``sha256:...``, or ``git:...`` for a git blob id; several are separated by blanks;
             empty if none is known.
         bytes: Its size; 0 if it is not known.
-        also: Another name below the data folder, as the file has it in an unpacked archive.
-        stated_by: Who states size and SHA-256, where we have not seen the file's content.
+        also: Another name below the data folder: that of the file in an unpacked archive.
+        stated_by: Who states size and SHA-256, if we have not seen the file's content.
     """
 
     source: str
@@ -67,24 +70,25 @@ class Row:
     """One system on one corpus.
 
     Attributes:
-        name: Of the row, and of the score file that a measurement here writes.
-        corpus: The corpus as a reader calls it, with the phase.
+        name: Name of the row, and of the score file that a measurement here writes.
+        corpus: The corpus in words, with the phase.
         system: The system.
         scores: Name of its published score file in :data:`FILES`.
         key: Name of the key.
         published: The published values.
-        published_by: Where they stand.
+        published_by: Where the values were published.
         elsewhere: Values that somebody else computed from the same score file.
-        elsewhere_by: Who did.
-        trials: How many trials the phase has; 0 if that is not known.
+        elsewhere_by: Who computed them.
+        trials: Number of trials in the phase; 0 if it is not known.
         asv: Names of the ASV scores and, for 2021, their key.
-        c012: Name of a table of t-DCF weights, used where it is at hand.
-        phase: What to evaluate; by default what :func:`slslib.evaluation.evaluate.evaluate`
-            chooses.
+        c012: Name of a table of t-DCF weights, used if it is at hand.
+        phase: Phase to evaluate; by default the choice of
+            :func:`slslib.evaluation.evaluate.evaluate`.
         spec: The corpus as ``slslib score`` calls it.
-        checkpoint: The checkpoint to measure with; empty for a system slslib does not have.
-        clusters: What to resample, beside single trials.
-        cluster_key: Name of another key that knows the speakers; it does where there is no other.
+        checkpoint: The checkpoint to measure with; empty for a system that slslib does not have.
+        clusters: What to resample, besides single trials.
+        cluster_key: Name of another key that knows the speakers; it also serves if it is the only
+            key.
     """
 
     name: str
@@ -107,7 +111,7 @@ class Row:
 
     @property
     def stated(self) -> list[tuple[str, float]]:
-        """The values to agree with."""
+        """The values with which the result must agree."""
         return [*self.published.items(), *self.elsewhere.items()]
 
 
@@ -119,10 +123,10 @@ class Pair:
         first: Name of a row.
         second: Name of the row that is subtracted.
         published: The published difference in points.
-        bands: Published bands of it, by what was resampled. They are simultaneous over several
-            pairs, and so wider than our intervals, which are of one pair each.
+        bands: Published bands of the difference, by what was resampled. They are simultaneous over
+            several pairs, and so wider than our intervals, each of which is for one pair.
         intervals: Published 95 % intervals of this pair alone, to be compared with ours.
-        published_by: Where they stand.
+        published_by: Where they were published.
     """
 
     first: str
@@ -145,7 +149,7 @@ PAIRS = [Pair(**entry) for entry in _PUBLISHED["differences"]]
 """The pairs of systems to be compared."""
 
 MAX_BYTES = 2**26
-"""The largest download of a file whose size is not known."""
+"""Size limit for the download of a file whose size is not known."""
 
 _LABELS = ("spoof", "bonafide")
 _COSTS = ("min_tdcf_2019", "min_tdcf_2021")
@@ -162,7 +166,7 @@ _QUANTITIES = (
 
 
 class _Store:
-    """Finds the published files, and remembers what was found, refused or out of reach."""
+    """Find the published files, and remember which were found, refused or out of reach."""
 
     def __init__(self, data: Path, scratch: Path, offline: bool) -> None:
         self.data, self.scratch, self.offline = data, scratch, offline
@@ -171,14 +175,14 @@ class _Store:
         self.unreachable: dict[str, str] = {}
 
     def get(self, name: str) -> Path | None:
-        """Return the local path of a file, or None if it is not to be had."""
+        """Return the local path of a file, or None if it cannot be obtained."""
         is_new = name and name not in self.found | self.refused | self.unreachable
         if is_new and (path := self._find(name, FILES[name])):
             self.found[name] = path
         return self.found.get(name)
 
     def key(self, row: Row) -> Path | None:
-        """Return a row's key: of those at hand the first; a table of labels gets its phase."""
+        """Return the first key of a row that is at hand; a table of labels gets its phase."""
         path = self.get(row.key) or self.get(row.cluster_key)
         if not (path and row.phase and path.suffix == ".csv"):
             return path
@@ -224,7 +228,7 @@ class _Limited:
 
 
 def _download(name: str, file: File) -> Path:
-    """Return a published file from the cache, where it is put first if it is not there."""
+    """Return a published file from the cache, downloading it first if it is not there."""
     import pooch
 
     def fetch(url: str, path: str, pup: Any) -> None:
@@ -244,7 +248,7 @@ def _download(name: str, file: File) -> Path:
 
 
 def _wrong(path: Path, file: File) -> str:
-    """Say why a file is not the published one; nothing, if what is known of that one holds."""
+    """Say why a file is not the published one; nothing, if all that is known of that one holds."""
     if file.bytes and (size := path.stat().st_size) != file.bytes:
         return f"it has {size:,} bytes, not {file.bytes:,}"
     for stated in file.hash.split():
@@ -260,25 +264,30 @@ def reproduce(
 ) -> dict[str, Any]:
     """Recompute published results from published score files.
 
-    Files that are not below --data are downloaded from pinned commits and checked. Rows that need
-    files nobody can download name them, and the command that measures the row.
+    Files that are not below --data are downloaded from pinned commits and checked. A row that needs
+    files nobody can download names them, and the command that measures the row.
 
     Example: slslib reproduce --data ~/corpora
 
     Args:
         data: Folder that may hold the files under their published names, and own measurements as
             scores/measured/ROW.txt; default SLSLIB_DATA.
-        bootstrap: Replicates of each interval.
+        bootstrap: Number of replicates for each interval.
         seed: Seed of the bootstrap.
-        offline: Make no connection; so does HF_HUB_OFFLINE=1.
+        offline: Make no connection; HF_HUB_OFFLINE=1 has the same effect.
 
     Returns:
-        ``rows`` with ``status``, the values and ``published`` ones, whether they ``agree`` to the
-        published digits, intervals, and for rows that could not be computed ``missing`` and
-        ``command``; ``differences`` between systems; ``missing`` files with where to get them;
-        ``refused`` files, which lie under a published name and are others; ``unreachable``
-        downloads, each with the reason; ``files`` with their SHA-256; ``errors``, what differs from
-        a published value and what was refused or not reached; ``table``, all of it as Markdown.
+        A dictionary with these entries.
+
+        * ``rows``: for each its ``status``, the values and the ``published`` ones, whether they
+          ``agree`` to the published digits, and intervals; a row that could not be computed has
+          ``missing`` and ``command``.
+        * ``differences`` between systems.
+        * ``missing``: files, with where to get them; ``refused``: files that lie under a published
+          name but are others; ``unreachable``: downloads that failed, each with the reason;
+          ``files`` that were used, with their SHA-256.
+        * ``errors``: what differs from a published value, and what was refused or not reached.
+        * ``table``: all of it as Markdown.
 
     Raises:
         ConfigError: There is no such folder.
@@ -351,7 +360,7 @@ def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, An
     measured = store.data / "scores" / "measured" / f"{row.name}.txt"
     scores = measured if measured.is_file() else store.get(row.scores)
     key, weights, missing = store.key(row), _weights(row, store), []
-    if not key:  # the corpus's own key does too, and only that one can be had by everybody
+    if not key:  # the corpus's own key serves too, and everybody can get only that one
         missing.append(row.key if FILES[row.key].is_public else row.cluster_key or row.key)
     if not scores:
         missing.append(row.scores)
@@ -402,12 +411,12 @@ def _weights(row: Row, store: _Store) -> dict[str, Any]:
 
 
 def _agrees(value: float, published: float) -> bool:
-    """Whether a value rounds to the published one, whose last digit may be rounded either way."""
+    """Whether a value rounds to the published one; its last digit may be rounded either way."""
     return abs(value - published) <= 0.5001 * 10.0 ** -_digits(published)
 
 
 def _digits(published: float) -> int:
-    """How many digits a published value has after the point, two at least."""
+    """Return how many digits a published value has after the point, at least two."""
     return max(2, len(repr(published).partition(".")[2]))
 
 
@@ -444,7 +453,7 @@ def _difference(pair: Pair, store: _Store, bootstrap: int, seed: int) -> dict[st
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """Lay rows, differences and what is missing out as Markdown, with commands to be copied."""
+    """Lay out rows, differences and missing files as Markdown, with commands to be copied."""
     rows = [
         {
             "corpus": row["corpus"],

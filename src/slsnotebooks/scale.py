@@ -1,4 +1,4 @@
-"""What the notebooks work on: corpora, weights and device, chosen once by the environment.
+"""The corpora, weights and device of the notebooks, chosen once by environment variables.
 
 =====================  ==============================================================
 ``SLSLIB_DATA``        folder of your corpora; without it MiniSpoof, a simulation
@@ -10,7 +10,7 @@
 ``SLSLIB_LABEL``       what labels call your weights; without it what their file tells
 =====================  ==============================================================
 
-Weights have any name that :func:`slslib.model.checkpoints.locate` knows. The device is a GPU where
+Weights have any name that :func:`slslib.model.checkpoints.locate` knows. The device is a GPU if
 PyTorch finds one. What a notebook prints and draws follows from what :func:`scale` returns.
 """
 
@@ -39,15 +39,15 @@ class Scale:
 
     Attributes:
         data: Folder of the corpora.
-        simulated: They are MiniSpoof, in which nobody speaks.
+        simulated: Whether they are MiniSpoof, in which nobody speaks.
         checkpoint: Name of the detector.
         backbone: Name of the backbone.
-        clips: About how many clips of each class of a corpus; 0 for all, None for as many as the
-            page says.
+        clips: About how many clips of each class of a corpus to use; 0 for all, None for as many as
+            the page says.
         runs: Folder of the training runs.
-        device: Where networks compute.
-        recording: A recording of the reader's, or None.
-        name: What the reader calls the weights, or nothing.
+        device: Device on which networks compute.
+        recording: The reader's own recording, or None.
+        name: The reader's name for the weights, or nothing.
     """
 
     data: Path
@@ -72,10 +72,11 @@ class Scale:
 
     @cached_property
     def backbone_name(self) -> str:
-        """What the backbone is, for labels: the reader's name, packaged, pre-trained or fine-tuned.
+        """The backbone in labels: the reader's name for it, or packaged, pre-trained or fine-tuned.
 
-        The packaged one is ``mini``. One inside a detector, such as the checkpoint's where
-        ``SLSLIB_BACKBONE`` is not set, or below a head for another task, is fine-tuned.
+        The packaged backbone is that of ``mini``. A backbone is fine-tuned if it lies inside a
+        detector, such as the checkpoint's if ``SLSLIB_BACKBONE`` is not set, or below a head for
+        another task.
         """
         if self.name:
             return self.name
@@ -87,7 +88,7 @@ class Scale:
 
     @staticmethod
     def weights(detector: Detector) -> str:
-        """Say what a detector's file tells of its weights; the authors' tells nothing."""
+        """Say what a detector's file states about its weights; the authors' file states nothing."""
         told, file = detector.metadata, detector.path.name
         if detector.name == "mini":
             return "mini"
@@ -97,7 +98,7 @@ class Scale:
         return f"{file}, recipe {told['recipe']}{epoch}"
 
     def label(self, text: str) -> str:
-        """Return the text, marked by the reader's name of the weights and as simulated."""
+        """Return the text, marked by the reader's name for the weights and as simulated."""
         marks = (self.name, "simulated" if self.simulated else "")
         return ", ".join(filter(None, (text, *marks)))
 
@@ -111,13 +112,13 @@ class Scale:
         return f"about {self.clips} clips of a class; the page may need more or keep fewer"
 
     def few(self, n_clips: int, *, least: int = 1, streamed: bool = False) -> int:
-        """Return how many clips of a class to take where the page asks for ``n_clips``.
+        """Return how many clips of a class to take if the page asks for ``n_clips``.
 
         Args:
-            n_clips: How many there are without ``SLSLIB_CLIPS``.
-            least: What the page cannot do without.
-            streamed: The page reads one batch after the other, so ``SLSLIB_CLIPS`` may be more; the
-                number may be more than a corpus has.
+            n_clips: Number of clips to take without ``SLSLIB_CLIPS``.
+            least: Number that the page needs at least.
+            streamed: The page reads one batch after the other, so ``SLSLIB_CLIPS`` may be larger
+                than ``n_clips``, and the result may be larger than a corpus.
         """
         if self.clips is None:
             return n_clips
@@ -132,9 +133,9 @@ class Scale:
     def scored(self) -> dict[tuple[str, str], Path]:
         """Return the score files in the folders of runs, by folder and ``NAME:PARTITION``.
 
-        Only what ``slslib score`` wrote, and only those of named corpora: another folder may be
-        called from elsewhere by its path. Where a folder holds several of a corpus, as ``v1``, they
-        are named after the files, as ``v1/df``.
+        Only files that ``slslib score`` wrote for named corpora are returned: a folder may be
+        called by another path from elsewhere. If a folder such as ``v1`` holds several score files
+        of a corpus, they are named after the files, as in ``v1/df``.
         """
         found: dict[tuple[Path, str], list[Path]] = {}
         for file in [] if self.simulated else sorted(self.runs.glob("*/*.txt.json")):
@@ -148,7 +149,7 @@ class Scale:
         }
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that are set, so that they mean the same in every folder."""
+        """Return the variables that are set, with values that mean the same in every folder."""
         named = {
             "SLSLIB_DATA": self.data,
             "SLSLIB_CHECKPOINT": self.checkpoint,
@@ -169,9 +170,9 @@ class Scale:
 
 
 def scale() -> Scale:
-    """Read the environment; MiniSpoof is written where it is needed and not yet there.
+    """Read the environment; if MiniSpoof is needed and not there yet, write it.
 
-    An empty variable is as good as none. Paths count from the working directory.
+    An empty variable counts as unset. Paths are relative to the working directory.
 
     Raises:
         ConfigError: ``SLSLIB_CLIPS`` is neither a number above 0 nor ``all``, or another variable
@@ -211,18 +212,18 @@ def _existing(variable: str) -> Path | None:
     if not path.exists():
         where = f"from {Path.cwd()}, there is no such file or folder"
         raise ConfigError(f"{variable} is {name!r}; {where}. Give its whole path, or unset it.")
-    # The name of a link to a file tells what the file holds; that of its target may not.
+    # The name of a link to a file tells what the file holds; its target's name may not.
     return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
 
 
 def _weights(variable: str, instead: str) -> str:
-    """Return the name of weights, for every working directory."""
+    """Return the name of weights, valid in every working directory."""
     name = os.environ.get(variable) or instead
     return name if name == "mini" or name.startswith("hub:") else str(_existing(variable) or name)
 
 
 def _corpus_of(file: Path) -> str | None:
-    """Return what corpus a score file is of by the facts beside it; None if they tell of none."""
+    """Return the corpus of a score file by the facts beside it; None if they name none."""
     with suppress(OSError, ValueError, KeyError, TypeError):  # not written by slslib score
         made = json.loads(file.read_text(encoding="utf-8"))
         corpus = f"{made['corpus']}:{made['partition']}".removesuffix(":-")

@@ -23,10 +23,10 @@ def movable_sounds(clip: Mono, copies: Copies, start: tuple[str, int], alt: str)
     The reader chooses the change and its strength.
 
     Args:
-        clip: One second.
-        copies: By the name of a change: its copies, from weak to strong, each as a few words and
-            the samples. Every change has equally many.
-        start: The change and the number of the copy to begin with.
+        clip: A clip of one second.
+        copies: For each change, by its name, the changed copies from weak to strong. A copy is a
+            few words and the samples. Every change has the same number of copies.
+        start: The change, and the number of the copy, to begin with.
         alt: What the picture shows, in words.
     """
     picture = template("sounds.svg")

@@ -1,7 +1,7 @@
 """Figures with a threshold and the two error rates at it.
 
-Colours and words are those of :mod:`slslib.evaluation.plots`. Areas that are filled are the
-rejected bona fide and the accepted spoofed trials.
+Colours and words are those of :mod:`slslib.evaluation.plots`. Filled areas are the rejected bona
+fide trials and the accepted spoofed trials.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ Scores = Mapping[str, Mapping[str, Classes]]
 
 
 def count_rejected(bonafide: ArrayLike, spoof: ArrayLike, step: float = 0.05) -> pd.DataFrame:
-    """Count the trials of each class that each of many thresholds rejects.
+    """Count how many trials of each class each of many thresholds rejects.
 
     Args:
         bonafide: Scores of bona fide trials, in any order.
-        spoof: Those of spoofed trials.
-        step: Distance of the thresholds.
+        spoof: Scores of spoofed trials.
+        step: Distance between thresholds.
 
     Returns:
         Columns ``bonafide`` and ``spoof``, by threshold. A score equal to the threshold is
@@ -81,7 +81,7 @@ def movable_transfer(scores: Scores, frr: Sequence[float] = (0.01, 0.05, 0.1), *
     """Draw the error rates of some tracks, at a threshold that one of them chooses, as HTML.
 
     Args:
-        scores: Those of bona fide and those of spoofed trials, by detector and track.
+        scores: By detector and track, the scores of bona fide and of spoofed trials.
         frr: False rejection rates that give a threshold, besides the EER.
         alt: What the picture shows, in words.
     """

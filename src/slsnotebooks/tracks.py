@@ -43,7 +43,7 @@ def eer_estimate(
 
 
 def known_attacks(training: pd.DataFrame) -> set[str]:
-    """Return the attacks that a training set holds, by all names that keys give them.
+    """Return the attacks that a training set holds, under all names that keys give them.
 
     Args:
         training: A table with the column ``attack``.

@@ -1,1 +1,1 @@
-"""Recordings, protocols and score files: everything that is read before a model runs. No torch."""
+"""Recordings, protocols and score files: all that is read before a model runs. No PyTorch."""

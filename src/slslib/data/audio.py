@@ -1,46 +1,58 @@
 """Recordings: decode, check, bring to 16 kHz mono, cut to the model's length.
 
 Every array that leaves this module is float32, mono and at 16 kHz. Full scale is 1 (a 16-bit sample
-is divided by 32768), and nothing is normalised. soxr (HQ) converts other rates; channels are
-averaged.
+is divided by 32768), and nothing is normalised. Channels are averaged, and soxr (HQ) converts other
+sample rates. Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, zeroed
+or invented.
 
-Bad input raises :class:`~slslib.errors.AudioError`; no sample is ever clipped, zeroed or invented.
-WAV, AIFF (uncompressed), FLAC, Ogg (Vorbis, Opus), MP3 and MP4 (M4A; AAC, Apple Lossless, Opus)
-files are read. Other containers are refused, because a truncated one would pass for a whole one:
-AAC without a container, MP4 in fragments, and WebM as browsers record it state no length, and of
-any WebM or Matroska file FFmpeg leaves out damaged parts. A caller that passes the doubt on may
-have WebM, Matroska and fragments read (``any_length``): a length, where they state one, and the
-times of the packets are checked. Of any file, ``states_length`` says whether there was one. FFmpeg
-decodes MP3, because libsndfile stops at a length that it estimates, and MP4 and WebM: one stream of
-sound, whole, whatever pictures there are beside it. An edit list that has players do more than
-pause and skip what the encoder put before the beginning is refused: they would play something else
-than what is read.
+**Formats.** WAV, AIFF (uncompressed), FLAC, Ogg (Vorbis, Opus), MP3 and MP4 (M4A; AAC, Apple
+Lossless, Opus) files are read. FFmpeg decodes MP3, because libsndfile stops at a length that it
+only estimates. FFmpeg also decodes MP4 and WebM: one audio stream, whole, whatever pictures
+accompany it. An MP4 file is refused if its edit list makes players do more than pause and skip what
+the encoder put before the beginning, because they would not play what is read here.
 
-These checks are made: the header of a WAV, AIFF or MP3 file against the size of the file, the boxes
-of an MP4 file against its size, its number of packets and its duration against what is decoded
-(0.3 s are left to the encoder's beginning), every page of an Ogg file, the CRC of every FLAC frame
-that is decoded, the announced length against the decoded one, and the MD5 of a FLAC file that is
-decoded to its end. A recording of up to a minute is always decoded to its end, so a truncated file
-is refused even if only its beginning is needed. A *bounded* read of a longer recording
-(``max_samples``, or :func:`windows` that are not exhausted) vouches for what it decoded and for
-nothing behind that.
+Other containers are refused, because a truncated file would pass for a whole one. AAC without a
+container, MP4 in fragments, and WebM as browsers record it state no length, and FFmpeg leaves out
+damaged parts of any WebM or Matroska file. A caller that passes this doubt on to its user may set
+``any_length`` to read WebM, Matroska and MP4 in fragments. Their length (if they state one) and the
+times of their packets are then checked. For every file, ``states_length`` says whether it states a
+length.
 
-Some damage cannot be detected: changed sample values in a WAV or AIFF file; most damage inside an
-MP3 or MP4 file that leaves its length as it is, such as zeros for packets of Opus of 10 ms or less;
-a cut or a joint in an MP3 file without a length or in a WAV file from a pipe; a wrong sample rate
-in a FLAC file whose frames state none; and audio beyond the announced length of a FLAC file that
-has no MD5, or is over-range and so has no usable one.
+**Checks.** A file is refused if one of these fails:
 
-Over-range FLAC. libFLAC 1.3.2 stored samples beyond 16 bits when it was given them; about a third
-of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns what the
-stream predicts, unwrapped and beyond +-1, as the reference system saw it; libsndfile 1.2.2 refuses
-such a file, and FFmpeg, which then decodes it with CRC checks, wraps it into 16 bits. The decoder
-and the number of over-range samples are reported with the recording. The MD5 of such a file cannot
-be checked: libFLAC hashed its input, but predicted it from samples wrapped into 16 bits, while
-decoders predict from unwrapped ones, and so leave the encoder's input from the first over-range
-sample to the end of the frame. (Of one ASVspoof file whose 18 over-range samples reach 5.6 in
-libsndfile, a decoder that wraps the history gives the MD5 of the header, and one over-range sample,
-of 1.0.)
+* the header of a WAV, AIFF or MP3 file, compared with the size of the file;
+* the boxes of an MP4 file, compared with its size, and its number of packets and its duration,
+  compared with what is decoded (0.3 s are allowed for what the encoder adds at the beginning);
+* every page of an Ogg file;
+* the CRC of every FLAC frame that is decoded, and the MD5 of a FLAC file that is decoded to its end
+  and is not over-range;
+* the announced length, compared with the decoded one.
+
+A recording of up to a minute is always decoded to its end, so a truncated file is refused even if
+only its beginning is needed. A *bounded* read of a longer recording (``max_samples``, or
+:func:`windows` that are not exhausted) vouches only for what it decoded.
+
+Some damage cannot be detected:
+
+* changed sample values in a WAV or AIFF file;
+* most damage inside an MP3 or MP4 file that keeps its length, such as zeros in place of Opus
+  packets of 10 ms or less;
+* a cut or a joint in an MP3 file without a length, or in a WAV file from a pipe;
+* a wrong sample rate in a FLAC file whose frames state none;
+* audio beyond the announced length of a FLAC file that has no MD5, or no usable one because it is
+  over-range.
+
+**Over-range FLAC.** libFLAC 1.3.2 stored samples beyond 16 bits if it was given them; about a third
+of the ASVspoof 2021 files are like that. libsndfile 1.2.0 (soundfile 0.12.1) returns the values
+that the stream predicts, unwrapped and beyond +-1, as the reference system saw them. libsndfile
+1.2.2 refuses such a file. FFmpeg then decodes it with CRC checks and wraps the samples into 16
+bits. Each recording reports its decoder and its number of over-range samples.
+
+The MD5 of an over-range file cannot be checked. libFLAC hashed its input, but predicted from
+samples wrapped into 16 bits. Decoders predict from unwrapped samples, so their output differs from
+the encoder's input from the first over-range sample to the end of the frame. (One ASVspoof file has
+18 over-range samples, up to 5.6, in libsndfile. A decoder that wraps the history gives the MD5 of
+the header, and one over-range sample, of 1.0.)
 """
 
 import hashlib
@@ -62,17 +74,17 @@ from slslib.errors import AudioError, ConfigError
 
 SAMPLE_RATE = 16_000
 N_SAMPLES = 64_600
-"""Samples of the model's input: 4.0375 s."""
+"""Number of samples in the model's input: 4.0375 s."""
 MIN_SAMPLES = 400
-"""The shortest recording at 16 kHz of which the feature extractor makes one frame."""
+"""Fewest samples at 16 kHz from which the feature extractor makes a frame."""
 _SUFFIXES = *AUDIO_SUFFIXES, *".3gp .aac .amr .au .caf .m4b .mka .mkv .mov .wave .webm .wma".split()
 RATES = (4_000, 192_000)
-"""Lowest and highest sample rate of a file, in Hz."""
+"""Lowest and highest sample rate that a file may have, in Hz."""
 MAX_CHANNELS = 8
 MAX_SECONDS = 4 * 3600.0
-"""Longest recording that :func:`load` returns whole."""
+"""Longest recording, in seconds, that :func:`load` returns whole."""
 LOUDEST = 100.0
-"""Samples beyond are in another unit. Over-range FLAC files of ASVspoof reach 5.6."""
+"""Samples at or beyond this have another unit. Over-range FLAC files of ASVspoof reach 5.6."""
 
 _WHOLE_SECONDS = 60  # recordings up to this length are decoded to their end
 _BLOCK = 65_536  # frames decoded at a time
@@ -85,28 +97,30 @@ MD5 = Literal["ok", "bad", "absent", "over-range", "unchecked"]
 
 @dataclass
 class Recording:
-    """A recording, and what its decoding found.
+    """A recording, and what was found while decoding it.
 
     Attributes:
         path: The file.
-        samples: float32 mono at 16 kHz, int16 / 32768 units; none where it was only audited.
-        format: Container (``"WAV"``, ``"AIFF"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``, ``"MP4"``,
-            ``"FRAGMENTS"`` of MP4, ``"MATROSKA"``), ``subtype`` its coding.
-        states_length: False of a WAV file from a pipe, an MP3 file without a length, MP4 in
-            fragments, Matroska with MP3 or pictures, and any other WebM or Matroska file without a
-            length: that all of it is there cannot be known.
-        source_rate: Sample rate of the file in Hz (0 where it could not be opened).
-        channels: Channels of the file, averaged into one.
-        n_source_frames: Frames decoded, at the file's rate (all, unless the read was bounded).
+        samples: float32 mono at 16 kHz, in units of int16 / 32768; empty if it was only audited.
+        format: Container: ``"WAV"``, ``"AIFF"``, ``"FLAC"``, ``"OGG"``, ``"MP3"``, ``"MP4"``,
+            ``"FRAGMENTS"`` (of MP4) or ``"MATROSKA"``. ``subtype`` is its coding.
+        states_length: False if nobody can know whether all of the file is there. This holds for a
+            WAV file from a pipe, an MP3 file without a length, MP4 in fragments, Matroska with MP3
+            or pictures, and any other WebM or Matroska file without a length.
+        source_rate: Sample rate of the file in Hz; 0 if it could not be opened.
+        channels: Number of channels in the file; they are averaged into one.
+        n_source_frames: Number of frames decoded, at the file's rate: all, unless the read was
+            bounded.
         decoder: Name and version of the decoder.
-        over_range: Decoded FLAC samples outside the file's integer range; 0 where there are none
-            (and for other formats), ``None`` where the decoder wraps them and cannot count them.
+        over_range: Number of decoded FLAC samples outside the file's integer range. It is 0 if
+            there are none and for other formats, and ``None`` if the decoder wraps them and cannot
+            count.
         peak: Largest absolute value among the decoded samples, before downmix and resampling.
-        md5: Of a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (does not match, as
-            expected of an over-range file: see above) or ``"unchecked"`` (not decoded to its end);
-            ``"absent"`` for other formats.
-        content: Of an audited file that is sound, the MD5 of its samples at 16 kHz.
-        problem: Why an audited file cannot be used, or ``None`` where it is sound.
+        md5: For a FLAC file, ``"ok"``, ``"bad"``, ``"absent"``, ``"over-range"`` (no match, as is
+            expected of an over-range file) or ``"unchecked"`` (not decoded to its end). For other
+            formats, ``"absent"``.
+        content: MD5 of the samples at 16 kHz, if the file was audited and is sound.
+        problem: Why an audited file cannot be used; ``None`` if it is sound.
     """
 
     path: str
@@ -130,18 +144,23 @@ def load(
 ) -> Recording:
     """Decode a recording to float32 mono at 16 kHz.
 
-    One of more than four hours (:data:`MAX_SECONDS`) is refused, unless ``max_samples`` is given.
+    A recording of more than four hours (:data:`MAX_SECONDS`) is refused, unless ``max_samples`` is
+    given.
 
     Args:
         path: A WAV, AIFF, FLAC, Ogg, MP3 or MP4 file.
-        max_samples: Return at most this many samples (at 16 kHz). A recording longer than a minute
-            is decoded only until they are there. The result is the beginning of the whole.
+        max_samples: Return at most this many samples (at 16 kHz), from the beginning. A recording
+            longer than a minute is decoded only as far as needed.
         allow_silence: Accept all-zero audio, fewer than 400 samples, and stereo whose channels
             cancel in the downmix.
+
+    Returns:
+        The samples, and what was found.
 
     Raises:
         AudioError: If the file is missing, empty, no regular file, undecodable, truncated, damaged,
             non-finite, silent, too short, too long, or its rate or channel count is out of bounds.
+        ConfigError: If ``max_samples`` is below 1.
     """
     if max_samples is not None and max_samples < 1:
         raise ConfigError(f"max_samples is {max_samples}; give a positive number of samples")
@@ -161,20 +180,20 @@ def windows(
 ) -> Iterator[tuple[float, Mono]]:
     """Yield ``(start in seconds, n_samples samples at 16 kHz)`` over a recording of any length.
 
-    Windows follow each other without a gap, or overlap. The last one ends with the recording, so it
-    may overlap the one before by more; a recording shorter than one window is tiled as
-    :func:`fix_length` does. Memory does not grow with the recording.
+    Windows follow each other without a gap, or overlap. The last window ends with the recording, so
+    it may overlap the one before by more. A recording shorter than one window is tiled, as in
+    :func:`fix_length`. Memory does not grow with the recording.
 
     Args:
-        blocks: The recording: :meth:`Decoder.blocks`, or those of
-            :func:`slslib.data.isolate.blocks_isolated`. Their checks that need its end (length,
-            MD5, silence of the whole) fail there: use no window of a recording whose iteration
-            raised.
-        n_samples: Length of a window.
+        blocks: The recording, from :meth:`Decoder.blocks` or
+            :func:`slslib.data.isolate.blocks_isolated`. Some of their checks (length, MD5, silence
+            of the whole) can fail only at its end. If the iteration raises, use no window of the
+            recording.
+        n_samples: Length of a window in samples.
         hop: Samples from one window to the next; default the length.
 
     Raises:
-        AudioError: As :func:`load`.
+        AudioError: As for :func:`load`.
         ConfigError: If the length is below 1, or the hop is not between 1 and the length.
     """
     hop = n_samples if hop is None else hop
@@ -196,7 +215,7 @@ def windows(
 def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
     """Return the first ``n_samples`` samples, or the recording tiled up to that length.
 
-    As ``pad()`` of the original code.
+    This is what ``pad()`` of the original code does.
 
     >>> fix_length(np.array([1, 2, 3], np.float32), 5).tolist()
     [1.0, 2.0, 3.0, 1.0, 2.0]
@@ -210,16 +229,16 @@ def fix_length(samples: Mono, n_samples: int = N_SAMPLES) -> Mono:
 
 
 def is_silent(samples: np.ndarray) -> Any:
-    """Tell whether all samples are equal, as zeros are, of one recording or of each of a batch."""
+    """Tell whether all samples of a recording are equal, as zeros are; a batch gives an array."""
     return (samples == samples[..., :1]).all(axis=-1)
 
 
 def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the audio files in a folder and below it, sorted; they are told by their endings.
+    """Return the audio files in a folder and below it, sorted, recognised by their endings.
 
-    Links to folders are followed, and no folder is listed twice. Files of formats that cannot be
-    read are among them: whoever opens one learns why. Left out is ``._a.wav`` beside ``a.wav`` or
-    in ``__MACOSX``, where macOS keeps facts about a file.
+    Links to folders are followed, and no folder is listed twice. Files in formats that cannot be
+    read are included; the error on opening one says why. ``._a.wav`` is left out if it lies beside
+    ``a.wav`` or in ``__MACOSX``: macOS keeps facts about a file there.
 
     Raises:
         AudioError: If a folder is absent or cannot be listed, or there is no audio file.
@@ -244,9 +263,9 @@ def list_recordings(folder: str | os.PathLike[str]) -> list[Path]:
 class _Stream(sf.SoundFile):  # type: ignore[misc]
     """A file that is read from its beginning to its end.
 
-    soundfile seeks after every read of a seekable file. Where a block ends with a FLAC frame, that
+    soundfile seeks after every read of a seekable file. If a block ends with a FLAC frame, that
     seek decodes the next frame and drops its CRC error, and the next read returns zeros for it.
-    Read without seeking, every damaged frame raises.
+    Without seeking, every damaged frame raises an error.
     """
 
     def seekable(self) -> bool:
@@ -254,20 +273,20 @@ class _Stream(sf.SoundFile):  # type: ignore[misc]
 
 
 class Decoder:
-    """A file that is decoded once; ``recording`` tells what was found so far."""
+    """A file that is decoded once; ``recording`` holds what was found so far."""
 
     def __init__(self, path: str | os.PathLike[str], *, any_length: bool = False) -> None:
         """Name the file; nothing is opened yet.
 
         Args:
             path: The file.
-            any_length: Read WebM, Matroska and MP4 in fragments too, where a cut may pass.
+            any_length: Also read WebM, Matroska and MP4 in fragments, where a cut may go unnoticed.
         """
         self.recording = Recording(os.fspath(path))
         self.announced: int | None = None  # frames, according to the header
         self._flac: FlacInfo | None = None
         self._any_length = any_length
-        self._energy = np.zeros(2)  # of the channels, and of their mean
+        self._energy = np.zeros(2)  # that of the channels, and that of their mean
 
     def fail(self, why: str) -> NoReturn:
         """Raise an error that names the file."""
@@ -279,15 +298,16 @@ class Decoder:
     def blocks(
         self, max_samples: int | None = None, *, allow_silence: bool = False, heard: int = N_SAMPLES
     ) -> Iterator[Mono]:
-        """Yield the first samples, or all of them, as float32 mono at 16 kHz, and check the file.
+        """Yield all samples, or the first ones, as float32 mono at 16 kHz, and check the file.
 
         Args:
             max_samples: As for :func:`load`.
             allow_silence: As for :func:`load`.
-            heard: Samples at the beginning that may not be silence: those that are scored.
+            heard: Number of samples at the beginning, those that are scored, that must not be
+                silent.
 
         Raises:
-            AudioError: As :func:`load`; much is known at the end of the recording only.
+            AudioError: As for :func:`load`. Many faults show only at the end of the recording.
         """
         wanted, n_samples, audible = max_samples or sys.maxsize, 0, False
         for decoded in self._resampled():
@@ -325,7 +345,7 @@ class Decoder:
         recording, md5 = self.recording, hashlib.md5(usedforsecurity=False)
         for block in self._decoded():
             low, high = float(block.min()), float(block.max())
-            if not max(high, -low) < LOUDEST:  # neither is NaN
+            if not max(high, -low) < LOUDEST:  # true for NaN too
                 where = f"near frame {recording.n_source_frames}, where full scale is 1"
                 remedy = "scale it (int16: divide by 32768), or make it again"
                 self.fail(f"samples of {low:g} to {high:g} {where}; {remedy}")
@@ -344,14 +364,14 @@ class Decoder:
         self._check_end(md5.hexdigest())
 
     def _decoded(self) -> Iterator[np.ndarray]:
-        """Yield float32 [frames, channels] from libsndfile, or from FFmpeg where that refuses."""
+        """Yield float32 [frames, channels] from libsndfile, or else from FFmpeg."""
         recording = self.recording
         told = inspect(Path(recording.path), any_length=self._any_length)
         recording.format, self._flac, mp3_end, recording.states_length = told
         if self._flac:
             recording.md5 = "unchecked" if self._flac.md5 else "absent"
             self._describe(*self._flac[:4])
-        # Of MP3, libsndfile estimates the length, and stops there.
+        # libsndfile estimates the length of an MP3 file, and stops there.
         if recording.format in ("WAV", "AIFF", "FLAC", "OGG"):
             try:
                 with _Stream(os.fsencode(recording.path)) as file:  # the name may not be UTF-8
@@ -367,7 +387,7 @@ class Decoder:
         yield from self._decoded_by_ffmpeg(mp3_end)
 
     def _describe(self, rate: int, channels: int, subtype: str, n_frames: int | None) -> None:
-        """Note what a header says, and refuse what is out of bounds."""
+        """Record the facts of a header, and refuse values that are out of bounds."""
         recording = self.recording
         recording.source_rate, recording.channels = rate, channels
         recording.subtype, self.announced = subtype, n_frames
@@ -376,19 +396,19 @@ class Decoder:
             self.fail(f"{form}; convert it to 4-192 kHz and at most {MAX_CHANNELS}")
 
     def _decoded_by_ffmpeg(self, end: int) -> Iterator[np.ndarray]:
-        """Decode a file from its beginning; yield what was not decoded yet."""
+        """Decode a file from its beginning; yield the frames that were not decoded yet."""
         import av  # takes 0.1 s, and most corpora never need it
 
         recording, flac = self.recording, self._flac
         recording.decoder = f"FFmpeg {av.ffmpeg_version_info}"
-        # libsndfile lacks other depths; of these it refuses over-range files, which FFmpeg wraps.
+        # libsndfile reads only these depths. It refuses over-range files, and FFmpeg wraps them.
         recording.over_range = None if flac and flac.bits in (8, 16, 24) else 0
         strict = {"err_detect": "crccheck+explode", "codec_whitelist": ",".join(_CODECS)}
-        start = done = n_packets = 0  # of a packet in bytes; frames decoded
-        time: Any = None  # in seconds, where a frame of Matroska or a fragment should begin
+        start = done = n_packets = 0  # byte at which a packet begins; frames and packets decoded
+        time: Any = None  # seconds at which the next frame of Matroska or a fragment should begin
         is_live = recording.format in ("FRAGMENTS", "MATROSKA")
         try:
-            # Without "file:", FFmpeg takes some names for other URLs.
+            # Without "file:", FFmpeg would take some names for URLs.
             name, form = f"file:{recording.path}", recording.format.lower()
             form = "mp4" if form == "fragments" else form
             with av.open(name, "r", form, {**strict, "advanced_editlist": "0"}) as container:
@@ -421,7 +441,7 @@ class Decoder:
                         if len(new):
                             scale = 1 << 8 * pcm.itemsize - 1 if pcm.dtype.kind == "i" else 1
                             yield (new / scale).astype(np.float32)
-                    # Zeros are an Opus packet of 10 ms. The first frames are the encoder's.
+                    # Zeros decode as 10 ms of Opus. The first frames come from the encoder.
                     n_told = (packet.duration or 0) * packet.time_base * recording.source_rate
                     if n_before and codecs == ["opus"] and done - n_before < 0.75 * n_told:
                         raise ValueError(f"a packet of {int(n_told)} frames has {done - n_before}")
@@ -431,7 +451,7 @@ class Decoder:
                 announced = float((stream.duration or 0) * stream.time_base)
                 if is_live:
                     n_stated, announced = n_packets, (container.duration or 0) / av.time_base
-                    # A film may be longer than its sound, and FFmpeg estimates by a bit rate.
+                    # A film may outlast its sound, and a bit rate gives FFmpeg only an estimate.
                     is_stated = len(container.streams) == 1 and not stream.bit_rate
                     recording.states_length = form == "matroska" and is_stated and announced > 0
                 seconds = done / recording.source_rate
@@ -441,13 +461,13 @@ class Decoder:
                     got = f"{seconds:.1f} s of sound that end at {time or seconds:.1f} s"
                     raise ValueError(f"{n_packets} packets of {n_stated}, {got}, not {announced:g}")
         except (av.FFmpegError, ValueError, IndexError) as error:
-            # Behind the last frame of MP3, FFmpeg takes zeros and some tags for another.
+            # After the last MP3 frame, FFmpeg takes zeros and some tags for another frame.
             with Path(recording.path).open("rb") as f:
                 if flac or start < end or unexplained(f, start):
                     self._damaged(f"FFmpeg stopped at frame {done} ({error})")
 
     def _check_end(self, md5: str) -> None:
-        """Check the length, and the MD5 where the header states one."""
+        """Check the length, and the MD5 if the header states one."""
         recording, flac = self.recording, self._flac
         if self.announced is not None and recording.n_source_frames != self.announced:
             n_frames = f"{self.announced} frames, {recording.n_source_frames} decode"

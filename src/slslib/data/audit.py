@@ -1,10 +1,11 @@
 """Audit a corpus before hours are spent on it.
 
 Several processes decode every file of a protocol, or every audio file of a folder, to its end and
-within limits (:func:`slslib.data.isolate.audit`). The report says which files are missing, cannot
-be decoded or are damaged, counts rates and channels (other ones are converted, not refused), FLAC
-MD5s and decoders, and lists which files are over-range, which hold the same audio and which no
-protocol names. A corpus is *sound* if no file is missing and every file can be used.
+within limits (:func:`slslib.data.isolate.audit`). The report says which files are missing, damaged
+or cannot be decoded. It counts the files by sample rate and number of channels (unusual ones are
+converted, not refused), by MD5 state of FLAC, and by decoder. It lists the files that are
+over-range, that hold the same audio, or that no protocol names. A corpus is *sound* if no file is
+missing and every file can be used.
 """
 
 import os
@@ -25,31 +26,36 @@ def verify(
 ) -> dict[str, Any]:
     """Decode every file of a corpus and report what is missing, damaged or odd.
 
-    What single files hold is reported, never raised.
+    Faults of single files are reported, never raised.
 
     Example: slslib verify asvspoof2019-la:train --data ~/corpora
 
     Args:
         corpus: asvspoof2019-la[:train|dev|eval], asvspoof2021-la, asvspoof2021-df,
             asvspoof5[:train|dev|eval], in-the-wild, or a folder of audio, with or without a
-            protocol. Without a partition, all that are there.
+            protocol. Without a partition, all partitions that are there.
         data: Folder that holds the corpora; default SLSLIB_DATA.
-        jobs: Processes; by default one per core, and fewer where there are few files.
-        n_samples: Samples at 16 kHz that the model hears, at the beginning of a file; they may not
-            all be silence. The packaged mini hears 32,000.
+        jobs: Processes; by default one per core, and fewer if there are few files.
+        n_samples: Samples at 16 kHz, at the beginning of a file, that the model hears; they must
+            not all be silence. The packaged mini hears 32,000.
         allow_silence: Accept silent and very short files.
 
     Returns:
-        ``sound``: whether there are trials, all with a usable file; ``errors``: one sentence if it
-        is not; ``name``; ``heard_seconds``: the beginning that may not be silence; ``n_trials``:
-        files that should be there; ``n_usable``: those that can be used; ``unusable``: why the
-        others are not, by utterance; ``sample_rates``, ``channels``, ``formats``, ``states_length``
-        (false: a cut copy cannot be told from a whole one), ``decoders``, ``md5``: number of files
-        by value; ``over_range``: peak and number of samples of each over-range file (``None`` where
-        the decoder wraps them); ``duplicates``: groups of utterances with equal samples;
-        ``seconds``: ``min``, ``median``, ``max`` and ``total`` duration; ``missing``: utterances
-        without a file; ``extra``: audio files that no protocol names; ``protocol_sha256``, by
-        partition.
+        A dictionary with these entries.
+
+        * ``sound``: whether there are trials and each has a usable file; ``errors``: one sentence
+          if not.
+        * ``name``; ``protocol_sha256``: hashes by partition.
+        * ``heard_seconds``: length of the beginning that must not be silence.
+        * ``n_trials``: number of files that should be there; ``n_usable``: number that can be used;
+          ``unusable``: why the others cannot, by utterance.
+        * ``sample_rates``, ``channels``, ``formats``, ``states_length`` (false: a cut copy cannot
+          be told from a whole one), ``decoders``, ``md5``: number of files by value.
+        * ``over_range``: peak and number of samples of each over-range file (``None`` if the
+          decoder wraps them).
+        * ``duplicates``: groups of utterances with equal samples.
+        * ``seconds``: ``min``, ``median``, ``max`` and ``total`` duration.
+        * ``missing``: utterances without a file; ``extra``: audio files that no protocol names.
 
     Raises:
         ProtocolError: The corpus or its protocol is absent or malformed.
@@ -77,7 +83,7 @@ def verify(
             with suppress(AudioError):  # there is no recording at all
                 extra.update(list_recordings(folder))
     name = ", ".join(f"{part.name}:{part.partition}".removesuffix(":-") for part in corpora)
-    # A process starts in the time that it needs for some 80 files.
+    # Starting a process takes as long as decoding some 80 files.
     n_processes = jobs or min(os.cpu_count() or 1, len(paths) // 100 + 1)
     # Each thread waits for a process that decodes.
     audits = Parallel(n_processes, backend="threading", return_as="generator")(

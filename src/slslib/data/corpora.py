@@ -14,7 +14,7 @@ a folder                recordings in ``flac/``, ``wav/`` or anywhere, and proto
 ======================  ====================================================================
 
 Names in protocols are checked (:mod:`slslib.data.protocols`). Folders and recordings may be
-symbolic links to anywhere, as on shared storage: where they lead is their owner's business.
+symbolic links to any place, as on shared storage; where a link leads is not checked.
 """
 
 import os
@@ -35,16 +35,16 @@ from slslib.files import corpora_root, sha256, sha256_of, write_text
 
 @dataclass(frozen=True)
 class Corpus:
-    """The trials of one corpus (or one partition of it) and where their audio lies.
+    """The trials of one corpus, or of one of its partitions, and where their audio lies.
 
     Attributes:
-        name: The name or folder it was opened by.
-        partition: ``train``, ``dev``, ``eval``, ...; ``"-"`` where there is only one.
-        trials: The table of :func:`slslib.data.protocols.read_protocol`.
+        name: The name or folder by which it was opened.
+        partition: ``train``, ``dev``, ``eval``, ...; ``"-"`` if there is only one.
+        trials: A table as :func:`slslib.data.protocols.read_protocol` returns it.
         audio_dirs: The folders that hold the recordings.
-        protocol: The file the trials come from, or the folder, if it has no protocol.
-        protocol_sha256: The hash of that file, or of the names, for the record of a run.
-        parts: The corpora that :func:`mix` made this one of.
+        protocol: The file that lists the trials; the folder itself if it has no protocol.
+        protocol_sha256: Hash of that file, or of the names of the recordings; runs record it.
+        parts: The corpora that :func:`mix` joined into this one.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Corpus:
         return len(self.trials)
 
     def audio_path(self, utterance: str) -> Path:
-        """Find an utterance's recording: the file of this name, or of its stem.
+        """Find an utterance's recording: the file of this name, or the file with this stem.
 
-        Each folder is listed once, on the first call, so that 600,000 look-ups in four folders
-        cost one pass over them and no look at single files.
+        Each folder is listed once, on the first call. So 600,000 look-ups in four folders cost one
+        pass over the folders and touch no single file.
 
         Raises:
             AudioError: No folder holds it, or the name could lead outside.
@@ -94,10 +94,10 @@ class Corpus:
 
 
 def mix(corpora: list[Corpus]) -> Corpus:
-    """Return several corpora as one, in which equal names of two corpora stay apart.
+    """Join several corpora into one that keeps equal names of different corpora apart.
 
-    An utterance is called by the number of its corpus, from 1, and its name there: ``2:a001``. The
-    trials of a corpus that is given twice count twice.
+    The name of an utterance becomes the number of its corpus, counted from 1, and its old name:
+    ``2:a001``. If a corpus is given twice, its trials count twice.
     """
     trials = pd.concat({f"{number}:": one.trials for number, one in enumerate(corpora, 1)})
     trials["utterance"] = trials.index.get_level_values(0) + trials["utterance"]
@@ -106,7 +106,7 @@ def mix(corpora: list[Corpus]) -> Corpus:
 
 
 def _split_ending(name: str) -> tuple[str, str]:
-    """Take off the ending of a recording, if there is one; it comes in small letters."""
+    """Split a recording's name into stem and ending; the ending is lower case, or empty."""
     stem, dot, ending = name.rpartition(".")
     ending = dot + ending.lower()
     return (stem, ending) if ending in AUDIO_SUFFIXES else (name, "")
@@ -116,13 +116,14 @@ def _split_ending(name: str) -> tuple[str, str]:
 class _Layout:
     """Where a corpus has its files, as patterns below the root.
 
-    In those of the audio, ``{part}`` stands for the partition, ``{letter}`` for its first letter.
+    In the patterns of the audio, ``{part}`` stands for the partition and ``{letter}`` for its first
+    letter.
     """
 
     source: str
     protocols: tuple[str, ...]  # the first that is there
     audio: tuple[str, ...]  # all that are there
-    by_file: bool = True  # a protocol for each partition, or one whose phases are the partitions
+    by_file: bool = True  # one protocol per partition; else one, whose phases are the partitions
 
 
 def _layout_2021(track: str, record: int) -> _Layout:
@@ -147,7 +148,7 @@ LAYOUTS = {
     "asvspoof2021-df": _layout_2021("DF", 4835108),
     "asvspoof5": _Layout(
         "ASVspoof 5, https://zenodo.org/records/14498691",
-        # Ends in "train" or "track_1"; the tables of track 2 name speakers to verify.
+        # Names that end in "train" or "track_1"; the tables of track 2 name speakers to verify.
         ("ASVspoof5.*[n1].tsv", "*/ASVspoof5.*[n1].tsv"),
         ("flac_{letter}*", "ASVspoof5*/flac_{letter}*"),
     ),
@@ -158,7 +159,7 @@ LAYOUTS = {
         by_file=False,
     ),
 }
-"""The corpora that have a name."""
+"""The layouts of the corpora that have a name."""
 _FOLDER = _Layout(
     "one with recordings, and in protocols/ one line per recording, 'SPEAKER UTTERANCE - "
     "ATTACK bonafide|spoof', in files like x.cm.train.trn.txt (slslib protocol writes one)",
@@ -173,19 +174,19 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
     """Open a corpus as it is distributed, or any folder of recordings.
 
     Args:
-        spec: ``NAME[:PARTITION]``. ``asvspoof2019-la`` and ``asvspoof5`` with ``train``, ``dev`` or
-            ``eval``; ``asvspoof2021-la`` and ``asvspoof2021-df``, whole or with a phase
-            (``progress``, ``eval``, ``hidden``), which needs the keys; ``in-the-wild``; or a folder
-            of recordings, in ``flac/`` and ``wav/`` or else anywhere below it, with protocols in
-            ``protocols/`` or beside it, whose file names contain the partition, as in
-            ``x.cm.train.trn.txt``.
+        spec: ``NAME[:PARTITION]``. ``asvspoof2019-la`` and ``asvspoof5`` take ``train``, ``dev`` or
+            ``eval``. ``asvspoof2021-la`` and ``asvspoof2021-df`` are opened whole, or with a phase
+            (``progress``, ``eval``, ``hidden``), which needs the keys. ``in-the-wild`` has no
+            partitions. Any other name is a folder of recordings, in ``flac/`` and ``wav/`` or else
+            anywhere below it. Protocols lie in its ``protocols/`` or in the folder itself. Their
+            file names contain the partition, as in ``x.cm.train.trn.txt``.
         data: The folder that holds the named corpora, as unpacked; by default ``$SLSLIB_DATA``,
-            else the working directory. A folder given as ``spec`` may be absolute, relative to
+            else the working directory. A folder given as ``spec`` may be absolute, or relative to
             this one or to the working directory.
 
     Returns:
         The corpus. Labels are -1 for ASVspoof 2021 without its keys, and for a folder without a
-        protocol, where every recording is a trial.
+        protocol, of which every recording is a trial.
 
     Raises:
         ProtocolError: A folder or protocol is missing or malformed, or there are several
@@ -198,20 +199,20 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
 def open_partitions(
     spec: str, data: str | Path | None = None, *, several: bool = True
 ) -> list[Corpus]:
-    """Open the partition that ``spec`` names, or all that are there.
+    """Open the partition that ``spec`` names, or all partitions that are there.
 
-    ASVspoof 2021 without a phase is one corpus, since its phases share one list.
+    ASVspoof 2021 without a phase is one corpus, because its phases share one list.
 
     Args:
         spec: As for :func:`open_corpus`, whose errors are raised too.
         data: As for :func:`open_corpus`.
-        several: Accept a corpus of several partitions, none of which is named.
+        several: Accept a corpus with several partitions when none is named.
     """
     named = re.fullmatch(r"(.+):([\w-]+)", spec)  # a path may hold other colons
     name, partition = named.groups() if named else (spec, "")
     root, layout = corpora_root(data), LAYOUTS.get(name, _FOLDER)
     if layout is _FOLDER:
-        # Path.is_dir raises an error where a name is impossible.
+        # Path.is_dir raises an error if a name is impossible.
         folders = [path for path in (root / name, Path(name)) if os.path.isdir(path)]  # noqa: PTH112
         if not folders:
             raise ProtocolError(
@@ -225,7 +226,7 @@ def open_partitions(
         names = [path.relative_to(root).as_posix() for path in list_recordings(root)]
         trials = pd.DataFrame({"utterance": names, "label": -1}, columns=[*COLUMNS]).fillna("-")
         return [Corpus(name, "-", trials, (root,), root, sha256_of(names))]
-    # The trials of any phase are in the first file.
+    # The first file has the trials of all phases.
     by_phase = dict(zip([partition], files, strict=False))
     protocols = _by_partition(files) if layout.by_file else by_phase
     parts = [partition] if partition else [*protocols]
@@ -256,7 +257,7 @@ def open_partitions(
 
 
 def _by_partition(files: list[Path]) -> dict[str, Path]:
-    """Map partitions to protocols: the word for one in the file's name, or else its beginning."""
+    """Map partitions to protocols, by a word in the file's name, else by its beginning."""
     protocols: dict[str, Path] = {}
     for file in files:
         words = re.split(r"[._-]", file.name)
@@ -276,16 +277,16 @@ def protocol(folder: Path, /, *, bonafide: str, spoof: str, out: Path) -> dict[s
     Example: slslib protocol mine --bonafide 'real*' --spoof 'fake*' --out mine/own.csv
 
     Args:
-        folder: Folder of recordings, in flac/ and wav/ or else anywhere below it. As a corpus it is
-            read with the protocols in it or in its protocols/.
-        bonafide: Pattern of the bona fide recordings' paths below the folder, as ``real/*`` or
-            ``*_original.wav``; ``*`` stands for anything, folders too.
-        spoof: Pattern of the spoofed ones.
+        folder: Folder of recordings, in flac/ and wav/ or else anywhere below it. To be read with
+            the folder as a corpus, the protocol must lie in the folder or in its protocols/.
+        bonafide: Pattern that the paths of bona fide recordings match, counted from the folder,
+            such as ``real/*`` or ``*_original.wav``; ``*`` stands for anything, including ``/``.
+        spoof: Pattern of the spoofed recordings.
         out: Table to write, with the columns file and label.
 
     Returns:
-        ``out``, ``n_bonafide``, ``n_spoof``, ``unmatched``: recordings that match neither pattern,
-        ``unreadable``: recordings in formats that cannot be read.
+        ``out``, ``n_bonafide``, ``n_spoof``, ``unmatched`` (recordings that match neither pattern)
+        and ``unreadable`` (recordings in formats that cannot be read).
 
     Raises:
         AudioError: There are no recordings, or a folder cannot be listed.

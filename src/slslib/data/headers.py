@@ -3,11 +3,12 @@
 Decoders trust headers more than they should. libsndfile reads a truncated WAV file as a shorter
 one, drops damaged Ogg pages, and reads only the first of two files that were joined byte by byte.
 FFmpeg allocates what the tables of an MP4 file announce. This module reads headers (and Ogg pages,
-one at a time) and allocates nothing by the numbers they hold. A WAV file that was written to a pipe
-does not state its length, nor do some MP3 files; they last to the end of the file, and callers are
-told. AAC without a container, MP4 in fragments, and WebM from a browser state none either, and a
-cut copy would pass for a whole one: they are refused, the latter two unless the caller says that it
-will tell.
+one at a time) and never allocates memory by the numbers in them.
+
+A WAV file that was written to a pipe does not state its length, nor do some MP3 files. They are
+read to the end of the file, and callers are told. AAC without a container, MP4 in fragments, and
+WebM from a browser state no length either, and a cut copy would pass for a whole one. They are
+refused. A caller that informs its user may have the latter two accepted (``any_length``).
 
 Formats: RIFF/WAVE, AIFF, FLAC (RFC 9639), Ogg (RFC 3533), MP3 with the Xing or LAME tag, MP4
 (ISO/IEC 14496-12).
@@ -23,36 +24,36 @@ from typing import BinaryIO, Literal, NamedTuple
 from slslib.errors import AudioError
 
 AUDIO_SUFFIXES = tuple(".flac .wav .ogg .oga .opus .mp3 .m4a .mp4 .aif .aiff .aifc".split())
-"""Endings of recordings that are read."""
+"""Endings of the recordings that can be read."""
 Format = Literal["WAV", "AIFF", "FLAC", "OGG", "MP3", "MP4", "FRAGMENTS", "MATROSKA"]
 
 _REMEDY = "get it again, or if it plays in full convert it: ffmpeg -i OLD new.wav"
 _MAX_CHUNKS = 1_000
-_MAX_TAIL = 1 << 20  # bytes behind the last chunk
+_MAX_TAIL = 1 << 20  # bytes after the last chunk
 # What recorders and players leave at the end: zeros; ID3v1, APEv2 and Lyrics3 tags.
 _NO_AUDIO = rb"(?s)\A(\0+|TAG.{0,125}|APETAGEX.{24}.*?APETAGEX.{24}|LYRICSBEGIN.*?LYRICS(END|200))*"
 _OTHER_AUDIO = (b"data", b"SSND", b"COMM", b"RIFF", b"FORM", bytes(4))
 PRIMING = 0.3
-"""Seconds at the beginning that the encoder of an MP4 file adds, at most."""
+"""Longest time, in seconds, that the encoder of an MP4 file adds at the beginning."""
 _FRAGMENTS = "it is an MP4 file in fragments, which states no length"
-_UNSTATED = "it states no length"  # of WAV and MP3, which are read to their end
+_UNSTATED = "it states no length"  # for WAV and MP3, which are read to their end
 _MAX_MOOV = 1 << 26  # bytes of the tables of an MP4 file
 _MP3_FRAME = 1441  # bytes of the longest frame
 _FLAC_START = b"fLaC\0\0\0\x22"
-_STREAMED = 0x7FFFF000  # lengths from here on stand for "not known" in a WAV file
+_STREAMED = 0x7FFFF000  # in a WAV file, lengths from here on stand for "not known"
 _PLAIN_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible
-# By a frame's code; 0: not stated.
+# Sample rate in kHz by a frame's code; 0: not stated.
 _FLAC_KHZ = (0, 88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96, 0, 0, 0, 0)
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-# Coding and bits per sample of AIFC files whose samples have these bits.
+# Coding and bits per sample of the AIFC files whose samples do have that many bits.
 _AIFC_PLAIN = rb"(NONE|twos|sowt)\d+|(raw |(?i:[au]law))8|42n[1i]24|23ni32|..(24|32|64)\3"
-# A list of one edit at normal speed, behind a pause if any, and the clock of its track.
+# A list of one edit at normal speed, perhaps after a pause, and the clock of its track.
 _MP4_EDIT = rb"(?s)(\x1celst\0.{7}|\x28elst\0.{11}\xff{4}.{4})(.{8})\0\x01\0\0.*mdhd\0.{11}(.{8})"
 _MP4_SIZES = re.compile(rb"stsz.{4}(.{4})(.{4})", re.DOTALL)
 
 
 class FlacInfo(NamedTuple):
-    """A FLAC STREAMINFO block, in soundfile's words, with bits per sample and MD5 (if stated)."""
+    """A FLAC STREAMINFO block: soundfile's words for it, bits per sample, and the MD5 if stated."""
 
     samplerate: int
     channels: int
@@ -63,14 +64,15 @@ class FlacInfo(NamedTuple):
 
 
 def inspect(path: Path, *, any_length: bool = False) -> tuple[Format, FlacInfo | None, int, bool]:
-    """Return what the header of a file says.
-
-    These are its container, the STREAMINFO of FLAC, up to which byte FFmpeg must find frames, and
-    whether a length is stated (of WebM, Matroska and MP4 in fragments, only decoding tells).
+    """Check the header of a file, and return what it says.
 
     Args:
         path: The file.
         any_length: Accept WebM, Matroska, and MP4 in fragments, where a cut copy may pass.
+
+    Returns:
+        The container, the STREAMINFO of FLAC, the byte up to which FFmpeg must find frames, and
+        whether a length is stated (for WebM, Matroska and MP4 in fragments, only decoding tells).
 
     Raises:
         AudioError: If the file is missing, empty, not regular, of another kind, or contradicts its
@@ -93,7 +95,7 @@ def inspect(path: Path, *, any_length: bool = False) -> tuple[Format, FlacInfo |
 
 
 def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]:
-    """Return what :func:`inspect` does, and what in the header contradicts the file."""
+    """Return what :func:`inspect` returns, and how the header contradicts the file."""
     head = f.read(10).ljust(10, b"\0")
     if head[:4] == b"RIFF":
         return "WAV", None, 0, _wav_contradiction(f, size)
@@ -131,13 +133,13 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]
 
 
 def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
-    """Return what is wrong with a FLAC file that no decoder notices, or nothing."""
+    """Return the fault of a FLAC file that no decoder notices, or nothing."""
     if info.frames is None and not info.md5:  # a truncated copy would look like a whole one
         return "its FLAC header states neither length nor MD5, as if written to a pipe"
     is_last = False
     while not is_last:
         f.seek(position)
-        block = f.read(4).ljust(4, b"\xff")  # cut metadata is the last, and no frame follows
+        block = f.read(4).ljust(4, b"\xff")  # if cut, it counts as the last, and no frame follows
         position += 4 + int.from_bytes(block[1:], "big")
         is_last = bool(block[0] & 0x80)
     f.seek(position)
@@ -153,7 +155,7 @@ def _flac_contradiction(f: BinaryIO, position: int, info: FlacInfo) -> str:
 
 
 def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes = b"data") -> str:
-    """Return what in a RIFF or AIFF header contradicts the file, or nothing."""
+    """Return how a RIFF or AIFF header contradicts the file, or nothing."""
     data_end, position, n_announced = 0, 12, -1
     for _ in range(_MAX_CHUNKS):
         f.seek(position)
@@ -166,7 +168,7 @@ def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes 
             if tag in _PLAIN_TAGS and (align != n_bytes or per_second not in (0, rate * n_bytes)):
                 sizes = f"{align} bytes per frame and {per_second} per second"
                 return f"its header says {rate} Hz, {channels} channels, {bits} bits, but {sizes}"
-        if name == b"COMM":  # of whose frames libsndfile takes no notice; of two it takes the last
+        if name == b"COMM":  # libsndfile ignores its frame count, and takes the last of two chunks
             channels, n_frames, bits, coding = struct.unpack_from(">HIH10x4s", chunk, 8)
             is_plain = length < 22 or re.fullmatch(_AIFC_PLAIN, coding + b"%d" % bits)
             n_bytes = 8 + channels * n_frames * -(-bits // 8)
@@ -189,7 +191,7 @@ def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes 
 
 
 def _mp4_contradiction(f: BinaryIO, size: int) -> str:
-    """Return what in the boxes of an MP4 file contradicts it, or nothing."""
+    """Return how the boxes of an MP4 file contradict it, or nothing."""
     names, tables, position = list[bytes](), b"", 0
     while position < size and len(names) < _MAX_CHUNKS:
         f.seek(position)
@@ -219,7 +221,7 @@ def _mp4_contradiction(f: BinaryIO, size: int) -> str:
 
 
 def _mp3_end(f: BinaryIO, position: int) -> int:
-    """Return where an MP3 file ends by its Xing or LAME tag, or 0."""
+    """Return where an MP3 file ends according to its Xing or LAME tag, or 0."""
     f.seek(position)
     frame = f.read(_MP3_FRAME)
     tag = max(frame.find(b"Xing"), frame.find(b"Info"))
@@ -228,14 +230,14 @@ def _mp3_end(f: BinaryIO, position: int) -> int:
 
 
 def unexplained(f: BinaryIO, position: int) -> bytes:
-    """Return what follows behind zeros and tags, which hold no audio; a long tail is cut."""
+    """Return what follows ``position``, without zeros and tags that hold no audio; cut if long."""
     f.seek(position)
     tail = f.read(_MAX_TAIL)
     return tail if len(tail) == _MAX_TAIL else re.sub(_NO_AUDIO, b"", tail, count=1)
 
 
 def _ogg_contradiction(f: BinaryIO) -> str:
-    """Return which page is damaged or missing, or nothing; decoders leave such pages out."""
+    """Return which page is damaged or missing, or nothing. Decoders skip such pages."""
     f.seek(0)
     number, is_last = 0, False
     while header := f.read(27):

@@ -2,14 +2,14 @@
 
 A decoder is C code that reads hostile bytes. Here it runs in another interpreter, which is started
 once and decodes file after file. POSIX ``setrlimit`` limits what a file may take: memory (not on
-macOS), CPU time, open files and written files. An alarm limits the time for a block. A process that
-crashed, broke a limit, has grown or was left in the middle of a file is replaced, and a crash or a
-kill becomes an :class:`~slslib.errors.AudioError`, as any other bad file does. This contains
-accidents and exhausted resources. It is no sandbox: the process has the user's rights.
+macOS), CPU time, open files and written files. An alarm limits the time for a block. A process is
+replaced if it crashed, broke a limit, has grown, or was left in the middle of a file. A crash or a
+kill becomes an :class:`~slslib.errors.AudioError`, like any other bad file. This contains accidents
+and exhausted resources. It is no sandbox: the process has the user's rights.
 
-A request is a line of JSON on standard input, whose end ends the process. The answer is blocks of
-samples and, last, what was found, as JSON. Before each stands its length in bytes, before the last
-with a minus sign.
+A request is one line of JSON on standard input; the end of the input ends the process. The answer
+is blocks of samples, followed by what was found, as JSON. The length in bytes precedes each part;
+before the last part, it has a minus sign.
 
 :mod:`multiprocessing` and process pools are not used. They either run the caller's main script
 again, which then never ends if it has no guard, or copy a process that has threads running.
@@ -34,15 +34,15 @@ from slslib.data.audio import N_SAMPLES, Decoder, Mono, Recording
 from slslib.errors import AudioError
 
 MEMORY = 512 << 20
-"""Bytes of address space for a file, beyond those of the interpreter with its libraries."""
+"""Bytes of address space for a file, beyond those of the interpreter and its libraries."""
 CPU_SECONDS = 60
-"""CPU time for a file, beside that for its size."""
+"""CPU seconds for any file, in addition to those for its size."""
 BYTES_PER_SECOND = 100_000
-"""What is decoded in a second of CPU time at least; hours in a small file are a trap."""
+"""Bytes to be decoded per CPU second, at least. A small file that holds hours is a trap."""
 WALL_SECONDS = 120
-"""Time to decode one block of samples."""
+"""Seconds to decode one block of samples."""
 
-# -P: nothing is imported from the working directory.
+# -P keeps Python from importing anything from the working directory.
 _COMMAND = (sys.executable, "-P", "-c", "from slslib.data import isolate; isolate.serve()")
 _idle: list[Popen[bytes]] = []
 os.register_at_fork(after_in_child=_idle.clear)  # the pipes are the parent's
@@ -55,13 +55,14 @@ def blocks_isolated(
 
     Args:
         path: A recording.
-        found: Takes down what is found, at the end.
+        found: A recording that is filled with what was found, at the end.
         options: Those of :class:`~slslib.data.audio.Decoder` and its ``blocks``, and ``is_audit``,
-            which yields no block. By default silence at the beginning is accepted, but not that of
-            the whole recording.
+            which yields no block. By default, silence at the beginning is accepted, but not silence
+            throughout.
 
     Raises:
-        AudioError: As :func:`slslib.data.audio.load`, and if the process crashed or broke a limit.
+        AudioError: As for :func:`slslib.data.audio.load`, and if the process crashed or broke a
+            limit.
     """
     folder = "/" if Path(path).is_absolute() else str(Path.cwd())
     request = os.fspath(path), folder, {"heard": sys.maxsize} | options
@@ -96,8 +97,8 @@ def audit(
 ) -> Recording:
     """Decode a whole file in another process, and say what it holds and what is wrong with it.
 
-    Never raises for bad input: ``problem`` of the :class:`~slslib.data.audio.Recording` says why.
-    Of a file, the first ``n_samples`` at 16 kHz, which a model hears, may not be silence.
+    Bad input raises no error: ``problem`` of the :class:`~slslib.data.audio.Recording` describes
+    it. The first ``n_samples`` at 16 kHz, which a model hears, must not be silence.
     """
     audited = Recording(os.fspath(path))
     try:
@@ -115,30 +116,30 @@ def _start() -> Popen[bytes]:
             return process
         process.communicate()  # closes the pipes
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    # glibc would give memory back to the kernel, and ask for it again, at each file.
+    # Otherwise glibc gives memory back to the kernel, and asks for it again, at each file.
     env |= {"MALLOC_TRIM_THRESHOLD_": str(1 << 26), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
-    # A group of its own: Ctrl-C is the parent's business.
+    # The process has its own group, so that Ctrl-C reaches only the parent.
     return Popen(_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env, process_group=0)
 
 
 def _restrict(path: Path) -> int:
-    """Limit what this process takes for a file; return its address space in bytes."""
-    # Path.is_file() raises where it may not look.
+    """Limit what this process may take for a file; return its present address space in bytes."""
+    # Path.is_file() raises an error if it may not look there.
     vm, n_bytes = Path("/proc/self/statm"), path.stat().st_size if os.path.isfile(path) else 0  # noqa: PTH113
     size = int(vm.read_text().split()[0]) * os.sysconf("SC_PAGESIZE") if vm.exists() else MEMORY
     cpu_seconds = int(time.process_time()) + 1 + CPU_SECONDS + n_bytes // BYTES_PER_SECOND
     limits = {RLIMIT_AS: size + MEMORY, RLIMIT_CPU: cpu_seconds}
     for which, soft in {**limits, RLIMIT_FSIZE: 0, RLIMIT_NOFILE: 64}.items():
-        # Refused where a lower limit holds already, and by macOS below present use.
+        # Refused if a lower limit holds already, and by macOS if it is below present use.
         with suppress(ValueError, OSError):
             setrlimit(which, (soft, getrlimit(which)[1]))  # a lower hard limit could not be raised
     return size
 
 
 def serve() -> None:
-    """Decode the files that standard input names, each within limits; runs in the child."""
+    """Decode the files that standard input names, each within limits. This runs in the child."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a decoder prints is no answer
+    os.dup2(2, 1)  # what a decoder prints must not get into the answer
     for line in sys.stdin.buffer:
         path, folder, options = json.loads(line)
         is_audit, any_length = options.pop("is_audit", False), options.pop("any_length", False)

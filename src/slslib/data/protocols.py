@@ -1,7 +1,8 @@
 """Protocols and keys: which utterances there are, and what they are.
 
-A *protocol* (or *key*) lists one utterance per line. Its form is told by the number of columns and,
-where two forms have the same number, by the place of the labels; all become the same table:
+A *protocol* (or *key*) lists one utterance per line. Its form is recognised by the number of
+columns; if two forms have the same number, by the place of the labels. Every form becomes the same
+table:
 
 ======================  =================================================================
 form                    columns
@@ -20,15 +21,15 @@ the 2021 sets (``progress``, ``eval``, ``hidden``) is called *subset* in the cha
 Sources: the README files of the ASVspoof 2019, 2021 and 5 databases and the 2021 evaluation
 package.
 
-Cells are separated by tabs if the first line holds one, else by whichever of blank, comma,
-semicolon and bar stands first in it: names that hold blanks need one of the others. A header names
-its columns by the words of :data:`HEADER`, in any order; others are left out. Without a label
-column, the attack column tells the label: ``bonafide``, or else the name of an attack. How a file
-was read stands in ``attrs["assumed"]`` of its table.
+Tabs separate the cells if the first line holds one. Otherwise the separator is the blank, comma,
+semicolon or bar that comes first in that line, so names with blanks need one of the others. A
+header names its columns by the words of :data:`HEADER`, in any order; other columns are ignored.
+Without a label column, the attack column gives the label: it holds ``bonafide`` or the name of an
+attack. ``attrs["assumed"]`` of the table says how the file was read.
 
-Everything in these files is checked, since a wrong row gives a wrong error rate without a word:
-one form per file, known labels and phases, no duplicates, and utterance names that cannot leave
-the folder of the corpus. A :class:`ProtocolError` names the file, the line and the remedy.
+Everything in these files is checked, because a wrong row silently gives a wrong error rate: one
+form per file, known labels and phases, no duplicates, and utterance names that cannot leave the
+folder of the corpus. A :class:`ProtocolError` names the file, the line and the remedy.
 """
 
 import csv
@@ -54,7 +55,7 @@ PHASES = {"progress": "progress", "eval": "eval", "hidden": "hidden", "hidden_tr
 COLUMNS: tuple[str, ...] = ("utterance", "label", "speaker", "attack", "codec", "transmission")
 COLUMNS += ("source", "vocoder", "trim", "phase")
 
-# What the columns of the forms without a header hold; "-" is left out.
+# The columns of the forms without a header; "-" stands for a column that is ignored.
 _2021 = "speaker utterance codec {} attack label trim phase"
 _FORMS = ["utterance", "speaker utterance - attack label", "- utterance - - - label"]
 _FORMS += [_2021.format("transmission/source")]
@@ -69,7 +70,7 @@ HEADER = {name: name for name in COLUMNS} | {
     "attack": "attack attack_label",
     "phase": "phase subset",
 }
-"""The words, in small letters, by which a header names what a column holds."""
+"""The words, in lower case, by which a header may name each column."""
 
 _UNREADABLE = re.compile(r"[\0-\x08\x0b-\x1f\x7f\ufffd]")
 _COMMON = b"\t\n" + bytes(range(32, 127))  # a file of these bytes has nothing unreadable
@@ -77,7 +78,7 @@ _COMMON = b"\t\n" + bytes(range(32, 127))  # a file of these bytes has nothing u
 _UNSAFE = re.compile(r"[-.]?$|[ /~]|[A-Za-z]:|(.*/)?\.\.(/|$)|.*(\\| $)")
 _PLAIN = re.compile(r"(?a:\w[\w.-]{,99}\n)++")  # names that need no closer look
 SEPARATOR = re.compile(r"[ ,;|]")
-"""What separates cells where no tab does: whichever stands first in the first line."""
+"""What separates cells if no tab does: whichever comes first in the first line."""
 
 
 def separator(utterances: Iterable[str]) -> str:
@@ -96,10 +97,10 @@ def read_protocol(path: str | Path) -> pd.DataFrame:
         path: The file.
 
     Returns:
-        One row per utterance in the order of the file, with the string columns ``utterance``,
+        One row per utterance, in the order of the file. The string columns are ``utterance``,
         ``speaker``, ``attack``, ``codec``, ``transmission``, ``source``, ``vocoder``, ``trim`` and
-        ``phase`` (``"-"`` where the form has none) and ``label`` as int8: 1 bona fide, 0 spoof,
-        -1 unknown (ids only). The attack and vocoder of bona fide speech are always ``"-"``.
+        ``phase`` (``"-"`` if the form has none). ``label`` is int8: 1 bona fide, 0 spoof, -1
+        unknown (ids only). The attack and vocoder of bona fide speech are always ``"-"``.
 
     Raises:
         ProtocolError: The file is missing, unreadable, torn, mixes forms, or has an unknown
@@ -125,24 +126,25 @@ def read_columns(
     remedy: str = "Give a file of the right kind.",
     scores: bool = False,
 ) -> pd.DataFrame:
-    """Read a table whose columns its header names, or whose form its first line tells.
+    """Read a table whose columns are named by its header, or by the form of its first line.
 
     Args:
         path: The file.
         error: The error type to raise.
-        forms: What the columns of each form without a header hold, separated by blanks; ``-`` is
-            left out. Of several with as many columns, the one that has its label where the first
-            line has one.
-        header: The words by which a header may name what a column holds, as :data:`HEADER`. A
-            header names the first two of these, and each at most once.
-        remedy: What to do about a file of no known form, for the message.
-        scores: It is a score file: its last line has to end with a newline, and its utterances may
-            be paths.
+        forms: For each form without a header, its columns, separated by blanks; ``-`` is a column
+            that is ignored. If several forms have the right number of columns, the one is taken
+            that has its label where the first line has one.
+        header: The words by which a header may name each column, as in :data:`HEADER`. A header
+            names the first two of these columns, and each column at most once.
+        remedy: For the message: what to do about a file of no known form.
+        scores: Read a score file: its last line must end with a newline, and its utterances may be
+            paths.
 
     Returns:
-        The cells as strings, by what they hold, but ``label`` as int8: 1 bona fide, 0 spoof. Empty
+        The cells as strings, in named columns; ``label`` is int8 (1 bona fide, 0 spoof). Empty
         cells below a header are ``"-"``, and so are attack and vocoder of bona fide speech. The
-        index is the line, from 1. ``attrs["assumed"]`` says in a sentence what was taken for what.
+        index is the line, from 1. ``attrs["assumed"]`` says in a sentence which column was taken
+        for what.
 
     Raises:
         SlslibError: Of the type given: no form fits, an utterance or label is refused, or
@@ -191,9 +193,9 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
     """Read lines of the same number of cells.
 
     Args:
-        path: The file. If the first line holds a tab, tabs separate the cells; else blanks and
-            tabs, commas, semicolons or bars, whichever stands first. Only with the last three may
-            cells be quoted.
+        path: The file. Tabs separate the cells if the first line holds one. Otherwise blanks and
+            tabs, commas, semicolons or bars do, whichever comes first. Cells may be quoted only
+            with the last three.
         error: The error type to raise.
         whole_last_line: Refuse a last line that does not end with a newline.
 
@@ -215,7 +217,7 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
         cells = pd.read_csv(io.BytesIO(data), **options)
     except ValueError:  # a line that is too long, an open quote
         cells = pd.DataFrame()
-    # pandas fills short lines up, and lets a quoted cell go over several.
+    # pandas fills short lines up, and lets a quoted cell span several lines.
     if len(cells) != n_lines or (cells.iloc[:, -1] == "").any():
         lines = pd.Series(data.decode().split("\n"), range(1, n_lines + 1), dtype=str)
         bare = lines if plain else lines.str.replace(r'"[^"]*("|$)', "", regex=True)
@@ -230,7 +232,7 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
 
 
 def _read_bytes(path: Path, error: ErrorType, whole_last_line: bool) -> bytes:
-    """Read a regular file of plain text, as UTF-8 without the newlines at its end."""
+    """Read a regular file of plain text, and return it as UTF-8 without the newlines at its end."""
     try:
         if not path.is_file():
             raise error(f"{path}: no such file, or not a regular file. Correct the path.")
@@ -253,13 +255,13 @@ def _read_bytes(path: Path, error: ErrorType, whole_last_line: bool) -> bytes:
 def translate(
     path: str | Path, values: pd.Series, known: Mapping[str, Any], error: ErrorType
 ) -> pd.Series:
-    """Translate the values of a column, of which only some are known.
+    """Translate the values of a column, and refuse those that are not known.
 
     Args:
         path: The file they come from, for the message.
-        values: The values, by line; the column's name is for the message.
-        known: What each stands for.
-        error: The error type to raise for an unknown one.
+        values: The values, by line; the message uses the column's name.
+        known: What each known value stands for.
+        error: The error type to raise for an unknown value.
     """
     translated = values.astype("category").map(known)
     remedy = f"Known are {', '.join(known)}"
@@ -270,7 +272,7 @@ def translate(
 def check_utterances(
     path: str | Path, utterances: pd.Series, error: ErrorType, paths: bool = False
 ) -> None:
-    """Refuse duplicate utterance names and those that could leave the corpus folder.
+    """Refuse duplicate utterance names, and names that could leave the corpus folder.
 
     Args:
         path: The file they come from, for the message.
@@ -292,12 +294,12 @@ def check_utterances(
 
 
 def refuse(path: str | Path, values: pd.Series, wrong: Any, error: ErrorType, why: str) -> None:
-    """Raise an error about the first value that is wrong, if one is.
+    """Raise an error about the first wrong value, if there is one.
 
     Args:
         path: The file they come from.
         values: The values, by line.
-        wrong: Which are wrong.
+        wrong: Which values are wrong.
         error: The error type to raise.
         why: The message, with ``{}`` for the value.
     """
@@ -307,11 +309,11 @@ def refuse(path: str | Path, values: pd.Series, wrong: Any, error: ErrorType, wh
 
 
 def is_safe(utterance: str) -> bool:
-    """Tell whether a name is one of a file in the corpus folder, and visible."""
+    """Tell whether a name is printable, short, and that of a file inside the corpus folder."""
     is_short = utterance.isprintable() and len(utterance.encode()) <= 200
     return is_short and not _UNSAFE.match(utterance)
 
 
 def quote(text: str) -> str:
-    """Show a value from a file, cut to a readable length, on one line."""
+    """Return a value from a file as it is shown: on one line, and cut to a readable length."""
     return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -18,12 +18,21 @@ number name             what it does
 8      ``parallel-12``  the sum of 1 and 2, each made from the input
 ====== ================ =======================================================================
 
+<<<<<<< HEAD
 An augmentation is two steps. `draw` makes every random number and needs the clip's length only;
 `apply` is a pure function of samples and drawn numbers. Numbers are drawn in the order of the
 published algorithm, through methods that `numpy.random.Generator` and the legacy
 `numpy.random.RandomState` share, so ``RandomState(7)`` as seed repeats the draws of a published
 run after ``np.random.seed(7)``; the ranges are the published ones too. The arithmetic is float64
 (in ``isd``, of the impulses only), the result float32.
+=======
+An augmentation has two steps. `draw` draws every random number and needs only the clip's length;
+`apply` is a pure function of the samples and the drawn numbers. The ranges and the order of the
+draws are the published ones. The draws use only methods that `numpy.random.Generator` and the
+legacy `numpy.random.RandomState` share. So ``RandomState(7)`` as seed repeats the draws of a
+published run after ``np.random.seed(7)``. The arithmetic is float64 (in ``isd``, only for the
+impulses); the result is float32.
+>>>>>>> editor
 """
 
 from collections.abc import Sequence
@@ -42,7 +51,7 @@ from slslib.errors import AudioError, ConfigError
 Samples = NDArray[np.float64]
 Random = np.random.Generator | np.random.RandomState
 Seed = int | np.integer | np.random.SeedSequence | Random | None
-"""Anything that `numpy.random.default_rng` takes; generators are advanced."""
+"""Anything that `numpy.random.default_rng` takes; a generator is advanced."""
 Algorithm = Literal[
     "none", "lnl", "isd", "ssi", "series-123", "series-12", "series-13", "series-23", "parallel-12"
 ]
@@ -54,17 +63,17 @@ _NOISES = dict(zip(ALGORITHMS, ("", "1", "2", "3", "123", "12", "13", "23", "12"
 
 @dataclass(frozen=True)
 class Notch:
-    """Drawn parameters of one filter: a cascade of stop bands."""
+    """Drawn parameters of one filter, a cascade of stop bands."""
 
     centres: tuple[float, ...]  # Hz
     bandwidths: tuple[float, ...]  # Hz
     n_taps: tuple[int, ...]  # odd
-    gain: float  # dB, of the largest response
+    gain: float  # largest response, in dB
 
     def coefficients(self) -> Samples:
         """Return the impulse response, an odd number of taps."""
         taps = reduce(np.convolve, map(self._band, self.centres, self.bandwidths, self.n_taps))
-        # Parity: the largest response is looked for on 512 points, not exactly.
+        # Parity: the largest response is sought on 512 points, not exactly.
         response = np.fft.rfft(taps, 1024)[:512]
         return 10 ** (self.gain / 20) * taps / np.abs(response).max()
 
@@ -81,12 +90,12 @@ class Notch:
 
 @dataclass(frozen=True)
 class LnL:
-    """Drawn parameters of linear and non-linear convolutive noise: a filter per power."""
+    """Drawn parameters of linear and non-linear convolutive noise: one filter per power."""
 
     filters: tuple[Notch, ...]
 
     def apply(self, samples: Samples) -> Samples:
-        """Return sum over i of filter_i * samples^i, without its mean."""
+        """Return the sum over i of filter_i * samples^i, without its mean."""
         result = _filter(samples, [notch.coefficients() for notch in self.filters])
         return _limit(result - result.mean())
 
@@ -101,7 +110,7 @@ class ISD:
     gain: float
 
     def apply(self, samples: Samples) -> Samples:
-        """Return the samples, those at the positions times ``1 + gain * factor``."""
+        """Return the samples; those at the positions are multiplied by ``1 + gain * factor``."""
         result = samples.copy()
         result[self.positions] *= 1 + self.gain * self.factors
         return _limit(result)
@@ -116,7 +125,7 @@ class SSI:
     snr: float  # dB
 
     def apply(self, samples: Samples) -> Samples:
-        """Return the samples plus coloured noise at the drawn SNR; never normalised."""
+        """Return the samples plus coloured noise at the drawn SNR; the sum is never normalised."""
         noise = _filter(self.noise, [self.notch.coefficients()])
         noise *= np.linalg.norm(samples) / np.linalg.norm(noise) / 10 ** (self.snr / 20)
         return noise + samples
@@ -134,10 +143,10 @@ class Draw:
 
 
 def algorithm_name(algo: int | str) -> Algorithm:
-    """Return the name of a RawBoost algorithm given by number or name.
+    """Return the name of a RawBoost algorithm, given by number or name.
 
     Raises:
-        ConfigError: there is no such algorithm.
+        ConfigError: There is no such algorithm.
 
     >>> algorithm_name(3), algorithm_name("4"), algorithm_name("lnl")
     ('ssi', 'series-123', 'lnl')
@@ -152,13 +161,13 @@ def draw(algo: int | str, n_samples: int, seed: Seed) -> Draw:
     """Draw the parameters of one augmentation.
 
     Args:
-        algo: algorithm, by number (0-8) or name.
-        n_samples: length of the whole clip.
-        seed: anything `numpy.random.default_rng` takes; a generator is advanced by this call, and
+        algo: Algorithm, by number (0-8) or name.
+        n_samples: Length of the whole clip.
+        seed: Anything that `numpy.random.default_rng` takes. A generator is advanced by this call;
             a legacy `numpy.random.RandomState` draws as in the published code.
 
     Raises:
-        ConfigError: there is no such algorithm, or the clip is empty.
+        ConfigError: There is no such algorithm, or the clip is empty.
     """
     name = algorithm_name(algo)
     if n_samples < 1:
@@ -172,7 +181,7 @@ def draw(algo: int | str, n_samples: int, seed: Seed) -> Draw:
     if "2" in _NOISES[name]:
         percent = float(rng.uniform(0, 10))
         n_impulses = int(n_samples * (percent / 100))
-        # Parity: of the legacy generator, the beginning of a permutation, as published.
+        # Parity: a legacy generator gives the beginning of a permutation, as published.
         positions = rng.choice(n_samples, n_impulses, replace=False)
         factors = (2 * rng.random(n_impulses) - 1) * (2 * rng.random(n_impulses) - 1)
         isd = ISD(percent, positions, factors, gain=2.0)
@@ -186,17 +195,17 @@ def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
     """Return the augmented clip: float32 ``[n_samples]``, as long as the input.
 
     Args:
-        samples: the whole clip, float ``[n_samples]`` in units of int16 / 32768; not modified.
-        drawn: what `draw` returned for this length.
+        samples: The whole clip, float ``[n_samples]`` in units of int16 / 32768; not modified.
+        drawn: What `draw` returned for this length.
 
     Raises:
-        AudioError: the clip is not one channel of finite floats of the drawn length.
+        AudioError: The clip is not one channel of finite floats of the drawn length.
     """
     form = samples.shape, samples.dtype.kind
     if form != ((drawn.n_samples,), "f") or not np.isfinite(samples).all():
         what = f"an array of shape {samples.shape} and type {samples.dtype}"
         raise AudioError(f"RawBoost was drawn for {drawn.n_samples} finite floats, not for {what}")
-    # Impulses leave most samples as they are: nothing to gain from copying all in float64.
+    # Impulses leave most samples as they are, so a float64 copy of all would gain nothing.
     clean: Any = samples.astype("f4" if drawn.algorithm == "isd" else "f8", copy=False)
     steps = [step for step in (drawn.lnl, drawn.isd, drawn.ssi) if step]
     if drawn.algorithm == "parallel-12":
@@ -207,7 +216,7 @@ def apply(samples: NDArray[np.floating], drawn: Draw) -> NDArray[np.float32]:
 
 
 def rawboost(samples: NDArray[np.floating], algo: int | str, seed: Seed) -> NDArray[np.float32]:
-    """Draw and apply in one call.
+    """Draw and apply in one call; see :func:`draw` and :func:`apply`.
 
     >>> clip = np.sin(np.arange(16_000) / 10).astype(np.float32)
     >>> rawboost(clip, "ssi", seed=0).shape
@@ -217,13 +226,13 @@ def rawboost(samples: NDArray[np.floating], algo: int | str, seed: Seed) -> NDAr
 
 
 def _draw_notch(rng: Random, first: float, last: float) -> Notch:
-    """Draw five stop bands, and a gain in dB between the bounds given."""
+    """Draw five stop bands, and a gain between the given bounds in dB."""
     bands = []
     for _ in range(5):
         centre, bandwidth = rng.uniform(20, 8000), rng.uniform(100, 1000)
         bands.append((centre, bandwidth, int(rng.uniform(10, 100)) | 1))  # odd, for a centre
-    # Parity: the bounds may fall (-5, -20), which RandomState.uniform takes and Generator.uniform
-    # refuses; this is what the former computes.
+    # Parity: the upper bound may be the lower number (-5, -20). RandomState.uniform accepts that
+    # and computes this; Generator.uniform refuses it.
     gain = first + (last - first) * float(rng.uniform())
     centres, bandwidths, n_taps = zip(*bands, strict=True)
     return Notch(centres, bandwidths, n_taps, gain)
@@ -232,12 +241,12 @@ def _draw_notch(rng: Random, first: float, last: float) -> Notch:
 def _filter(samples: Samples, filters: Sequence[Samples]) -> Samples:
     """Sum the powers 1, 2, ... of the samples ``[n]``, each convolved with its own filter.
 
-    Overlap-save, with one inverse transform for the sum. A few blocks at once are faster than one;
-    all at once are slower, because malloc returns such arrays to the kernel.
+    The method is overlap-save, with one inverse transform for the sum. A few blocks at once are
+    faster than one. All at once are slower, because malloc returns such arrays to the kernel.
 
     Args:
-        samples: What to filter.
-        filters: An odd number of taps for each power.
+        samples: The samples to filter.
+        filters: One filter for each power, with an odd number of taps.
     """
     n, longest = len(samples), max(map(len, filters))
     step = _BLOCK - longest + 1  # samples of a block that are free of circular wrap-around

@@ -12,19 +12,19 @@ utterance spoof bonafide    ``format="utterance,spoof,bonafide"``: the file does
 a table with a header       the words of :data:`slslib.data.protocols.HEADER`, or ``format``
 ==========================  ==================================================================
 
-The score of two logits is their difference, the log-likelihood ratio. Cells are separated as in
-keys (:mod:`slslib.data.protocols`); names with blanks need tabs or commas.
+If a line has two logits, the score is their difference, the log-likelihood ratio. Cells are
+separated as in keys (:mod:`slslib.data.protocols`); names with blanks need tabs or commas.
 
-Scores of a speaker verification system, needed for the t-DCF, have three columns:
+The t-DCF needs scores of a speaker verification system. They have three columns:
 ``attack-or-bonafide target|nontarget|spoof score`` (ASVspoof 2019), or ``speaker utterance score``
 line by line beside a key of eight columns (ASVspoof 2021).
 
 A score file that was cut short can still be parsed, up to its last digit, and a duplicate of an
 easy trial silently lowers the error rate. Therefore the last line must end with a newline, every
 score must be a finite decimal number, names must be unique, and the trials must be exactly those of
-the key. A name may have another ending than in the key, and may be a path if no name in the key is
-one. It then stands for the trial with the same stem, if only one has it, and ``attrs["assumed"]``
-of the result says so.
+the key. A name may have another ending than in the key, and it may be a path if no name in the key
+is one. It then stands for the trial with the same stem, provided that only one trial has this stem.
+``attrs["assumed"]`` of the result says so.
 """
 
 import math
@@ -38,7 +38,7 @@ from slslib.data.protocols import HEADER, PHASES, read_columns, refuse, translat
 from slslib.errors import ScoreError
 
 ASV_KINDS = ("target", "nontarget", "spoof")
-"""The three kinds of trial of a speaker verification system."""
+"""The kinds of trial of a speaker verification system."""
 
 _FORMS = [f"utterance {x}" for x in ("score", "score label", "label score", "attack label score")]
 _FOLDERS, _ENDING = r"^.*[/\\]|", rf"(?i:{'|'.join(AUDIO_SUFFIXES)})$".replace(".", r"\.")
@@ -60,12 +60,12 @@ def read_scores(path: str | Path, format: str = "auto") -> pd.DataFrame:
 
     Args:
         path: The file.
-        format: What the columns hold, as ``utterance,spoof,bonafide``, or the header's name for
-            the score; by default the header or the first line decides.
+        format: The columns, such as ``utterance,spoof,bonafide``, or the header's name for the
+            score. By default the header or the first line decides.
 
     Returns:
-        ``utterance`` and ``score`` (float64) in the order of the file; ``attack`` and ``label``
-        (int8, 1 bona fide, 0 spoof) too if the file has them. ``attrs["assumed"]`` says which
+        ``utterance`` and ``score`` (float64) in the order of the file; also ``attack`` and
+        ``label`` (int8, 1 bona fide, 0 spoof) if the file has them. ``attrs["assumed"]`` says which
         column was taken for what.
 
     Raises:
@@ -93,7 +93,7 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
     """Read the scores of a speaker verification system.
 
     Args:
-        path: Three columns, of the 2019 or the 2021 form.
+        path: A file of three columns, of the 2019 or the 2021 form.
         key: The 2021 key (``keys/LA/ASV/trial_metadata.txt``), line by line beside the scores:
             speaker, utterance, codec, transmission, attack, kind, trim, phase.
 
@@ -129,11 +129,11 @@ def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFr
 
     Args:
         key: A table of :func:`slslib.data.protocols.read_protocol`.
-        phase: ``progress``, ``eval``, ``hidden``, or ``all`` to pool them. By default ``eval``
-            where the key has it, else the only phase it has.
+        phase: ``progress``, ``eval``, ``hidden``, or ``all`` to pool them. By default ``eval`` if
+            the key has several phases, else its only phase.
 
     Returns:
-        The trials and the phase's name, ``"all"`` for a key without phases.
+        The trials, and the phase's name (``"all"`` for a key without phases).
 
     Raises:
         ScoreError: The key has no such phase, or several and none is ``eval``.
@@ -160,9 +160,9 @@ def match(
 ) -> pd.DataFrame:
     """Join scores and key, trial by trial.
 
-    Every trial of the phase must have a score. Scores of trials outside the phase are left out:
-    the challenge's score files hold all phases. A scored trial that the whole key does not know is
-    an error, unless the key holds a single phase and so is known to be a part.
+    Every trial of the phase must have a score. Scores of trials outside the phase are left out,
+    because the challenge's score files hold all phases. A scored trial that is nowhere in the key
+    is an error, unless the key holds a single phase and so is known to be a part.
 
     Args:
         scores: A table of :func:`read_scores`. Its attacks and labels, if any, must agree.
@@ -178,7 +178,7 @@ def match(
         names were matched).
 
     Raises:
-        ScoreError: Missing or unknown trials, unknown labels, or columns that disagree.
+        ScoreError: Trials are missing or unknown, labels are unknown, or columns disagree.
     """
     scored, known = pd.Index(scores["utterance"]), key["utterance"]
     places = scored.get_indexer(known)
@@ -224,9 +224,9 @@ def match(
 
 
 def _spell(scored: pd.Series, known: pd.Series) -> pd.Series:
-    """Spell names as the key does, by their stems, if unique: those without folder and ending.
+    """Spell names as the key does, if their stems (without folder and ending) are unique.
 
-    Where the key's names have folders, these belong to the stem.
+    If the key's names have folders, the folders belong to the stem.
     """
     around = _ENDING if known.str.contains("/").any() else _FOLDERS + _ENDING
     stems = (names.str.replace(around, "", regex=True) for names in (scored, known))
@@ -236,7 +236,7 @@ def _spell(scored: pd.Series, known: pd.Series) -> pd.Series:
 
 
 def _numbers(path: str | Path, cells: pd.Series) -> pd.Series:
-    """Parse numbers, refusing what Python reads and a score is not ('nan', '1_000', '1e999')."""
+    """Parse numbers, and refuse what Python reads but is no score ('nan', '1_000', '1e999')."""
     are_all = _NUMBERS.fullmatch("\n".join(cells.tolist()) + "\n")
     numbers = (cells if are_all else cells.where(cells.str.fullmatch(_NUMBER))).astype(float)
     why = "{} is not a finite number. Find out why the system gave it, or leave the trial out."
@@ -245,6 +245,6 @@ def _numbers(path: str | Path, cells: pd.Series) -> pd.Series:
 
 
 def _examples(utterances: pd.Series | pd.Index) -> str:
-    """Name the first few, if any."""
+    """Name the first few utterances, if any."""
     more = ", ..." if len(utterances) > 3 else ""
     return f" ({', '.join(utterances[:3])}{more})" if len(utterances) else ""

@@ -1,12 +1,13 @@
-"""How much of a window is speech, by Silero VAD.
+"""Measure how much of a window is speech, by Silero VAD.
 
 Silero VAD (https://github.com/snakers4/silero-vad, MIT licence) is a small recurrent network that
-gives a probability of speech for each 32 ms at 16 kHz. The extra ``speech`` installs its package
-with the weights; onnxruntime computes them, and the package itself, which would load PyTorch and
-set its threads, is not imported. Each window is heard by itself, from the network's initial state,
-so the answer does not depend on what was heard before.
+gives a probability of speech for each 32 ms at 16 kHz. The extra ``speech`` installs its package,
+which holds the weights, and onnxruntime, which computes them. The package itself is not imported,
+because it would load PyTorch and set its threads. Each window is heard by itself, from the
+network's initial state, so the answer does not depend on what was heard before.
 
-Speech here is any voice, real or synthetic. ``studies/speech_free.py`` measures what is told apart.
+Speech here is any voice, real or synthetic. ``studies/speech_free.py`` measures how well speech and
+other sound are told apart.
 """
 
 from functools import cache
@@ -19,9 +20,9 @@ from slslib.data.audio import SAMPLE_RATE
 from slslib.errors import ConfigError
 
 SPEECH_S = 0.25
-"""A window with less speech than this is called free of speech."""
+"""A window with less speech than this, in seconds, is called free of speech."""
 _FILE = "data/silero_vad_16k_op15.onnx"
-_CHUNK, _CONTEXT = 512, 64  # samples that are heard at a time, and of those before
+_CHUNK, _CONTEXT = 512, 64  # samples heard at a time, and samples repeated from before
 
 
 def speech_s(windows: np.ndarray) -> np.ndarray:
@@ -31,7 +32,7 @@ def speech_s(windows: np.ndarray) -> np.ndarray:
         windows: ``[batch, samples]``, float32 mono at 16 kHz.
 
     Returns:
-        ``[batch]``.
+        Seconds, ``[batch]``.
 
     Raises:
         ConfigError: If the extra ``speech`` is not installed.

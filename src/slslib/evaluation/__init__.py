@@ -1,1 +1,1 @@
-"""From scores and a key to numbers, tables, figures and pages. No torch."""
+"""From scores and a key to numbers, tables, figures and pages. No PyTorch."""

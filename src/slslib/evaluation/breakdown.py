@@ -1,13 +1,14 @@
 """Results condition by condition.
 
-A breakdown by attack or vocoder sets the spoofed trials of each one against *all* bona fide trials,
-which have neither. One by codec, transmission, source or speaker compares spoofed and bona fide
-trials of the same condition. Two factors make a cross table whose last row and column are
-``Pooled``, as the ASVspoof 2021 evaluation package prints it (``attack:codec`` for LA,
-``vocoder:codec`` for DF).
+Bona fide trials have no attack and no vocoder, so a breakdown by these sets the spoofed trials of
+each value against *all* bona fide trials. A breakdown by codec, transmission, source or speaker
+compares spoofed and bona fide trials of the same condition. Two factors make a cross table whose
+last row and column are ``Pooled``, as in the ASVspoof 2021 evaluation package (``attack:codec`` for
+LA, ``vocoder:codec`` for DF).
 
-A condition has an EER and a min DCF. The min t-DCF is computed for the whole set only: its weights
-depend on the speaker verification trials of each condition, which only the 2021 LA key names.
+Each condition has an EER and a min DCF. The min t-DCF is computed only for the whole set: its
+weights depend on the speaker verification trials of each condition, and only the 2021 LA key names
+these.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def rates(curve: metrics.DET) -> dict[str, Any]:
         curve: The DET curve of its scores.
 
     Returns:
-        The quantities that :func:`slslib.evaluation.evaluate.evaluate` has for every condition.
+        The entries that :func:`slslib.evaluation.evaluate.evaluate` returns for every condition.
     """
     official, ties = curve.eer(), curve.tie_aware().eer()
     result: dict[str, Any] = {
@@ -53,18 +54,18 @@ def breakdown(trials: pd.DataFrame, factors: Sequence[str]) -> dict[str, Any]:
     """Break a result down by one column of the key, or by two.
 
     Args:
-        trials: ``score``, ``label`` and the columns of the key.
+        trials: A table with ``score``, ``label`` and the columns of the key.
         factors: Names of one or two columns.
 
     Returns:
-        For each value of the factor its :func:`rates`, ``n_bonafide`` and ``n_spoof``; for two
-        factors a dictionary of these for each value of the first. A condition that lacks a class
-        has only the counts.
+        For each value of the factor, its :func:`rates`, ``n_bonafide`` and ``n_spoof``. With two
+        factors, such a dictionary for each value of the first. A condition without trials of one
+        class has only the counts.
 
     Raises:
         ScoreError: The key lacks a factor.
     """
-    # Once in order, the scores of each condition are too, and its curve only has to merge them.
+    # Sorting once sorts the scores of each condition too; its curve then only has to merge them.
     trials = trials[["score", "label", *factors]].sort_values("score")
     scores, is_bonafide = trials["score"].to_numpy(), trials["label"].to_numpy() == 1
     members = []

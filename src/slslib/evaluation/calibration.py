@@ -1,16 +1,17 @@
-r"""What is chosen on one set of trials and used on another: thresholds and calibration.
+r"""Thresholds and calibration: chosen on one set of trials, used on another.
 
-**Thresholds.** An EER chooses its threshold with the answers at hand. :func:`transfer` chooses the
-threshold on a development set, at the EER or at a given false rejection rate, and reports both
-error rates on another set. A trial is accepted above the threshold.
+**Thresholds.** The EER is taken at a threshold that was chosen with the labels known.
+:func:`transfer` chooses the threshold on a development set, at the EER or at a given false
+rejection rate, and reports both error rates on another set. A trial is accepted if its score is
+above the threshold.
 
 **Calibration** (Brümmer and du Preez 2006) turns a score :math:`x` into a log-likelihood ratio
 
 .. math:: \ell = w x + b
 
 by logistic regression. :func:`fit` minimises the Cllr of :mod:`slslib.evaluation.metrics`, in which
-bona fide and spoofed trials weigh the same, whatever their counts. The order of the scores stays,
-and so does the EER.
+bona fide and spoofed trials have the same weight, whatever their numbers. Calibration changes
+neither the order of the scores nor the EER.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from slslib.evaluation.metrics import Floats, det_curve, split, validate
 Classes = tuple[ArrayLike, ArrayLike]
 """Scores of bona fide and of spoofed trials."""
 
-# So weak that it shows only where the classes are separable; there it keeps the slope finite.
+# Too weak to matter unless the classes are separable; then it keeps the slope finite.
 _RIDGE = 1e-6
 
 
@@ -43,7 +44,7 @@ class Calibration:
     offset: float
 
     def __call__(self, scores: ArrayLike) -> Floats:
-        """Map scores to log-likelihood ratios.
+        """Map scores to log-likelihood ratios, as float64 of the same shape.
 
         >>> Calibration(2.0, -1.0)([0.0, 1.0]).tolist()
         [-1.0, 1.0]
@@ -55,7 +56,7 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     """Fit a calibration.
 
     Args:
-        scores: One per trial.
+        scores: One score per trial.
         labels: 1 for bona fide, 0 for spoof.
 
     Raises:
@@ -65,7 +66,7 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
 
     classes = split(scores, labels)
     x, is_bonafide = np.concatenate(classes), np.repeat([True, False], [c.size for c in classes])
-    # Standardised, so that the ridge means the same whatever the scale of the scores.
+    # Scores are standardised, so that the ridge means the same at any scale.
     mean, scale = x.mean(), x.std() or 1.0
     share = np.where(is_bonafide, 0.5 / classes[0].size, 0.5 / classes[1].size)
     model = LogisticRegression(C=1 / _RIDGE, max_iter=1000, tol=1e-8)
@@ -80,14 +81,17 @@ def transfer(
     """Choose thresholds on one set and apply them to another.
 
     Args:
-        dev: Bona fide and spoof scores that the thresholds are chosen on.
-        test: Those they are applied to.
-        frr: False rejection rates on ``dev`` to choose further thresholds at: the highest
-            threshold that rejects no more.
+        dev: Bona fide and spoof scores on which the thresholds are chosen.
+        test: Bona fide and spoof scores to which they are applied.
+        frr: False rejection rates on ``dev`` for further thresholds; each is the highest threshold
+            that rejects no more.
 
     Returns:
-        One row per threshold: ``rule``, ``threshold`` (accept above), ``dev_frr_percent``,
+        One row per threshold, with ``rule``, ``threshold`` (accept above), ``dev_frr_percent``,
         ``dev_far_percent``, ``frr_percent`` and ``far_percent``.
+
+    Raises:
+        ConfigError: A false rejection rate is not in [0, 1).
 
     >>> rows = transfer(([1, 2, 3, 4], [0, 0.5]), ([0.4, 2], [-1, 0.6]), frr=[0.25])
     >>> [(row["rule"], row["threshold"], row["frr_percent"], row["far_percent"]) for row in rows]

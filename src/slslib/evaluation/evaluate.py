@@ -1,12 +1,12 @@
 """Evaluating a score file: from two files to every number, its interval and its caveats.
 
 :func:`evaluate` reads scores and key, matches them strictly (:mod:`slslib.data.scorefiles`), and
-returns one plain dictionary, which is what ``slslib evaluate --json`` prints. ``assumed`` says how
-the files were read. ``warnings`` says what may be wrong without being an error: labels or sign that
-look swapped, constant scores, ties that move the EER, pooled phases, trials left out.
+returns one plain dictionary. ``slslib evaluate --json`` prints this dictionary. ``assumed`` says
+how the files were read. ``warnings`` says what may be wrong without being an error: labels or sign
+that look swapped, constant scores, ties that move the EER, pooled phases, trials left out.
 
-:mod:`slslib.evaluation.breakdown` has the rates of single conditions,
-:mod:`slslib.evaluation.calibration` what is chosen on a development set.
+:mod:`slslib.evaluation.breakdown` computes the rates of single conditions.
+:mod:`slslib.evaluation.calibration` chooses thresholds and calibration on a development set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FACTORS = ("attack", "codec", "transmission", "source", "vocoder", "speaker")
-"""The columns of a key that results can be broken down or resampled by."""
+"""The columns of a key by which results can be broken down or resampled."""
 
 
 def evaluate(
@@ -52,38 +52,41 @@ def evaluate(
     --bootstrap 1000
 
     Args:
-        scores: Lines `utterance score`, with a label before or after the score, or `utterance
-            attack key score`; or a table with a header.
+        scores: Score file with lines `utterance score`, with a label before or after the score, or
+            `utterance attack key score`; or a table with a header.
         key: The official key of ASVspoof 2019, 2021 or 5 or In-the-Wild, or a table whose header
             names files and labels; it may be the score file itself.
-        format: Columns of the score file, as utterance,spoof,bonafide for two logits, or the
-            column of scores of a table with a header; auto tells by looking.
+        format: Columns of the score file, such as utterance,spoof,bonafide for two logits, or the
+            name of the score column in a table with a header; auto looks at the file.
         phase: progress, eval, hidden or all; default eval, or the only phase of the key.
-        asv_scores: ASV scores, for the min t-DCF of the whole set; with the 2021 form --asv-key
+        asv_scores: ASV scores, for the min t-DCF of the whole set; the 2021 form needs --asv-key
             too.
         asv_key: Key of the ASV trials.
-        c012: C0,C1,C2 of the t-DCF, instead of ASV scores.
-        bootstrap: Replicates of the EER's sensitivity interval; 0 for none.
+        c012: Weights C0,C1,C2 of the t-DCF, instead of ASV scores.
+        bootstrap: Number of replicates for the EER's sensitivity interval; 0 for none.
         cluster: speaker, attack or speaker,attack to resample these instead of trials.
         by: Breakdowns: any of attack,codec,transmission,source,vocoder,speaker, or a cross table
-            as in attack:codec.
+            such as attack:codec.
         against: Score file of another system, to compare with on the same trials.
         dev_scores: Score file of a development set, to choose thresholds and calibration on.
-        dev_key: Its key.
-        allow_missing: Evaluate although trials of the key have no score; coverage is printed.
-        allow_extra: Evaluate although the key lacks trials that have a score; they are counted.
+        dev_key: Key of the development set.
+        allow_missing: Evaluate even if trials of the key have no score; coverage is printed.
+        allow_extra: Evaluate even if trials with a score are not in the key; they are counted.
         seed: Seed of the bootstrap.
 
     Returns:
-        ``n_bonafide``, ``n_spoof``, ``n_missing`` (of the phase), ``n_extra`` (scored, not
-        evaluated), ``phase``, ``assumed`` (what was taken for what in the files), ``eer_percent``,
-        ``eer_threshold`` (accept above), ``eer_rule``, ``min_dcf``, ``act_dcf``, ``cllr``,
-        ``min_cllr``, ``llr_note``, ``sha256`` of the inputs and ``warnings``; where asked
-        ``eer_interval_percent``, ``bootstrap``, ``min_tdcf_2019``, ``min_tdcf_2021``,
-        ``tdcf_weights``, ``asv_eer_percent``, ``groups``, ``against``, ``transfer`` (see
-        :func:`slslib.evaluation.calibration.transfer`), ``calibration``; and
-        ``eer_tie_aware_percent`` where ties move the EER by more than 0.001 points. ``groups``
-        holds a :func:`slslib.evaluation.breakdown.breakdown` for each word of ``by``.
+        A dictionary with these entries.
+
+        * ``n_bonafide``, ``n_spoof``, ``n_missing`` (of the phase), ``n_extra`` (scored, not
+          evaluated), ``phase``, ``assumed`` (which columns of the files were taken for what).
+        * ``eer_percent``, ``eer_threshold`` (accept above), ``eer_rule``; ``eer_tie_aware_percent``
+          if ties move the EER by more than 0.001 points.
+        * ``min_dcf``, ``act_dcf``, ``cllr``, ``min_cllr``, ``llr_note``.
+        * ``sha256`` of the inputs, and ``warnings``.
+        * If asked for: ``eer_interval_percent``, ``bootstrap``, ``min_tdcf_2019``,
+          ``min_tdcf_2021``, ``tdcf_weights``, ``asv_eer_percent``, ``against``, ``transfer`` (see
+          :func:`slslib.evaluation.calibration.transfer`), ``calibration``, and ``groups``: a
+          :func:`slslib.evaluation.breakdown.breakdown` for each word of ``by``.
 
     Raises:
         ProtocolError: The key is malformed.
@@ -142,7 +145,7 @@ def evaluate(
         result["bootstrap"] = settings
     if by:
         result["groups"] = {word: breakdown(matched, word.split(":")) for word in by}
-    eers = {}  # of the other files, with ties grouped, so that a constant has 50 %
+    eers = {}  # EERs of the other files, with ties grouped, so that a constant score has 50 %
     if against:
         compared = read(against, trials, phase)
         if not compared["utterance"].equals(matched["utterance"]):
@@ -173,7 +176,7 @@ def evaluate(
 
 
 def _words(words: Sequence[str]) -> tuple[str, ...]:
-    """Split words at commas, so that the command line may hold either commas or spaces."""
+    """Split words at commas, so that the command line may separate them by commas or spaces."""
     return tuple(word.strip() for word in ",".join(words).split(",") if word.strip())
 
 
@@ -200,13 +203,13 @@ def _tandem(
     else:
         return {}
     for year, first in (("2019", 0.0), ("2021", c0)):
-        if first or min(c1, c2):  # 0 / 0 in 2019 if the ASV system accepts no spoof
+        if first or min(c1, c2):  # else 0 / 0: in 2019, if the ASV system accepts no spoof
             found[f"min_tdcf_{year}"] = curve.min_cost((first, c1, c2))
     return found | {"tdcf_weights": [c0, c1, c2]}
 
 
 def _warnings(result: dict[str, Any], matched: pd.DataFrame, eers: dict[Path, float]) -> list[str]:
-    """Say what may be wrong without being an error; ``eers`` are those of the other files."""
+    """Say what may be wrong without being an error; ``eers`` are the EERs of the other files."""
     n, n_missing, n_extra = len(matched), result["n_missing"], result["n_extra"]
     n_values, eer = matched["score"].nunique(), result["eer_percent"]
     has_ties, low = "eer_tie_aware_percent" in result, result.get("eer_interval_percent", [100])[0]

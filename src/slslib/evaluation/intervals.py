@@ -1,34 +1,36 @@
 r"""Sensitivity intervals of the equal error rate by resampling.
 
-How far would an EER move, had other trials of the same kind been drawn? A replicate draws as many
-trials again, with replacement, and computes the official EER of :mod:`slslib.evaluation.metrics`; a
-thousand replicates give an interval. It says nothing about other corpora, attacks or trainings.
+How far would an EER move if other trials of the same kind had been drawn? A replicate draws the
+same number of trials again, with replacement, and computes the official EER of
+:mod:`slslib.evaluation.metrics`. A thousand replicates give an interval. The interval says nothing
+about other corpora, attacks or trainings.
 
 :func:`bootstrap_eer` draws
 
 * single trials, independently in each class (Efron 1979). Trials of one speaker or attack resemble
   each other, so this interval is too narrow for new speakers;
-* or whole speakers and/or attacks; with two factors a trial's weight is the product of its
-  clusters' weights (two-way or *pigeonhole* bootstrap, Owen 2007);
-* for one system, or the same trials for two, and then looks at the difference of their EERs.
+* or whole speakers, whole attacks, or both. With two factors, a trial's weight is the product of
+  its clusters' weights (two-way or *pigeonhole* bootstrap, Owen 2007);
+* for one system, or for two systems on the same trials. The result for two is the difference of
+  their EERs.
 
-**Exact replicates without resampling.** A replicate repeats trial :math:`i` some :math:`m_i`
-times and leaves the order of the scores alone, so it is known by how many of its bona fide and
-spoofed trials lie below each place of the sorted original. :math:`FRR - FAR` grows with the
-place, from -1 to 1, and the EER is decided where it changes sign. That place is found by
-bisection, and only the counts at the places visited are drawn: given the counts at both ends of a
-stretch, the count in a part of it is binomial, with the share of the original trials there as its
-probability. These draws, 20 per class for 600,000 trials, have the same joint distribution as
-the counts of a full resample, so the EERs have exactly the distribution of the naive loop's. All
-counts are integers.
+**Exact replicates without resampling.** A replicate repeats trial :math:`i` some :math:`m_i` times
+and leaves the order of the scores alone. To know a replicate, it is enough to know how many of its
+bona fide and spoofed trials lie below each place of the sorted original. :math:`FRR - FAR` grows
+with the place, from -1 to 1, and the EER is decided where it changes sign. Bisection finds that
+place, and counts are drawn only at the places that it visits. If the counts at both ends of a
+stretch are given, the count in a part of it is binomial; its probability is the share of the
+stretch's original trials that lie in that part. These draws, 20 per class for 600,000 trials, have
+the same joint distribution as the counts of a full resample. So the EERs have exactly the
+distribution of the naive loop's. All counts are integers.
 
-Clusters are drawn as a weight for each *cell* of trials that share class and clusters. The weights
-of all replicates are summed at some edges of the sorted trials, by one matrix product, and then
-trial by trial only in the stretch where :math:`FRR - FAR` changes sign. A pair of systems on single
-trials is the same problem with every trial a cell of its own. Of the many trials that lie far below
-or above both changes of sign it only matters how many are drawn. Far means six standard errors: in
-fewer than one of a hundred million replicates a change of sign falls among them and gives a wrong
-EER.
+Clusters are drawn as a weight for each *cell*: the trials that share class and clusters. One matrix
+product sums the weights of all replicates at some edges of the sorted trials. Only the stretch
+where :math:`FRR - FAR` changes sign is then summed trial by trial. A pair of systems on single
+trials is the same problem, with every trial a cell of its own. Many trials lie far below or above
+both changes of sign; for these it only matters how many are drawn. Far means six standard errors.
+In fewer than one of a hundred million replicates, a change of sign falls among them and gives a
+wrong EER.
 """
 
 import math
@@ -43,13 +45,13 @@ from slslib.errors import ConfigError, ScoreError
 from slslib.evaluation.metrics import Floats, det_curve, split
 
 Ints = NDArray[np.int64]
-Draw = Callable[[int], Ints]  # from a number of replicates to weights, cells x replicates
+Draw = Callable[[int], Ints]  # takes a number of replicates, returns weights, cells x replicates
 
 _NEAR = 6.0  # standard errors of FRR - FAR within which pairs are resampled trial by trial
 
 
 def interval(replicates: ArrayLike) -> tuple[float, float]:
-    """Cut 2.5 % off each end of the replicates (percentile interval).
+    """Return the percentile interval: 2.5 % of the replicates are cut off at each end.
 
     >>> [round(end) for end in interval(range(1001))]
     [25, 975]
@@ -73,21 +75,22 @@ def bootstrap_eer(
     Args:
         scores: One score per trial.
         labels: 1 for bona fide, 0 for spoof.
-        clusters: Names per trial, such as its speaker and its attack. ``"-"`` means
-            that the factor does not apply: the attack of bona fide speech is not resampled.
-            Without any, single trials are drawn, each class by itself.
-        n_replicates: How many.
+        clusters: For each factor, a name per trial, such as its speaker or its attack. ``"-"``
+            means that the factor does not apply: the attack of bona fide speech is not resampled.
+            Without factors, single trials are drawn, each class by itself.
+        n_replicates: Number of replicates.
         seed: What :func:`numpy.random.default_rng` takes.
         other: Scores of a second system, for the same trials in the same order.
 
     Returns:
-        The EERs (fractions) of the replicates under the official rule; with a second system, EER
-        of the first minus EER of the second on the same resampled trials. Where clusters are
+        The EERs (fractions) of the replicates under the official rule. With a second system, the
+        EER of the first minus the EER of the second on the same resampled trials. If clusters are
         drawn, a replicate without trials of one class is drawn again.
 
     Raises:
         ScoreError: Scores and labels do not fit, a class is empty, or a factor has fewer than two
             clusters.
+        ConfigError: ``n_replicates`` is below 1.
     """
     if n_replicates < 1:
         raise ConfigError(f"{n_replicates} replicates: at least one is needed.")
@@ -127,8 +130,8 @@ def _bisect(bonafide: Floats, spoof: Floats, n_replicates: int, rng: Generator) 
     """Draw EERs of single trials by bisection."""
     order = np.argsort(np.concatenate([bonafide, spoof]), kind="stable")
     is_bonafide = order < bonafide.size
-    # How many original trials of each class lie below each place, and how many the replicate has
-    # below the two ends of the stretch [low, high] that holds the change of sign.
+    # The number of original trials of each class below each place, and the number of the
+    # replicate's trials below both ends of the stretch [low, high] with the change of sign.
     below = np.pad(np.cumsum([is_bonafide, ~is_bonafide], axis=1), ((0, 0), (1, 0)))
     totals = below[:, -1:]
     low = np.zeros(n_replicates, np.int64)
@@ -143,8 +146,8 @@ def _bisect(bonafide: Floats, spoof: Floats, n_replicates: int, rng: Generator) 
         crossed = _difference(at_middle, totals) >= 0
         high[crossed], at_high[:, crossed] = middle[crossed], at_middle[:, crossed]
         low[~crossed], at_low[:, ~crossed] = middle[~crossed], at_middle[:, ~crossed]
-    # The trial may be repeated, and the official curve has a point after each repetition: take the
-    # nearer of the two around zero, in the official routine's own arithmetic.
+    # The trial may be repeated, and the official curve has a point after each repetition. Take the
+    # nearer of the two points around zero, in the official routine's own arithmetic.
     is_repeated = np.stack([is_bonafide[low], ~is_bonafide[low]])
     step = np.where(is_repeated[0], totals[1], totals[0])
     repeats = -(_difference(at_low, totals) // step) - np.array([[1], [0]])
@@ -155,7 +158,7 @@ def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> 
     """Compute one EER for each column of weights.
 
     Args:
-        scores: One per trial.
+        scores: One score per trial.
         labels: 1 for bona fide, 0 for spoof.
         cells: The cell of each trial; all trials of a cell have the same weight.
         weights: How often each cell (row) is repeated in each replicate (column).
@@ -173,7 +176,7 @@ def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> 
     through = inside.cumsum(axis=1)
     before, totals = through - inside, through[:, -1]
     crossing = np.argmax(_difference(through, totals[:, None]) >= 0, axis=0)
-    # Step 2: the official rule, trial by trial, in the stretch of the change of sign.
+    # Step 2: the official rule, trial by trial, in the stretch where the sign changes.
     eers = np.empty(n_replicates)
     for k, stretch in enumerate(crossing):
         trials = slice(edges[stretch], edges[stretch + 1])
@@ -184,8 +187,9 @@ def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> 
 
 
 def _sides(scores: Floats, labels: Ints) -> Ints:
-    """Tell for each trial if it lies below (-1), in (0) or above (1) the part of the sorted trials
-    that nearly every resample changes sign in.
+    """Tell if each trial lies below (-1), in (0) or above (1) the part where the sign may change.
+
+    The part is that of the sorted trials in which nearly every resample has its change of sign.
     """
     bonafide, spoof = split(scores, labels)
     frr, far, thresholds = det_curve(bonafide, spoof)
@@ -196,9 +200,9 @@ def _sides(scores: Floats, labels: Ints) -> Ints:
 
 
 def _single_trials(pair: Floats, labels: Ints, rng: Generator) -> tuple[Floats, Ints, Draw]:
-    """Return trials of two systems, with one in place of many far ones, and what draws them.
+    """Return the trials of two systems, with many far ones merged into one, and what draws them.
 
-    The trials of a class that lie far from both changes of sign, on the same sides, become one
+    Trials of a class that lie far from both changes of sign, on the same sides, become one trial
     that is drawn many times. In each class the near trials come first, then these four.
     """
     sides = np.stack([_sides(scores, labels) for scores in pair])
@@ -221,7 +225,7 @@ def _single_trials(pair: Floats, labels: Ints, rng: Generator) -> tuple[Floats, 
 
 
 def _clusters(labels: Ints, clusters: Sequence[ArrayLike], rng: Generator) -> tuple[Ints, Draw]:
-    """Group trials into cells (class x clusters); return the cell of each, and what draws them."""
+    """Group trials into cells (class x clusters); return each trial's cell, and what draws."""
     import pandas as pd
 
     mixed, codes = labels, []

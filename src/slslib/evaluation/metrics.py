@@ -11,33 +11,33 @@ empty and non-finite ones (:class:`~slslib.errors.ScoreError`).
 .. math:: FRR_k = b_k / n_b, \qquad FAR_k = 1 - s_k / n_s .
 
 The threshold of a point is the highest rejected score: *a trial is accepted if its score is above
-the threshold*. That of point 0 is the lowest score - 0.001. Points between equal scores belong to
-no threshold. The official rule keeps them, as the ASVspoof challenges' routine does, whose numbers
-are the published ones; :meth:`DET.tie_aware` leaves them out. A constant score so has an EER of
-100 % officially, and of 50 % without them.
+the threshold*. The threshold of point 0 is the lowest score - 0.001. Points between equal scores
+belong to no threshold. The official rule keeps them, because the ASVspoof challenges' routine does,
+and its numbers are the published ones; :meth:`DET.tie_aware` leaves them out. A constant score
+therefore has an official EER of 100 %, and one of 50 % without these points.
 
 **EER.** :math:`(FRR_k + FAR_k) / 2` at the first :math:`k` that minimises
 :math:`|FRR_k - FAR_k|`.
 
 **min t-DCF** (Kinnunen et al., TASLP 2020, eq. 10-11; ASVspoof 2019 and 2021 evaluation plans).
-A speaker verification system with fixed threshold (at its own EER; accepts at or above it) misses
-targets with rate :math:`m` and accepts nontargets with rate :math:`f` and spoofs with rate
-:math:`f_s`. With priors :math:`\pi` (target 0.9405, nontarget 0.0095, spoof 0.05) and costs (miss
-1, false acceptance 10, spoof 10)
+A speaker verification system has a fixed threshold, that of its own EER, and accepts scores at or
+above it. It misses targets with rate :math:`m` and accepts nontargets with rate :math:`f` and
+spoofs with rate :math:`f_s`. With priors :math:`\pi` (target 0.9405, nontarget 0.0095, spoof 0.05)
+and costs (miss 1, false acceptance 10, spoof 10)
 
 .. math:: C_0 = \pi_t C_m m + \pi_n C_f f, \quad C_1 = \pi_t C_m - C_0,
 
 .. math:: C_2 = \pi_s C_s f_s, \quad M = \min(C_1, C_2),
 
-the 2019 form is :math:`\min_k (C_1 FRR_k + C_2 FAR_k) / M`, the 2021 form
+the 2019 form is :math:`\min_k (C_1 FRR_k + C_2 FAR_k) / M`, and the 2021 form is
 :math:`\min_k (C_0 + C_1 FRR_k + C_2 FAR_k) / (C_0 + M)`. They are different numbers for the same
 scores: 2021 = :math:`(C_0 + M \cdot` 2019 :math:`) / (C_0 + M)`. :meth:`DET.min_cost` computes the
-one for the weights :math:`(0, C_1, C_2)`, the other for :math:`(C_0, C_1, C_2)`.
+2019 form from the weights :math:`(0, C_1, C_2)`, and the 2021 form from :math:`(C_0, C_1, C_2)`.
 
 **DCF** (ASVspoof 5). :math:`((1 - \pi) C_m FRR + \pi C_f FAR) / \min((1 - \pi) C_m, \pi C_f)` with
-:math:`\pi = 0.05, C_m = 1, C_f = 10`: ``min_dcf`` over the curve; ``act_dcf`` at the threshold
-:math:`-\log((1 - \pi) C_m / (\pi C_f))`, accepting at or above it, for scores that are
-log-likelihood ratios (LLR).
+:math:`\pi = 0.05, C_m = 1, C_f = 10`. ``min_dcf`` is its minimum over the curve. ``act_dcf`` is its
+value at the threshold :math:`-\log((1 - \pi) C_m / (\pi C_f))`, accepting at or above it, for
+scores that are log-likelihood ratios (LLR).
 
 **Cllr** (Brümmer and du Preez 2006), in bits, of LLRs:
 :math:`\frac{1}{2} (\overline{\log_2(1 + e^{-x_b})} + \overline{\log_2(1 + e^{x_s})})`.
@@ -62,8 +62,8 @@ class EER(NamedTuple):
     """An equal error rate.
 
     Attributes:
-        value: The rate, a fraction.
-        threshold: Accept above it.
+        value: The rate, as a fraction.
+        threshold: A trial is accepted if its score is above it.
     """
 
     value: float
@@ -93,8 +93,8 @@ class DET(NamedTuple):
     def min_cost(self, weights: Weights) -> float:
         """Compute the minimum of :math:`C_0 + C_1 FRR + C_2 FAR`; 1 is a useless detector.
 
-        The cost is divided by that of the better of the two useless detectors, which accept or
-        reject all.
+        The cost is divided by the cost of the better of two useless detectors: one accepts all, the
+        other rejects all.
 
         Raises:
             ScoreError: A weight is negative or not finite, or nothing can cost anything.
@@ -119,7 +119,7 @@ def validate(*scores: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")) 
     """Check the score arrays of some classes and return them as float64.
 
     Raises:
-        ScoreError: One is empty, not one-dimensional or holds NaN or infinity.
+        ScoreError: An array is empty, not one-dimensional, or holds NaN or infinity.
     """
     arrays = [np.asarray(values, dtype=np.float64) for values in scores]
     for name, array in zip(names, arrays, strict=True):
@@ -133,10 +133,10 @@ def validate(*scores: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")) 
 
 
 def split(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
-    """Split trials into the scores of bona fide and of spoofed ones.
+    """Split trials into bona fide scores and spoof scores.
 
     Args:
-        scores: One per trial.
+        scores: One score per trial.
         labels: 1 for bona fide, 0 for spoof.
 
     Raises:
@@ -156,7 +156,7 @@ def split(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def det_curve(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> DET:
-    """Compute false rejection and false acceptance rates over all thresholds.
+    """Compute the false rejection and false acceptance rates at all thresholds.
 
     >>> frr, far, thresholds = det_curve([1.0, 2.0], [0.0, 1.5])
     >>> frr.tolist(), far.tolist()
@@ -191,7 +191,7 @@ def asv_rates(
     threshold is rejected, and then accept scores at or above it.
 
     Returns:
-        Its EER, and the rates :math:`m, f, f_s` that :func:`tdcf_weights` takes (fractions).
+        The EER, and the rates :math:`m, f, f_s` that :func:`tdcf_weights` takes (fractions).
     """
     names = ("target", "nontarget", "spoof")
     target, *others = validate(target_scores, nontarget_scores, spoof_scores, names=names)
@@ -201,7 +201,7 @@ def asv_rates(
 
 
 def tdcf_weights(miss: float, fa: float, fa_spoof: float) -> Weights:
-    """Compute the weights of the t-DCF from a speaker verification system's error rates."""
+    """Compute the t-DCF's weights from a speaker verification system's error rates (fractions)."""
     p_target, p_nontarget, p_spoof = 0.95 * 0.99, 0.95 * 0.01, 0.05
     c_miss, c_fa, c_fa_spoof = 1, 10, 10
     c0 = p_target * c_miss * miss + p_nontarget * c_fa * fa
@@ -223,7 +223,7 @@ def min_dcf(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: Weight
 
 
 def act_dcf(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike, weights: Weights = DCF) -> float:
-    """Compute the normalised detection cost at the threshold that suits LLRs."""
+    """Compute the normalised detection cost at the threshold that theory gives for LLRs."""
     useless, (_, miss, fa) = _useless(weights), weights
     bonafide, spoof = validate(bonafide_llrs, spoof_llrs)
     threshold = -math.log(miss / fa)
@@ -232,7 +232,7 @@ def act_dcf(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike, weights: Weights = 
 
 
 def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
-    """Compute the cost of log-likelihood ratios in bits; 1 is no information.
+    """Compute the cost of log-likelihood ratios in bits; 1 means no information.
 
     >>> cllr([0.0], [0.0])
     1.0
@@ -243,13 +243,13 @@ def cllr(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike) -> float:
 
 
 def min_cllr(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> float:
-    """Compute the Cllr after the best monotone calibration: what discrimination alone costs."""
+    """Compute the Cllr after the best monotone calibration, in bits: what discrimination costs."""
     from scipy.optimize import isotonic_regression
     from scipy.special import xlogy
 
     classes = validate(bonafide_scores, spoof_scores)
     values, place = np.unique(np.concatenate(classes), return_inverse=True)
-    # Shares of each class: these weigh the same, so the posterior's odds are the likelihood ratio.
+    # Shares of each class: both weigh the same, so the posterior's odds are the likelihood ratio.
     places = np.split(place, [classes[0].size])
     bonafide, spoof = (np.bincount(own, minlength=values.size) / own.size for own in places)
     weights = bonafide + spoof

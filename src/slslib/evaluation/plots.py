@@ -1,10 +1,10 @@
 """Figures: one colour for one class everywhere, units on every axis.
 
-Bona fide is blue and spoof is vermilion, two colours of Okabe and Ito's palette that readers with
-any colour vision tell apart; line style or marker repeats the difference for print. Every
-function returns ``(figure, axes)``, with several panels the first one's axes, and touches no global
-state of matplotlib. Names beyond the five that can be told apart are a
-:class:`~slslib.errors.ConfigError`, never left out.
+Bona fide is blue and spoof is vermilion. These two colours of Okabe and Ito's palette can be told
+apart by readers with any colour vision; line style or marker repeats the difference for print.
+Every function that draws returns ``(figure, axes)``, where ``axes`` is the first panel if there are
+several, and touches no global state of matplotlib. At most five names can be told apart; more raise
+a :class:`~slslib.errors.ConfigError`, and none is ever left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,17 +36,17 @@ MARK: dict[str, Any] = {"color": "0.2", "linestyle": "--", "linewidth": 1}  # th
 def panels(
     columns: int, width: float, height: float, *, rows: int = 1, grid: bool = True, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of ``width`` x ``height`` inches; its panels come row by row."""
-    # On a page, the text of a wider figure would be too small to read.
+    """Make a figure of ``width`` x ``height`` inches, and return it with its panels, row by row."""
+    # In a wider figure, the text would be too small to read on a page.
     figure = Figure(figsize=(min(width, 9), height), dpi=120, layout="constrained")
     with sns.axes_style("whitegrid" if grid else "white", {"grid.color": "0.9"}):
         return figure, list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
 
 
 def legend(axes: Axes) -> Plot:
-    """Name all that a figure shows above its panels, in as many columns as fit.
+    """Draw the legend of a figure above its panels, in as many columns as fit.
 
-    A figure of this module has its legend; call this after drawing more into it.
+    Every figure of this module already has one; call this again after drawing more into the figure.
     """
     figure: Any = axes.figure
     shown: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def styled(
     if not 1 <= len(things) <= n:
         raise ConfigError(f"{len(things)} names: a readable figure has 1 to {n}")
     axes.set_prop_cycle(color=colours, linestyle=_LINES[:n], marker=list("os^Dv")[:n])
-    # Matplotlib leaves labels out of a legend that begin with an underscore.
+    # Matplotlib leaves labels that begin with an underscore out of a legend.
     return [(f" {name}" if name[:1] == "_" else name, thing) for name, thing in things.items()]
 
 
@@ -85,13 +85,13 @@ def plot_lines(
     axes: Axes | None = None,
     **options: Any,
 ) -> Plot:
-    """Draw lines; those of few points have marks.
+    """Draw lines, with markers if there are few points.
 
     Args:
-        lines: ``(x, y)`` by name; up to five. With a table of y, shape (trials, positions), the
-            line is the mean and a band the standard deviation over the trials.
-        xlabel: What is on the horizontal axis, with its unit.
-        ylabel: What is on the vertical one.
+        lines: ``(x, y)`` by name; up to five. If y is a table of shape (trials, positions), the
+            line is the mean over the trials, and a band is the standard deviation.
+        xlabel: Label of the horizontal axis, with its unit.
+        ylabel: Label of the vertical axis, with its unit.
         reference: Vertical position to mark by a dashed line.
         colours: One for each name, for example those of the classes.
         axes: Where to draw; by default in a new figure.
@@ -118,7 +118,7 @@ def plot_layers(lines: Mapping[str, ArrayLike], **options: Any) -> Plot:
 
     Args:
         lines: Values of layer 1, 2, ... by name, as for :func:`plot_lines`.
-        **options: Of :func:`plot_lines`, such as ``ylabel``.
+        **options: Options of :func:`plot_lines`, such as ``ylabel``.
     """
     pairs = {name: (np.arange(1, np.shape(y)[-1] + 1), y) for name, y in lines.items()}
     figure, axes = plot_lines(pairs, xlabel="transformer layer", **options)

@@ -1,26 +1,26 @@
 """Results of commands as text for people; ``--json`` prints them as they are.
 
-:func:`show` lays out the result of any command under the names that it has there, with blanks for
-underscores and characters that cannot be printed escaped. :func:`evaluate` says the EER first,
-:func:`detect` the lowest windows.
+:func:`show` lays out the result of any command. It uses the names of the result, with blanks for
+underscores, and escapes characters that cannot be printed. :func:`evaluate` puts the EER first, and
+:func:`detect` adds the lowest windows.
 """
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
-_ASKED = ("bonafide_percent", "n_speech_free")  # of a recording, where there are such
+_ASKED = ("bonafide_percent", "n_speech_free")  # shown if a recording has them
 _SHOWN = 5  # items shown of a long list
-_SAID = ("n_bonafide", "n_spoof", "phase", "assumed", "groups", "sha256")  # not by a table
+_SAID = ("n_bonafide", "n_spoof", "phase", "assumed", "groups", "sha256")  # not in the table
 
 
 def table(rows: Sequence[Mapping[Any, Any]], width: int = 10_000) -> str:
-    """Lay out rows of cells, with numbers to the right and a dash for a cell that a row lacks.
+    """Lay out rows of cells, with numbers flush right and a dash for a cell that a row lacks.
 
     Args:
-        rows: Cells by column: texts, numbers, lists or dictionaries of them. The columns stand in
-            the order of their first appearance, with blanks for underscores.
-        width: Characters of a line; a longer cell has several lines.
+        rows: Cells by column: texts, numbers, lists or dictionaries of them. Columns come in the
+            order of their first appearance, named with blanks for underscores.
+        width: Characters per line; a longer cell is broken into several lines.
     """
     import pandas as pd
     from tabulate import tabulate
@@ -43,7 +43,7 @@ def show(result: Mapping[str, Any]) -> str:
 
 
 def evaluate(result: Mapping[str, Any]) -> str:
-    """Lay out an evaluation: the EER of what, the other numbers, then the breakdowns."""
+    """Lay out an evaluation: the EER and what it is for, the other numbers, then the breakdowns."""
     first = "EER {eer_percent:.4f} %, phase {phase}: {n_bonafide:,} bona fide, {n_spoof:,} spoof"
     lines = [f"{first.format(**result)}; higher scores mean bona fide"]
     lines += [f"Assumed: {_cell(text)}" for text in result.get("assumed", ())]
@@ -67,7 +67,7 @@ def reproduce(result: Mapping[str, Any]) -> str:
 
 
 def detect(result: Mapping[str, Any]) -> str:
-    """Lay out scores of recordings, and the lowest windows with the times where they begin."""
+    """Lay out the scores of recordings, and the lowest windows with their starting times."""
     rows = []
     for one in result["files"]:
         scored = [(w["llr"], w["start_s"]) for w in one["windows"] if w["llr"] is not None]
@@ -94,7 +94,7 @@ def _is_rows(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    """Write a number, a text, nothing or several of them; long lists show their beginning."""
+    """Write a number, a text, nothing, or several of them; of a long list, only the beginning."""
     if _is_rows(value):
         return str(len(value))
     if isinstance(value, Mapping):
@@ -103,10 +103,10 @@ def _cell(value: Any) -> str:
         several = [f"({_cell(one)})" if isinstance(one, list) else _cell(one) for one in value]
         shown = ", ".join(several[:_SHOWN])
         return f"{len(value):,} ({shown}, ...)" if len(value) > _SHOWN else shown or "-"
-    if value is None or value != value:  # NaN stands for what a row lacks
+    if value is None or value != value:  # NaN stands for a cell that a row lacks
         return "-"
     if isinstance(value, float) and abs(value) < 1000:
         return f"{value:.5g}"
     text = f"{value:,.0f}" if type(value) in (int, float) else str(value)
-    # A name may hold orders to the terminal.
+    # A name may hold characters that control the terminal.
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

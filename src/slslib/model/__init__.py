@@ -1,1 +1,1 @@
-"""The detector: XLS-R's layers, the SLS head, their checkpoints, and what is compared with them."""
+"""The detector: XLS-R's layers, the SLS head, their checkpoints and other formats of them."""

@@ -1,9 +1,9 @@
-"""Files of weights: where they are, ours, and everything else that can be read as if it were.
+"""Files of weights: where they lie, our own format, and every other format that can be read.
 
-Ours is safetensors with one JSON object in its metadata: the format, the dimensions and what the
-training run says about itself. Foreign files (:mod:`slslib.model.pickles` opens them without
-running their code) come out with our names (:mod:`slslib.model.foreign`) and the same description,
-its dimensions derived from the shapes.
+Our format is safetensors, with one JSON object in its metadata: the format, the dimensions and what
+the training run recorded about itself. :mod:`slslib.model.pickles` opens foreign files without
+running their code. Their tensors get our names (:mod:`slslib.model.foreign`), and they get the same
+kind of description, with dimensions derived from the shapes.
 """
 
 import json
@@ -39,7 +39,7 @@ def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector")
             for the small model that comes with slslib (a file or folder of that name is
             ``./mini``); or ``hub:owner/name[/file][@revision]``, whose file defaults to
             ``model.safetensors`` and whose revision to ``main``.
-        part: Which of the two files ``mini`` means.
+        part: Which of its two files ``mini`` means.
 
     Raises:
         CheckpointError: If there is no such file, it is empty, or it cannot be downloaded.
@@ -65,23 +65,23 @@ def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector")
 def download(
     repository: str, filename: str, *, revision: str | None = None, sha256: str | None = None
 ) -> Path:
-    """Return a file on the Hugging Face hub from the local cache, downloading it where it is new.
+    """Return a file on the Hugging Face hub from the local cache, downloading it if it is new.
 
-    ``huggingface_hub`` downloads: it goes on where a broken connection left off, keeps files below
-    ``HF_HOME``, makes no connection with ``HF_HUB_OFFLINE=1``, and names a file only when all of
-    it is there. It does not compare the bytes with the hash that the hub states, which in its
-    cache is the name of the file: SHA-256 for large files, git's SHA-1 for small ones. That is
-    done here, at each call.
+    ``huggingface_hub`` does the download. It continues after a broken connection, keeps files below
+    ``HF_HOME``, makes no connection with ``HF_HUB_OFFLINE=1``, and gives a file its name only when
+    it is complete. It does not compare the bytes with the hash that the hub states: SHA-256 for
+    large files, git's SHA-1 for small ones. In its cache, that hash is the name of the file. This
+    function makes the comparison at each call.
 
     Args:
         repository: ``owner/name``.
         filename: Path of the file in the repository.
         revision: Branch, tag or commit; a full commit hash that is cached needs no connection.
-        sha256: What the file's SHA-256 must be, in place of what the hub states.
+        sha256: The SHA-256 that the file must have, in place of what the hub states.
 
     Raises:
-        CheckpointError: If it cannot be had, or its bytes are not the stated ones, which removes
-            it from the cache; no partial file is left.
+        CheckpointError: If the file cannot be obtained, or its bytes are not the stated ones
+            (it is then removed from the cache). No partial file is left.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -93,7 +93,7 @@ def download(
             raise ValueError("that is no branch, tag or commit")
         path = Path(hf_hub_download(repository, filename, revision=revision, local_files_only=only))
         stated = sha256 or (path.readlink().name if path.is_symlink() else "")
-        if not stated:  # a cache on a disk without symbolic links has no hashes for names
+        if not stated:  # without symbolic links on its disk, a cache has no hashes for names
             url = hf_hub_url(repository, filename, revision=revision)
             stated = get_hf_file_metadata(url).etag or ""
     except Exception as error:
@@ -115,7 +115,7 @@ def download(
         wrong = f"{filename} of {repository} has the hash {digest}, not {stated} as it should: it"
         raise CheckpointError(f"{wrong} was removed; try again, or correct the pinned sha256")
     if path.name in _OF_TRANSFORMERS:
-        with suppress(CheckpointError):  # ours needs none; what else lacks it is refused
+        with suppress(CheckpointError):  # ours needs none; others that lack it are refused later
             download(repository, str(Path(filename).with_name("config.json")), revision=revision)
     return path
 
@@ -147,7 +147,7 @@ def save_safetensors(
     with files.writing(path) as temporary:
         try:
             save_file(own, temporary, metadata)  # writes tensor by tensor: no second copy in memory
-        except SafetensorError as error:  # its own words for a full disk
+        except SafetensorError as error:  # which safetensors raises for a full disk
             raise OSError(str(error)) from error
 
 
@@ -157,14 +157,14 @@ def read_checkpoint(
     """Read any supported checkpoint without running code from it.
 
     Args:
-        path: ``*.safetensors`` of ours or of transformers, or the index of one in parts; else a
-            pickle: fairseq's ``.pt``, an SLS ``.pth`` (with or without ``module.`` before each
-            name) or transformers' ``.bin``.
-        n_heads: Attention heads, in place of what the file tells.
+        path: ``*.safetensors`` of ours or of transformers, or the index of one in parts. Any other
+            file is a pickle: fairseq's ``.pt``, an SLS ``.pth`` (with or without ``module.`` before
+            each name) or transformers' ``.bin``.
+        n_heads: Number of attention heads, in place of what the file states.
 
     Returns:
-        Tensors under our names (memory-mapped where the format allows) and a description with at
-        least ``config``, which nothing has checked.
+        The tensors under our names (memory-mapped if the format allows), and a description with at
+        least ``config``. Nothing has checked the description.
 
     Raises:
         CheckpointError: Naming the file, the cause and the remedy.
@@ -186,7 +186,7 @@ def read_checkpoint(
                 tensors, told, about = read_pickle(path)
         if f"{BACKBONE}encoder.layer_norm.weight" not in tensors:
             foreign, tensors = tensors, {our_name(name): t for name, t in tensors.items()}
-            if len(tensors) < len(foreign):  # which of two counts, nobody can know
+            if len(tensors) < len(foreign):  # nobody can know which of two tensors counts
                 raise ConfigError("several tensors have one name, as x and module.x; save one")
         if not about:
             if path.name in _OF_TRANSFORMERS and config.is_file():
@@ -200,7 +200,7 @@ def read_checkpoint(
 
 def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:
     dtypes = (torch.int64, *_FLOATS) if name.endswith("num_batches_tracked") else _FLOATS
-    # Before anything reads its elements: a file of a few bytes can claim terabytes by strides.
+    # Checked before anything reads the elements: by strides, a small file can claim terabytes.
     if (
         tensor.layout is not torch.strided
         or tensor.dtype not in dtypes
@@ -209,7 +209,7 @@ def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:
     ):
         kind = f"{tensor.dtype}, {tensor.layout}"
         raise CheckpointError(f"{path}: {name!r} is not a plain dense tensor: {kind}; refused")
-    # NaN is both the least and the greatest; one pass, without a copy.
+    # If there is a NaN, it is both the least and the greatest. This is one pass, without a copy.
     numbers = tensor.is_floating_point() and tensor.numel()
     if numbers and not torch.stack(tensor.aminmax()).isfinite().all():
         raise CheckpointError(f"{path}: {name!r} holds NaN or infinity; use an earlier checkpoint")

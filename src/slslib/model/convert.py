@@ -1,6 +1,7 @@
 """Rewrite checkpoints between the formats of slslib and of the SLS authors.
 
-Numbers are copied, never computed: what goes out and comes in again is the same bit for bit.
+Numbers are copied, never computed: a checkpoint that is converted there and back is the same bit
+for bit.
 """
 
 from pathlib import Path
@@ -15,24 +16,25 @@ def convert(
 ) -> dict[str, Any]:
     """Rewrite a checkpoint as safetensors or as the authors' .pth.
 
-    safetensors is a format that cannot hold code: keep that.
+    Keep the safetensors file: its format cannot hold code.
 
     Example: slslib convert epoch_2.pth epoch_2.safetensors
 
     Args:
         checkpoint: safetensors, .pth, fairseq .pt, transformers or run folder, mini, or
             hub:owner/name[/file][@revision].
-        out: OUT.safetensors (ours: a detector, or a backbone where the source has no head), or
-            OUT.pth (what the authors' strict load takes, if the backbone is XLS-R).
-        n_heads: Attention heads, needed where a .pth does not tell and is not of XLS-R 300M's size.
+        out: OUT.safetensors (our format: a detector, or a backbone if the source has no head), or
+            OUT.pth (which the authors' strict load takes, if the backbone is XLS-R).
+        n_heads: Number of attention heads, needed if a .pth does not state it and does not have the
+            size of XLS-R 300M.
         data_parallel: Put module. before each name of a .pth, as nn.DataParallel needs.
 
     Returns:
-        ``out``, and ``warnings``: sentences on what was added.
+        ``out``, and ``warnings`` (sentences on what was added).
 
     Raises:
-        CheckpointError: If the source cannot be read, or has no head where one is needed.
-        ConfigError: If the output's name asks for no known format.
+        CheckpointError: If the source cannot be read, or lacks a head where one is needed.
+        ConfigError: If the output's name has the ending of no known format.
         FileError: If the output cannot be written; nothing half-written is left.
     """
     from collections import OrderedDict
@@ -55,7 +57,7 @@ def convert(
         raise CheckpointError(f"{path} holds a backbone without an SLS head, a .pth needs one")
     prefix = "module." if data_parallel else ""
     state = OrderedDict((prefix + n, t.contiguous()) for n, t in authors_state(tensors).items())
-    # What tensors do not tell goes where PyTorch keeps facts on modules: strict loading allows it.
+    # Facts that no tensor holds go where PyTorch keeps those of modules; strict loading allows it.
     state._metadata = {at: {KEY: about} for at in ("", prefix[:-1])}  # type: ignore[attr-defined]
     with writing(out) as temporary:
         torch.save(state, temporary)

@@ -1,8 +1,8 @@
 """The detector: an XLS-R backbone and an SLS head, and the file that holds both.
 
-A checkpoint is one safetensors file: the tensors of the module's ``state_dict`` and, in the
-file's metadata, a JSON object with the dimensions needed to build it and whatever the training
-run wants to say about itself (recipe, epoch, development threshold).
+A checkpoint is one safetensors file. It holds the tensors of the module's ``state_dict``. A JSON
+object in its metadata has the dimensions needed to build the module, and whatever the training run
+recorded about itself (recipe, epoch, development threshold).
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ class Detector(nn.Module):
     ...     detector.llr(torch.zeros(3, 4000)).shape
     torch.Size([3])
 
-    A subclass that overrides :meth:`build_head` is a detector with another head, which
-    :func:`slslib.runs.train.train` and :func:`slslib.runs.score.score` take as ``detector_class``.
+    A subclass that overrides :meth:`build_head` is a detector with another head.
+    :func:`slslib.runs.train.train` and :func:`slslib.runs.score.score` take it as
+    ``detector_class``.
 
     Attributes:
         config: Dimensions.
-        metadata: What the training says about itself.
-        name: What :meth:`load` was given; empty if the detector was not loaded.
-        path: The file that it read.
+        metadata: What the training run recorded about itself.
+        name: The name that :meth:`load` was given; empty if the detector was not loaded.
+        path: The file that :meth:`load` read.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Detector(nn.Module):
         """Build a detector with random weights.
 
         Args:
-            config: Dimensions.
-            seed: Of the random weights; the global generator is left as it was.
+            config: Dimensions; by default the paper's.
+            seed: Seed of the random weights; the global generator is left as it was.
             checkpointing: See :class:`slslib.model.xlsr.XLSR`.
         """
         super().__init__()
@@ -71,7 +72,7 @@ class Detector(nn.Module):
         self.backbone.checkpointing = checkpointing
 
     def build_head(self, config: DetectorConfig) -> nn.Module:
-        """Return a new head; a subclass that overrides this method has another one.
+        """Return a new head; a subclass overrides this method to have another one.
 
         A head takes the layers one at a time, each ``[batch, frames, width]``, and returns two
         logits, ``[batch, 2]``, in the order spoof, bona fide.
@@ -85,7 +86,7 @@ class Detector(nn.Module):
 
     @cached_property
     def source(self) -> tuple[str, Path, str]:
-        """Name, file and SHA-256 of what was loaded; the hash is of when it is first asked for."""
+        """Name, file and SHA-256 of what was loaded; the hash is computed at first use."""
         return self.name, self.path, sha256(self.path)
 
     @property
@@ -98,13 +99,13 @@ class Detector(nn.Module):
         return self.head(self.backbone.layers(waveform))
 
     def forward(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
-        """Return log-probabilities of [spoof, bona fide] for ``config.n_samples`` long audio."""
+        """Return log-probabilities of [spoof, bona fide] for ``config.n_samples`` samples."""
         return self.logits(waveform).log_softmax(dim=1)
 
     def llr(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, batch]:
         """Return ``log p(bona fide) - log p(spoof)`` in natural logarithms, the trial's score.
 
-        It is the difference of the logits, taken in float64, so it does not saturate as
+        It is the difference of the logits, computed in float64, so it does not saturate as
         ``log p(bona fide)`` does.
         """
         return self.llr_of(self.logits(waveform))
@@ -123,10 +124,11 @@ class Detector(nn.Module):
 
         Args:
             path: File to write, replaced if it exists.
-            metadata: JSON-serialisable facts to keep beside the weights, in place of its own.
+            metadata: JSON-serialisable facts to keep beside the weights, in place of the detector's
+                own.
 
         Raises:
-            FileError: If the file cannot be written; what was there before stays.
+            FileError: If the file cannot be written; a file that was there before stays.
         """
         about = {"config": asdict(self.config), "metadata": dict(metadata or self.metadata)}
         save_safetensors(path, self.state_dict(), about)
@@ -136,16 +138,16 @@ class Detector(nn.Module):
     ) -> None:
         """Write the folder that :meth:`from_pretrained` loads, with a model card.
 
-        ``slslib publish`` finds ``about`` by itself. Of what is not given, the card says that it is
-        missing. See :mod:`slsapp.publish`.
+        If something is not given, the card says so. ``slslib publish`` finds ``about`` by itself.
+        See :mod:`slsapp.publish`.
 
         Args:
             folder: Folder to write; files of the same names are replaced.
             name: ``owner/name`` on the hub, which the examples of the card use.
-            license: The hub's word for the licence of the weights, as ``"mit"``.
-            about: ``training``, the ``config.json`` of the run, and ``results``: for each score
-                file what :func:`slslib.runs.score.score` and
-                :func:`slslib.evaluation.evaluate.evaluate` returned, in one dictionary.
+            license: The hub's word for the licence of the weights, such as ``"mit"``.
+            about: ``training``, the ``config.json`` of the run, and ``results``. For each score
+                file, ``results`` joins in one dictionary what :func:`slslib.runs.score.score` and
+                :func:`slslib.evaluation.evaluate.evaluate` returned.
 
         Raises:
             ConfigError: If the folder is that of a run.
@@ -167,8 +169,8 @@ class Detector(nn.Module):
     def push_to_hub(self, name: str, **told: Any) -> str:
         """Publish the detector on the Hugging Face hub, where :meth:`from_pretrained` finds it.
 
-        The hub asks for a token (``hf auth login``, or ``HF_TOKEN``). A new repository is public;
-        in one that is there, files of the same names get a new version.
+        The hub asks for a token (``hf auth login``, or ``HF_TOKEN``). A new repository is public.
+        In an existing repository, files of the same names get a new version.
 
         Args:
             name: ``owner/name``.
@@ -195,13 +197,13 @@ class Detector(nn.Module):
     def load(cls, path: str | Path, *, n_heads: int | None = None) -> Self:
         """Read a checkpoint: our safetensors, or an authors' or reproduction's ``.pth``.
 
-        No code in the file is ever run (see :mod:`slslib.model.checkpoints`). So a file does not
-        choose the class of its head: load a detector with another head by its own class.
+        No code in the file is ever run (see :mod:`slslib.model.checkpoints`). So a file cannot
+        choose the class of its head: load a detector that has another head by its own class.
 
         Args:
             path: The file, or any name that :func:`slslib.model.checkpoints.locate` knows.
-            n_heads: Attention heads, needed where a foreign file does not tell and is not of XLS-R
-                300M's size.
+            n_heads: Number of attention heads, needed if a foreign file does not state it and does
+                not have the size of XLS-R 300M.
 
         Returns:
             A detector in evaluation mode on the CPU.
@@ -221,15 +223,15 @@ class Detector(nn.Module):
     def from_pretrained(
         cls, repository: str | Path, filename: str = "model.safetensors", **pins: str | None
     ) -> Self:
-        """Load a detector from the Hugging Face hub, where it is downloaded once, or from a folder.
+        """Load a detector from a folder, or from the Hugging Face hub, which downloads it once.
 
         ``Detector.load("hub:owner/name/file@revision")`` is the same, and has further options.
 
         Args:
-            repository: ``owner/name``, or without pins a folder of :meth:`save_pretrained`.
+            repository: ``owner/name``, or (without pins) a folder of :meth:`save_pretrained`.
             filename: Path of the file in the repository, in any format that :meth:`load` reads.
-            pins: ``revision``, a branch, tag or commit; ``sha256``, what the file's SHA-256 must
-                be.
+            pins: ``revision``, a branch, tag or commit; ``sha256``, the SHA-256 that the file must
+                have.
 
         Raises:
             CheckpointError: If it cannot be downloaded, has other bytes than stated, or is not a
@@ -250,7 +252,7 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
         n_heads: See :meth:`Detector.load`.
 
     Returns:
-        A backbone in evaluation mode on the CPU; its ``card`` says where the weights come from,
+        A backbone in evaluation mode on the CPU. Its ``card`` says where the weights come from,
         if the file does.
 
     Raises:
@@ -264,28 +266,28 @@ def assemble(
 ) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
     """Build what a file holds, and refuse any tensor whose name, shape or type does not fit.
 
-    16-bit floats become 32-bit ones, in which everything is computed, and the counter of batches,
-    which takes part in no result, a whole number where averaging made it a float.
+    16-bit floats become 32-bit floats, in which everything is computed. The counter of batches,
+    which no result depends on, becomes a whole number if averaging made it a float.
 
     Args:
         path: The file.
         n_heads: See :meth:`Detector.load`.
-        detector_class: What to build where the file holds a head.
+        detector_class: The class to build if the file holds a head.
 
     Returns:
-        A ``detector_class``, or a module whose one child is ``backbone`` where the file holds no
-        head; the tensors that only pre-training uses; and the file's description.
+        A ``detector_class``, or, if the file holds no head, a module whose one child is
+        ``backbone``; the tensors that only pre-training uses; and the file's description.
 
     Raises:
-        CheckpointError: As :meth:`Detector.load`, naming the first tensor that does not fit.
+        CheckpointError: As for :meth:`Detector.load`, naming the first tensor that does not fit.
     """
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
     if heads := sorted({name.split(".")[1] for name in kept} & {*TASKS}):
         warnings.warn(f"{path}: {', '.join(heads)} is not used", stacklevel=2)
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
-    # A file stays in memory as long as one of its tensors. `to_bf16` replaces the large ones; what
-    # it leaves is copied here, and so is PyTorch's weight norm, which is a reference cycle.
+    # A file stays in memory as long as one of its tensors does. `to_bf16` replaces the large ones.
+    # The rest is copied here, and so is PyTorch's weight norm, which is a reference cycle.
     lasting = [n for n, t in tensors.items() if t.ndim < 2 or re.search(r"^head|pos_conv_embed", n)]
     tensors |= {name: tensors[name].clone() for name in lasting}
     with usable(path), torch.device("meta"):  # where size costs nothing

@@ -1,13 +1,13 @@
-"""What the same weights are called: by fairseq, by transformers, by the SLS authors, and here.
+"""The names of the same weights in fairseq, in transformers, in the SLS authors' code, and here.
 
 Here the backbone's tensors are ``backbone.model.*`` with transformers' names, and the head's are
-``head.*``. The authors' file is fairseq's names below ``ssl_model.model.`` and four modules of
-their own. The parts of a wav2vec 2.0 model that only its pre-training uses (or other fine-tuning,
-``lm_head``) take no part in scoring; a converted file keeps them as ``pretraining.*``, because the
-original's strict loading wants them back.
+``head.*``. The authors' file has fairseq's names below ``ssl_model.model.``, and four modules of
+their own. Some parts of a wav2vec 2.0 model are used only by its pre-training, or by other
+fine-tuning (``lm_head``). They take no part in scoring. A converted file keeps them as
+``pretraining.*``, because the original's strict loading needs them.
 
-No checkpoint but ours says all about its model: :func:`dimensions` derives the sizes from the
-shapes, and takes what shapes do not tell from transformers' ``config.json`` or fairseq's settings.
+Only our checkpoints state everything about their model. For others, :func:`dimensions` derives the
+sizes from the shapes, and takes the rest from transformers' ``config.json`` or fairseq's settings.
 """
 
 import math
@@ -23,13 +23,13 @@ from slslib.errors import ConfigError
 from slslib.model.geometry import DetectorConfig, XLSRConfig
 
 BACKBONE, KEPT = "backbone.model.", "pretraining."
-KEY = "slslib"  # of the description, in the metadata of our files
+KEY = "slslib"  # the key of the description, in the metadata of our files
 _CONVOLUTION, _LAYER = "feature_extractor.conv_layers.{}.", "encoder.layers.{}."
 _PROJECTION, _POSITION = f"{BACKBONE}feature_projection.", f"{BACKBONE}encoder.pos_conv_embed.conv."
 _DIRECTION, _MAGNITUDE = (f"{_POSITION}parametrizations.weight.original{i}" for i in (1, 0))
-TASKS = ("lm_head", "projector", "classifier", "layer_weights")  # of transformers, in no use here
+TASKS = ("lm_head", "projector", "classifier", "layer_weights")  # of transformers, not used here
 _PRETRAINING = ("mask_emb", "quantizer.vars", "quantizer.weight_proj.", "project_q.", "final_proj.")
-# The beginning of a name elsewhere and here; the first that fits counts, in both directions.
+# How a name begins elsewhere, and here; the first pair that fits counts, in both directions.
 _NAMES = [
     # The authors' head.
     ("fc0.", "head.gate."),
@@ -50,7 +50,7 @@ _NAMES = [
     (f"{_LAYER}self_attn_layer_norm.", f"{BACKBONE}{_LAYER}layer_norm."),
     (f"{_LAYER}fc1.", f"{BACKBONE}{_LAYER}feed_forward.intermediate_dense."),
     (f"{_LAYER}fc2.", f"{BACKBONE}{_LAYER}feed_forward.output_dense."),
-    # transformers, where it is neither fairseq's name nor ours.
+    # transformers, if its name is neither fairseq's nor ours.
     ("masked_spec_embed", f"{KEPT}mask_emb"),
     ("quantizer.codevectors", f"{KEPT}quantizer.vars"),
     ("project_hid.", f"{KEPT}final_proj."),
@@ -62,7 +62,7 @@ _NAMES = [
 ]
 _OTHERS = {"GAT_layer_S": "AASIST", "Nested_Res2Net_TDNN": "Nes2Net"}
 _PARTS = re.compile(r"encoder\.|feature_(extractor|projection)\.|head\.|" + re.escape(KEPT))
-# What transformers' configuration or fairseq's settings must say where no tensor's shape shows it.
+# What transformers' configuration or fairseq's settings must say, because no shape shows it.
 _GELU = ("hidden_act", "feat_extract_activation", "activation_fn")
 _ALIKE = dict.fromkeys(_GELU, "gelu") | {"layer_norm_eps": 1e-5, "max_bucket_distance": 800}
 
@@ -71,11 +71,10 @@ def our_name(name: str) -> str:
     """Translate a tensor's name in a foreign checkpoint into ours.
 
     Args:
-        name: As fairseq, transformers or the SLS authors call it.
+        name: The name in fairseq, transformers or the SLS authors' code.
 
     Returns:
-        Our name; for the parts that neither layers nor head use, one that begins with
-        ``pretraining.``.
+        Our name. It begins with ``pretraining.`` for parts that neither layers nor head use.
 
     >>> our_name("ssl_model.model.encoder.layers.3.fc1.bias")
     'backbone.model.encoder.layers.3.feed_forward.intermediate_dense.bias'
@@ -111,8 +110,8 @@ def authors_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a detector's tensors as the original's strict loading wants them, all 440.
 
     Args:
-        tensors: Under our names. Where the parts that only pre-training uses are lacking, zeros of
-            the sizes of XLS-R 300M stand for them: no result depends on them.
+        tensors: The tensors under our names. If the parts that only pre-training uses are missing,
+            they become zeros of the sizes of XLS-R 300M: no result depends on them.
     """
     width = len(tensors[f"{BACKBONE}encoder.layer_norm.weight"])
     conv_width = len(tensors[f"{_PROJECTION}layer_norm.weight"])
@@ -131,17 +130,17 @@ def authors_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) -> dict[str, Any]:
-    """Derive a detector's or backbone's config from what a foreign file holds.
+    """Derive a detector's or backbone's config from the contents of a foreign file.
 
     Args:
-        tensors: Under our names; their shapes tell sizes.
-        told: transformers' configuration or fairseq's settings. Without any, ``{}``, the model is
-            an XLS-R.
-        n_heads: Attention heads, in place of what the file tells.
+        tensors: Tensors under our names; their shapes give the sizes.
+        told: transformers' configuration or fairseq's settings. If there are none, ``{}``: the
+            model is then an XLS-R.
+        n_heads: Number of attention heads, in place of what the file states.
 
     Raises:
-        KeyError, ValueError, ArithmeticError, ConfigError: If it is no model that is computed here,
-            or the file does not tell enough.
+        KeyError, ValueError, ArithmeticError, ConfigError: If the model is not one that is computed
+            here, or the file does not state enough.
     """
     shapes = {name.removeprefix(BACKBONE): tensor.shape for name, tensor in tensors.items()}
     kind = told.get("model_type")
@@ -172,7 +171,7 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
         conv_width=shapes["feature_projection.layer_norm.weight"][0],
         pos_kernel=pos_kernel,
         pos_groups=pos_width // group_width,
-        # None, which is refused, where a file tells something but not this.
+        # None, which is refused, if a file states something but not this.
         pre_norm=told.get("do_stable_layer_norm", told.get("layer_norm_first", not told or None)),
         group_norm=bool(told) and "feature_extractor.conv_layers.1.layer_norm.bias" not in shapes,
         conv_bias=told.get("conv_bias", True),
@@ -182,6 +181,6 @@ def dimensions(tensors: Mapping[str, Tensor], told: Any, n_heads: int | None) ->
         return {"backbone": asdict(backbone)}
     hidden_width, pooled = shapes["head.hidden.weight"]
     thirds, n_samples = pooled // (width // 3), DetectorConfig.n_samples
-    if backbone.n_frames(n_samples) // 3 != thirds:  # not the authors' length: the least that fits
+    if backbone.n_frames(n_samples) // 3 != thirds:  # not the authors' length: take the least
         n_samples = backbone.receptive_field + (3 * thirds - 1) * math.prod(backbone.strides)
     return asdict(DetectorConfig(backbone, hidden_width, n_samples))

@@ -4,8 +4,8 @@ ONNX (https://onnx.ai) describes a network as a graph of standard operations. Th
 input, ``samples`` ``[batch, n_samples]`` in float32, and one output, ``llr`` ``[batch]`` in
 float64. The batch may have any size. The length is fixed, because the head's first linear layer
 has a weight for each frame. A JSON object in the file's metadata, under ``slslib``, names the
-checkpoint and its SHA-256, and holds what the training says about itself. :mod:`slsapp.export`
-writes such a file.
+checkpoint and its SHA-256, and holds what the training run recorded about itself.
+:mod:`slsapp.export` writes such a file.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class OnnxDetector:
     """Score waveforms by a file that ``slslib export`` wrote, without PyTorch.
 
     Attributes:
-        n_samples: Audio that one score is computed from, at 16 kHz.
-        metadata: What the training says about itself, as ``Detector.metadata``.
+        n_samples: Number of samples at 16 kHz from which one score is computed.
+        metadata: What the training run recorded about itself, as in ``Detector.metadata``.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Read a file that ``slslib export`` wrote, with as many threads as the process may use.
 
-        The file is not trusted. onnxruntime has no operations here but its own, loads no library,
-        and reads no other file: the hash of this one covers all of its weights. As any network, a
+        The file is not trusted. Here onnxruntime has only its own operations, loads no library, and
+        reads no other file, so the hash of this file covers all of its weights. Like any network, a
         graph can still ask for much memory and time.
 
         Args:
@@ -54,9 +54,9 @@ class OnnxDetector:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_count()  # what affinity and container allow
         options.log_severity_level = 4  # errors are raised
-        options.add_session_config_entry(*_OTHER_FILES)  # none can be in that folder
+        options.add_session_config_entry(*_OTHER_FILES)  # a "folder" that can hold none
         with usable(path, remedy=_REMEDY):
-            only = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}  # prints
+            only = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}  # it would print
             session = onnxruntime.InferenceSession(path, options, **only)
             about = json.loads(session.get_modelmeta().custom_metadata_map["slslib"])
             ends = (*session.get_inputs(), *session.get_outputs())

@@ -1,8 +1,8 @@
 """Linear layers that a CPU computes by oneDNN.
 
-PyTorch leaves products of 32-bit matrices on a CPU to MKL, which is slow on AMD's processors. Here
-oneDNN computes them, which PyTorch uses for convolutions and for bfloat16. The two differ in the
-last bits. A GPU computes as always.
+On a CPU, PyTorch leaves products of 32-bit matrices to MKL, which is slow on AMD's processors. Here
+oneDNN computes them; PyTorch itself uses it for convolutions and for bfloat16. The two libraries
+differ in the last bits. On a GPU nothing changes.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ _HAS_BF16: bool = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Linear(nn.Linear):
-    """:class:`torch.nn.Linear`; one with weights in bfloat16 rounds its input to that."""
+    """:class:`torch.nn.Linear`; with weights in bfloat16, it rounds its input to bfloat16."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input @ weight.T + bias``."""
@@ -26,14 +26,14 @@ class Linear(nn.Linear):
         if self.weight.is_mkldnn:
             return _product(input, self.weight, self.bias)
         by_onednn = _HAS_ONEDNN and device == "cpu" and kind == torch.float32
-        # An exported graph has no operations of PyTorch's own, and batches of any size.
+        # An exported graph must have no operations of PyTorch's own, and batches of any size.
         plain = torch.compiler.is_exporting() or torch.is_autocast_enabled(device)
         if by_onednn and not plain and input.ndim > 1 and len(input):
             return _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return F.linear(input, self.weight, self.bias)
 
     def to_bf16(self) -> None:
-        """Round the weights for good, on a CPU in oneDNN's own layout: no training after that."""
+        """Round the weights for good, on a CPU into oneDNN's own layout; no training after that."""
         rounded = self.weight.detach().bfloat16()
         if _HAS_BF16 and rounded.device.type == "cpu":
             rounded = torch.ops.mkldnn._reorder_linear_weight(rounded)

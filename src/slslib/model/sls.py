@@ -10,10 +10,10 @@ Zhang, Wen and Hu, *Audio Deepfake Detection with XLS-R and SLS Classifier*, ACM
    z = \sum_{l=1}^{24} g_l \, h_l ,
 
 where one linear map (w, b) serves all layers. The time-frequency plane z passes BatchNorm
-(one channel), SELU and 3 x 3 max pooling, is flattened, and two linear layers with SELU give the
-two logits, in the order [spoof, bona fide].
+(one channel), SELU and 3 x 3 max pooling, and is flattened. Two linear layers with SELU then give
+the two logits, in the order [spoof, bona fide].
 
-Each gate depends on its own layer only, so z can be accumulated while the layers are computed:
+Each gate depends only on its own layer, so z can be accumulated while the layers are computed:
 no stack of 24 x T x D is ever needed.
 """
 
@@ -30,8 +30,8 @@ SPOOF, BONAFIDE = 0, 1  # order of the two outputs, and the labels
 class SLSHead(nn.Module):
     """The SLS classifier for layers of one width and one number of frames.
 
-    The authors' names are, in order, ``fc0``, ``first_bn``, ``fc1`` and ``fc3`` for
-    :attr:`gate`, :attr:`norm`, :attr:`hidden` and :attr:`output`.
+    The authors call :attr:`gate`, :attr:`norm`, :attr:`hidden` and :attr:`output`, in this order,
+    ``fc0``, ``first_bn``, ``fc1`` and ``fc3``.
     """
 
     def __init__(self, width: int, n_frames: int, *, hidden_width: int = 1024) -> None:
@@ -64,10 +64,10 @@ class SLSHead(nn.Module):
             layers: Outputs of the layers, first to last; a generator is consumed as it yields.
 
         Returns:
-            The fused features and the gates in (0, 1).
+            The fused features, and the gates in (0, 1).
 
         Raises:
-            ValueError: If there is no layer or its shape is not (batch, n_frames, width).
+            ValueError: If there is no layer, or its shape is not (batch, n_frames, width).
         """
         fused: Tensor | None = None
         gates = []

@@ -1,24 +1,24 @@
 """The XLS-R backbone: the outputs of all transformer layers in one pass.
 
 XLS-R (Babu et al., Interspeech 2022, doi:10.21437/Interspeech.2022-143) is a wav2vec 2.0 model
-(Baevski et al., NeurIPS 2020): seven convolutions turn 16 kHz samples into a frame every 20 ms,
+(Baevski et al., NeurIPS 2020). Seven convolutions turn 16 kHz samples into a frame every 20 ms,
 and 24 pre-norm transformer layers of width 1024 contextualise the frames. The modules are those
-of :class:`transformers.Wav2Vec2Model`; the loop over the layers is ours, because SLS needs the
-*residual stream after each layer, before the encoder's final LayerNorm*, and transformers does
-not promise that for ``hidden_states`` (up to release 5.15 the last entry is after the LayerNorm).
-Three things are computed in another way than there, for speed: the convolutions keep the channels
+of :class:`transformers.Wav2Vec2Model`. The loop over the layers is ours, because SLS needs the
+*residual stream after each layer, before the encoder's final LayerNorm*. transformers does not
+promise that for ``hidden_states`` (up to release 5.15 the last entry is after the LayerNorm).
+For speed, three things are computed in another way than there. The convolutions keep the channels
 last in memory, where LayerNorm wants them; attention is PyTorch's fused kernel; and
 :mod:`slslib.model.products` multiplies matrices. All layers stay within 1e-5 of fairseq's.
 
 Conventions: the waveform is fed as it is, float32 in units of int16 / 32768, without the
 zero-mean unit-variance normalisation that Hugging Face's feature extractor would apply.
-Everything stochastic (dropout, LayerDrop, SpecAugment) is off in training as well, as in the
-configuration that the fairseq checkpoint carries and the SLS authors fine-tune with.
+Everything stochastic (dropout, LayerDrop, SpecAugment) is off, in training too. The fairseq
+checkpoint carries the same configuration, and the SLS authors fine-tune with it.
 
-Its relatives are computed by the same loop: wav2vec 2.0 of other sizes, HuBERT (the same network
+The same loop computes relatives of XLS-R: wav2vec 2.0 of other sizes, HuBERT (the same network
 under another name) and WavLM (Chen et al., IEEE JSTSP 2022, doi:10.1109/JSTSP.2022.3188113), whose
-first layer computes a position bias that every later one uses. In post-norm models, wav2vec2-base
-among them, a LayerNorm precedes the layers and ends each of them.
+first layer computes a position bias that all later layers use. In post-norm models, wav2vec2-base
+among them, one LayerNorm precedes the layers, and one ends each layer.
 """
 
 import logging
@@ -48,8 +48,8 @@ class XLSR(nn.Module):
 
     Attributes:
         config: Dimensions.
-        model: The transformers module that holds the parameters. A pre-norm model's final encoder
-            LayerNorm is there for faithful checkpoints and takes no part in :meth:`layers`.
+        model: The transformers module that holds the parameters. It keeps a pre-norm model's final
+            encoder LayerNorm, for faithful checkpoints, but :meth:`layers` does not use it.
         checkpointing: Recompute each layer in the backward pass instead of storing its
             activations: about a third more time for a fraction of the memory.
         card: Where the weights come from, if their file says so.
@@ -84,7 +84,8 @@ class XLSR(nn.Module):
 
         Yields:
             ``config.n_layers`` tensors of shape ``(batch, frames, width)``: the residual stream
-            before the encoder's final LayerNorm, or of a post-norm model what each layer ends in.
+            before the encoder's final LayerNorm; in a post-norm model, the output of each layer's
+            last LayerNorm.
 
         Raises:
             ValueError: If the waveform is not a batch, or shorter than one frame.
@@ -94,11 +95,11 @@ class XLSR(nn.Module):
         if waveform.shape[-1] < (least := self.config.receptive_field):
             raise ValueError(f"{waveform.shape[-1]} samples are less than one frame ({least})")
         encoder, projection = self.model.encoder, self.model.feature_projection
-        # Scoring clip by clip, a CPU needs less memory and less time.
+        # A CPU needs less memory and less time if it scores clip by clip.
         one_by_one = waveform.is_cpu and torch.is_inference_mode_enabled()
         parts = torch.split(waveform, 1) if one_by_one else [waveform]
         hidden, _ = projection(torch.cat([self._frames(part) for part in parts]))
-        # The residual stream keeps all its bits where products are rounded.
+        # The residual stream keeps all its bits, even if products are rounded.
         hidden = hidden.to(waveform.dtype)
         hidden = hidden + encoder.pos_conv_embed(hidden.to(encoder.pos_conv_embed.conv.bias.dtype))
         if not self.config.pre_norm:
@@ -117,12 +118,12 @@ class XLSR(nn.Module):
         """Run the convolutional feature extractor."""
         frames = waveform[:, :, None]
         for layer in self.model.feature_extractor.conv_layers:
-            # In two dimensions, the first of size 1: PyTorch lays out no others channels last.
+            # Two dimensions, the first of size 1: PyTorch lays out only these channels last.
             weight = layer.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last)
             planes = frames.to(weight.dtype).transpose(1, 2)[:, :, None]
             planes = F.conv2d(planes, weight, layer.conv.bias, (1, layer.conv.stride[0]))
             frames = planes[:, :, 0].transpose(1, 2).to(waveform.dtype)
-            if self.config.group_norm and hasattr(layer, "layer_norm"):  # which is over time
+            if self.config.group_norm and hasattr(layer, "layer_norm"):  # a norm over time
                 frames = layer.layer_norm(frames.transpose(1, 2)).transpose(1, 2)
             elif hasattr(layer, "layer_norm"):
                 frames = layer.layer_norm(frames)
@@ -132,21 +133,21 @@ class XLSR(nn.Module):
     def forward(
         self, waveform: Float[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch layers frames width"]:
-        """Stack the outputs of all layers; :meth:`layers` is the same without the stack."""
+        """Stack the outputs of all layers; :meth:`layers` yields the same without the stack."""
         return torch.stack(list(self.layers(waveform)), dim=1)
 
     def to_bf16(self) -> None:
         """Keep the weights of convolutions and linear layers in bfloat16, for scoring only.
 
         The residual stream, every LayerNorm and what follows stay in 32 bits. So does WavLM's
-        attention, one function of transformers' that takes a single type.
+        attention, because it is one function of transformers that takes a single type.
         """
         for name, module in self.model.named_modules():
             if isinstance(module, nn.Conv1d):
                 module.bfloat16()
             elif isinstance(module, Linear) and not (self.config.wavlm and ".attention." in name):
                 module.to_bf16()
-        if next(self.parameters()).device.type == "cpu":  # whose fused kernel is slower in bfloat16
+        if next(self.parameters()).device.type == "cpu":  # its fused kernel is slower in bfloat16
             self.model.set_attn_implementation("eager")
 
     def freeze(self, what: Freeze) -> None:
@@ -159,14 +160,14 @@ class XLSR(nn.Module):
         self.requires_grad_(what != "backbone")
         if what == "conv":
             self.model.feature_extractor.requires_grad_(False)
-        # DDP demands a gradient of each parameter that wants one, and in a pre-norm model the last
-        # LayerNorm takes no part in the layers.
+        # DDP demands a gradient for each parameter that requires one, and in a pre-norm model the
+        # last LayerNorm takes no part in the layers.
         if self.config.pre_norm:
             self.model.encoder.layer_norm.requires_grad_(False)
 
 
 def hugging_face(config: XLSRConfig) -> Any:
-    """Return the transformers configuration of a backbone, everything stochastic off."""
+    """Return the transformers configuration of a backbone, with everything stochastic off."""
     kind: Any = WavLMConfig if config.wavlm else Wav2Vec2Config
     return kind(
         hidden_size=config.width,

@@ -1,1 +1,1 @@
-"""What takes long: training, scoring, detecting and measuring, resumable and on any device."""
+"""The long tasks: training, scoring, detecting and measuring, resumable and on any device."""

@@ -1,7 +1,7 @@
 """Trials as tensors: decode, augment, crop, batch.
 
-Random numbers never come from a shared stream. The order of an epoch is keyed by (seed, epoch),
-and the augmentation of a clip by (seed, epoch, utterance). So neither the number of workers nor a
+Random numbers never come from a shared stream. The order of an epoch is keyed by (seed, epoch), and
+the augmentation of a clip by (seed, epoch, utterance). So neither the number of workers nor a
 resume in the middle of an epoch can change a result.
 """
 
@@ -32,7 +32,7 @@ from slslib.errors import AudioError
 from slslib.runs.processes import signals
 from slslib.runs.recipes import Crop
 
-_PATIENCE_SECONDS = 60  # a worker that gives no batch for so long reads a file that may never end
+_PATIENCE_SECONDS = 60  # a worker without a batch for so long may read a file that never ends
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Clip:
     Attributes:
         utterance: Its name.
         label: 1 bona fide, 0 spoof, -1 unknown.
-        waveform: Audio of the fixed length, or None if it could not be read.
+        waveform: Audio of the fixed length; None if it could not be read.
         error: Why there is no waveform.
         decoder: Decoder and version that read the file.
-        over_range: The file holds samples beyond its integer range.
-        converted: The file was resampled or down-mixed.
+        over_range: Whether the file holds samples beyond its integer range.
+        converted: Whether the file was resampled or down-mixed.
     """
 
     utterance: str
@@ -62,19 +62,19 @@ class Clip:
 class TrialDataset(Dataset[Clip]):
     """The trials of a corpus as clips of one length.
 
-    Audio that cannot be decoded becomes a :class:`Clip` with an error, which the caller raises or
-    records. It is never replaced.
+    Audio that cannot be decoded becomes a :class:`Clip` with an error. The caller raises or records
+    the error; the audio is never replaced.
 
     Attributes:
-        corpus: Its trials, in their order.
-        n_samples: Length of a clip at 16 kHz: longer audio is cut, shorter tiled.
-        algo: RawBoost algorithm, applied to the whole recording before it is cut: number or
-            name; 0 for none.
+        corpus: The corpus, whose trials keep their order.
+        n_samples: Length of a clip at 16 kHz: longer audio is cut, shorter audio is tiled.
+        algo: RawBoost algorithm, by number or name, applied to the whole recording before it is
+            cut; 0 for none.
         crop: Keep the ``"first"`` samples, as the original does, or a ``"random"`` stretch.
         seed: Seed of augmentation and crop.
-        epoch: Epoch that keys them.
+        epoch: Epoch that keys augmentation and crop.
         allow_silence: Accept silent and very short audio.
-        guarded: Let another process decode each recording first, which may crash or never end.
+        guarded: First decode each recording in another process, which may crash or never end.
     """
 
     corpus: Corpus
@@ -88,7 +88,7 @@ class TrialDataset(Dataset[Clip]):
     guarded: bool = False
 
     def __post_init__(self) -> None:
-        """Name the algorithm."""
+        """Replace the algorithm by its name."""
         self.algo = algorithm_name(self.algo)
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class TrialDataset(Dataset[Clip]):
         """Decode, augment and crop one trial."""
         trial = self.corpus.trials.iloc[index]
         utterance, label = str(trial["utterance"]), int(trial["label"])
-        # Augmentation and random crops need the whole recording; scoring only its beginning.
+        # Augmentation and random crops need the whole recording; scoring needs only its beginning.
         whole = self.algo != "none" or self.crop == "random"
         limit = None if whole else self.n_samples
         try:
@@ -121,15 +121,15 @@ class TrialDataset(Dataset[Clip]):
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
-    """Return what a run writes down about its trials."""
+    """Return what a run records about its trials."""
     about = {"corpus": corpus.name, "partition": corpus.partition}
     return about | {"protocol_sha256": corpus.protocol_sha256, "n_trials": len(corpus)}
 
 
 def sizes(corpus: Corpus, indices: list[int] | None = None) -> list[int]:
-    """Return the sizes of recordings in bytes, by default of all; -1 for a missing file.
+    """Return the sizes of recordings in bytes, by default of all recordings; -1 for a missing file.
 
-    A size stands for the content: hashing every recording would take as long as a run.
+    A size stands for the content, because hashing every recording would take as long as a run.
     """
     found, utterances = [], corpus.trials["utterance"]
     for utterance in utterances if indices is None else utterances.iloc[indices]:
@@ -156,7 +156,7 @@ def epoch_batches(n_trials: int, batch_size: int, *, seed: int, epoch: int) -> l
 
 
 def batched(indices: Sequence[int], size: int) -> list[list[int]]:
-    """Divide indices into batches of one size, the last of which may be smaller.
+    """Divide indices into batches of one size; the last batch may be smaller.
 
     >>> batched(range(5), 2)
     [[0, 1], [2, 3], [4]]
@@ -167,10 +167,10 @@ def batched(indices: Sequence[int], size: int) -> list[list[int]]:
 def load_batches(
     dataset: TrialDataset, batches: Sequence[list[int]], *, workers: int = 0
 ) -> Iterator[list[Clip]]:
-    """Yield the clips for lists of indices, decoded by ``workers`` processes (0: this one).
+    """Yield the clips for lists of indices, decoded by ``workers`` processes (0: by this process).
 
-    A file may crash its decoder or never end. Where a worker dies or is silent for a minute, its
-    batch is read again, each recording first by another process: what fails there is a
+    A file may crash its decoder or never end. If a worker dies or is silent for a minute, its batch
+    is read again, each recording first by another process. A recording that fails there is a
     :class:`Clip` with an error. Without workers, such a file ends the run.
     """
     if not workers or current_process().daemon:  # a pool's processes may have none of their own
@@ -184,16 +184,16 @@ def load_batches(
             num_workers=workers,
             collate_fn=_pack,
             timeout=_PATIENCE_SECONDS,
-            # Its own: the loader draws a base seed, which would otherwise move the global stream
-            # and make results depend on how often a loader was started.
+            # The loader draws a base seed. Without its own generator it would move the global
+            # stream, and results would depend on how often a loader was started.
             generator=torch.Generator().manual_seed(0),
             worker_init_fn=_end_with_parent,
         )
-        # Python loses what a handler raises inside a fork. And PyTorch's own handler of SIGCHLD
-        # would raise for a dead worker wherever this process is at that time.
+        # Python loses what a handler raises inside a fork. And for a dead worker, PyTorch's own
+        # handler of SIGCHLD would raise an error wherever this process is at that time.
         with signals(signal.SIGCHLD) as received:
-            # Workers leave these to this process, which needs them to end well: a scheduler stops
-            # the whole group.
+            # Workers inherit this mask: a scheduler sends these signals to the whole group, and
+            # this process needs its workers to end well.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             try:
                 iterator = cast(Any, iter(loader))
@@ -219,8 +219,9 @@ def load_batches(
 def _pack(clips: list[Clip]) -> tuple[list[Clip], Tensor]:
     """Put the waveforms of a batch into one tensor, which a worker hands over in shared memory.
 
-    In the pipe, half a batch of a worker that died would keep its reader waiting for ever. Where
-    that memory is full, this raises an error; PyTorch, if left to do it, would lose the batch.
+    If they were sent through the pipe, a worker that died could leave half a batch there, and its
+    reader would wait for ever. If the shared memory is full, this raises an error; if PyTorch were
+    left to do it, the batch would be lost.
     """
     waveforms = [torch.from_numpy(clip.waveform) for clip in clips if not clip.error]
     bare = [replace(clip, waveform=None) for clip in clips]
@@ -228,7 +229,7 @@ def _pack(clips: list[Clip]) -> tuple[list[Clip], Tensor]:
 
 
 def _end_with_parent(_worker: int) -> None:
-    """End when the parent is gone."""
+    """End the worker when its parent is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
@@ -252,7 +253,7 @@ def stack(
     for clip in clips:
         if clip.error:
             raise AudioError(clip.error)
-    # Torch's own memory, which is aligned: the last bit of a convolution depends on the alignment.
+    # Torch's own memory is aligned, and the last bit of a convolution depends on the alignment.
     waveforms = torch.stack([torch.as_tensor(clip.waveform) for clip in clips])
     labels = torch.tensor([clip.label for clip in clips])
     if torch.device(device).type == "cuda":
@@ -263,7 +264,7 @@ def stack(
 def read_clips(
     dataset: TrialDataset, indices: Sequence[int] | None = None
 ) -> tuple[Float[Tensor, "trials samples"], Tensor]:
-    """Return waveforms and labels of some trials, or of all.
+    """Return waveforms and labels of some trials, by default of all.
 
     Raises:
         AudioError: If a recording cannot be read.

@@ -3,11 +3,11 @@
 A recording is divided into windows of the detector's length (4.0375 s), one after another or every
 ``hop`` seconds. The last window ends with the recording; a recording shorter than one window is
 tiled. The windows' log-likelihood ratios are pooled into the recording's score. Windows of digital
-silence have no score and are counted. For a recording of one window this is the score that ``slslib
-score --precision exact`` writes, which reads the first window only. No file is trusted: another
-process decodes them, with limits on memory and time (:mod:`slslib.data.isolate`).
+silence have no score and are counted. ``slslib score --precision exact`` reads only the first
+window; for a recording of one window it writes the same score. No file is trusted: another process
+decodes the files, with limits on memory and time (:mod:`slslib.data.isolate`).
 
-A loaded detector scores files without loading it again, and arrays:
+A detector that is loaded once scores many files, and arrays too:
 
 .. code-block:: python
 
@@ -56,7 +56,7 @@ _FOUND = ("source_rate", "channels", "over_range", "states_length")
 _SHORT = "under half a second, so that the score says little: {} of {} recordings"
 _LENGTH = "no length stated, so that a cut or damaged copy may pass for whole: {} of {} recordings"
 _USUAL = {"hop_s": None, "pool": "mean", "allow_silence": False, "speech_only": False}
-"""As training scores."""
+"""The settings by which training scores."""
 
 
 def detect(
@@ -82,33 +82,36 @@ def detect(
         files: Recordings, or folders of them.
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], mini, or
             .onnx file of slslib export, which is scored on the CPU without PyTorch. From Python,
-            also what Detector.load returned, on the device where it is.
-        threshold: Scores above it are called bona fide: a number, or a file of slslib threshold;
-            default that file beside the checkpoint, else the checkpoint's own development
-            threshold (not with hop, pool, allow_silence or speech_only, which make other scores),
-            else none.
+            also a detector that Detector.load returned, on the device where it is.
+        threshold: Scores above it are called bona fide. It is a number, or a file that slslib
+            threshold wrote. The default is such a file beside the checkpoint, else the checkpoint's
+            own development threshold (not with hop, pool, allow_silence or speech_only, which
+            change the scores), else none.
         hop: Seconds from one window to the next; default the window's length.
         pool: The recording's score is the mean of the windows' scores, the lowest, or the mean
             without the lowest and highest fifth.
         allow_silence: Score silent and very short recordings too.
         speech_only: Leave out windows with less than 0.25 s of speech, by Silero VAD (the extra
-            speech), whatever else they hold; a recording of such windows has no score.
-        cpu: Use the CPU even where there is a GPU.
+            speech), whatever else they hold; a recording of only such windows has no score.
+        cpu: Use the CPU even if there is a GPU.
 
     Returns:
-        ``checkpoint``, ``checkpoint_sha256``, ``threshold``, ``threshold_source``, ``meaning`` (of
-        a score without a threshold), ``window_s``, ``hop_s`` (null: the window), ``pool``,
-        ``allow_silence``, ``speech_only``, ``errors`` and ``warnings`` (texts) and ``files``: for
-        each its ``file``, ``llr``, ``verdict``, ``lowest_llr`` (of a window), ``n_silent`` (windows
-        of zeros or one other value, left out), ``n_speech_free`` (windows of other sound than
-        speech, left out; null: not asked for), ``duration_s``, ``source_rate``, ``channels``,
-        ``resampled`` (to 16 kHz), ``averaged`` (to one channel), ``over_range`` (samples of FLAC),
-        ``states_length`` (false: a cut copy cannot be told from a whole one), ``windows``
-        (``start_s``, ``llr``, null if left out) and ``error``.
+        A dictionary with these entries.
+
+        * ``checkpoint``, ``checkpoint_sha256``, ``threshold``, ``threshold_source``, ``meaning``
+          (of a score without a threshold), ``window_s``, ``hop_s`` (null: the window), ``pool``,
+          ``allow_silence``, ``speech_only``; ``errors`` and ``warnings`` (texts).
+        * ``files``: for each file its ``file``, ``llr``, ``verdict``, ``lowest_llr`` (of a window),
+          ``n_silent`` (windows left out because all their samples are equal), ``n_speech_free``
+          (windows left out because they hold other sound than speech; null: not asked for),
+          ``duration_s``, ``source_rate``, ``channels``, ``resampled`` (to 16 kHz), ``averaged`` (to
+          one channel), ``over_range`` (samples of FLAC), ``states_length`` (false: a cut copy
+          cannot be told from a whole one), ``windows`` (``start_s``, ``llr``, null if left out) and
+          ``error``.
 
     Raises:
-        ConfigError: There is no file, no finite threshold, one that was chosen for other scores, no
-            such hop.
+        ConfigError: There is no file; the threshold is not finite, or was chosen for other scores;
+            the pool or the hop is not possible; or options contradict each other.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
     """
@@ -189,7 +192,7 @@ def detect(
 
 
 def listed(files: Any) -> list[Path]:
-    """Return the recordings that ``files`` of :func:`detect` are: themselves, or in folders.
+    """Return the recordings that ``files`` of :func:`detect` names, directly or by folders.
 
     Raises:
         ConfigError: There is none.
@@ -200,7 +203,7 @@ def listed(files: Any) -> list[Path]:
     given = [*files] if isinstance(files, Iterable) and not isinstance(files, str) else [files]
     if not all(isinstance(one, str | Path) for one in given):
         raise ConfigError("detect takes names of files; for an array, call the llr of a Detector")
-    # Path.is_dir() raises for a name that is too long.
+    # Path.is_dir() raises an error for a name that is too long.
     found = [list_recordings(p) if os.path.isdir(p) else [Path(p)] for p in given]  # noqa: PTH112
     if not found:
         raise ConfigError("nothing to score: name recordings, or folders of them")
@@ -208,7 +211,7 @@ def listed(files: Any) -> list[Path]:
 
 
 def _open(checkpoint: Any, cpu: bool) -> tuple[Any, ...]:
-    """Load a checkpoint, unless it is loaded.
+    """Load a checkpoint, unless it is loaded already.
 
     Returns:
         What scores a batch of windows; their length; the metadata; name, file and SHA-256.
@@ -245,7 +248,7 @@ def _is_mini(metadata: dict[str, Any]) -> bool:
 def _threshold(
     given: Any, checkpoint: Path, metadata: dict[str, Any], scores: dict[str, Any]
 ) -> tuple[float | None, str]:
-    """Return the threshold and where it is from; one for other scores is refused."""
+    """Return the threshold and its source; refuse one that was chosen for other scores."""
     beside = checkpoint.with_name(f"{checkpoint.name}.threshold.json")
     given, source = beside if given is None and beside.is_file() else given, "given"
     if isinstance(given, str | Path):

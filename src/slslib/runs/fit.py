@@ -1,9 +1,9 @@
 """The training loop and its parts: detector, optimizer, position, step, validation.
 
-The loss is the cross entropy weighted by class, on log-softmax outputs. With several processes
-(``accelerate launch``) each batch is split between them. The class weights of the whole batch
-normalise the loss, so a step is the same as in one process. On CUDA the processes also share the
-BatchNorm statistics.
+The loss is the class-weighted cross entropy of log-softmax outputs. With several processes
+(``accelerate launch``) each batch is split between them. The loss is normalised by the class
+weights of the whole batch, so a step is the same as in one process. On CUDA the processes also
+share the BatchNorm statistics.
 
 ``state.pt`` holds everything needed to go on: weights, the optimizer's state and the position.
 ``log.csv`` and ``best.json`` repeat the position's history for people.
@@ -46,7 +46,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)  # a row for each finished epoch
 
     def best_epoch(self, monitor: str) -> int:
-        """Return the first epoch with the least value of ``monitor``; -1 where none is finished."""
+        """Return the first epoch with the least value of ``monitor``; -1 if none is finished."""
         values = [row[monitor] for row in self.history]
         return values.index(min(values)) if values else -1
 
@@ -58,14 +58,14 @@ class Position:
 
 @dataclass
 class Run:
-    """What a training run works with; :func:`fit` moves all of it forward."""
+    """Everything a training run works with; :func:`fit` moves it forward."""
 
     config: TrainConfig
     out: Path
     accelerator: Accelerator
     detector: Detector
     optimizer: torch.optim.Optimizer
-    sets: list[TrialDataset]  # for training and, if there is one, for development
+    sets: list[TrialDataset]  # the training set and, if there is one, the development set
     workers: int = 0
     progress: bool = True
     position: Position = field(default_factory=Position)
@@ -108,7 +108,7 @@ def initial_weights(config: TrainConfig) -> Path | None:
     """Return the local file of a recipe's initial weights; None if they are random.
 
     Raises:
-        CheckpointError: If it cannot be had.
+        CheckpointError: If the file cannot be obtained.
     """
     if config.init is None:
         return None if config.backbone == "random" else locate(config.backbone, "backbone")
@@ -118,7 +118,7 @@ def initial_weights(config: TrainConfig) -> Path | None:
 def build_detector(
     config: TrainConfig, initial: Path | None, detector_class: type[Detector] = Detector
 ) -> Detector:
-    """Build the detector that a recipe starts from.
+    """Build the detector from which a recipe starts.
 
     Args:
         config: The recipe.
@@ -141,7 +141,7 @@ def build_detector(
 
 
 def build_optimizer(detector: Detector, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build the optimizer of what is trained: Adam, with an L2 penalty inside the gradient."""
+    """Build the optimizer of the trained weights: Adam, with an L2 penalty inside the gradient."""
     trained = [p for p in detector.parameters() if p.requires_grad]
     return torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay)
 
@@ -150,10 +150,10 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
     """Train until the recipe ends the run, or until a signal or ``max_steps`` interrupts it.
 
     Args:
-        run: The run, at the beginning or restored.
+        run: The run, at its beginning or restored.
         save_steps: Optimizer steps between saves within an epoch.
         keep: ``"best"`` or ``"all"``.
-        max_steps: Steps at most. The state is saved after them, as it is after a signal.
+        max_steps: Most steps to take. After them the state is saved, as it is after a signal.
 
     Raises:
         TrainingError: If the loss or a weight is not finite.
@@ -177,12 +177,12 @@ def fit(run: Run, *, save_steps: int, keep: str, max_steps: int | None) -> None:
         model.train()
         loaded = load_batches(dataset, todo, workers=run.workers)
         done, total = epoch * len(batches) + position.step, config.max_epochs * len(batches)
-        # Of all epochs, so that the time that the bar estimates is that of the whole run.
+        # The bar counts all epochs, so that it estimates the time of the whole run.
         steps = {"initial": done, "total": total}
         bar = processes.bar(loaded, desc=f"epoch {epoch}", show=run.progress, **steps)
         for clips in bar:
             stop = bool(run.signals) or steps_taken == max_steps
-            if accelerator.reduce(torch.tensor(int(stop), device=told)):  # one process or another
+            if accelerator.reduce(torch.tensor(int(stop), device=told)):  # any process stops
                 run.save()
                 accelerator.wait_for_everyone()  # a process that exits takes the others along
                 return
@@ -214,7 +214,7 @@ def train_step(
     """Take an optimizer step and return the loss of the whole batch.
 
     Raises:
-        TrainingError: If the loss is not finite; the weights are then as they were.
+        TrainingError: If the loss is not finite; the weights are then unchanged.
     """
     optimizer.zero_grad()  # before the forward pass, which needs the memory
     waveforms, labels = stack(clips, accelerator.device)
@@ -235,8 +235,8 @@ def weighted_nll(
 ) -> tuple[Tensor, Tensor]:
     """Return the class-weighted cross entropy of the whole batch, to differentiate and to report.
 
-    With several processes, the sum of the weights is taken over the whole batch, so that the
-    averaged gradient equals that of one process.
+    With several processes, the weights are summed over the whole batch, so that the averaged
+    gradient equals that of one process.
     """
     weighted, weights = _sums(log_probs, labels, class_weights)
     loss = weighted * accelerator.num_processes / accelerator.reduce(weights, "sum")
@@ -244,8 +244,8 @@ def weighted_nll(
 
 
 def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor, Tensor]:
-    """Return the weighted sum of the cross entropies, and that of the weights."""
-    # Without a copy to the device, which would wait for the step before.
+    """Return the weighted sum of the cross entropies, and the sum of the weights."""
+    # Computed on the device: a copy of the weights to it would wait for the step before.
     weights = (labels == 0) * class_weights[0] + (labels == 1) * class_weights[1]
     return -(weights * log_probs.float().gather(1, labels[:, None])[:, 0]).sum(), weights.sum()
 

@@ -1,7 +1,7 @@
 """Devices and processes, through Accelerate.
 
-Under ``accelerate launch`` (or ``torchrun``) several processes run the same command; otherwise
-there is one, on the GPU if there is one. PyTorch is loaded by those functions that need it.
+Under ``accelerate launch`` (or ``torchrun``) several processes run the same command. Otherwise
+there is one, on the GPU if there is one. Only the functions that need PyTorch load it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 def start(precision: str = "exact", *, cpu: bool = False) -> Accelerator:
     """Return an accelerator for one call.
 
-    Accelerate keeps the first one's settings for the life of a process; here each call has its own.
+    Accelerate keeps the settings of the first accelerator for the life of a process. Here each call
+    has its own.
 
     Args:
         precision: ``"exact"``, or ``"bf16"`` for mixed precision.
-        cpu: Use the CPU even where there is a GPU.
+        cpu: Use the CPU even if there is a GPU.
     """
     import torch
     from accelerate import Accelerator
@@ -72,10 +73,11 @@ def deterministic(*, tf32: bool = True) -> AbstractContextManager[None]:
 
 @contextmanager
 def signals(*others: int) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, for work that stops by itself; a second one of a kind kills.
+    """Collect SIGINT and SIGTERM, for work that stops by itself; a second signal of a kind kills.
 
     Args:
-        others: More kinds, whose handlers are as before in the end, whoever changes them meanwhile.
+        others: Further signals. In the end, their handlers are as before, whoever changes them
+            meanwhile.
     """
     received: list[int] = []
 
@@ -84,14 +86,14 @@ def signals(*others: int) -> Iterator[list[int]]:
         signal.signal(number, signal.SIG_DFL)
 
     with ExitStack() as after:
-        with suppress(ValueError):  # in a thread, which may not set handlers
+        with suppress(ValueError):  # a thread may not set handlers
             for kind in (signal.SIGINT, signal.SIGTERM, *others):
                 after.callback(signal.signal, kind, signal.signal(kind, note) or signal.SIG_DFL)
         yield received
 
 
 def bar(iterable: Iterable[Any], *, show: bool, **options: Any) -> Any:
-    """Return a tqdm progress bar, shown by the first process only and rarely in a log file."""
+    """Return a tqdm progress bar, shown by the first process only, and rarely in a log file."""
     show = show and os.environ.get("RANK", "0") == "0"
     interval = 0.5 if sys.stderr.isatty() else 30
     return tqdm(iterable, disable=not show, leave=False, mininterval=interval, **options)

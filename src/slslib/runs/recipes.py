@@ -1,8 +1,8 @@
 """Training recipes: each a function that returns a full configuration.
 
-``paper``, ``v1`` and ``v2`` follow the authors' and the reproduction's training; ``mini``
-fine-tunes the packaged mini backbone on a CPU; ``asvspoof5`` is ours. Whatever differs between two
-recipes is what the functions below spell out; the rest are the defaults of :class:`TrainConfig`.
+``paper``, ``v1`` and ``v2`` follow the authors' and the reproduction's training. ``mini``
+fine-tunes the packaged mini backbone on a CPU. ``asvspoof5`` is ours. The functions below spell out
+how the recipes differ; the other values are the defaults of :class:`TrainConfig`.
 """
 
 import math
@@ -18,17 +18,17 @@ from slslib.model.geometry import Freeze, XLSRConfig
 
 Crop = Literal["first", "random"]
 Precision = Literal["exact", "bf16"]
-# Processes that decode. Elsewhere a new one runs the caller's script again, which needs a guard.
+# Processes that decode. Outside Linux, a new one runs the caller's script again and needs a guard.
 WORKERS = max(2, min(8, os.cpu_count() or 2)) if sys.platform == "linux" else 0
 
 _LEAST = {"batch_size": 1, "max_epochs": 1, "patience": 1, "n_samples": 1, "hidden_width": 1}
 _LEAST |= {"lr": 0, "weight_decay": 0, "warmup_steps": 0, "seed": 0}
-_OF_INIT = ("backbone", "dimensions", "hidden_width", "n_samples")  # what a whole detector brings
+_OF_INIT = ("backbone", "dimensions", "hidden_width", "n_samples")  # fixed by a whole detector
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that determines the weights a training run ends with."""
+    """Everything that determines the weights with which a training run ends."""
 
     recipe: str = "v1"
     """Name under which the run reports itself."""
@@ -40,19 +40,19 @@ class TrainConfig:
     """Initial weights: xlsr2_300m.pt, safetensors, a transformers folder of wav2vec 2.0, HuBERT or
     WavLM, hub:..., mini or random."""
     init: str | None = None
-    """Whole detector to go on from instead, head included: as --checkpoint of other commands."""
+    """Whole detector to start from instead, head included; named as --checkpoint elsewhere."""
     dimensions: XLSRConfig = field(default_factory=XLSRConfig)
-    """Dimensions of the backbone where its weights are random."""
+    """Dimensions of the backbone if its weights are random."""
     hidden_width: int = 1024
     """Width of the SLS head's hidden layer."""
     n_samples: int = N_SAMPLES
     """Length of a clip in samples at 16 kHz."""
     rawboost: int | Algorithm = 3
-    """RawBoost algorithm for training clips, by number or name (kept as number)."""
+    """RawBoost algorithm for training clips, by number or name (stored as number)."""
     augment_dev: bool = False
     """Apply RawBoost to the development clips too."""
     crop: Crop = "first"
-    """Part kept of clips that are too long."""
+    """Which part of a clip that is too long is kept."""
     class_weights: tuple[float, float] = (0.1, 0.9)
     """Weights of [spoof, bona fide] in the cross entropy."""
     batch_size: int = 5
@@ -64,19 +64,19 @@ class TrainConfig:
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly."""
     max_epochs: int = 50
-    """Epochs at most."""
+    """Largest number of epochs."""
     monitor: Literal["train_loss", "dev_loss", "dev_eer_percent"] = "train_loss"
-    """Quantity whose minimum names the best epoch."""
+    """Quantity whose minimum determines the best epoch."""
     patience: int = 1
-    """Epochs without a new minimum after which training stops."""
+    """Number of epochs without a new minimum after which training stops."""
     freeze: Freeze = "none"
-    """Part of the backbone left as it is."""
+    """Part of the backbone that is not trained."""
     precision: Precision = "exact"
-    """exact: 32 bits (TF32 in the convolutions of a GPU, PyTorch's default); bf16: mixed."""
+    """exact: 32 bits (TF32 in a GPU's convolutions, PyTorch's default); bf16: mixed precision."""
     checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     seed: int = 1234
-    """Seed of head weights, order and augmentation."""
+    """Seed of the head's weights, the order of clips and the augmentation."""
 
     def __post_init__(self) -> None:
         """Turn the name of a RawBoost algorithm into its number; refuse senseless values."""
@@ -86,7 +86,7 @@ class TrainConfig:
             value = getattr(self, name)
             if get_origin(kind) is Literal and value not in get_args(kind):
                 raise ConfigError(f"{name} is {value!r}; it must be one of {get_args(kind)}")
-            if name in _LEAST and not _LEAST[name] <= value < math.inf:  # nor is NaN
+            if name in _LEAST and not _LEAST[name] <= value < math.inf:  # true for NaN
                 raise ConfigError(f"{name} is {value}; the least is {_LEAST[name]}")
         if not all(0 < weight < math.inf for weight in self.class_weights):
             raise ConfigError(f"class_weights {self.class_weights} are not two positive numbers")
@@ -94,10 +94,10 @@ class TrainConfig:
             raise ConfigError(f"monitor {self.monitor} needs a development corpus (--dev)")
 
     def check_used(self) -> None:
-        """Refuse options that the initial weights decide already.
+        """Refuse options that the initial weights already decide.
 
         Raises:
-            ConfigError: If such a value is not the recipe's.
+            ConfigError: If such an option differs from the recipe's value.
         """
         weights, usual = self.init or self.backbone, RECIPES.get(self.recipe, v1)()
         own = _OF_INIT if self.init else ("dimensions",)
@@ -153,12 +153,13 @@ def mini() -> TrainConfig:
 
 
 def asvspoof5() -> TrainConfig:
-    """Return a training on ASVspoof 5; all of it but the corpora is our choice, and was never run.
+    """Return a training on ASVspoof 5; except for the corpora it is our choice, and was never run.
 
-    No training of SLS on this corpus is published. The values are v2's, but for development clips
-    without RawBoost, random stretches of long recordings, and patience for 3 epochs, which are
-    several times as long as those of ASVspoof 2019. The speech comes from Multilingual LibriSpeech,
-    on which XLS-R was pre-trained too: its results there may flatter.
+    No training of SLS on this corpus is published. The values are those of v2, with three
+    exceptions: development clips get no RawBoost, long recordings give random stretches, and
+    patience is 3 epochs, which are several times as long as those of ASVspoof 2019. The speech
+    comes from Multilingual LibriSpeech, on which XLS-R was pre-trained too: results on it may
+    flatter the detector.
     """
     corpora = replace(v2(), train="asvspoof5:train", dev="asvspoof5:dev")
     return replace(corpora, recipe="asvspoof5", augment_dev=False, crop="random", patience=3)

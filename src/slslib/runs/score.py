@@ -2,15 +2,17 @@
 
 The trials are divided into fixed chunks in the order of the protocol. A chunk is scored as a whole,
 in batches that never straddle its borders, and written to its own file under ``<out>.parts/``
-(temporary name, flush to disk, rename). When all parts are there, they are joined to the score file
-and ``<out>.json`` says how it was made. So a killed run goes on where it was, to the same bytes
-(same machine, settings and number of processes), and several processes (``accelerate launch``)
-share the chunks without any other agreement. The sizes of the recordings stand for their content,
-whose hash would take as long as the run: recordings that were replaced are scored again.
+(temporary name, flush to disk, rename). When all parts are there, they are joined into the score
+file, and ``<out>.json`` says how it was made. So a killed run continues where it stopped and gives
+the same bytes (on the same machine, with the same settings and number of processes). Several
+processes (``accelerate launch``) can share the chunks without any other agreement. The sizes of the
+recordings stand for their content, because hashing them would take as long as the run. Recordings
+that were replaced are scored again.
 
 A score file has lines ``utterance score``. The score is the log-likelihood ratio
-``log p(bona fide) - log p(spoof)``, or ``log p(bona fide)`` where that is asked for, as the
-original writes it; ``repr`` makes the reading exact. PyTorch loads when a run starts, not before.
+``log p(bona fide) - log p(spoof)`` or, if asked for, ``log p(bona fide)``, which the original
+writes. Scores are written by ``repr``, so reading them is exact. PyTorch is loaded only when a run
+starts.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from slslib.runs.clips import Clip, TrialDataset
 
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")  # as PyTorch names them on x86 and Arm
-_WIDE = 512  # width of a backbone from which on they pay
+_WIDE = 512  # least width of a backbone for which they pay
 _N_TRIED = 8  # clips scored both ways
 
 
@@ -46,18 +48,18 @@ class ScoreConfig:
     """Settings that determine the bytes of a score file."""
 
     score: Literal["llr", "logp"] = "llr"
-    """llr: log p(bona fide) - log p(spoof); logp: log p(bona fide), as the original writes."""
+    """llr: log p(bona fide) - log p(spoof); logp: log p(bona fide), which the original writes."""
     batch_size: int | None = None
     """Trials per forward pass; default 8 on a CPU, on a GPU what fits its memory, at most 64."""
     chunk: int = 512
-    """Trials that are written together, and lost together when the run is killed."""
+    """Trials that are written together, and lost together if the run is killed."""
     on_error: Literal["stop", "record"] = "stop"
     """stop at the first unreadable recording, or record it in <out>.failures.csv and go on."""
     allow_silence: bool = False
     """Score silent and very short recordings too."""
     precision: Precision | Literal["auto"] = "auto"
-    """exact computes in 32 bits; bf16 rounds products; auto does so where that is faster and moves
-    the first scores by less than a twentieth of their spread."""
+    """exact computes in 32 bits; bf16 rounds products; auto rounds them if that is faster and
+    changes the first scores by less than a twentieth of their spread."""
 
     def __post_init__(self) -> None:
         """Refuse sizes below one."""
@@ -89,22 +91,23 @@ def score(
         out: Score file to write; beside it <out>.json says how it was made.
         data: Folder that holds the corpora; default SLSLIB_DATA.
         config: Settings that determine the bytes of the score file.
-        workers: Processes that decode; no influence on the result. A recording that crashes one or
-            never ends is a failed trial; with 0 it would end the run.
-        cpu: Use the CPU even where there is a GPU.
+        workers: Processes that decode; their number does not change the result. A recording that
+            crashes a process or never ends is a failed trial; with 0 it would end the run.
+        cpu: Use the CPU even if there is a GPU.
         progress: Show a progress bar on standard error; --no-progress shows none.
         detector_class: A subclass of Detector with another head; only from Python.
 
     Returns:
-        The provenance that is also written to ``<out>.json``: hashes, settings, versions, the
-        numbers of files by decoder, of over-range and of converted files, and of failures; and
-        ``errors`` if there are failures. Of several processes only the first one returns it.
+        The record that is also written to ``<out>.json``. It has hashes, settings, versions, and
+        the numbers of files by decoder, of over-range files, of converted files and of failures;
+        and ``errors`` if there are failures. If there are several processes, only the first returns
+        it.
 
     Raises:
         AudioError: A recording cannot be read (unless ``on_error="record"``).
         CheckpointError: The checkpoint cannot be read.
         FileError: A file cannot be written.
-        ScoreError: ``out`` exists.
+        ScoreError: ``out`` exists, or a score is not finite.
         ConfigError: ``out`` is being written, or its parts are of another run.
     """
     import torch
@@ -132,7 +135,7 @@ def score(
     }
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
     settled = parts / "precision.json"
-    if len(os.fsencode(out.name)) > 240:  # <out>.failures.csv has to be a name too
+    if len(os.fsencode(out.name)) > 240:  # <out>.failures.csv must be a possible name too
         raise ConfigError(f"--out {out.name}: the name is too long; choose a shorter one")
     if out.exists():
         with suppress(ConfigError):
@@ -142,7 +145,7 @@ def score(
             return made
         raise ScoreError(f"{out} exists and was not written by this very run; remove or rename it")
     held = lock(parts) if accelerator.is_main_process else nullcontext()
-    # The same bytes again need the same convolution algorithms again.
+    # To give the same bytes again, the convolutions must use the same algorithms again.
     with held, processes.deterministic(tf32=False):
         with accelerator.main_process_first():
             if not began.exists():
@@ -163,7 +166,7 @@ def score(
         files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
         my_share = slice(accelerator.process_index, None, accelerator.num_processes)
         mine = list(zip(files, chunks, strict=True))[my_share]
-        # A part that is damaged, or of recordings that were replaced since, is scored again.
+        # A part is scored again if it is damaged, or if its recordings were replaced since.
         mine = [(f, c) for f, c in mine if not (f.exists() and _sizes_of(f) == sizes(opened, c))]
         todo = [(file, batched(chunk, size)) for file, chunk in mine]
         batches = [batch for _, chunk in todo for batch in chunk]
@@ -171,7 +174,7 @@ def score(
         bar = iter(processes.bar(loaded, desc="score", show=progress, total=len(batches)))
         for file, chunk in todo:
             rows: list[dict[str, Any]] = []
-            scores = []  # on the device; reading them one chunk at a time lets it run ahead
+            scores = []  # on the device, which runs ahead because scores are read chunk by chunk
             for batch, clips in zip(chunk, bar, strict=False):  # the bar has all chunks' clips
                 scores.append(score_batch(detector, clips, config))
                 for clip, n_bytes in zip(clips, sizes(opened, batch), strict=True):
@@ -215,16 +218,16 @@ def score_batch(
 def settle(
     detector: Detector, dataset: TrialDataset, config: ScoreConfig, workers: int
 ) -> dict[str, Any]:
-    """Choose between exact products and bfloat16, which is what ``--precision auto`` asks for.
+    """Choose between exact products and bfloat16, as ``--precision auto`` asks.
 
-    Where the device has units for bfloat16 and the model is not small, the first recordings are
-    scored both ways. On average their scores must move by less than a twentieth of their spread: as
-    noise, that adds less than half a percent to their variance.
+    If the device has units for bfloat16 and the model is not small, the first recordings are scored
+    both ways. bfloat16 is chosen if it changes their scores, on average, by less than a twentieth
+    of their spread: as noise, that adds less than half a percent to their variance.
 
     Returns:
-        ``precision``, ``"exact"`` or ``"bf16"``, and where both were tried the mean and the largest
-        absolute difference of the scores and their standard deviation. The detector's weights may
-        be left in bfloat16.
+        ``precision``, which is ``"exact"`` or ``"bf16"``. If both were tried, also the mean and the
+        largest absolute difference of the scores, and their standard deviation. The detector's
+        weights may be left in bfloat16.
     """
     import torch
 
@@ -238,7 +241,7 @@ def settle(
     if has_units and detector.config.backbone.width >= _WIDE:
         first = list(range(min(_N_TRIED, len(dataset))))
         clips = [c for c in next(load_batches(dataset, [first], workers=workers)) if not c.error]
-    if len(clips) < 2:  # whose scores would have no spread
+    if len(clips) < 2:  # their scores would have no spread
         return {"precision": "exact"}
     exact = score_batch(detector, clips, config)
     detector.backbone.to_bf16()
@@ -249,7 +252,7 @@ def settle(
 
 
 def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str, Any]:
-    """Write failures, provenance and the score file; then remove the parts."""
+    """Write failures, the record of the run and the score file; then remove the parts."""
     import pandas as pd
 
     from slslib.data.protocols import separator
@@ -282,7 +285,7 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
 
 
 def _sizes_of(part: Path) -> list[int]:
-    """Return the sizes of the recordings that a part holds, none if there is no sound part."""
+    """Return the sizes of the recordings in a part; none if there is no sound part."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return [row["size"] for row in json.loads(part.read_text())]
     return []

@@ -11,7 +11,7 @@ A run is a folder:
 ``state.pt``             everything needed to go on: weights, Adam's moments, position, history
 =======================  ======================================================================
 
-The loop itself is :func:`slslib.runs.fit.fit`. PyTorch loads when a run starts, not before.
+The loop itself is :func:`slslib.runs.fit.fit`. PyTorch is loaded only when a run starts.
 """
 
 import signal
@@ -45,10 +45,10 @@ def train(
 ) -> Path:
     """Train a detector by a recipe: v1, v2, paper, mini or asvspoof5.
 
-    v1 is the reproduction's baseline, v2 its second run, with early stopping on a development set;
-    paper is the authors' training; mini takes minutes on a CPU; asvspoof5 is a choice of ours for
-    that corpus. --train may be given several times, to mix corpora. Every value of a recipe is an
-    option: `slslib train mini --help` lists them.
+    v1 is the reproduction's baseline. v2 is its second run, with early stopping on a development
+    set. paper is the authors' training. mini takes minutes on a CPU. asvspoof5 is our own choice
+    for that corpus. --train may be given several times, to mix corpora. Every value of a recipe is
+    an option: `slslib train mini --help` lists them.
 
     Example: slslib train v1 --data ~/corpora
 
@@ -56,27 +56,28 @@ def train(
         config: The recipe.
         out: Folder of the run, by default runs/RECIPE; it must be new unless the run is resumed.
         data: Folder that holds the corpora; default SLSLIB_DATA.
-        resume: Go on where the run in --out stopped, to the same weights bit for bit (same
+        resume: Continue the run in --out where it stopped, to the same weights bit for bit (same
             machine and settings).
-        workers: Processes that decode and augment; no influence on the result. 0 decodes in this
-            process, which a recording that crashes the decoder then ends.
-        save_steps: Optimizer steps between saves within an epoch, which is what a kill may cost; no
-            influence on the result. SIGINT and SIGTERM cost nothing: they wait for a save.
+        workers: Processes that decode and augment; their number does not change the result. With 0,
+            this process decodes, and a recording that crashes the decoder ends it.
+        save_steps: Optimizer steps between saves within an epoch. A kill may lose this many; the
+            result does not change. SIGINT and SIGTERM lose nothing: they wait for a save.
         keep: Epoch checkpoints to keep.
         allow_silence: Train on silent and very short recordings too; without it, the first one
             stops the run. It may be given with --resume.
-        cpu: Train on the CPU even where there is a GPU.
-        max_steps: Stop after this many steps with exit status 0; --resume goes on from there.
+        cpu: Train on the CPU even if there is a GPU.
+        max_steps: Stop after this many steps with exit status 0; --resume continues from there.
         progress: Show bars and a line per epoch on standard error; --no-progress shows neither.
         detector_class: A subclass of Detector with another head; only from Python.
 
     Returns:
-        The best checkpoint; the saved state where ``max_steps`` ended the run before the recipe.
+        The best checkpoint; if ``max_steps`` ended the run before the recipe did, the saved state.
 
     Raises:
         TrainingError: The loss is not finite.
-        KeyboardInterrupt: SIGINT stopped the run, whose state is saved.
-        ConfigError: Settings that contradict each other or the data, or a folder of another run.
+        KeyboardInterrupt: SIGINT stopped the run; its state is saved.
+        ConfigError: Settings contradict each other or the data, or the folder is that of another
+            run.
         AudioError: A recording cannot be read.
         CheckpointError: The initial weights or the saved state cannot be read.
         FileError: A file cannot be written.
@@ -139,7 +140,7 @@ def train(
         where = f"epoch {run.position.epoch}, step {run.position.step}"
         text = f"stopped in {where}; the state is saved, go on with --resume"
         accelerator.print(text, file=sys.stderr)
-        if run.signals:  # the first one does now what it would have done at once
+        if run.signals:  # the first signal now does what it would have done at once
             signal.raise_signal(run.signals[0])
         return out / "state.pt"
     return out / f"epoch_{run.position.best_epoch(config.monitor)}.safetensors"
