@@ -258,7 +258,7 @@ def test_recorded_failures_leave_a_nonzero_status(slslib, corpora, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_share_a_scoring_run(slslib, corpora, tmp_path):
-    """Two processes write one file with the scores of one process (seen to differ by 1e-7)."""
+    """Two processes write the bytes that one process writes."""
     from tiny import DETECTOR
 
     from slslib.model.detector import Detector
@@ -286,9 +286,7 @@ def test_two_processes_share_a_scoring_run(slslib, corpora, tmp_path):
         )
         assert done.returncode == 0, done.stderr[-2000:]
         assert len(re.findall(r"^n scores +10$", done.stdout, re.M)) == 1
-    one, two = (read_scores(tmp_path / name) for name in ("one.txt", "two.txt"))
-    assert one["utterance"].tolist() == two["utterance"].tolist()
-    np.testing.assert_allclose(one["score"], two["score"], atol=1e-5)
+    assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
     assert json.loads((tmp_path / "two.txt.json").read_text())["processes"] == 2
 
 
