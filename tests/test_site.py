@@ -118,6 +118,19 @@ def take_screenshot(page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
+def test_a_phone_scrolls_wide_figures_below_their_caption(browser, base: str) -> None:
+    page = browser.new_context(**SCREENS["phone"]).new_page()
+    page.goto(f"{base}notebooks/05_sls_head.html")
+    (wide,) = page.query_selector_all("figure:has(> img.wide)")
+    assert wide.query_selector("img").bounding_box()["width"] > 600
+    wide.evaluate("figure => { figure.scrollLeft = 300; }")
+    assert wide.evaluate("figure => figure.scrollLeft") == 300
+    caption = wide.query_selector("figcaption").bounding_box()
+    assert caption["x"] >= 0 and caption["x"] + caption["width"] <= 390
+    narrow = page.query_selector("figure > img:not(.wide)").bounding_box()
+    assert narrow["x"] + narrow["width"] <= 390
+
+
 @pytest.mark.parametrize("path", PAGES or [""])
 def test_page(window, base: str, path: str) -> None:
     page, errors, variant = window

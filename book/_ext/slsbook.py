@@ -103,6 +103,16 @@ def number_by_name(app: Any, env: Any) -> list[str]:
     return []
 
 
+def mark_wide(app: Any, doctree: Any, docname: str) -> None:
+    """Mark pictures wider than 900 pixels: a phone scrolls them instead of shrinking them."""
+    for image in doctree.findall(nodes.image):
+        path = Path(app.srcdir, image["uri"])  # myst-nb's are absolute
+        if path.suffix == ".png" and path.is_file():
+            with path.open("rb") as f:
+                if int.from_bytes(f.read(20)[16:], "big") > 900:
+                    image["classes"].append("wide")
+
+
 def describe(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
     """Say what other sites show of a link: title, first paragraph and, in public, the cover.
 
@@ -593,6 +603,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("export-table", ExportTable)
     app.add_directive("export-drift", ExportDrift)
     app.connect("config-inited", link_repository)
+    app.connect("doctree-resolved", mark_wide)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
