@@ -1,5 +1,5 @@
 """Mend four things that Sphinx and the theme get wrong; describe pages to other sites; link them to
-the repository; show results/*.json as tables.
+the repository; show studies/results/*.json as tables.
 """
 
 from __future__ import annotations
@@ -507,7 +507,8 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         told = {"wrong_before_the_end": "left a wrong score file", "hung": "hung"}
         told |= {"left_processes": "left processes running", "leftovers": "left a temporary file"}
         outcome += "".join(f"; {row[name]} {text}" for name, text in told.items() if row[name])
-        name = f"{row['command']} killed, {row['workers']} workers"
+        workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
+        name = f"{row['command']} killed, {workers}"
         rows.append((name, row["kills"], outcome))
     full = [(row, len(row["limits_bytes"])) for row in kills["full_disk"]]
     if small := kills["small_disk"]:
