@@ -1,37 +1,37 @@
-# slslib: everything that needs an environment makes it first.
+# slslib: every target that needs the environment creates it first.
 #
 #   make book        run every notebook once, build the book, print where it is
-#   make test        the fast tests
-#   make lab         JupyterLab on the notebooks (takes the variables of make report)
-#   make clean       remove what was built; `make distclean` removes the environment too
+#   make test        run the fast tests
+#   make lab         open JupyterLab on the notebooks (takes the variables of make report)
+#   make clean       remove what was built; `make distclean` also removes the environment
 #
-#   make report      a book from your corpora and weights (SLSLIB_DATA, SLSLIB_CHECKPOINT,
+#   make report      build a book from your corpora and weights (SLSLIB_DATA, SLSLIB_CHECKPOINT,
 #                    SLSLIB_BACKBONE, SLSLIB_CLIPS, SLSLIB_RUNS, SLSLIB_RECORDING, SLSLIB_LABEL);
-#                    ONLY="01 05" takes some of the notebooks
-#   make rehearsal   every command and notebook at XLS-R's full size, on stand-ins for corpora and
-#                    weights (CLIPS, REHEARSE)
+#                    ONLY="01 05" runs only these notebooks
+#   make rehearsal   run every command and notebook at XLS-R's full size, on stand-ins for corpora
+#                    and weights (CLIPS, REHEARSE)
 #
-#   make setup       the environment alone
+#   make setup       create the environment only
 #   make notebooks   run every notebook and compare its outputs with the committed ones
-#   make test-slow   the tests that take minutes or gigabytes
-#   make test-cuda   the tests that need a GPU
-#   make bench-cuda  speed, memory and rounding of a GPU, into studies/results/gpu.json
+#   make test-slow   run the tests that take minutes or gigabytes
+#   make test-cuda   run the tests that need a GPU
+#   make bench-cuda  measure speed, memory and rounding of a GPU; write studies/results/gpu.json
 #   make test-fairseq  compare with fairseq, built from source in an environment of its own
 #   make test-site   open every page of the built book in headless Chromium
-#   make test-all    all tests at once, after make book
-#   make lint        ruff and mypy
+#   make test-all    run all tests at once, after make book
+#   make lint        run ruff and mypy
 #
-# Variables, as in `make JOBS=4 test`:
-#   TORCH_INDEX   where PyTorch comes from. Empty: pip's configured index. For a given CUDA version,
-#                 or for the CPU, the address that https://pytorch.org/get-started prints, e.g.
+# Variables, as in `make JOBS=4 test` (defaults in parentheses):
+#   TORCH_INDEX   index that PyTorch comes from (pip's configured index). For one CUDA version, or
+#                 for the CPU, give the address that https://pytorch.org/get-started prints, e.g.
 #                 make TORCH_INDEX=https://download.pytorch.org/whl/cu130 book
-#   PYTHON        a Python 3.11 (found by itself where it is on the PATH)
-#   VENV          the folder of the environment (.venv)
+#   PYTHON        path of a Python 3.11 (found on the PATH)
+#   VENV          folder of the environment (.venv)
 #   JOBS          parallel workers of the tests (2)
 #   LABFLAGS      options of JupyterLab, e.g. --no-browser
 #   ONLY          notebooks of the report, e.g. "01 05" (all)
 #   CLIPS         clips of each class of a corpus in the rehearsal (4)
-#   REHEARSE      only a part of it, e.g. "--commands score --notebooks 02 09"
+#   REHEARSE      options that select a part of it, e.g. "--commands score --notebooks 02 09"
 
 PYTHON ?=
 VENV ?= .venv
@@ -45,7 +45,7 @@ REHEARSE ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.slslib-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
-# Jupyter refuses to serve as root, who is the only user of many containers.
+# Jupyter refuses to run as root without this option. In many containers, root is the only user.
 override LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
 CACHE := _build/.jupyter_cache
 
@@ -57,7 +57,7 @@ help:
 
 setup: $(STAMP)
 
-# Another TORCH_INDEX than the one that was used asks for another PyTorch.
+# If TORCH_INDEX differs from the one used before, install PyTorch again.
 ifneq ($(TORCH_INDEX),)
 ifneq ($(TORCH_INDEX),$(shell cat $(STAMP) 2>/dev/null))
 $(STAMP): FORCE
@@ -71,9 +71,9 @@ notebooks: $(STAMP)
 	@echo "slslib: running the notebooks"
 	@SLSLIB_BOOK_CACHE=$(CACHE) $(PYTEST) -o addopts="-q -p no:cacheprovider" --dist loadfile \
 	    --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval-sanitize.cfg \
-	    --nbval-cell-timeout 600 notebooks || [ $$? = 5 ]  # 5: there are none
+	    --nbval-cell-timeout 600 notebooks || [ $$? = 5 ]  # 5: no notebooks
 
-# The notebooks' run leaves its outputs in the cache of the book: each notebook is executed once.
+# Running the notebooks fills the cache of the book, so each notebook is executed only once.
 book: $(STAMP)
 	@rm -rf _build
 	@$(MAKE) --no-print-directory notebooks
@@ -97,15 +97,15 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
 
-# One after the other: they share the memory of the GPU. Without one, each says why it is skipped.
+# One test at a time: they share the GPU's memory. Without a GPU, each test says why it is skipped.
 test-cuda: $(STAMP)
 	@$(BIN)/python -m pytest -m cuda tests
 
 bench-cuda: $(STAMP)
 	@$(BIN)/python studies/gpu.py --batch-size 1 8 32 64
 
-# fairseq is old and wants packages of its own. torchaudio, which it asks for and does not use here,
-# does not load beside this PyTorch, and transformers would try to.
+# fairseq is old and needs an environment of its own. It requires torchaudio, which is not used here
+# and does not load beside this PyTorch. transformers would try to load it, so it is removed.
 $(VENV)-fairseq/.fairseq-installed: pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory VENV=$(VENV)-fairseq setup
 	@echo "slslib: building fairseq (needs a C++ compiler; about five minutes)"
@@ -133,7 +133,7 @@ lint: $(STAMP)
 	$(BIN)/mypy || status=1; \
 	exit $$status
 
-# The notebooks run in their own folder: a relative path would mean another file there.
+# The notebooks run in their own folder, so relative paths must become absolute.
 lab: $(STAMP)
 	@for name in DATA CHECKPOINT BACKBONE RUNS RECORDING CACHE; do \
 	    value=$$(printenv SLSLIB_$$name || :); \

@@ -1,5 +1,5 @@
 """Mend four things that Sphinx and the theme get wrong; describe pages to other sites; link them to
-the repository; show results/*.json as tables.
+the repository; show studies/results/*.json as tables.
 """
 
 from __future__ import annotations
@@ -191,17 +191,15 @@ class SpeedTable(_Results):
         n_clips = there["clips"] * (2 if self.options["beside"] == "transformers" else 1)
         where = f"{n_clips} clips, {there['threads']} threads, {there['pairs']} pairs"
         table = _table([[[cell] for cell in row] for row in rows], (28, 26, 22, 24), "numbers")
-        return [
-            table,
-            nodes.paragraph("", f"({where}; load average before: {there['load_before'][0]:.1f}.)"),
-        ]
+        text = f"({where}; load average at the start: {there['load_before'][0]:.1f}.)"
+        return [table, nodes.paragraph("", text)]
 
 
 class EvaluateTable(_Results):
     """What `studies/speed_evaluate.py` measured: a row for each call."""
 
     def run(self) -> list[nodes.Node]:
-        rows = [("what", "CPU seconds before", "now", "MB before", "now")]
+        rows = [("call", "CPU seconds before", "CPU seconds now", "MB before", "MB now")]
         for row in self.results()["calls"]:
             cells = (f"{row[f'{when}_cpu_s']:.2f}" for when in ("before", "after"))
             memory = (f"{row[f'{when}_peak_mb']:.0f}" for when in ("before", "after"))
@@ -213,18 +211,22 @@ class DecodingTable(_Results):
     """What `studies/speed_decoding.py` measured: rates per core."""
 
     def run(self) -> list[nodes.Node]:
-        found, rows = self.results(), [("what", "per second and core", "beside soundfile alone")]
-        names = {"load": "load", "blocks_isolated": "in another process", "audit": "verify"}
+        found, rows = self.results(), [("what", "per second and core", "relative to soundfile")]
+        names = {"load": "by load", "blocks_isolated": "in another process", "audit": "by verify"}
         for form in ("FLAC", "WAV"):
             rates = found[f"decoding_{form.lower()}"]
-            rows.append((f"{form} files, soundfile alone", _rate(rates["soundfile_per_core"]), "1"))
+            rows.append(
+                (f"{form} files, by soundfile alone", _rate(rates["soundfile_per_core"]), "1")
+            )
             for key, name in names.items():
                 share = f"{rates[f'{key}_to_soundfile']['median']:.2f}"
                 rows.append((f"{form} files, {name}", _rate(rates[f"{key}_per_core"]), share))
         for row in found["dataset"]:
-            name = f"clips of a dataset, RawBoost {row['rawboost']}"
+            name = f"training clips, RawBoost {row['rawboost']}"
             rows.append((name, _rate(row["items_per_core"]), ""))
-        rows.append(("files by detect, mini", _rate(found["detect_mini"]["files_per_core"]), ""))
+        rows.append(
+            ("files scored by detect with mini", _rate(found["detect_mini"]["files_per_core"]), "")
+        )
         return [_table([[[cell] for cell in row] for row in rows], (50, 25, 25), "numbers")]
 
 
@@ -251,12 +253,12 @@ class BatchTable(_Results):
     def run(self) -> list[nodes.Node]:
         heads = (
             "clips",
-            "authors' (s per clip)",
-            "exact",
-            "bf16",
-            "authors' (GB)",
-            "exact",
-            "bf16",
+            "authors' code (s per clip)",
+            "exact (s)",
+            "bf16 (s)",
+            "authors' code (GB)",
+            "exact (GB)",
+            "bf16 (GB)",
         )
         rows: dict[int, list[dict[str, Any]]] = {}
         for row in self.results()["batches"]:
@@ -277,10 +279,10 @@ class FrozenTable(_Results):
     def run(self) -> list[nodes.Node]:
         found = self.results()
         names = {
-            "first_s": "layers computed and kept",
+            "first_s": "computing and keeping the layers",
             "again_s": "the same call again",
-            "epoch_from_kept_s": "an epoch of the head on kept layers",
-            "epoch_s": "an epoch that computes the layers",
+            "epoch_from_kept_s": "an epoch that trains the head on kept layers",
+            "epoch_s": "an epoch that computes the layers anew",
         }
         rows = [("what", f"seconds for {found['clips']} clips")]
         rows += [(name, f"{found[key]:.1f}") for key, name in names.items()]
@@ -291,9 +293,9 @@ class StorageTable(_Results):
     """What `studies/storage.py` measured of reading: a row for each place of a corpus."""
 
     def run(self) -> list[nodes.Node]:
-        rows = [("the corpus is", "files read per second", "read and decoded per second")]
-        names = {"folder": "a folder", "tar": "a tar file, by ratarmount"}
-        names |= {"squashfs": "a squashfs file, by squashfuse"}
+        rows = [("the corpus is", "files read per second", "files decoded per second")]
+        names = {"folder": "a folder", "tar": "a tar file mounted by ratarmount"}
+        names |= {"squashfs": "a squashfs file mounted by squashfuse"}
         for row in self.results()["reading"]:
             rates = (f"{row[name]:,}" for name in ("read_per_s", "decoded_per_s"))
             rows.append((names[row["place"]], *rates))
@@ -309,8 +311,8 @@ class SavingTable(_Results):
         saved = self.results()["saving"]["seconds"]
         self.arguments.reverse()
         training = self.results()["beside"]["original"]["exact"]["seconds"]["median"]
-        rows = [("seconds of a step", "steps between saves", "share of the time")]
-        for name, step in (("here", training), ("assumed", 0.06)):
+        rows = [("seconds per step", "steps between saves", "share of the training time")]
+        for name, step in (("measured", training), ("assumed", 0.06)):
             for steps in (1000, 5076):
                 share = saved["median"] / (saved["median"] + steps * step)
                 rows.append((f"{step:.2f} ({name})", f"{steps:,}", f"{100 * share:.2g} %"))
@@ -326,9 +328,9 @@ class ImageTable(_Results):
     def run(self) -> list[nodes.Node]:
         found, rows = self.results(), [("what", "MB on disk", "seconds", "GB of memory")]
         made = found["build"]
-        names = {"detect": "detect with mini, 10 s of noise", "page": "start of the page"}
+        names = {"detect": "detect with mini, 10 s of noise", "page": "starting the page"}
         size = f"{made['mb'] - made['mb_of_base']:,.0f}"
-        rows.append(("the build, beyond its base", size, f"{made['seconds']:.0f}", ""))
+        rows.append(("the build, beyond its base image", size, f"{made['seconds']:.0f}", ""))
         for key, name in names.items():
             one = found[key]
             rows.append((name, "", f"{one['seconds']:.1f}", f"{one['peak_gb']:.2f}"))
@@ -352,19 +354,19 @@ def threshold_rows(found: dict[str, Any], part: str) -> list[tuple[str, ...]]:
     """Lay out one part of `studies/threshold.py`: rates in percent."""
     rows: list[tuple[str, ...]] = []
     if part == "published":
-        rows.append(("used on", "rejects, of real speech", "with 500 own clips"))
+        rows.append(("used on", "real speech rejected", "with 500 own clips"))
         for row in found["published"]["rows"]:
             percent = (f"{row[name]:.1f} %" for name in ("transferred_percent", "own_500_percent"))
             rows.append((row["set"], *percent))
     elif part == "transfer":
-        rows.append(("threshold of", "used on", "rejects, of real speech", "accepts, of fakes"))
+        rows.append(("threshold from", "used on", "real speech rejected", "fakes accepted"))
         for row in found["transfer"]:
             low, high = row["frr"]["interval_percent"]
             frr = f"{row['frr']['percent']:.1f} % [{low:.1f} to {high:.1f}]"
             far = f"{row['far']['percent']:.1f} %"
             rows.append((row["chosen_on"], row["used_on"], frr, far))
     elif part == "repair":
-        head = "promise kept, of 100 draws", "rejects, of real speech", "accepts, of fakes"
+        head = "promise kept, % of draws", "real speech rejected", "fakes accepted"
         rows.append(("set, system", "500 clips of", *head))
         for row in found["repair"]:
             if row["rule"] == "guarantee" and row["wanted_percent"] == 5:
@@ -410,7 +412,7 @@ class CostTable(_Results):
         there, rows = scoring["conditions"], scoring["beside"]["original"]
         each = [rows[name]["cpu_seconds"]["median"] / there["clips"] for name in ("exact", "bf16")]
         heads = ("decoding", "scoring, exact", "scoring, bf16")
-        lines = [("what", "windows", *(f"{head} (core hours)" for head in heads), "16-bit audio")]
+        lines = [("audio", "windows", *(f"{head} (core hours)" for head in heads), "16-bit size")]
         for name, hours in self.sizes.items():
             windows = hours * 3600 / 4.0375
             core_hours = (windows * seconds / 3600 for seconds in (1 / decoding, *each))
@@ -431,7 +433,7 @@ class HeadsTable(_Results):
 def head_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """Lay out `studies/heads.py`: the size of a head, and its EER (mean and deviation by seed)."""
     sizes = {head: one["runs"][0]["n_head_parameters"] for head, one in found["simulated"].items()}
-    rows = [("EER of", *(f"{head} ({size:,} parameters)" for head, size in sizes.items()))]
+    rows = [("EER in %", *(f"{head} ({size:,} parameters)" for head, size in sizes.items()))]
     for where, heads in found.items():
         for name in heads["SLS"]["eer_percent"]:
             eers = (one["eer_percent"][name] for one in heads.values())
@@ -443,7 +445,9 @@ class ExportTable(_Results):
     """What `studies/export.py` measured of size, start, memory and speed."""
 
     def run(self) -> list[nodes.Node]:
-        rows = [("what", "file, MB", "start, s", "GB", "seconds per clip", "times as fast")]
+        rows = [
+            ("model", "file (MB)", "start (s)", "memory (GB)", "seconds per clip", "times as fast")
+        ]
         for model in [one for one in _EXPORTED if one in self.results()]:
             for setting, row in self.results()[model]["settings"].items():
                 low, high = row["times_exact"]["range"]
@@ -456,11 +460,11 @@ class ExportTable(_Results):
                 )
                 rows.append((f"{_EXPORTED[model]}, {setting}", *cells))
         there = self.results()["conditions"]
-        where = f"Batches of {there['batch']}, {there['pairs']} rounds"
+        where = f"Batches of {there['batch']} clips, {there['pairs']} rounds"
         table = _table(
             [[[cell] for cell in row] for row in rows], (28, 12, 12, 10, 16, 22), "numbers"
         )
-        text = f"({where}; load average before: {there['load_before'][0]:.1f}.)"
+        text = f"({where}; load average at the start: {there['load_before'][0]:.1f}.)"
         return [table, nodes.paragraph("", text)]
 
 
@@ -468,7 +472,7 @@ class ExportDrift(_Results):
     """What `studies/export.py` found of scores: a row for each model, clips and setting."""
 
     def run(self) -> list[nodes.Node]:
-        rows = [("clips", "scored as", "largest drift", "mean", "mean over spread", "EER, %")]
+        rows = [("clips", "setting", "largest drift", "mean drift", "mean / spread", "EER (%)")]
         for model in [one for one in _EXPORTED if one in self.results()]:
             settings = self.results()[model]["settings"]
             for clips in settings["exact"]["scores"]:
@@ -483,7 +487,7 @@ class ExportDrift(_Results):
         return [_table([[[cell] for cell in row] for row in rows], widths, "numbers")]
 
 
-_EXPORTED = {"mini": "mini", "full_size_random_weights": "300M, random"}
+_EXPORTED = {"mini": "mini", "full_size_random_weights": "300M, random weights"}
 
 
 def _rate(found: dict[str, float]) -> str:
@@ -492,7 +496,7 @@ def _rate(found: dict[str, float]) -> str:
 
 def speed_rows(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Lay out one reference of `studies/speed.py`."""
-    rows = [("setting", "times as fast", "seconds; reference", "GB; reference")]
+    rows = [("setting", "times as fast", "seconds; of reference", "GB; of reference")]
     for name, row in found.items():
         low, high = row["times_seconds"]["range"]
         times = f"{row['times_seconds']['median']:.2f} [{low:.2f} to {high:.2f}]"
@@ -509,37 +513,41 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     kills, fuzz = found["kills"], found["fuzz"]
     for row in kills["killed"]:
-        outcome = f"{row['same']} ended as undisturbed"
+        outcome = f"{row['same']} ended like an undisturbed run"
         told = {"wrong_before_the_end": "left a wrong score file", "hung": "hung"}
         told |= {"left_processes": "left processes running", "leftovers": "left a temporary file"}
         outcome += "".join(f"; {row[name]} {text}" for name, text in told.items() if row[name])
-        name = f"{row['command']} killed, {row['workers']} workers"
+        workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
+        name = f"{row['command']} killed, {workers}"
         rows.append((name, row["kills"], outcome))
     full = [(row, len(row["limits_bytes"])) for row in kills["full_disk"]]
     if small := kills["small_disk"]:
         full.append((small | {"command": "score (tmpfs)"}, len(small["pages_left"])))
     for row, n in full:
         outcome = f"{row['failed']} failed, {row['wrong_before_the_end']} left a wrong file; "
-        outcome += f"{row['same']} then ended as undisturbed"
+        outcome += f"run again, {row['same']} ended like an undisturbed run"
         rows.append((f"{row['command']} on a full disk", n, outcome))
     pair = kills["two_writers"]
-    outcome = f"in {pair['one_refused']} one of the two was refused; {pair['same']} right results"
-    rows.append(("two runs with one output", pair["pairs"], outcome))
+    outcome = (
+        f"one of the two was refused {pair['one_refused']} times; {pair['same']} right results"
+    )
+    rows.append(("two runs with the same output", pair["pairs"], outcome))
     for row in kills["moved"]:
         name = f"{row['command']} killed, its folder moved"
-        rows.append((name, row["moves"], f"{row['same']} ended as undisturbed"))
+        rows.append((name, row["moves"], f"{row['same']} ended like an undisturbed run"))
     for name, row in fuzz["targets"].items():
         escaped = sum(kind["count"] for kind in row["escaped"].values())
-        outcome = f"{row['accepted']:,} accepted, {row['refused']:,} refused, {escaped} escaped"
+        outcome = f"{row['accepted']:,} accepted, {row['refused']:,} refused, "
+        outcome += f"{escaped} raised another error"
         rows.append((f"malformed {name} ({fuzz['engine']})", row["runs"], outcome))
     for row in found["mutations"]["formats"]:
-        outcome = f"{row['refused']:,} refused, {row['same']:,} with the same samples, "
+        outcome = f"{row['refused']:,} refused, {row['same']:,} accepted with the same samples, "
         outcome += f"{row['other']:,} accepted with other samples, {row['crashed']} crashes"
         rows.append((f"damaged {row['format']}", row["mutations"] - row["unchanged"], outcome))
     loaded = found["payloads"]
-    outcome = f"{loaded['ran_code']} ran code, {loaded['escaped']} escaped"
+    outcome = f"{loaded['ran_code']} ran code, {loaded['escaped']} raised another error"
     for name in loaded["over_300_mb"]:
-        outcome += f"; more than 300 MB: {Path(name).stem}"
+        outcome += f"; took more than 300 MB: {Path(name).stem}"
     rows.append(("hostile checkpoints", loaded["payloads"], outcome))
     return [(name, f"{n:,} times", outcome) for name, n, outcome in rows]
 
@@ -550,7 +558,7 @@ def _table(
     """Make a table of cells, each of some paragraphs; the first row is its head."""
 
     def row(one: list[list[str]]) -> nodes.row:
-        # Quotation marks stay as they are said.
+        # Keep quotation marks as the library prints them.
         as_it_is = {"support_smartquotes": False}
         paragraphs = ([nodes.paragraph(text, text, **as_it_is) for text in cell] for cell in one)
         return nodes.row("", *(nodes.entry("", *cell) for cell in paragraphs))
