@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from provenance import ROOT, read
 
+from slslib.model.geometry import XLSRConfig
+
 PAGE = " ".join((ROOT / "book" / "performance.md").read_text(encoding="utf-8").split())
 WINDOW_SECONDS = 64_600 / 16_000
 
@@ -32,6 +34,19 @@ def test_a_gpu_by_arithmetic() -> None:
     assert f"one H100 at least {hours:.0f} hours" in PAGE
     assert f"{6700 * 2 * 64_600 / 1e6:.0f}"[:2] == "86" and "870 MB/s" in PAGE
     assert 8.5 < 6700 / read("speed-decoding")["decoding_flac"]["load_per_core"]["median"] < 9.5
+
+
+def test_what_a_gpu_moves_by_arithmetic() -> None:
+    """Each operation reads and writes: six times in a convolutional layer, 40 in a transformer's."""
+    config, frames, convolved = XLSRConfig(), 64_600, 0
+    for kernel, stride in zip(config.kernels, config.strides, strict=True):
+        frames = (frames - kernel) // stride + 1
+        convolved += 6 * frames * config.conv_width
+    layer = frames * config.width
+    values = convolved + config.n_layers * (40 + 5) * layer  # 5: the head's mean and weighted sum
+    assert f"a clip moves {values / 1e8:.0f}00 million values" in PAGE
+    assert f"which are {4 * values / 1e9:.1f} GB" in PAGE
+    assert f"at most {3.35e12 / (4 * values) / 100:.0f}00 clips".replace("2800", "2,800") in PAGE
 
 
 def test_rawboost_keeps_up_on_the_cores() -> None:
