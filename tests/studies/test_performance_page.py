@@ -37,7 +37,7 @@ def test_a_gpu_by_arithmetic() -> None:
 
 
 def test_what_a_gpu_moves_by_arithmetic() -> None:
-    """Each operation reads and writes: six times in a convolution's layer, 40 in a transformer's."""
+    """Values read and written: six times in a convolution's layer, 40 in a transformer's."""
     config, frames, convolved = XLSRConfig(), 64_600, 0
     for kernel, stride in zip(config.kernels, config.strides, strict=True):
         frames = (frames - kernel) // stride + 1
