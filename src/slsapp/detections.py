@@ -5,6 +5,7 @@ program reads (JSON, CSV, RTTM, labels of Audacity), or draws the scores over ti
 """
 
 import json
+import os
 import re
 from itertools import groupby
 from pathlib import Path
@@ -100,6 +101,9 @@ def detect(
     how: dict[str, Any] = {"threshold": threshold, "hop": hop, "pool": pool, "cpu": cpu}
     how |= {"allow_silence": allow_silence, "speech_only": speech_only}
     made = add_probabilities(scoring.detect(tuple(recordings), checkpoint=checkpoint, **how))
+    if others := _others(files, recordings):
+        text = f"in folders, not taken for recordings by their endings: {len(others)} files"
+        made["warnings"].append(f"{text}, such as {others[0]}")
     if out:
         write(made, out)
     if plot and any(not one["error"] for one in made["files"]):
@@ -109,6 +113,13 @@ def detect(
         with writing(plot) as temporary:
             plot_windows(made, blocks)[0].savefig(temporary, format=plot.suffix[1:].lower())
     return made
+
+
+def _others(files: Any, recordings: list[Path]) -> list[Path]:
+    """Return what else the folders among ``files`` hold; a name that begins with a dot is none."""
+    given = [files] if isinstance(files, str | Path) else files
+    inside = {path for one in given if os.path.isdir(one) for path in Path(one).rglob("[!.]*")}  # noqa: PTH112
+    return sorted(path for path in inside - {*recordings} if path.is_file())
 
 
 def write(made: dict[str, Any], path: Path) -> None:

@@ -15,6 +15,7 @@ it is new.
 
 from collections.abc import Sequence
 from math import ceil
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def plot_gates(clip: ArrayLike, reference: pd.DataFrame) -> plots.Plot:
         axes.fill_between(of["layer"], of["5%"], of["95%"], color=colour, alpha=0.2, linewidth=0)
         axes.plot(of["layer"], of["50%"], color=colour)
         axes.plot(of["layer"], clip, "k--", label="the clip")
-        title = f"{name} ({of['count'].max():.0f})"
+        title = fill(f"{name} ({of['count'].max():.0f})", 22)  # as wide as a panel
         axes.set(title=title, xlabel="transformer layer", ylabel="gate")
     for axes in own[len(groups) :]:
         axes.remove()

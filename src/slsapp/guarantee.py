@@ -54,7 +54,9 @@ def guarantee(bonafide: ArrayLike, frr: float, confidence: float = 0.95) -> tupl
         raise ConfigError(f"{what}: both must lie between 0 and 100")
     needed = np.ceil(math.log1p(-confidence) / math.log1p(-frr))  # may be infinite
     if scores.size < needed:
-        raise ScoreError(f"{scores.size} bona fide scores: {what} takes {needed:,.10g} or more")
+        text = f"{scores.size} bona fide scores: {what} takes {needed:,.10g} or more"
+        least = 100 * -math.expm1(math.log1p(-confidence) / max(1, scores.size))
+        raise ScoreError(f"{text}; so few allow {math.ceil(10 * least) / 10:g} % (--frr)")
     rank = max(1, int(binom.ppf(1 - confidence, scores.size, frr)))
     return rank, float(np.nextafter(np.sort(scores)[rank - 1], -np.inf))
 

@@ -143,7 +143,8 @@ def describe(made: dict[str, Any], samples: Mono | None = None) -> tuple[str, An
         verdict += f" Probability of being bona fide, {prior}: {probability:.1f} %."
     starts, llrs = (np.array([w[key] for w in row["windows"]], float) for key in ("start_s", "llr"))
     lowest = np.nanargmin(llrs)
-    facts = f"{len(llrs)} windows, {row['n_silent']} silent; the lowest at {starts[lowest]:.1f} s."
+    minutes, seconds = divmod(int(starts[lowest]), 60)
+    facts = f"{len(llrs)} windows, {row['n_silent']} silent; lowest at {minutes}:{seconds:02}."
     figure, _ = plot_windows(made, None if samples is None else [samples], width=6.4)
     text = "\n\n".join([f"## LLR {row['llr']:.2f}", verdict, facts, *map(plain, made["warnings"])])
     return text, figure, float(starts[lowest])

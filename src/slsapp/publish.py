@@ -63,14 +63,14 @@ def publish(
         name: OWNER/NAME of the model on the hub, which the examples of the card use.
         license: Licence of the weights, such as mit or cc-by-4.0; nobody else can choose it. The
             hub lists its words: https://huggingface.co/docs/hub/repositories-licenses.
-        folder: Write into this folder, and upload nothing.
+        folder: Write into this folder, which may hold no README.md, and upload nothing.
 
     Returns:
         The folder, or the address of the commit.
 
     Raises:
         ConfigError: The licence or the owner is missing, or the folder is that of a run or of the
-            checkpoint.
+            checkpoint, or holds a README.md.
         CheckpointError: The checkpoint cannot be read.
         FileError: The folder cannot be written, or the hub does not take the upload.
     """
@@ -87,6 +87,10 @@ def publish(
         if has_run or folder.resolve() == path.parent.resolve():
             raise ConfigError(
                 f"{folder} holds a run or the checkpoint: write into another --folder"
+            )
+        if (folder / "README.md").exists():
+            raise ConfigError(
+                f"{folder} holds a README.md, whose text would be lost: name a new --folder"
             )
     detector = Detector.load(path)
     about = _beside(path, detector)

@@ -50,6 +50,15 @@ def test_the_result_is_that_of_the_function(checkpoint, recording, tmp_path):
     assert "<svg" in (tmp_path / "x.svg").read_text()
 
 
+def test_files_that_a_folder_also_holds_are_told(checkpoint, recording):
+    folder = recording.parent
+    for name in ("voice", "notes.txt", ".DS_Store"):
+        (folder / name).write_bytes(b"x")
+    (_, warning) = detect((folder,), checkpoint=checkpoint)["warnings"]
+    assert warning.endswith(f"endings: 2 files, such as {folder / 'notes.txt'}")
+    assert len(detect((recording,), checkpoint=checkpoint)["warnings"]) == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -136,3 +137,11 @@ def test_bona_fide_speech_is_drawn_first_wherever_it_stands():
     table = gate_quantiles(gates, ["A02", "A01", "bona fide"] * 10)
     titles = [axes.get_title() for axes in plot_gates(gates[0], table)[0].axes]
     assert titles == ["bona fide (10)", "A01 (10)", "A02 (10)"]
+
+
+def test_a_long_name_of_an_attack_stays_in_its_panel():
+    groups = ["bona fide", "Griffin-Lim_80-mel_copy-synthesis", "FastSpeech2_(ming024)_and_more"]
+    figure, _ = plot_gates(np.ones(3), gate_quantiles(np.ones((3, 3)), groups))
+    figure.draw_without_rendering()
+    boxes = [one.title.get_window_extent() for one in figure.axes]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))

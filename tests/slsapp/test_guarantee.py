@@ -31,6 +31,8 @@ def test_the_rank_is_the_highest_that_keeps_the_promise(n, percent, confident):
             guarantee(np.zeros(n), float(p), float(confidence))
         needed = int(re.search(r"takes ([\d,]+)", str(refused.value))[1].replace(",", ""))
         assert at_least(1, needed, p) >= confidence > at_least(1, needed - 1, p)
+        allowed = Fraction(re.search(r"allow ([\d.]+) %", str(refused.value))[1]) / 100
+        assert at_least(1, n, allowed) >= confidence > at_least(1, n, allowed - Fraction(1, 500))
     else:
         rank, _ = guarantee(np.zeros(n), float(p), float(confidence))
         assert at_least(rank, n, p) >= confidence >= at_least(rank + 1, n, p)

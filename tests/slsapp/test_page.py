@@ -94,6 +94,10 @@ def test_a_threshold_gives_a_verdict(folder):
     assert len(page.describe(made, samples)[1].axes) == 2  # with a spectrogram
     lowest = min(made["files"][0]["windows"], key=lambda window: window["llr"])
     assert start_s == lowest["start_s"]
+    assert f"lowest at 0:{int(start_s):02}." in text
+    made["files"][0]["windows"].append({"start_s": 541.5, "llr": lowest["llr"] - 1})
+    made["files"][0]["duration_s"] = 542.0
+    assert "lowest at 9:01." in page.describe(made)[0]
 
 
 def test_without_a_threshold_there_is_no_verdict(folder):

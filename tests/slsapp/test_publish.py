@@ -200,6 +200,13 @@ def test_only_what_is_listed_is_published(run, tmp_path):
         assert "alice" not in (tmp_path / "out" / name).read_text()
 
 
+def test_a_card_that_is_there_is_not_replaced(published, tmp_path):
+    (tmp_path / "README.md").write_text("edited")
+    with pytest.raises(ConfigError, match=r"README\.md.*new --folder"):
+        publish(str(published), "a/b", license="mit", folder=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+
+
 @pytest.mark.parametrize("where", ["run", "folder"])
 def test_the_folder_of_a_run_or_of_the_checkpoint_is_not_written(run, published, tmp_path, where):
     folder = tmp_path / "own"

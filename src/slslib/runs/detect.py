@@ -38,6 +38,8 @@ PUBLISHED = "hub:sukhdeveyash/XLS-R-SLS-Deepfake-Detection/v1/epoch_2.pth"
 """The reproduction's checkpoint."""
 
 _BATCH = 8
+_TRAINED = "EER threshold on the development set"
+_ELSEWHERE = "the development set's threshold may fail on yours: choose your own (slslib threshold)"
 _MINI = "mini knows simulated speech only: its verdict on a real recording is worth nothing"
 _MEANING = (
     "The score is the log-likelihood ratio of bona fide against spoofed speech as the training "
@@ -170,17 +172,12 @@ def detect(
         row["resampled"] = found.source_rate not in (0, SAMPLE_RATE)
         row |= {"averaged": found.channels > 1, "windows": scored}
         rows.append(row)
-    made: dict[str, Any] = {
-        "checkpoint": name,
-        **scores,
-        "threshold": limit,
-        "threshold_source": source,
-        "meaning": _MEANING.format(measured) if limit is None else None,
-        "window_s": n_samples / SAMPLE_RATE,
-        "files": rows,
-        "warnings": [_MINI] if _is_mini(metadata) else [],
-        "errors": [row["error"] for row in rows if row["error"]],
-    }
+    made: dict[str, Any] = {"checkpoint": name, **scores, "threshold": limit}
+    made |= {"threshold_source": source, "meaning": None, "window_s": n_samples / SAMPLE_RATE}
+    if limit is None:
+        made["meaning"] = _MEANING.format(measured)
+    made |= {"files": rows, "errors": [row["error"] for row in rows if row["error"]]}
+    made["warnings"] = [_MINI] if _is_mini(metadata) else [_ELSEWHERE] * (source == _TRAINED)
     done = [row for row in rows if not row["error"]]
     if n_short := sum(row["duration_s"] < 0.5 for row in done):
         made["warnings"].append(_SHORT.format(n_short, len(rows)))
@@ -255,14 +252,15 @@ def _threshold(
         try:
             stored = {**json.loads(Path(given).read_text(encoding="utf-8"))}
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise ConfigError(f"{given} is no file of slslib threshold ({error})") from error
+            text = f"{given} is no number, and no file of slslib threshold ({error})"
+            raise ConfigError(text) from error
         for key, value in scores.items():
             if (other := stored.get(key, _USUAL.get(key))) != value:
                 what = f"{given} is for {key} {other!r:.70}, these scores are of {value!r}"
                 raise ConfigError(f"{what}; choose one for them (slslib threshold, --threshold)")
         given, source = stored.get("threshold", ""), str(given)
     elif given is None:
-        given, source = metadata.get("dev_eer_threshold"), "EER threshold on the development set"
+        given, source = metadata.get("dev_eer_threshold"), _TRAINED
         if given is None or scores != scores | _USUAL:
             return None, "none"
     if type(given) is bool or not isinstance(given, int | float) or not abs(given) < 1e308:
