@@ -1,6 +1,11 @@
-"""Three heads on one backbone: SLS, mean pooling and multi-head attentive pooling.
+r"""Heads on one backbone: SLS, mean pooling, multi-head attentive pooling, and AASIST by import.
 
     python studies/heads.py --data ../shared --corpus speech --out studies/results/heads.json
+    python studies/heads.py --data ../shared --corpus speech --aasist SSL_Anti-spoofing/model.py \
+        --out studies/results/heads_aasist.json
+
+AASIST is that of github.com/TakHemlata/SSL_Anti-spoofing, as it is there; with `--aasist`, it alone
+is measured.
 
 Each head is trained by the recipe `mini` over several seeds, on the simulated corpus MiniSpoof and
 on CORPUS, a folder with flac/ and protocols of the partitions train, dev and test. The heads below
@@ -11,11 +16,14 @@ mini backbone, so the numbers compare heads on a toy and say nothing about XLS-R
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -74,6 +82,46 @@ class AttentivePoolDetector(Detector):
         return AttentivePool(config.backbone.width, config.backbone.n_layers)
 
 
+# page: last
+class LastLayer(nn.Module):
+    """A head from elsewhere that takes the last layer."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, layers: Iterable[Tensor]) -> Tensor:
+        *_, last = layers  # [batch, frames, width]
+        return self.head(last)
+
+
+# page: aasist
+class Given(nn.Module):
+    """Stands in for another program's backbone: the features are given."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out_dim = width
+
+    def extract_feat(self, features: Tensor) -> Tensor:
+        return features
+
+
+def aasist_detector(model_py: Path) -> type[Detector]:
+    """Return a detector with the AASIST head of SSL_Anti-spoofing/model.py, which is imported."""
+    sys.modules.setdefault("fairseq", ModuleType("fairseq"))  # which its own backbone needs
+    spec: Any = spec_from_file_location("ssl_anti_spoofing", model_py)
+    program: Any = module_from_spec(spec)
+    spec.loader.exec_module(program)
+
+    class AASISTDetector(Detector):
+        def build_head(self, config: DetectorConfig) -> nn.Module:
+            program.SSLModel = lambda device: Given(config.backbone.width)
+            return LastLayer(program.Model(None, "cpu"))
+
+    return AASISTDetector
+
+
 # page: end
 HEADS = {"SLS": Detector, "mean": MeanPoolDetector, "attentive": AttentivePoolDetector}
 KEPT = ("n_bonafide", "n_spoof", "eer_percent", "eer_interval_percent")
@@ -108,10 +156,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="root of CORPUS")
     parser.add_argument("--corpus", default="speech")
+    parser.add_argument("--aasist", type=Path, help="model.py of SSL_Anti-spoofing")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1234, 4321, 4569])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     where = provenance("torch", "transformers", "numpy")
+    chosen = {"AASIST": aasist_detector(args.aasist)} if args.aasist else HEADS
     simulated = {"train": "asvspoof2019-la:train", "dev": "asvspoof2019-la:dev"}
     simulated |= {"LA": "asvspoof2021-la", "DF": "asvspoof2021-df", "In-the-Wild": "in-the-wild"}
     real = {part: f"{args.corpus}:{part}" for part in ("train", "dev", "test")}
@@ -120,7 +170,7 @@ def main() -> None:
         ("simulated", simulation(), simulated),
         ("real speech", args.data, real),
     ):
-        for head, kind in HEADS.items():
+        for head, kind in chosen.items():
             runs = []
             for seed in args.seeds:
                 with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +185,7 @@ def main() -> None:
                 if name != "train" and len(runs) > 1
             }
             results.setdefault(corpus, {})[head] = {"eer_percent": eers, "runs": runs}
-    what = "equal error rates of three heads on the mini backbone, each trained with several seeds"
+    what = "equal error rates of heads on the mini backbone, each trained with several seeds"
     write(args.out, what, where, results)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import types
 from pathlib import Path
 
 import heads
@@ -13,6 +15,20 @@ from tiny import DETECTOR, recipe, weights
 from slslib import Detector, score, train
 from slslib.errors import CheckpointError
 
+# What the study needs of SSL_Anti-spoofing/model.py: the names, and who calls whom.
+FOREIGN = """
+import fairseq, torch
+class SSLModel:
+    def __init__(self, device):
+        raise RuntimeError("it would load XLS-R by fairseq")
+class Model(torch.nn.Module):
+    def __init__(self, args, device):
+        super().__init__()
+        self.ssl_model = SSLModel(device)
+        self.LL = torch.nn.Linear(self.ssl_model.out_dim, 2)
+    def forward(self, x):
+        return self.LL(self.ssl_model.extract_feat(x.squeeze(-1))).mean(dim=1)
+"""
 OTHERS = {name: kind for name, kind in heads.HEADS.items() if name != "SLS"}
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +45,23 @@ def test_another_head_goes_the_whole_way(name: str, corpora: Path, tmp_path: Pat
     assert all(torch.equal(first[tensor], second[tensor]) for tensor in first)
     made = score(str(best), "asvspoof2019-la:dev", tmp_path / "scores.txt", **how)
     assert made["n_scores"] == len((tmp_path / "scores.txt").read_text().splitlines()) > 0
+
+
+def test_a_head_of_another_program_is_imported(
+    corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fairseq", types.ModuleType("fairseq"))
+    (tmp_path / "model.py").write_text(FOREIGN)
+    kind = heads.aasist_detector(tmp_path / "model.py")
+    how = {"data": corpora, "progress": False, "detector_class": kind}
+    best = train(recipe(), tmp_path / "run", **how)
+    made = score(str(best), "asvspoof2019-la:dev", tmp_path / "scores.txt", **how)
+    assert made["n_scores"] == 8
+    waveforms, detector = torch.randn(2, 4000), kind.load(best).eval()
+    with torch.inference_mode():
+        *_, last = detector.backbone.layers(waveforms)
+        logits = detector.head.head.LL(last).mean(dim=1)
+        torch.testing.assert_close(detector.logits(waveforms), logits)
 
 
 def test_a_file_does_not_choose_its_head(tmp_path: Path) -> None:
@@ -55,3 +88,9 @@ def test_sls_is_what_detector_builds() -> None:
 def test_the_examples_are_short(name: str) -> None:
     kinds = (OTHERS[name], getattr(heads, OTHERS[name].__name__.removesuffix("Detector")))
     assert sum(len(inspect.getsource(kind).splitlines()) for kind in kinds) < 30
+
+
+def test_importing_aasist_is_short() -> None:
+    parts = (heads.LastLayer, heads.Given, heads.aasist_detector)
+    code = [line for part in parts for line in inspect.getsource(part).splitlines() if line.strip()]
+    assert len(code) < 30
