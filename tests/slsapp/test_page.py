@@ -217,7 +217,7 @@ def test_a_threshold_that_does_not_fit_is_refused_at_the_start(folder, tmp_path)
     ) as process:
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert "t.json is for checkpoint_sha256 None" in " ".join(said.split())
+    assert "t.json was chosen for checkpoint_sha256 unset" in " ".join(said.split())
     assert "Traceback" not in said
 
 

@@ -252,11 +252,13 @@ def _threshold(
         try:
             stored = {**json.loads(Path(given).read_text(encoding="utf-8"))}
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            text = f"{given} is no number, and no file of slslib threshold ({error})"
+            why = getattr(error, "strerror", None) or error
+            text = f"{given} is neither a number nor a file that slslib threshold wrote ({why})"
             raise ConfigError(text) from error
         for key, value in scores.items():
             if (other := stored.get(key, _USUAL.get(key))) != value:
-                what = f"{given} is for {key} {other!r:.70}, these scores are of {value!r}"
+                was, now = ("unset" if x is None else f"{x!r:.70}" for x in (other, value))
+                what = f"{given} was chosen for {key} {was}, and these scores have {now}"
                 raise ConfigError(f"{what}; choose one for them (slslib threshold, --threshold)")
         given, source = stored.get("threshold", ""), str(given)
     elif given is None:
