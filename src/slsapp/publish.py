@@ -62,7 +62,8 @@ def publish(
         checkpoint: safetensors or .pth file, run folder, hub:owner/name[/file][@revision], or mini.
         name: OWNER/NAME of the model on the hub, which the examples of the card use.
         license: Licence of the weights, such as mit or cc-by-4.0; nobody else can choose it. The
-            hub lists its words: https://huggingface.co/docs/hub/repositories-licenses.
+            hub lists its words: https://huggingface.co/docs/hub/repositories-licenses. Only an
+            upload checks the word.
         folder: Write into this folder, which may hold no README.md, and upload nothing.
 
     Returns:
