@@ -127,7 +127,8 @@ class SSI:
     def apply(self, samples: Samples) -> Samples:
         """Return the samples plus coloured noise at the drawn SNR; the sum is never normalised."""
         noise = _filter(self.noise, [self.notch.coefficients()])
-        noise *= np.linalg.norm(samples) / np.linalg.norm(noise) / 10 ** (self.snr / 20)
+        # Sums, as a norm would wake the threads of BLAS, which then spin beside other processes.
+        noise *= np.sqrt((samples**2).sum() / (noise**2).sum()) / 10 ** (self.snr / 20)
         return noise + samples
 
 
