@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     where = provenance("numpy", "scipy")
-    threadpool_limits(1)  # BLAS in one thread, or another spins on behind the published code's calls
+    threadpool_limits(1)  # or a thread of BLAS spins on behind the published code's calls
     original = load_original(args.original) if args.original else None
     samples = clip(int(args.seconds * 16_000))
 

@@ -224,6 +224,8 @@ class DecodingTable(_Results):
         for row in found["dataset"]:
             name = f"training clips, RawBoost {row['rawboost']}"
             rows.append((name, _rate(row["items_per_core"]), ""))
+        passed = _rate(found["load_batches"]["main_process_per_core"])
+        rows.append(("clips that one process can take from those that decode", passed, ""))
         rows.append(
             ("files scored by detect with mini", _rate(found["detect_mini"]["files_per_core"]), "")
         )

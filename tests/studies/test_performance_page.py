@@ -33,7 +33,7 @@ def test_a_gpu_by_arithmetic() -> None:
     hours = 1e6 / WINDOW_SECONDS / bf16
     assert f"one H100 at least {hours:.0f} hours" in PAGE
     assert f"{6700 * 2 * 64_600 / 1e6:.0f}"[:2] == "86" and "870 MB/s" in PAGE
-    assert 8.5 < 6700 / read("speed-decoding")["decoding_flac"]["load_per_core"]["median"] < 9.5
+    assert 12.5 < 6700 / read("speed-decoding")["decoding_flac"]["load_per_core"]["median"] < 13.5
 
 
 def test_what_a_gpu_moves_by_arithmetic() -> None:
@@ -56,8 +56,12 @@ def test_rawboost_keeps_up_on_the_cores() -> None:
     }
     assert f"one core prepares {rates['ssi']:.0f} clips per second" in PAGE
     assert f"of 25,380 clips takes it {25_380 / rates['ssi'] / 60:.0f} minutes" in PAGE
-    assert 1.8 < rates["ssi"] / rates[4] < 2.2, "twice as long"
+    assert f"Algorithm 4 takes {rates['ssi'] / rates[4]:.1f} times as long" in PAGE
     assert 25_380 / rates[4] / 60 < 2 * 3, "two cores, three minutes"
+
+
+def test_one_process_feeds_the_goal_of_a_gpu() -> None:
+    assert read("speed-decoding")["load_batches"]["main_process_per_core"]["least"] > 3500
 
 
 def test_where_the_time_goes() -> None:
