@@ -340,6 +340,16 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert found == []
 
 
+def test_no_file_holds_two_sides_of_a_merge() -> None:
+    marks = "^(<{7} .*|>{7} .*|={7})$"
+    found = subprocess.run(
+        ["git", "-C", str(ROOT), "grep", "-lE", marks], capture_output=True, text=True
+    )
+    if found.returncode not in (0, 1):
+        pytest.skip("this is no clone")
+    assert found.stdout.splitlines() == []
+
+
 def test_no_line_within_a_paragraph_is_a_comment() -> None:
     """MyST leaves out a line that begins with a percent sign, such as the end of 15.1 %."""
     texts = [page.read_text() for page in (*(ROOT / "book").glob("*.md"), ROOT / "CHANGELOG.md")]

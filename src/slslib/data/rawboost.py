@@ -18,21 +18,12 @@ number name             what it does
 8      ``parallel-12``  the sum of 1 and 2, each made from the input
 ====== ================ =======================================================================
 
-<<<<<<< HEAD
-An augmentation is two steps. `draw` makes every random number and needs the clip's length only;
-`apply` is a pure function of samples and drawn numbers. Numbers are drawn in the order of the
-published algorithm, through methods that `numpy.random.Generator` and the legacy
-`numpy.random.RandomState` share, so ``RandomState(7)`` as seed repeats the draws of a published
-run after ``np.random.seed(7)``; the ranges are the published ones too. The arithmetic is float64
-(in ``isd``, of the impulses only), the result float32.
-=======
 An augmentation has two steps. `draw` draws every random number and needs only the clip's length;
 `apply` is a pure function of the samples and the drawn numbers. The ranges and the order of the
 draws are the published ones. The draws use only methods that `numpy.random.Generator` and the
 legacy `numpy.random.RandomState` share. So ``RandomState(7)`` as seed repeats the draws of a
 published run after ``np.random.seed(7)``. The arithmetic is float64 (in ``isd``, only for the
 impulses); the result is float32.
->>>>>>> editor
 """
 
 from collections.abc import Sequence
