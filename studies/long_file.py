@@ -5,8 +5,8 @@
 The sound is noise in a FLAC file at 44.1 kHz, with the default hop. The command is the one that
 people type, in a process of its own, loading included; memory is the most that it held resident,
 and the most that the process held which decodes for it. Detectors: the packaged `mini`, and
-XLS-R 300M with random weights (`--minutes 1` leaves out its hour, which takes about twelve
-minutes). `--plot` is measured with 36,000 windows.
+XLS-R 300M with random weights (`--minutes 1` leaves out its hour, which took 24 minutes). `--plot`
+is measured with 36,000 windows.
 """
 
 from __future__ import annotations

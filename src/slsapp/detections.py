@@ -116,10 +116,13 @@ def detect(
 
 
 def _others(files: Any, recordings: list[Path]) -> list[Path]:
-    """Return what else the folders among ``files`` hold; a name that begins with a dot is none."""
-    given = [files] if isinstance(files, str | Path) else files
-    inside = {path for one in given if os.path.isdir(one) for path in Path(one).rglob("[!.]*")}  # noqa: PTH112
-    return sorted(path for path in inside - {*recordings} if path.is_file())
+    """Return what else the folders among ``files`` hold, hidden files and folders left out."""
+    others: list[Path] = []
+    for one in [files] if isinstance(files, str | Path) else files:
+        for at, folders, names in os.walk(one):  # of a file: nothing
+            folders[:] = [name for name in folders if name[0] != "."]
+            others += [Path(at, name) for name in names if name[0] != "."]
+    return sorted({*others} - {*recordings})
 
 
 def write(made: dict[str, Any], path: Path) -> None:

@@ -54,6 +54,8 @@ def test_files_that_a_folder_also_holds_are_told(checkpoint, recording):
     folder = recording.parent
     for name in ("voice", "notes.txt", ".DS_Store"):
         (folder / name).write_bytes(b"x")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_bytes(b"x")
     (_, warning) = detect((folder,), checkpoint=checkpoint)["warnings"]
     assert warning.endswith(f"endings: 2 files, such as {folder / 'notes.txt'}")
     assert len(detect((recording,), checkpoint=checkpoint)["warnings"]) == 1
