@@ -167,7 +167,7 @@ class InputsTable(_Results):
             raise self.error(f"no inputs of the group {self.options['group']!r}")
         cells = [[["input"], ["outcome"], ["what slslib says"]]]
         cells += [[[row["input"]], _outcome(row), _said(row)] for row in rows]
-        return [_table(cells, (25, 22, 53))]
+        return [_table(cells, (27, 22, 51))]
 
 
 class FaultsTable(_Results):
@@ -522,13 +522,16 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
         name = f"{row['command']} killed, {workers}"
         rows.append((name, row["kills"], outcome))
-    full = [(row, len(row["limits_bytes"])) for row in kills["full_disk"]]
+    full = [
+        (f"{row['command']} on a full disk", row, len(row["limits_bytes"]))
+        for row in kills["full_disk"]
+    ]
     if small := kills["small_disk"]:
-        full.append((small | {"command": "score (tmpfs)"}, len(small["pages_left"])))
-    for row, n in full:
+        full.append(("score on a full disk in memory (tmpfs)", small, len(small["pages_left"])))
+    for name, row, n in full:
         outcome = f"{row['failed']} failed, {row['wrong_before_the_end']} left a wrong file; "
         outcome += f"run again, {row['same']} ended like an undisturbed run"
-        rows.append((f"{row['command']} on a full disk", n, outcome))
+        rows.append((name, n, outcome))
     pair = kills["two_writers"]
     outcome = (
         f"one of the two was refused {pair['one_refused']} times; {pair['same']} right results"
