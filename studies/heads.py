@@ -1,27 +1,34 @@
-r"""Heads on one backbone: SLS, mean pooling, multi-head attentive pooling, and AASIST by import.
+r"""Other heads on one backbone, and other backbones under one head, trained over several seeds.
 
     python studies/heads.py --data ../shared --corpus speech --out studies/results/heads.json
-    python studies/heads.py --data ../shared --corpus speech --aasist SSL_Anti-spoofing/model.py \
-        --out studies/results/heads_aasist.json
+    python studies/heads.py --data ../shared --corpus speech --systems AASIST \
+        --aasist SSL_Anti-spoofing/model.py --out studies/results/heads_aasist.json
+    python studies/heads.py --data ../shared --corpus speech --systems "12 layers" "WavLM layout" \
+        --out studies/results/backbones.json
 
-AASIST is that of github.com/TakHemlata/SSL_Anti-spoofing, as it is there; with `--aasist`, it alone
-is measured.
+The heads are SLS, mean pooling, multi-head attentive pooling, and AASIST as it is in
+github.com/TakHemlata/SSL_Anti-spoofing. The backbones are the packaged mini backbone, its first 12
+layers, and its weights in the layout of WavLM.
 
-Each head is trained by the recipe `mini` over several seeds, on the simulated corpus MiniSpoof and
-on CORPUS, a folder with flac/ and protocols of the partitions train, dev and test. The heads below
-are the example of the page *Extend it*: classes outside the library. The backbone is the packaged
-mini backbone, so the numbers compare heads on a toy and say nothing about XLS-R.
+Each system is trained by the recipe `mini`, on the simulated corpus MiniSpoof and on CORPUS, a
+folder with flac/ and protocols of the partitions train, dev and test. The code below is the example
+of the page *Extend it*: classes outside the library. The backbone is a toy, so the numbers say
+nothing about XLS-R.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +40,9 @@ from torch import Tensor, nn
 
 from minispoof.corpus import simulation
 from slslib import Detector, evaluate, open_corpus, score, train
+from slslib.model.detector import load_backbone
 from slslib.model.geometry import DetectorConfig
+from slslib.model.xlsr import XLSR
 from slslib.runs.recipes import mini
 
 
@@ -122,33 +131,67 @@ def aasist_detector(model_py: Path) -> type[Detector]:
     return AASISTDetector
 
 
+# page: backbones
+def write_backbone(folder: Path, **changes: Any) -> None:
+    """Write mini's weights into a backbone of other dimensions, as a transformers folder."""
+    mini_backbone = load_backbone("mini")
+    backbone = XLSR(replace(mini_backbone.config, **changes))
+    backbone.load_state_dict(mini_backbone.state_dict(), strict=False)
+    for name, parameter in backbone.named_parameters():
+        if "rel_attn_embed" in name:  # WavLM's position bias, which mini has not
+            nn.init.zeros_(parameter)
+    backbone.model.save_pretrained(folder)
+
+
 # page: end
 HEADS = {"SLS": Detector, "mean": MeanPoolDetector, "attentive": AttentivePoolDetector}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "12 layers": {"n_layers": 12},
+    "WavLM layout": {"wavlm": True},
+}
 KEPT = ("n_bonafide", "n_spoof", "eer_percent", "eer_interval_percent")
+Task = tuple[str, str, int]  # corpus, system, seed
 
 
-def measure(
-    head: type[Detector], data: Path, names: dict[str, str], seed: int, folder: Path
-) -> dict[str, Any]:
-    """Train one head with one seed; return its size, seconds and the EER of each test set."""
+def measure(task: Task, data: Path, names: dict[str, str], aasist: Path | None) -> dict[str, Any]:
+    """Train one system with one seed; return its size, seconds and the EER of each test set."""
+    _, system, seed = task
+    head = aasist_detector(aasist) if system == "AASIST" and aasist else HEADS.get(system, Detector)
     recipe = replace(mini(), train=names["train"], dev=names["dev"], seed=seed)
     started = time.perf_counter()
-    best = train(recipe, folder, data=data, progress=False, detector_class=head)
-    detector = head.load(best)
-    result: dict[str, Any] = {
-        "n_head_parameters": sum(p.numel() for p in detector.head.parameters()),
-        "seed": seed,
-        "train_seconds": round(time.perf_counter() - started, 1),
-        "epoch": detector.metadata["epoch"],
-    }
-    for name, corpus in names.items():
-        if name != "train":
-            scores = folder / f"{name}.txt"
-            score(str(best), corpus, scores, data=data, progress=False, detector_class=head)
-            key = open_corpus(corpus, data).protocol
-            found = evaluate(scores, key, bootstrap=1000, cluster=("speaker",))
-            result[name] = {fact: found[fact] for fact in KEPT}
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        if system in BACKBONES:
+            write_backbone(Path(folder, "backbone"), **BACKBONES[system])
+            recipe = replace(recipe, backbone=f"{folder}/backbone")
+        best = train(recipe, run, data=data, progress=False, detector_class=head)
+        detector = head.load(best)
+        result: dict[str, Any] = {
+            "n_parameters": sum(p.numel() for p in detector.parameters()),
+            "n_head_parameters": sum(p.numel() for p in detector.head.parameters()),
+            "seed": seed,
+            "train_seconds": round(time.perf_counter() - started, 1),
+            "epoch": detector.metadata["epoch"],
+        }
+        for name, corpus in names.items():
+            if name != "train":
+                scores = run / f"{name}.txt"
+                score(str(best), corpus, scores, data=data, progress=False, detector_class=head)
+                key = open_corpus(corpus, data).protocol
+                found = evaluate(scores, key, bootstrap=1000, cluster=("speaker",))
+                result[name] = {fact: found[fact] for fact in KEPT}
     return result
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean and standard deviation of the EER of each test set, and the runs."""
+    eers = {}
+    for name in runs[0]:
+        if isinstance(runs[0][name], dict):
+            found = [run[name]["eer_percent"] for run in runs]
+            spread = float(np.std(found, ddof=1)) if len(found) > 1 else None
+            eers[name] = {"mean": float(np.mean(found)), "std": spread}
+    return {"eer_percent": eers, "runs": runs}
 
 
 def main() -> None:
@@ -156,37 +199,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="root of CORPUS")
     parser.add_argument("--corpus", default="speech")
+    known = [*HEADS, "AASIST", *BACKBONES]
+    parser.add_argument("--systems", nargs="+", choices=known, default=[*HEADS])
     parser.add_argument("--aasist", type=Path, help="model.py of SSL_Anti-spoofing")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1234, 4321, 4569])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if "AASIST" in args.systems and not args.aasist:
+        parser.error("the system AASIST needs --aasist FILE")
     where = provenance("torch", "transformers", "numpy")
-    chosen = {"AASIST": aasist_detector(args.aasist)} if args.aasist else HEADS
     simulated = {"train": "asvspoof2019-la:train", "dev": "asvspoof2019-la:dev"}
     simulated |= {"LA": "asvspoof2021-la", "DF": "asvspoof2021-df", "In-the-Wild": "in-the-wild"}
     real = {part: f"{args.corpus}:{part}" for part in ("train", "dev", "test")}
     results: dict[str, Any] = {}
-    for corpus, data, names in (
-        ("simulated", simulation(), simulated),
-        ("real speech", args.data, real),
-    ):
-        for head, kind in chosen.items():
-            runs = []
-            for seed in args.seeds:
-                with tempfile.TemporaryDirectory() as folder:
-                    runs.append(measure(kind, data, names, seed, Path(folder)))
-                print(corpus, head, runs[-1], flush=True)
-            eers = {
-                name: {
-                    "mean": float(np.mean([run[name]["eer_percent"] for run in runs])),
-                    "std": float(np.std([run[name]["eer_percent"] for run in runs], ddof=1)),
-                }
-                for name in names
-                if name != "train" and len(runs) > 1
-            }
-            results.setdefault(corpus, {})[head] = {"eer_percent": eers, "runs": runs}
-    what = "equal error rates of heads on the mini backbone, each trained with several seeds"
-    write(args.out, what, where, results)
+    what = (
+        "equal error rates of heads and backbones of the size of mini, trained with several seeds"
+    )
+    n_threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    start: Any = {"initializer": torch.set_num_threads, "initargs": (n_threads,)}
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), **start) as pool:
+        for corpus, data, names in (
+            ("simulated", simulation(), simulated),
+            ("real speech", args.data, real),
+        ):
+            tasks = [(corpus, system, seed) for system in args.systems for seed in args.seeds]
+            each = partial(measure, data=data, names=names, aasist=args.aasist)
+            runs: dict[str, list[Any]] = {}
+            for (_, system, _), run in zip(tasks, pool.map(each, tasks), strict=True):
+                runs.setdefault(system, []).append(run)
+                print(corpus, system, run, flush=True)
+                results[corpus] = {one: summary(found) for one, found in runs.items()}
+                write(args.out, what, where, results)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,15 @@ def test_help_shows_an_example(slslib, command):
     assert f"Example: slslib {command}" in " ".join(out.replace("│", " ").split())
 
 
+def test_help_fills_its_lines(slslib, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = slslib("detect", "--help")
+    assert "faster on units for bfloat16 and changes" in re.sub(r"[\s│]+", " ", out)
+    lines = [line.strip("│ ") for line in out.splitlines() if line.startswith("│      ")]
+    short = [line for line in lines if len(line) < 45 and not line.endswith((".", ")", "]"))]
+    assert not short
+
+
 @pytest.mark.parametrize("recipe", ["v1", "v2", "paper", "mini"])
 def test_help_of_a_recipe_shows_its_values(slslib, recipe):
     status, out, _ = slslib("train", recipe, "--help")

@@ -7,6 +7,7 @@ import struct
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -119,3 +120,19 @@ def test_an_address_that_was_set_stays(slsbook):
         "use_repository_button": True,
         "use_source_button": True,
     }
+
+
+def test_heads_and_backbones_are_laid_out_by_system(slsbook):
+    run = {"n_head_parameters": 1234}
+
+    def system(mean: float, std: float) -> dict[str, Any]:
+        return {"eer_percent": {"dev": {"mean": mean, "std": std}}, "runs": [run]}
+
+    found = {"simulated": {"SLS": system(18.75, 2.16), "AASIST": system(20.0, 0.04)}}
+    header, row = slsbook.head_rows(found, {})
+    assert header == ("EER in %", "SLS (1,234 parameters)", "AASIST (1,234 parameters)")
+    assert row == ("dev, simulated", "18.8 ± 2.2", "20.0 ± 0.0")
+    assert slsbook.head_rows(found, {"AASIST": "another"}) == [
+        ("EER in %", "another"),
+        ("dev, simulated", "20.0 ± 0.0"),
+    ]

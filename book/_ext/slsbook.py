@@ -140,8 +140,8 @@ class _Results(SphinxDirective):
 
     required_arguments = 1
 
-    def results(self) -> Any:
-        _, path = self.env.relfn2path(self.arguments[0])
+    def results(self, named: str = "") -> Any:
+        _, path = self.env.relfn2path(named or self.arguments[0])
         self.env.note_dependency(path)
         return json.loads(Path(path).read_text(encoding="utf-8"))["results"]
 
@@ -311,8 +311,9 @@ class SavingTable(_Results):
 
     def run(self) -> list[nodes.Node]:
         saved = self.results()["saving"]["seconds"]
-        self.arguments.reverse()
-        training = self.results()["beside"]["original"]["exact"]["seconds"]["median"]
+        training = self.results(self.arguments[1])["beside"]["original"]["exact"]["seconds"][
+            "median"
+        ]
         rows = [("seconds per step", "steps between saves", "share of the training time")]
         for name, step in (("measured", training), ("assumed", 0.06)):
             for steps in (1000, 5076):
@@ -409,8 +410,7 @@ class CostTable(_Results):
 
     def run(self) -> list[nodes.Node]:
         scoring = self.results()
-        self.arguments.reverse()
-        decoding = self.results()["decoding_flac"]["load_per_core"]["median"]
+        decoding = self.results(self.arguments[1])["decoding_flac"]["load_per_core"]["median"]
         there, rows = scoring["conditions"], scoring["beside"]["original"]
         each = [rows[name]["cpu_seconds"]["median"] / there["clips"] for name in ("exact", "bf16")]
         heads = ("decoding", "scoring, exact", "scoring, bf16")
@@ -425,20 +425,36 @@ class CostTable(_Results):
 
 
 class HeadsTable(_Results):
-    """What `studies/heads.py` measured: a row for each set of trials, a column for each head."""
+    """What `studies/heads.py` measured: a row for each set of trials, a column for each system.
+
+    A second file adds its systems. ``columns`` chooses systems and names them: ``SLS: mini``.
+    """
+
+    optional_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"columns": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
-        rows = head_rows(self.results())
-        return [_table([[[cell] for cell in row] for row in rows], (34, 22, 22, 22), "numbers")]
+        found = self.results()
+        for path in self.arguments[1:]:
+            for where, systems in self.results(path).items():
+                found[where] |= systems
+        lines = self.options.get("columns", "").splitlines()
+        rows = head_rows(found, dict(line.split(": ", 1) for line in lines))
+        widths = (34, *(66 // len(rows[0][1:]) for _ in rows[0][1:]))
+        return [_table([[[cell] for cell in row] for row in rows], widths, "numbers")]
 
 
-def head_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Lay out `studies/heads.py`: the size of a head, and its EER (mean and deviation by seed)."""
+def head_rows(found: dict[str, Any], columns: dict[str, str]) -> list[tuple[str, ...]]:
+    """Lay out `studies/heads.py`: the EER of each system (mean and deviation over the seeds).
+
+    Without ``columns``, all systems are shown, with the size of the head.
+    """
     sizes = {head: one["runs"][0]["n_head_parameters"] for head, one in found["simulated"].items()}
-    rows = [("EER in %", *(f"{head} ({size:,} parameters)" for head, size in sizes.items()))]
-    for where, heads in found.items():
-        for name in heads["SLS"]["eer_percent"]:
-            eers = (one["eer_percent"][name] for one in heads.values())
+    columns = columns or {head: f"{head} ({size:,} parameters)" for head, size in sizes.items()}
+    rows = [("EER in %", *columns.values())]
+    for where, systems in found.items():
+        for name in systems["SLS"]["eer_percent"]:
+            eers = (systems[system]["eer_percent"][name] for system in columns)
             rows.append((f"{name}, {where}", *(f"{e['mean']:.1f} ± {e['std']:.1f}" for e in eers)))
     return rows
 

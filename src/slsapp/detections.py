@@ -4,19 +4,29 @@
 program reads (JSON, CSV, RTTM, labels of Audacity), or draws the scores over time.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote
 
 from slsapp.threshold import add_probabilities
 from slslib.errors import ConfigError
 from slslib.files import write_text, writing
 from slslib.runs import detect as scoring
+from slslib.runs.recipes import Precision
 
+if TYPE_CHECKING:
+    from slslib.model.detector import Detector
+
+_ROUNDED = (
+    "--precision bf16 changes scores slightly, and the threshold was chosen for exact ones: judge "
+    "a score close to it by --precision exact"
+)
 _RTTM = "SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {side} <NA> <NA>\n"
 _LINES = {  # the head of a file, and the line for a run of windows
     ".json": ("", ""),
@@ -35,6 +45,7 @@ def detect(
     pool: Literal["mean", "min", "trimmed"] = "mean",
     allow_silence: bool = False,
     speech_only: bool = False,
+    precision: Precision = "exact",
     out: Path | None = None,
     plot: Path | None = None,
     cpu: bool = False,
@@ -62,6 +73,8 @@ def detect(
         allow_silence: Score silent and very short recordings too.
         speech_only: Leave out windows with less than 0.25 s of speech, by Silero VAD (the extra
             speech), whatever else they hold; a recording of only such windows has no score.
+        precision: exact computes in 32 bits; bf16 rounds products, which is faster on units for
+            bfloat16 and changes the scores slightly. For a checkpoint that is loaded by its name.
         out: Write the result to this file. .json holds everything. .csv has a row for each window
             of the recordings that have a score; ./ precedes a name that a spreadsheet would
             compute. .rttm has a SPEAKER line for each run of windows on one side of the threshold,
@@ -74,11 +87,12 @@ def detect(
         cpu: Use the CPU even if there is a GPU.
 
     Returns:
-        What :func:`slslib.runs.detect.detect` returns. If the threshold's file has a calibration,
-        also probabilities: see :func:`slsapp.threshold.add_probabilities`.
+        What :func:`slslib.runs.detect.detect` returns, and ``precision``. If the threshold's file
+        has a calibration, also probabilities: see :func:`slsapp.threshold.add_probabilities`.
 
     Raises:
-        ConfigError: As for that function, or ``out`` or the plot has an unknown format.
+        ConfigError: As for that function; or ``out`` or the plot has an unknown format; or the
+            checkpoint's precision cannot be chosen.
         CheckpointError: The checkpoint cannot be read.
         AudioError: A folder holds no recordings. Errors of single files are in the result.
         FileError: ``out`` or the plot cannot be written.
@@ -100,7 +114,14 @@ def detect(
             raise ConfigError(f"{file}: name a file {endings}, in a folder that exists")
     how: dict[str, Any] = {"threshold": threshold, "hop": hop, "pool": pool, "cpu": cpu}
     how |= {"allow_silence": allow_silence, "speech_only": speech_only}
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision {precision!r}: it must be one of exact, bf16")
+    if precision == "bf16":
+        checkpoint = _rounded(checkpoint, cpu)
     made = add_probabilities(scoring.detect(tuple(recordings), checkpoint=checkpoint, **how))
+    made["precision"] = precision
+    if precision == "bf16" and made["threshold"] is not None:
+        made["warnings"].append(_ROUNDED)
     if others := _others(files, recordings):
         text = f"in folders, not taken for recordings by their endings: {len(others)} files"
         made["warnings"].append(f"{text}, such as {others[0]}")
@@ -113,6 +134,19 @@ def detect(
         with writing(plot) as temporary:
             plot_windows(made, blocks)[0].savefig(temporary, format=plot.suffix[1:].lower())
     return made
+
+
+def _rounded(checkpoint: Any, cpu: bool) -> Detector:
+    """Load a checkpoint, and round the weights of its products to bfloat16."""
+    from slslib.model.detector import Detector
+    from slslib.runs import processes
+
+    if not isinstance(checkpoint, str | Path) or str(checkpoint).endswith(".onnx"):
+        text = "an ONNX file and a loaded detector have theirs already"
+        raise ConfigError(f"--precision is for a checkpoint named to detect: {text}")
+    detector = Detector.load(checkpoint).to(processes.start(cpu=cpu).device)
+    detector.backbone.to_bf16()
+    return detector
 
 
 def _others(files: Any, recordings: list[Path]) -> list[Path]:

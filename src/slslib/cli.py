@@ -74,7 +74,9 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
     if name not in COMMANDS:
         raise ConfigError(f"no command {name!r}; the commands are {', '.join(COMMANDS)}")
     function, title = resolve_name(COMMANDS[name][0]), f"slslib {name}"
-    about = f"{(getdoc(function) or '').partition('Args:')[0]}Also: {_EVERYWHERE}"
+    # tyro keeps line breaks, and wraps the lines once more.
+    function.__doc__ = (getdoc(function) or "").replace("\n        ", " ")
+    about = f"{function.__doc__.partition('Args:')[0]}Also: {_EVERYWHERE}"
     if name == "train":
         from slslib.runs.recipes import RECIPES
 
@@ -91,8 +93,7 @@ def run(argv: Sequence[str], *, as_json: bool = False) -> int:
         words += ["--train", *given.train] if given.train else []
         function, title = partial(function, config=RECIPES[recipe]()), f"{title} {recipe}"
     markers = [FlagCreatePairsOff, OmitArgPrefixes, SuppressFixed]
-    if name in _WITHOUT_NAMES:
-        markers.append(PositionalRequiredArgs)
+    markers += [PositionalRequiredArgs] * (name in _WITHOUT_NAMES)
     return _show(
         name, tyro.cli(function, args=words, prog=title, description=about, config=markers), as_json
     )

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import DETECTOR, DIMENSIONS, authors_file
+from tiny import DETECTOR, DIMENSIONS, authors_file, recipe, weights
 from torch import nn
 from transformers import (
     HubertConfig,
@@ -27,6 +27,7 @@ from transformers import (
     WavLMModel,
 )
 
+from slslib import evaluate, open_corpus, score, train
 from slslib.errors import CheckpointError, ConfigError
 from slslib.model.checkpoints import locate
 from slslib.model.convert import convert
@@ -142,6 +143,24 @@ def test_a_detector_on_any_of_them_trains_and_comes_back(kind, tmp_path, wavefor
     assert again.config == detector.config
     with torch.no_grad():
         torch.testing.assert_close(again(waveform), detector(waveform))
+
+
+@pytest.mark.parametrize("kind", ["wavlm-large", "hubert-large", "xls-r-1b"])
+def test_a_recipe_takes_any_of_them_the_whole_way(kind, corpora, tmp_path):
+    write(kind, tmp_path / "foreign")
+    chosen = recipe(backbone=str(tmp_path / "foreign"), max_epochs=2)
+    best = train(chosen, tmp_path / "run", data=corpora, progress=False)
+    train(chosen, tmp_path / "again", data=corpora, progress=False, max_steps=4)
+    train(chosen, tmp_path / "again", data=corpora, progress=False, resume=True)
+    first, second = weights(tmp_path / "run"), weights(tmp_path / "again")
+    assert all(torch.equal(first[tensor], second[tensor]) for tensor in first)
+    moved = "model.backbone.model.encoder.layers.2.feed_forward.output_dense.weight"
+    start = load_backbone(tmp_path / "foreign").state_dict()
+    assert not torch.equal(first[moved], start[moved.removeprefix("model.backbone.")])
+    made = score(str(best), "asvspoof2019-la:dev", tmp_path / "s.txt", data=corpora, progress=False)
+    assert made["n_scores"] == 8
+    key = open_corpus("asvspoof2019-la:dev", corpora).protocol
+    assert 0 <= evaluate(tmp_path / "s.txt", key)["eer_percent"] <= 100
 
 
 def test_the_norm_of_a_post_norm_encoder_is_trained():

@@ -14,6 +14,7 @@ from tiny import DETECTOR, recipe, weights
 
 from slslib import Detector, score, train
 from slslib.errors import CheckpointError
+from slslib.model.detector import load_backbone
 
 # What the study needs of SSL_Anti-spoofing/model.py: the names, and who calls whom.
 FOREIGN = """
@@ -82,6 +83,24 @@ def test_sls_is_what_detector_builds() -> None:
         means = torch.stack([layer.mean(1) for layer in other.backbone.layers(waveforms)])
         logits = means.mean(0) @ other.head.output.weight.T + other.head.output.bias
         torch.testing.assert_close(other.logits(waveforms), logits)
+
+
+@pytest.mark.parametrize("name", heads.BACKBONES)
+def test_another_backbone_starts_with_the_layers_of_mini(name: str, tmp_path: Path) -> None:
+    heads.write_backbone(tmp_path / "b", **heads.BACKBONES[name])
+    backbone, waveforms = load_backbone(tmp_path / "b"), 0.1 * torch.randn(2, 4000)
+    n_layers = backbone.config.n_layers
+    assert (n_layers, backbone.config.wavlm) == {"12 layers": (12, False)}.get(name, (24, True))
+    with torch.inference_mode():
+        expected = load_backbone("mini")(waveforms)[:, :n_layers]
+        torch.testing.assert_close(backbone(waveforms), expected, rtol=0, atol=1e-5)
+
+
+def test_runs_are_summed_up_over_the_seeds() -> None:
+    runs = [{"seed": s, "dev": {"eer_percent": eer}} for s, eer in ((1, 10.0), (2, 12.0))]
+    found = heads.summary(runs)
+    assert found == {"eer_percent": {"dev": {"mean": 11.0, "std": 2**0.5}}, "runs": runs}
+    assert heads.summary(runs[:1])["eer_percent"]["dev"] == {"mean": 10.0, "std": None}
 
 
 @pytest.mark.parametrize("name", OTHERS)

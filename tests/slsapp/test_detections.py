@@ -33,7 +33,9 @@ def options_of(function):
 
 def test_the_command_has_the_options_of_the_function():
     ours, theirs = options_of(detect), options_of(scoring.detect)
-    assert {name: one for name, one in ours.items() if name not in ("out", "plot")} == {
+    assert {
+        name: one for name, one in ours.items() if name not in ("precision", "out", "plot")
+    } == {
         name: (default, eval(kind, vars(scoring)), text)
         for name, (default, kind, text) in theirs.items()
     }
@@ -45,9 +47,28 @@ def test_the_result_is_that_of_the_function(checkpoint, recording, tmp_path):
     made = detect((recording,), out=tmp_path / "x.json", plot=tmp_path / "x.svg", **how)
     scored = scoring.detect((recording,), **how)
     scored["files"][0]["bonafide_percent"] = None
-    assert made == scored | {"prior_percent": None}
+    assert made == scored | {"prior_percent": None, "precision": "exact"}
     assert json.loads((tmp_path / "x.json").read_text()) == made
     assert "<svg" in (tmp_path / "x.svg").read_text()
+
+
+def test_products_may_be_rounded(checkpoint, recording):
+    made = detect((recording,), checkpoint=checkpoint, precision="bf16", cpu=True)
+    detector = Detector.load(checkpoint)
+    (exact,) = scoring.detect((recording,), checkpoint=detector)["files"]
+    detector.backbone.to_bf16()
+    (rounded,) = scoring.detect((recording,), checkpoint=detector)["files"]
+    assert made["files"][0]["llr"] == rounded["llr"] != exact["llr"]
+    assert rounded["llr"] == pytest.approx(exact["llr"], abs=0.3)
+    assert made["precision"] == "bf16" and "--precision exact" in made["warnings"][-1]
+
+
+def test_a_precision_that_cannot_be_had_is_refused(checkpoint, recording):
+    for one in (Detector.load(checkpoint), "d.onnx"):
+        with pytest.raises(ConfigError, match="--precision"):
+            detect((recording,), checkpoint=one, precision="bf16")
+    with pytest.raises(ConfigError, match="fp16"):
+        detect((recording,), checkpoint=checkpoint, precision="fp16")
 
 
 def test_files_that_a_folder_also_holds_are_told(checkpoint, recording):
