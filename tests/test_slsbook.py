@@ -136,3 +136,21 @@ def test_heads_and_backbones_are_laid_out_by_system(slsbook):
         ("EER in %", "another"),
         ("dev, simulated", "20.0 ± 0.0"),
     ]
+
+
+def test_a_number_and_its_unit_stay_on_one_line(slsbook):
+    document = new_document("x", get_default_settings())
+    text = "20 to 30 % of 4 s at 16 kHz, 3 states"
+    document += nodes.paragraph("", "", nodes.Text(text), nodes.literal("", "2 %"))
+    slsbook.keep_units(None, document, "x")
+    assert document.astext() == "20 to 30\xa0% of 4\xa0s at 16\xa0kHz, 3 states2 %"
+
+
+def test_long_lists_below_the_table_are_folded(slsbook):
+    told = "| a |\n\n- A: b\n\nNot at hand, x:\n\n- `c`: d\n\n"
+    told += "To measure y:\n\n- E:\n\n      f\n\nRefused:\n\n- g\n"
+    assert slsbook.fold_lists(told) == (
+        "| a |\n\n- A: b\n\n:::{dropdown} Not at hand, x\n\n- `c`: d\n:::\n\n"
+        ":::{dropdown} To measure y\n\n- E:\n\n      f\n:::\n\nRefused:\n\n- g\n"
+    )
+    assert slsbook.fold_lists("| a |\n") == "| a |\n"

@@ -1,4 +1,4 @@
-"""Mend four things that Sphinx and the theme get wrong; describe pages to other sites; link them to
+"""Mend five things that Sphinx and the theme get wrong; describe pages to other sites; link them to
 the repository; show studies/results/*.json as tables.
 """
 
@@ -21,6 +21,7 @@ from slsnotebooks.reproduction import to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = re.compile(r"(https://([^/@]+@)?|git@)github\.com[/:](?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
+UNIT = re.compile(r"(?<=\d) (?=%|(?:k?Hz|[kMGT]B|m?s|dB)\b)")
 BUTTONS = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
 
 
@@ -113,6 +114,14 @@ def mark_wide(app: Any, doctree: Any, docname: str) -> None:
                     image["classes"].append("wide")
 
 
+def keep_units(app: Any, doctree: Any, docname: str) -> None:
+    """Let no line end between a number and its unit: "46" and "%"."""
+    as_it_is = (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.math_block, nodes.raw)
+    for text in [*doctree.findall(nodes.Text)]:
+        if UNIT.search(text) and not isinstance(text.parent, as_it_is):
+            text.parent.replace(text, nodes.Text(UNIT.sub("\N{NO-BREAK SPACE}", text)))
+
+
 def describe(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
     """Say what other sites show of a link: title, first paragraph and, in public, the cover.
 
@@ -150,10 +159,21 @@ class ReproductionTable(_Results):
     """The rows of a file that `studies/reproduction.py` wrote."""
 
     def run(self) -> list[nodes.Node]:
-        lines = to_markdown(self.results()).splitlines()
+        lines = fold_lists(to_markdown(self.results())).splitlines()
         parent = nodes.container()
         self.state.nested_parse(StringList(lines, self.arguments[0]), 0, parent)
         return parent.children
+
+
+def fold_lists(markdown: str) -> str:
+    """Fold two long lists below the table: the missing files and the commands."""
+    start, *rest = re.split(r"^([A-Z].*):\n", markdown, flags=re.MULTILINE)
+    for head, items in zip(rest[::2], rest[1::2], strict=True):
+        if head.startswith(("Not at hand", "To measure")):
+            start += f":::{{dropdown}} {head}\n{items.rstrip()}\n:::\n\n"
+        else:
+            start += f"{head}:\n{items}"
+    return start
 
 
 class InputsTable(_Results):
@@ -255,10 +275,10 @@ class BatchTable(_Results):
     def run(self) -> list[nodes.Node]:
         heads = (
             "clips",
-            "authors' code (s per clip)",
+            "original (s per clip)",
             "exact (s)",
             "bf16 (s)",
-            "authors' code (GB)",
+            "original (GB)",
             "exact (GB)",
             "bf16 (GB)",
         )
@@ -633,6 +653,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("export-drift", ExportDrift)
     app.connect("config-inited", link_repository)
     app.connect("doctree-resolved", mark_wide)
+    app.connect("doctree-resolved", keep_units)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)

@@ -12,7 +12,7 @@ from system import text, write
 
 RESULTS = Path(__file__).parents[2] / "studies" / "results" / "speed-parts.json"
 WIDTH, LEFT, TOP, ROW = 720, 130, 92, 62
-NAMES = {"original": "authors'", "exact": "exact", "bf16": "bf16"}
+NAMES = {"original": "original", "exact": "exact", "bf16": "bf16"}
 # Two colours of the theme and three strengths tell seven parts, in the order of the legend.
 FILLS = [("accent", 1), ("accent", 0.62), ("accent", 0.3), ("spoof", 1), ("spoof", 0.62)]
 FILLS += [("spoof", 0.3), ("line", 0.6)]
