@@ -612,24 +612,28 @@ def _table(
 
 
 def _outcome(row: dict[str, Any]) -> list[str]:
-    """Say which commands accept and refuse an input, and why they differ if they do."""
+    """Say which commands accept and refuse an input."""
     by_word: dict[str, list[str]] = {}
     for command, result in row["results"].items():
         word = "refused" if result == "refused" else "accepted"
         by_word.setdefault(word, []).append(command)
     if len(by_word) == 1:
         return [*by_word]
-    return [f"{word} by {', '.join(names)}" for word, names in by_word.items()] + [row["differs"]]
+    return [f"{word} by {', '.join(names)}" for word, names in by_word.items()]
 
 
 def _said(row: dict[str, Any]) -> list[str]:
-    """Say each sentence once; with the commands that say it, where others say something else."""
+    """Say each sentence once, with the commands that say it, where others say something else.
+
+    Where commands differ in what they accept, the last sentence says why.
+    """
     by_text: dict[str, list[str]] = {}
     for command, text in row["says"].items():
         by_text.setdefault(text, []).append(command)
     if len(by_text) == 1 and "refused" in row["results"].values():
         return [*by_text]
-    return [f"{', '.join(commands)}: {text}" for text, commands in by_text.items()]
+    said = [f"{', '.join(commands)}: {text}" for text, commands in by_text.items()]
+    return said + [why[0].upper() + why[1:] + "." for why in [row.get("differs", "")] if why]
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -259,7 +259,7 @@ def test_a_list_of_ids_is_no_key(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": [0, 0, 0]}, "1 trials have another label"),
+        ({"label": [0, 0, 0]}, r"differ in the label of trials \(1 in all\)"),
         ({"attack": ["-", "A07", "A09"]}, "c has A09 there and A08 in the key"),
     ],
 )

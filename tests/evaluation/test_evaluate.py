@@ -112,7 +112,7 @@ def test_duplicates_that_flatter_are_refused(data):
     for k in hard:
         lines[k] = lines[easy]
     data.score.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ScoreError, match="duplicates in all"):
+    with pytest.raises(ScoreError, match="repeated lines in all"):
         evaluate(data.score, data.key)
 
 
@@ -158,7 +158,7 @@ def test_constant_scores_are_said(data):
     result = evaluate(data.score, data.key)
     assert result["eer_percent"] == 100
     assert result["eer_tie_aware_percent"] == 50
-    assert any("scores repeat another one" in text for text in result["warnings"])
+    assert any("scores equal to another one" in text for text in result["warnings"])
 
 
 def test_ties_are_said_where_they_matter(data):

@@ -392,8 +392,8 @@ class Decoder:
         recording.source_rate, recording.channels = rate, channels
         recording.subtype, self.announced = subtype, n_frames
         if not RATES[0] <= rate <= RATES[1] or channels > MAX_CHANNELS:
-            form = f"{rate} Hz, {channels} channels"
-            self.fail(f"{form}; convert it to 4-192 kHz and at most {MAX_CHANNELS}")
+            form = f"{rate} Hz, channels: {channels}"
+            self.fail(f"{form}; convert it to 4-192 kHz and at most {MAX_CHANNELS} channels")
 
     def _decoded_by_ffmpeg(self, end: int) -> Iterator[np.ndarray]:
         """Decode a file from its beginning; yield the frames that were not decoded yet."""

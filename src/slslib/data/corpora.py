@@ -79,10 +79,10 @@ class Corpus:
             for wanted in (ending or ".flac", *AUDIO_SUFFIXES, ""):
                 if file := listing.get((stem, wanted)):
                     return folder / parent / file
-        folders = ", ".join(map(str, self.audio_dirs))
+        where = f"{', '.join(map(str, self.audio_dirs))} ({' '.join(AUDIO_SUFFIXES)})"
         raise AudioError(
-            f"{quote(utterance)}: no recording of this name in {folders}, or the name is unsafe. "
-            "Unpack the corpus completely, check --data, or rename the file."
+            f"{quote(utterance)}: no recording of this name in {where}, or the name is unsafe. "
+            "Unpack the corpus completely, check --data, or rename or convert the file."
         )
 
     def _listing(self, folder: Path) -> dict[tuple[str, str], str]:

@@ -180,7 +180,7 @@ def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes 
             if length >= _STREAMED and name == b"data":
                 return _UNSTATED
             if name == b"SSND" and (found := length - offset) != n_announced:
-                return f"its header announces {n_announced} bytes of plain audio, and then {found}"
+                return f"it holds {found} bytes of sound; its header tells of {n_announced}, uncompressed"
             data_end = start + length
             if data_end > size:
                 return f"its header announces {length} bytes of audio, {size - start} follow"

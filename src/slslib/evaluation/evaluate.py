@@ -219,7 +219,7 @@ def _warnings(result: dict[str, Any], matched: pd.DataFrame, eers: dict[Path, fl
     chance = f" Or it is chance: the interval begins at {low:.2f} %." if low <= 50 else ""
     odd = {
         swapped.format(eer) + chance: eer > 50 and n_values > 1,
-        f"{n - n_values} scores repeat another one; with ties grouped the EER is "
+        f"scores equal to another one: {n - n_values}; with ties grouped the EER is "
         f"{result.get('eer_tie_aware_percent', eer):.4f} %, officially {eer:.4f} %.": has_ties,
         f"phases {', '.join(phases)} are POOLED; published results are of one phase, "
         "mostly eval, and are not comparable with this one.": len(phases) > 1,

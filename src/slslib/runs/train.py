@@ -104,7 +104,7 @@ def train(
         if set(corpus.trials["label"]) != {0, 1} or len(corpus) < config.batch_size:
             raise ConfigError(
                 f"{corpus.protocol} has {len(corpus)} trials of the partition; at least "
-                f"{config.batch_size} trials are needed, each spoof (0) or bona fide (1), and both"
+                f"{config.batch_size} are needed, all with labels, and of both classes"
             )
     initial, opened = fit.initial_weights(config), [*trained, *dev]
     facts = {
