@@ -1,4 +1,4 @@
-"""Mend five things that Sphinx and the theme get wrong; describe pages to other sites; link them to
+"""Mend what Sphinx and the theme get wrong; describe pages to other sites; link them to
 the repository; show studies/results/*.json as tables.
 """
 
@@ -15,13 +15,19 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
+from numpy.typing import ArrayLike
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import stringify_annotation
 
 from slsnotebooks.reproduction import to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = re.compile(r"(https://([^/@]+@)?|git@)github\.com[/:](?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
 UNIT = re.compile(r"(?<=\d) (?=%|(?:k?Hz|[kMGT]B|m?s|dB)\b)")
+COLON = "\ue000"  # stands for a colon while napoleon reads a docstring
+OPTION = re.compile(r"(``.*?``|`[^`]*`)|(?<![\w`-])(--[a-z][a-z-]*)", re.DOTALL)
+ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
+NDARRAY = re.compile(r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[([^\]]+)\]\]")
 BUTTONS = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
 
 
@@ -67,8 +73,40 @@ def keep_once(app: Any, pagename: str, templatename: str, context: dict, doctree
 
 def keep_colon(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Keep napoleon from reading "Limit of x: 3 s." in an attribute's docstring as a type."""
-    if what in {"attribute", "data", "property"} and lines and lines[0]:
-        lines.insert(0, "")
+    if what in {"attribute", "data", "property"} and lines:
+        lines[0] = lines[0].replace(":", COLON)
+
+
+def show_options(
+    app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]
+) -> None:
+    """Put back the colons; show options and examples of commands as code.
+
+    Docstrings that are the help of a command have no marks, and Sphinx makes a dash of --.
+    """
+    text = "\n".join(lines).replace(COLON, ":")
+    text = re.sub(
+        r"^( *Example: )(slslib (?:.+\n)+)",
+        lambda m: f"{m[1]}``{' '.join(m[2].split())}``\n",
+        text + "\n",
+        flags=re.MULTILINE,
+    )
+    lines[:] = OPTION.sub(lambda m: m[1] or f"``{m[2]}``", text).split("\n")
+
+
+def shorten_types(
+    app: Any, what: str, name: str, obj: object, options: Any, signature: str, returns: str
+) -> tuple[str | None, str | None]:
+    """Write array types by their names, and defaults so that Sphinx can parse the signature."""
+
+    def shorten(text: str | None) -> str | None:
+        if not text:
+            return text
+        text = text.replace(ARRAY_LIKE, "~numpy.typing.ArrayLike").replace("<factory>", "...")
+        text = NDARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
+        return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+
+    return shorten(signature), shorten(returns)
 
 
 def skip_aliases(
@@ -367,7 +405,7 @@ class ThresholdTable(_Results):
 
     def run(self) -> list[nodes.Node]:
         parts = {"published": (40, 30, 30), "transfer": (30, 30, 22, 18)}
-        parts |= {"repair": (28, 14, 18, 22, 18), "simulation": (34, 14, 13, 13, 13, 13)}
+        parts |= {"repair": (26, 12, 16, 22, 24), "simulation": (34, 14, 13, 13, 13, 13)}
         part = self.options["part"]
         rows = threshold_rows(self.results(), part)
         return [_table([[[cell] for cell in row] for row in rows], parts[part], "numbers")]
@@ -518,7 +556,7 @@ class ExportDrift(_Results):
                     found = row["scores"][clips]
                     eer = f"{found['eer_percent']:.2f}" if "eer_percent" in found else ""
                     drifts = ("max_abs", "mean_abs", "mean_abs_over_spread")
-                    cells = (f"{found[one]:.2g}" for one in drifts)
+                    cells = (_small(found[one]) for one in drifts)
                     first = f"{_EXPORTED[model]}, {clips} ({found['n_clips']})"
                     rows.append((first, setting, *cells, eer))
         widths = (34, 12, 14, 12, 16, 12)
@@ -526,6 +564,13 @@ class ExportDrift(_Results):
 
 
 _EXPORTED = {"mini": "mini", "full_size_random_weights": "300M, random weights"}
+
+
+def _small(value: float) -> str:
+    """Write two digits, and a power of ten as people do."""
+    digits, _, power = f"{value:.2g}".partition("e")
+    raised = f"{int(power)}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")) if power else ""
+    return f"{digits} × 10{raised}".replace(" ", "\N{NO-BREAK SPACE}") if power else digits
 
 
 def _rate(found: dict[str, float]) -> str:
@@ -637,7 +682,7 @@ def _said(row: dict[str, Any]) -> list[str]:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Register with Sphinx: the scripts after the theme's, the docstrings before napoleon's."""
+    """Register with Sphinx: the scripts after the theme's, the docstrings around napoleon."""
     app.add_directive("reproduction-table", ReproductionTable)
     app.add_directive("inputs-table", InputsTable)
     app.add_directive("faults-table", FaultsTable)
@@ -661,6 +706,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
+    app.connect("autodoc-process-docstring", show_options, priority=600)
+    app.connect("autodoc-process-signature", shorten_types)
     app.connect("autodoc-skip-member", skip_aliases)
     app.connect("env-get-updated", number_by_name, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

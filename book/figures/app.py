@@ -1,7 +1,7 @@
 """Take the picture of the page for the book: `python book/figures/app.py`.
 
 Writes app.webp beside this file. Needs the extras app and minispoof, playwright and Chromium. The
-recording is simulated: a bona fide clip, then a spoofed one.
+recording is simulated: two bona fide clips, then two spoofed ones.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Each attack takes a recording apart and puts it together again, and leaves trace
 systems. The constants below are the strengths of the attacks.
 
 ====== ======= ===============================================================================
-attack         what it does
+attack kind    what it does
 ====== ======= ===============================================================================
 M01    known   a mel spectrogram, smoothed over time, and a few rounds of Griffin-Lim
 M02    known   linear prediction in steps, excited by pulses or noise (Praat)
@@ -75,7 +75,7 @@ def resynthesize(samples: Samples, attack: str, seed: Seed) -> Samples:
 
     Args:
         samples: The recording.
-        attack: One of :data:`KNOWN`, :data:`UNKNOWN` or :data:`CONTROL`.
+        attack: One of ``KNOWN``, ``UNKNOWN`` or ``CONTROL``.
         seed: Seed of everything random.
 
     Raises:

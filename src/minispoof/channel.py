@@ -58,7 +58,7 @@ def transmit(samples: Samples, seed: Seed, codec: str, wild: bool = False) -> Sa
     Args:
         samples: The clip.
         seed: Seed of the channel's parameters.
-        codec: One of :data:`PHONE` or :data:`MEDIA`.
+        codec: One of ``PHONE`` or ``MEDIA``.
         wild: Add more noise.
 
     Raises:

@@ -9,15 +9,15 @@ noise, a level and a codec. Voices, words, durations and silences have one distr
 All corpora are written below one root. Each has the layout in which the real corpus is distributed,
 so code that reads the real corpora reads these too:
 
-================== ======= ============================= ==================================
-corpus             clips   attacks                       channel
-================== ======= ============================= ==================================
-2019 LA train, dev 480,160 M01-M04                       no codec
-2019 LA eval       160     M01, M02, M05-M09             no codec
-2021 LA            480     M01-M09                       none, A-law, mu-law, GSM 6.10, Opus
-2021 DF            480     M01-M09                       none, MP3, Vorbis
-In-the-Wild        240     M05-M10                       noise, rooms; none, MP3, Vorbis
-================== ======= ============================= ==================================
+================== ======== ============================= ==================================
+corpus             clips    attacks                       channel
+================== ======== ============================= ==================================
+2019 LA train, dev 480, 160 M01-M04                       no codec
+2019 LA eval       160      M01, M02, M05-M09             no codec
+2021 LA            480      M01-M09                       none, A-law, mu-law, GSM 6.10, Opus
+2021 DF            480      M01-M09                       none, MP3, Vorbis
+In-the-Wild        240      M05-M10                       noise, rooms; none, MP3, Vorbis
+================== ======== ============================= ==================================
 
 Train, dev and the evaluation sets share no voice. 2021 LA has the voices of 2019 LA eval; 2021 DF
 has these and others; In-the-Wild has others, in other languages. A few recordings of the 2021 sets

@@ -34,7 +34,10 @@ Samples = NDArray[np.float64]
 WORDS: dict[str, str] = tomllib.loads(
     resources.files("minispoof").joinpath("words.toml").read_text(encoding="utf-8")
 )
-"""Words of each language, by Praat's name of the language."""
+"""Words of each language, by Praat's name of the language.
+
+:meta hide-value:
+"""
 
 LANGUAGES = tuple(WORDS)
 VARIANTS = tuple(f"Female{i}" for i in range(1, 6)) + tuple(f"Male{i}" for i in range(1, 8))

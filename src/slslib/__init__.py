@@ -10,8 +10,8 @@ Conventions, everywhere in this package:
 * Audio is a float32 mono array at 16 kHz. Full scale is 1: 16-bit samples are divided by 32768.
 * A ``seed`` is anything that :func:`numpy.random.default_rng` takes: a number or a generator.
 
-Most users need only the names below. Each is loaded when it is first used, so ``import slslib``
-itself is quick and does not load PyTorch.
+Most users need only the names in ``slslib.__all__``. Each is loaded when it is first used, so
+``import slslib`` itself is quick and does not load PyTorch.
 """
 
 from importlib import import_module

@@ -43,7 +43,10 @@ COMMANDS = {
     "protocol": ("slslib.data.corpora:protocol", "Write a protocol of a folder tree."),
     "minispoof": ("minispoof.corpus:write", "Write the simulated corpora MiniSpoof."),
 }
-"""The location of each command's function, and a one-line summary."""
+"""The location of each command's function, and a one-line summary.
+
+:meta hide-value:
+"""
 _WITHOUT_NAMES = ("verify", "report", "detect", "convert", "publish", "export", "minispoof")
 """Commands whose required options are given by position."""
 _EVERYWHERE = "--json prints the result as JSON; --debug shows the traceback of an error."

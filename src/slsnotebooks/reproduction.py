@@ -140,13 +140,22 @@ class Pair:
 _PUBLISHED = tomllib.loads(Path(__file__).with_name("published.toml").read_text("utf-8"))
 
 FILES = {name: File(**entry) for name, entry in _PUBLISHED["files"].items()}
-"""The published files by their names below the data folder."""
+"""The published files by their names below the data folder.
+
+:meta hide-value:
+"""
 
 ROWS = [Row(**entry) for entry in _PUBLISHED["rows"]]
-"""The rows of the table."""
+"""The rows of the table.
+
+:meta hide-value:
+"""
 
 PAIRS = [Pair(**entry) for entry in _PUBLISHED["differences"]]
-"""The pairs of systems to be compared."""
+"""The pairs of systems to be compared.
+
+:meta hide-value:
+"""
 
 MAX_BYTES = 2**26
 """Size limit for the download of a file whose size is not known."""

@@ -159,7 +159,10 @@ LAYOUTS = {
         by_file=False,
     ),
 }
-"""The layouts of the corpora that have a name."""
+"""The layouts of the corpora that have a name.
+
+:meta hide-value:
+"""
 _FOLDER = _Layout(
     "one with recordings, and in protocols/ one line per recording, 'SPEAKER UTTERANCE - "
     "ATTACK bonafide|spoof', in files like x.cm.train.trn.txt (slslib protocol writes one)",

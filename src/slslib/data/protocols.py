@@ -1,4 +1,4 @@
-"""Protocols and keys: which utterances there are, and what they are.
+r"""Protocols and keys: which utterances there are, and what they are.
 
 A *protocol* (or *key*) lists one utterance per line. Its form is recognised by the number of
 columns; if two forms have the same number, by the place of the labels. Every form becomes the same
@@ -9,7 +9,7 @@ form                    columns
 ======================  =================================================================
 ids only                utterance
 ASVspoof 2019 CM        speaker utterance - attack label
-In-the-Wild key         - utterance - - - label
+In-the-Wild key         \- utterance - - - label
 ASVspoof 2021 LA        speaker utterance codec transmission attack label trim phase
 ASVspoof 2021 DF        speaker utterance codec source attack label trim phase [vocoder ...]
 ASVspoof 5              speaker utterance gender codec quality seed tag attack label [...]
@@ -29,7 +29,8 @@ attack. ``attrs["assumed"]`` of the table says how the file was read.
 
 Everything in these files is checked, because a wrong row silently gives a wrong error rate: one
 form per file, known labels and phases, no duplicates, and utterance names that cannot leave the
-folder of the corpus. A :class:`ProtocolError` names the file, the line and the remedy.
+folder of the corpus. A :class:`~slslib.errors.ProtocolError` names the file, the line and the
+remedy.
 """
 
 import csv

@@ -18,11 +18,11 @@ number name             what it does
 8      ``parallel-12``  the sum of 1 and 2, each made from the input
 ====== ================ =======================================================================
 
-An augmentation has two steps. `draw` draws every random number and needs only the clip's length;
-`apply` is a pure function of the samples and the drawn numbers. The ranges and the order of the
-draws are the published ones. The draws use only methods that `numpy.random.Generator` and the
-legacy `numpy.random.RandomState` share. So ``RandomState(7)`` as seed repeats the draws of a
-published run after ``np.random.seed(7)``. The arithmetic is float64 (in ``isd``, only for the
+An augmentation has two steps. :func:`draw` draws every random number and needs only the clip's
+length; :func:`apply` is a pure function of the samples and the drawn numbers. The ranges and the
+order of the draws are the published ones. The draws use only methods that `numpy.random.Generator`
+and the legacy `numpy.random.RandomState` share. So ``RandomState(7)`` as seed repeats the draws of
+a published run after ``np.random.seed(7)``. The arithmetic is float64 (in ``isd``, only for the
 impulses); the result is float32.
 """
 
@@ -86,7 +86,7 @@ class LnL:
     filters: tuple[Notch, ...]
 
     def apply(self, samples: Samples) -> Samples:
-        """Return the sum over i of filter_i * samples^i, without its mean."""
+        """Return the sum of the filtered powers of the samples, without its mean."""
         result = _filter(samples, [notch.coefficients() for notch in self.filters])
         return _limit(result - result.mean())
 

@@ -29,15 +29,23 @@ and costs (miss 1, false acceptance 10, spoof 10)
 
 .. math:: C_2 = \pi_s C_s f_s, \quad M = \min(C_1, C_2),
 
-the 2019 form is :math:`\min_k (C_1 FRR_k + C_2 FAR_k) / M`, and the 2021 form is
-:math:`\min_k (C_0 + C_1 FRR_k + C_2 FAR_k) / (C_0 + M)`. They are different numbers for the same
-scores: 2021 = :math:`(C_0 + M \cdot` 2019 :math:`) / (C_0 + M)`. :meth:`DET.min_cost` computes the
-2019 form from the weights :math:`(0, C_1, C_2)`, and the 2021 form from :math:`(C_0, C_1, C_2)`.
+the forms of 2019 and 2021 are
 
-**DCF** (ASVspoof 5). :math:`((1 - \pi) C_m FRR + \pi C_f FAR) / \min((1 - \pi) C_m, \pi C_f)` with
-:math:`\pi = 0.05, C_m = 1, C_f = 10`. ``min_dcf`` is its minimum over the curve. ``act_dcf`` is its
-value at the threshold :math:`-\log((1 - \pi) C_m / (\pi C_f))`, accepting at or above it, for
-scores that are log-likelihood ratios (LLR).
+.. math:: T_{2019} = \min_k \frac{C_1 FRR_k + C_2 FAR_k}{M},
+
+.. math:: T_{2021} = \min_k \frac{C_0 + C_1 FRR_k + C_2 FAR_k}{C_0 + M}.
+
+They are different numbers for the same scores: :math:`T_{2021} = (C_0 + M T_{2019}) / (C_0 + M)`.
+:meth:`DET.min_cost` computes the 2019 form from the weights :math:`(0, C_1, C_2)`, and the 2021
+form from :math:`(C_0, C_1, C_2)`.
+
+**DCF** (ASVspoof 5), with :math:`\pi = 0.05, C_m = 1, C_f = 10`:
+
+.. math:: \frac{(1 - \pi) C_m FRR + \pi C_f FAR}{\min((1 - \pi) C_m, \pi C_f)}.
+
+``min_dcf`` is its minimum over the curve. ``act_dcf`` is its value at the threshold
+:math:`-\log((1 - \pi) C_m / (\pi C_f))`, accepting at or above it, for scores that are
+log-likelihood ratios (LLR).
 
 **Cllr** (Brümmer and du Preez 2006), in bits, of LLRs:
 :math:`\frac{1}{2} (\overline{\log_2(1 + e^{-x_b})} + \overline{\log_2(1 + e^{x_s})})`.

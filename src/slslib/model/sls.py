@@ -9,12 +9,12 @@ Zhang, Wen and Hu, *Audio Deepfake Detection with XLS-R and SLS Classifier*, ACM
    g_l = \sigma(w^\top \operatorname{mean}_t h_l + b), \qquad
    z = \sum_{l=1}^{24} g_l \, h_l ,
 
-where one linear map (w, b) serves all layers. The time-frequency plane z passes BatchNorm
-(one channel), SELU and 3 x 3 max pooling, and is flattened. Two linear layers with SELU then give
-the two logits, in the order [spoof, bona fide].
+where one linear map :math:`(w, b)` serves all layers. The time-frequency plane :math:`z` passes
+BatchNorm (one channel), SELU and 3 x 3 max pooling, and is flattened. Two linear layers with SELU
+then give the two logits, in the order [spoof, bona fide].
 
-Each gate depends only on its own layer, so z can be accumulated while the layers are computed:
-no stack of 24 x T x D is ever needed.
+Each gate depends only on its own layer, so :math:`z` can be accumulated while the layers are
+computed: no stack of 24 x T x D is ever needed.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ SPOOF, BONAFIDE = 0, 1  # order of the two outputs, and the labels
 class SLSHead(nn.Module):
     """The SLS classifier for layers of one width and one number of frames.
 
-    The authors call :attr:`gate`, :attr:`norm`, :attr:`hidden` and :attr:`output`, in this order,
+    The authors call ``gate``, ``norm``, ``hidden`` and ``output``, in this order,
     ``fc0``, ``first_bn``, ``fc1`` and ``fc3``.
     """
 

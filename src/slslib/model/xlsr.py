@@ -80,7 +80,7 @@ class XLSR(nn.Module):
 
         Args:
             waveform: Mono audio at 16 kHz in units of int16 / 32768, not normalised; at least
-                :attr:`XLSRConfig.receptive_field` samples.
+                :attr:`~slslib.model.geometry.XLSRConfig.receptive_field` samples.
 
         Yields:
             ``config.n_layers`` tensors of shape ``(batch, frames, width)``: the residual stream

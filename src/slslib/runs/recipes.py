@@ -130,7 +130,7 @@ def paper(seed: int = 1234) -> TrainConfig:
 
 
 def mini() -> TrainConfig:
-    """Return a small training run for a CPU: the mini backbone, clips of 2 s, minutes."""
+    """Return a training run of minutes on a CPU: the mini backbone, clips of 2 s."""
     return replace(
         v1(),
         recipe="mini",
@@ -153,7 +153,7 @@ def mini() -> TrainConfig:
 
 
 def asvspoof5() -> TrainConfig:
-    """Return a training on ASVspoof 5; except for the corpora it is our choice, and was never run.
+    """Return a training run on ASVspoof 5; all but its corpora is our choice, and was never run.
 
     No training of SLS on this corpus is published. The values are those of v2, with three
     exceptions: development clips get no RawBoost, long recordings give random stretches, and

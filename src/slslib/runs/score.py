@@ -5,7 +5,7 @@ in batches that never straddle its borders, and written to its own file under ``
 (temporary name, flush to disk, rename). When all parts are there, they are joined into the score
 file, and ``<out>.json`` says how it was made. So a killed run continues where it stopped and gives
 the same bytes (on the same machine, with the same settings and number of processes). Several
-processes (``accelerate launch``) can share the chunks without any other agreement. The sizes of the
+processes (``accelerate launch``) can share the chunks without other coordination. The sizes of the
 recordings stand for their content, because hashing them would take as long as the run. Recordings
 that were replaced are scored again.
 
