@@ -67,8 +67,8 @@ DIFFERENCES = {
             "WebM from a browser, without a length",
             "WebM from a browser, without a length, cut",
         ),
-        "detect reports what it cannot know of one recording; nobody would read such reports for each "
-        "recording of a corpus",
+        "detect reports what it cannot know of one recording; nobody would read such reports "
+        "for each recording of a corpus",
     ),
     "longer than four hours": "train needs the whole recording in memory; the others read on",
     "ids only": "training and evaluation need labels",

@@ -154,3 +154,12 @@ def test_long_lists_below_the_table_are_folded(slsbook):
         ":::{dropdown} To measure y\n\n- E:\n\n      f\n:::\n\nRefused:\n\n- g\n"
     )
     assert slsbook.fold_lists("| a |\n") == "| a |\n"
+
+
+def test_only_long_words_of_code_break_on_a_phone(slsbook):
+    document = new_document("x", get_default_settings())
+    long = nodes.literal("", "hub:owner/name/folder/file.safetensors")
+    short = nodes.literal("", "slslib score --checkpoint runs/v1 --out scores.txt")
+    document += nodes.paragraph("", "", short, long)
+    slsbook.mark_long(None, document, "x")
+    assert (short["classes"], long["classes"]) == ([], ["long"])

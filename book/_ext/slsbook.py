@@ -104,6 +104,8 @@ def shorten_types(
             return text
         text = text.replace(ARRAY_LIKE, "~numpy.typing.ArrayLike").replace("<factory>", "...")
         text = NDARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
+        text = re.sub(r"'libsndfile [\d.]+'", "...", text)  # that of the building machine
+        text = re.sub(r", _\w+: .*? = \.\.\.(?=[,)])", "", text)  # private fields
         return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
 
     return shorten(signature), shorten(returns)
@@ -143,12 +145,12 @@ def number_by_name(app: Any, env: Any) -> list[str]:
 
 
 def mark_wide(app: Any, doctree: Any, docname: str) -> None:
-    """Mark pictures wider than 900 pixels: a phone scrolls them instead of shrinking them."""
+    """Mark pictures wider than 800 pixels: a phone scrolls them instead of shrinking them."""
     for image in doctree.findall(nodes.image):
         path = Path(app.srcdir, image["uri"])  # myst-nb's are absolute
         if path.suffix == ".png" and path.is_file():
             with path.open("rb") as f:
-                if int.from_bytes(f.read(20)[16:], "big") > 900:
+                if int.from_bytes(f.read(20)[16:], "big") > 800:
                     image["classes"].append("wide")
 
 
@@ -158,6 +160,13 @@ def keep_units(app: Any, doctree: Any, docname: str) -> None:
     for text in [*doctree.findall(nodes.Text)]:
         if UNIT.search(text) and not isinstance(text.parent, as_it_is):
             text.parent.replace(text, nodes.Text(UNIT.sub("\N{NO-BREAK SPACE}", text)))
+
+
+def mark_long(app: Any, doctree: Any, docname: str) -> None:
+    """Mark code with words of more than 30 characters: on a phone, only these break."""
+    for code in doctree.findall(nodes.literal):
+        if max(map(len, code.astext().split()), default=0) > 30:
+            code["classes"].append("long")
 
 
 def describe(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
@@ -702,6 +711,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("export-drift", ExportDrift)
     app.connect("config-inited", link_repository)
     app.connect("doctree-resolved", mark_wide)
+    app.connect("doctree-resolved", mark_long)
     app.connect("doctree-resolved", keep_units)
     app.connect("html-page-context", keep_once, priority=900)
     app.connect("html-page-context", describe)

@@ -39,7 +39,7 @@ def picture() -> list[str]:
         '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="6" '
         'markerHeight="6" orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" '
         'fill="{soft}"/></marker></defs>',
-        box(10, 10, 470, "cli", "one table: command, function"),
+        box(10, 10, 470, "cli", "one table of commands"),
         box(10, 120, 470, "runs", "clips, train, score, detect"),
         box(10, 240, 225, "model", "XLS-R, SLS, detector,", "checkpoints, products"),
         box(255, 240, 225, "evaluation", "metrics, intervals,", "tables, plots"),

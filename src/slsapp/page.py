@@ -30,11 +30,18 @@ from slslib.evaluation import plots
 from slslib.model.detector import Detector
 from slslib.runs.detect import detect
 
-MEGABYTES, MINUTES, PER_MINUTE = 50, 10, 12
-"""Limits: megabytes of a file, minutes of a recording, and recordings per minute of all users."""
-
-KEPT_SECONDS, CHECK_SECONDS, MEGABYTES_KEPT = 600, 60, 1000
-"""Seconds for which uploads are kept, seconds between checks, and megabytes for all uploads."""
+MEGABYTES = 50
+"""Largest file, in megabytes."""
+MINUTES = 10
+"""Longest recording, in minutes."""
+PER_MINUTE = 12
+"""Recordings per minute, of all users together."""
+KEPT_SECONDS = 600
+"""Seconds for which an upload is kept."""
+CHECK_SECONDS = 60
+"""Seconds between two searches for uploads to delete."""
+MEGABYTES_KEPT = 1000
+"""Megabytes that all uploads may take."""
 
 _ABOUT = """# Spoken by a person, or made by a machine?
 The score is a log-likelihood ratio (LLR). The higher it is, the better a recording fits the bona

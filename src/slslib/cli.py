@@ -31,7 +31,7 @@ COMMANDS = {
     "verify": ("slslib.data.audit:verify", "Audit the recordings of a corpus."),
     "train": ("slslib.runs.train:train", "Train a detector by a recipe."),
     "score": ("slslib.runs.score:score", "Score every trial of a corpus, resumably."),
-    "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute EER and friends."),
+    "evaluate": ("slslib.evaluation.evaluate:evaluate", "Compute error rates."),
     "reproduce": ("slsnotebooks.reproduction:reproduce", "Recompute published numbers."),
     "report": ("slsnotebooks.report:report", "Build a book from training runs."),
     "detect": ("slsapp.detections:detect", "Score single recordings."),

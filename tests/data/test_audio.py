@@ -597,7 +597,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "AIFF with an offset into its audio": (
         lambda tmp: _aiff(tmp, _comm(), _ssnd(offset=32_000)),
-        "40008 bytes of plain audio, and then 8008",
+        "40008 bytes of plain audio, it holds 8008",
     ),
     "AIFF of 8 bits that announces 16": (
         lambda tmp: _aiff(tmp, _comm(b"ulaw"), _ssnd()),
@@ -719,9 +719,9 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "3,999 Hz": (lambda tmp: wav(tmp / "x.wav", rate=3_999), "3999 Hz"),
     "192,001 Hz": (lambda tmp: wav(tmp / "x.wav", rate=192_001), "192001 Hz"),
-    "9 channels": (
+    "channels: 9": (
         lambda tmp: wav(tmp / "x.wav", np.repeat(voice()[:, None], 9, axis=1)),
-        "9 channels",
+        "channels: 9",
     ),
 }  # fmt: skip
 

@@ -136,7 +136,7 @@ MALFORMED = {
     "nul": (b"a 1\nb\0 1\n", "line 2: control character"),
     "control character among others": ("é 1\nb\x1c 1\n".encode(), "line 2: control character"),
     "not text": (b"a 1\n\xff\xfe 1\n", "line 2: control character, or not UTF-8"),
-    "duplicate": (b"a 1\nb 1\na 1\n", "line 3: 'a' is already on line 1 (1 duplicates"),
+    "duplicate": (b"a 1\nb 1\na 1\n", "line 3: 'a' is already on line 1 (repetitions: 1"),
     "unsafe": (b"../ 1\n", "line 1: utterance name '../'"),
     "key column": (b"a - real 1\n", "line 1: unknown label 'real'"),
 }

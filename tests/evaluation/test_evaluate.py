@@ -112,7 +112,7 @@ def test_duplicates_that_flatter_are_refused(data):
     for k in hard:
         lines[k] = lines[easy]
     data.score.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ScoreError, match="repeated lines in all"):
+    with pytest.raises(ScoreError, match="repetitions"):
         evaluate(data.score, data.key)
 
 

@@ -469,7 +469,7 @@ def test_a_resume_of_nothing_is_refused(corpora, tmp_path):
     [
         ({"train": "asvspoof2019-la:tset"}, ProtocolError, "tset"),
         ({"backbone": "nowhere.pt"}, SlslibError, "nowhere.pt"),
-        ({"batch_size": 13}, ConfigError, "at least 13 trials"),
+        ({"batch_size": 13}, ConfigError, "at least 13"),
     ],
 )
 def test_bad_settings_leave_no_run_behind(corpora, tmp_path, changes, error, message):

@@ -27,7 +27,7 @@ AUDIO_SUFFIXES = tuple(".flac .wav .ogg .oga .opus .mp3 .m4a .mp4 .aif .aiff .ai
 """Endings of the recordings that can be read."""
 Format = Literal["WAV", "AIFF", "FLAC", "OGG", "MP3", "MP4", "FRAGMENTS", "MATROSKA"]
 
-_REMEDY = "get it again, or if it plays in full convert it: ffmpeg -i OLD new.wav"
+_REMEDY = "get it again, or, if it plays in full, convert it: ffmpeg -i OLD new.wav"
 _MAX_CHUNKS = 1_000
 _MAX_TAIL = 1 << 20  # bytes after the last chunk
 # What recorders and players leave at the end: zeros; ID3v1, APEv2 and Lyrics3 tags.
@@ -180,7 +180,7 @@ def _wav_contradiction(f: BinaryIO, size: int, head: str = "<4sII", data: bytes 
             if length >= _STREAMED and name == b"data":
                 return _UNSTATED
             if name == b"SSND" and (found := length - offset) != n_announced:
-                return f"it holds {found} bytes of sound; its header tells of {n_announced}, uncompressed"
+                return f"its header tells of {n_announced} bytes of plain audio, it holds {found}"
             data_end = start + length
             if data_end > size:
                 return f"its header announces {length} bytes of audio, {size - start} follow"

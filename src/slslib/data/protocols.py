@@ -289,7 +289,7 @@ def check_utterances(
     if not pd.Index(utterances).is_unique:
         repeated = utterances.duplicated()
         first = (utterances == utterances[repeated].iloc[0]).idxmax()
-        why = f"{{}} is already on line {first} (repeated lines in all: {repeated.sum()}). "
+        why = f"{{}} is already on line {first} (repetitions: {repeated.sum()}). "
         why += "A trial counts once; remove the repetitions."
         refuse(path, utterances, repeated, error, why)
 

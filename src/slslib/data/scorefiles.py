@@ -211,7 +211,7 @@ def match(
         if wrong.any():
             row = int(wrong.argmax())
             raise ScoreError(
-                f"the score file and the key differ in the {column} of trials ({wrong.sum()} in all): "
+                f"score file and key differ in the {column} of trials ({wrong.sum()} in all): "
                 f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key. "
                 "Use the key the scores were made with."
             )

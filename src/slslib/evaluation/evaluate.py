@@ -46,7 +46,7 @@ def evaluate(
     allow_extra: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compute EER and friends from a score file and a key.
+    """Compute the EER and other error rates from a score file and a key.
 
     Example: slslib evaluate --scores scores.txt --key keys/DF/CM/trial_metadata.txt --phase eval
     --bootstrap 1000

@@ -133,10 +133,9 @@ def validate(*scores: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")) 
     for name, array in zip(names, arrays, strict=True):
         n_bad = array.size - int(np.isfinite(array).sum())
         if array.ndim != 1 or array.size == 0 or n_bad:
-            raise ScoreError(
-                f"{name} scores: {array.size} of shape {array.shape}, of which {n_bad} are NaN or "
-                "infinite; an error rate needs finite scores of each class, in one dimension"
-            )
+            what = f" of shape {array.shape}, {n_bad} of them NaN or infinite" * (array.size > 0)
+            text = "an error rate needs a list of finite scores of each class"
+            raise ScoreError(f"{array.size or 'no'} {name} scores{what}: {text}.")
     return arrays
 
 
