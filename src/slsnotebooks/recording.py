@@ -51,7 +51,7 @@ def plot_recording(
     extent = (start, start + result["window_s"], 0.5, len(gates) + 0.5)
     style = {"aspect": "auto", "origin": "lower", "cmap": "cividis", "interpolation": "nearest"}
     image = panels["layers"].imshow(norms, extent=extent, **style)
-    figure.colorbar(image, ax=panels["layers"], label="norm / its mean")
+    figure.colorbar(image, ax=panels["layers"], label="strength (norm / its mean)")
     panels["layers"].set(xlabel="time (s)", ylabel="transformer layer", title="layers")
     for name, of in reference.groupby("group"):
         colour = plots.BONAFIDE if name == "bona fide" else plots.SPOOF
