@@ -147,11 +147,11 @@ def test_a_number_and_its_unit_stay_on_one_line(slsbook):
 
 
 def test_long_lists_below_the_table_are_folded(slsbook):
-    told = "| a |\n\n- A: b\n\nNot at hand, x:\n\n- `c`: d\n\n"
-    told += "To measure y:\n\n- E:\n\n      f\n\nRefused:\n\n- g\n"
+    told = "| a |\n\n- A: b\n\nFiles not at hand, x:\n\n- `c`: d\n\n"
+    told += "Commands that measure y:\n\n- E:\n\n      f\n\nRefused:\n\n- g\n"
     assert slsbook.fold_lists(told) == (
-        "| a |\n\n- A: b\n\n:::{dropdown} Not at hand, x\n\n- `c`: d\n:::\n\n"
-        ":::{dropdown} To measure y\n\n- E:\n\n      f\n:::\n\nRefused:\n\n- g\n"
+        "| a |\n\n- A: b\n\n:::{dropdown} Files not at hand, x\n\n- `c`: d\n:::\n\n"
+        ":::{dropdown} Commands that measure y\n\n- E:\n\n      f\n:::\n\nRefused:\n\n- g\n"
     )
     assert slsbook.fold_lists("| a |\n") == "| a |\n"
 

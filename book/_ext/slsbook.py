@@ -216,7 +216,7 @@ def fold_lists(markdown: str) -> str:
     """Fold two long lists below the table: the missing files and the commands."""
     start, *rest = re.split(r"^([A-Z].*):\n", markdown, flags=re.MULTILINE)
     for head, items in zip(rest[::2], rest[1::2], strict=True):
-        if head.startswith(("Not at hand", "To measure")):
+        if head.startswith(("Files not at hand", "Commands that measure")):
             start += f":::{{dropdown}} {head}\n{items.rstrip()}\n:::\n\n"
         else:
             start += f"{head}:\n{items}"

@@ -485,13 +485,15 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         for row in result["rows"]
     ]
     lists = {
-        "": [_difference_line(one) for one in result["differences"]]
+        "Differences between systems, and ties:": [
+            _difference_line(one) for one in result["differences"]
+        ]
         + [_tie_line(row) for row in result["rows"] if "eer_tie_aware_percent" in row],
-        "Not at hand, by the name below `ROOT`, where to get it, and what to check:": [
+        "Files not at hand: name below `ROOT`, where to get it, what to check:": [
             f"`{one['file']}`: {one['where']}" + f" ({one['known']})" * bool(one["known"])
             for one in result["missing"]
         ],
-        "To measure a row, with its corpus and the files above in `ROOT`:": [
+        "Commands that measure a row, with its corpus and the files above in `ROOT`:": [
             f"{row['corpus']}, {row['system']}:\n\n      {_in_lines(row['command'])}\n"
             for row in result["rows"]
             if "command" in row
@@ -506,7 +508,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     parts = [pd.DataFrame(rows).fillna("-").to_markdown(index=False, disable_numparse=True)]
     for title, lines in lists.items():
         if lines:
-            parts += [title] * bool(title) + ["\n".join(f"- {line}" for line in lines)]
+            parts += [title, "\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(parts) + "\n"
 
 
