@@ -153,9 +153,14 @@ KEPT = ("n_bonafide", "n_spoof", "eer_percent", "eer_interval_percent")
 Task = tuple[str, str, int]  # corpus, system, seed
 
 
-def measure(task: Task, data: Path, names: dict[str, str], aasist: Path | None) -> dict[str, Any]:
-    """Train one system with one seed; return its size, seconds and the EER of each test set."""
-    _, system, seed = task
+def measure(
+    task: Task, corpora: dict[str, tuple[Path, dict[str, str]]], aasist: Path | None
+) -> dict[str, Any]:
+    """Train one system with one seed; return its size, seconds and the EER of each test set.
+
+    ``corpora`` has the folder of the data, and the corpus of each part.
+    """
+    (data, names), system, seed = corpora[task[0]], *task[1:]
     head = aasist_detector(aasist) if system == "AASIST" and aasist else HEADS.get(system, Detector)
     recipe = replace(mini(), train=names["train"], dev=names["dev"], seed=seed)
     started = time.perf_counter()
@@ -212,25 +217,21 @@ def main() -> None:
     simulated = {"train": "asvspoof2019-la:train", "dev": "asvspoof2019-la:dev"}
     simulated |= {"LA": "asvspoof2021-la", "DF": "asvspoof2021-df", "In-the-Wild": "in-the-wild"}
     real = {part: f"{args.corpus}:{part}" for part in ("train", "dev", "test")}
-    results: dict[str, Any] = {}
     what = (
         "equal error rates of heads and backbones of the size of mini, trained with several seeds"
     )
+    corpora = {"simulated": (simulation(), simulated), "real speech": (args.data, real)}
+    tasks = [(corpus, one, n) for one in args.systems for corpus in corpora for n in args.seeds]
     n_threads = max(1, (os.cpu_count() or 1) // args.jobs)
     start: Any = {"initializer": torch.set_num_threads, "initargs": (n_threads,)}
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), **start) as pool:
-        for corpus, data, names in (
-            ("simulated", simulation(), simulated),
-            ("real speech", args.data, real),
-        ):
-            tasks = [(corpus, system, seed) for system in args.systems for seed in args.seeds]
-            each = partial(measure, data=data, names=names, aasist=args.aasist)
-            runs: dict[str, list[Any]] = {}
-            for (_, system, _), run in zip(tasks, pool.map(each, tasks), strict=True):
-                runs.setdefault(system, []).append(run)
-                print(corpus, system, run, flush=True)
-                results[corpus] = {one: summary(found) for one, found in runs.items()}
-                write(args.out, what, where, results)
+        each = pool.map(partial(measure, corpora=corpora, aasist=args.aasist), tasks)
+        runs: dict[str, dict[str, list[Any]]] = {corpus: {} for corpus in corpora}
+        for (corpus, system, _), run in zip(tasks, each, strict=True):
+            runs[corpus].setdefault(system, []).append(run)
+            print(corpus, system, run, flush=True)
+            results = {c: {s: summary(r) for s, r in of.items()} for c, of in runs.items()}
+            write(args.out, what, where, results)
 
 
 if __name__ == "__main__":
