@@ -121,7 +121,7 @@ def take_screenshot(page, name: str) -> None:
 def test_a_phone_scrolls_wide_figures_below_their_caption(browser, base: str) -> None:
     page = browser.new_context(**SCREENS["phone"]).new_page()
     page.goto(f"{base}notebooks/05_sls_head.html")
-    (wide,) = page.query_selector_all("figure:has(> img.wide)")
+    wide, *_ = page.query_selector_all("figure:has(> img.wide)")
     assert wide.query_selector("img").bounding_box()["width"] > 600
     wide.evaluate("figure => { figure.scrollLeft = 300; }")
     assert wide.evaluate("figure => figure.scrollLeft") == 300
@@ -129,6 +129,15 @@ def test_a_phone_scrolls_wide_figures_below_their_caption(browser, base: str) ->
     assert caption["x"] >= 0 and caption["x"] + caption["width"] <= 390
     narrow = page.query_selector("figure > img:not(.wide)").bounding_box()
     assert narrow["x"] + narrow["width"] <= 390
+
+
+def test_the_dark_theme_inverts_plots_and_no_heat_map(browser, base: str) -> None:
+    page = browser.new_context(color_scheme="dark").new_page()
+    page.goto(f"{base}notebooks/05_sls_head.html")
+    look = "all => all.map(i => [i.classList.contains('plain'), getComputedStyle(i).filter])"
+    found = page.eval_on_selector_all(".cell_output figure > img", look)
+    assert {is_plain for is_plain, _ in found} == {True, False}
+    assert all(kind.startswith("invert") == is_plain for is_plain, kind in found)
 
 
 @pytest.mark.parametrize("path", PAGES or [""])

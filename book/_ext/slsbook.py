@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
+from matplotlib.image import imread
 from numpy.typing import ArrayLike
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import stringify_annotation
@@ -144,14 +145,17 @@ def number_by_name(app: Any, env: Any) -> list[str]:
     return []
 
 
-def mark_wide(app: Any, doctree: Any, docname: str) -> None:
-    """Mark pictures wider than 800 pixels: a phone scrolls them instead of shrinking them."""
+def mark_pictures(app: Any, doctree: Any, docname: str) -> None:
+    """Mark pictures that a phone scrolls instead of shrinking them, and plots on white paper.
+
+    The dark theme inverts such plots. Heat maps and spectrograms stay as they are.
+    """
     for image in doctree.findall(nodes.image):
         path = Path(app.srcdir, image["uri"])  # myst-nb's are absolute
         if path.suffix == ".png" and path.is_file():
-            with path.open("rb") as f:
-                if int.from_bytes(f.read(20)[16:], "big") > 800:
-                    image["classes"].append("wide")
+            pixels = imread(path)[..., :3]
+            image["classes"] += ["wide"] * (pixels.shape[1] > 800)
+            image["classes"] += ["plain"] * bool((pixels.min(axis=2) > 0.97).mean() > 0.7)
 
 
 def keep_units(app: Any, doctree: Any, docname: str) -> None:
@@ -710,7 +714,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("export-table", ExportTable)
     app.add_directive("export-drift", ExportDrift)
     app.connect("config-inited", link_repository)
-    app.connect("doctree-resolved", mark_wide)
+    app.connect("doctree-resolved", mark_pictures)
     app.connect("doctree-resolved", mark_long)
     app.connect("doctree-resolved", keep_units)
     app.connect("html-page-context", keep_once, priority=900)

@@ -115,7 +115,7 @@ def plot_scores(
             filled.set(edgecolor="white", hatch=hatch, linewidth=0, label=name.format(scores.size))
         axes.axvline(at, **plots.MARK)
         far, frr = 100 * np.mean(spoof > at), 100 * np.mean(bonafide <= at)
-        axes.set_title(f"threshold {at:.2f}\nFAR {far:.1f} %, FRR {frr:.1f} %", fontsize="medium")
+        axes.set_title(f"threshold {at:.2f}\nFAR {far:.2f} %, FRR {frr:.2f} %", fontsize="medium")
         axes.set_xlabel("score (higher: more bona fide)")
     own[0].set_ylabel("trials of the class (%)")
     return plots.legend(own[0])
