@@ -48,6 +48,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 # Jupyter refuses to run as root without this option. In many containers, root is the only user.
 override LABFLAGS += $(if $(filter 0,$(shell id -u)),--allow-root)
 CACHE := _build/.jupyter_cache
+# The book is that of the simulated corpus, whatever the reader's shell exports.
+UNSET := env $(foreach name,DATA CHECKPOINT BACKBONE CLIPS RUNS RECORDING LABEL,-u SLSLIB_$(name))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book report rehearsal notebooks test test-slow test-cuda bench-cuda test-fairseq test-site test-all lint lab clean distclean FORCE
@@ -69,16 +71,16 @@ $(STAMP): pyproject.toml constraints.txt
 
 notebooks: $(STAMP)
 	@echo "slslib: running the notebooks"
-	@SLSLIB_BOOK_CACHE=$(CACHE) $(PYTEST) -o addopts="-q -p no:cacheprovider" --dist loadfile \
+	@$(UNSET) SLSLIB_BOOK_CACHE=$(CACHE) $(PYTEST) -o addopts="-q -p no:cacheprovider" --dist loadfile \
 	    --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval-sanitize.cfg \
 	    --nbval-cell-timeout 600 notebooks || [ $$? = 5 ]  # 5: no notebooks
 
 # Running the notebooks fills the cache of the book, so each notebook is executed only once.
 book: $(STAMP)
-	@rm -rf _build
+	@rm -rf $(filter-out _build/rehearsal,$(wildcard _build/* _build/.[a-z]*))
 	@$(MAKE) --no-print-directory notebooks
 	@echo "slslib: building the book"
-	@$(BIN)/jupyter-book build . -W -n --keep-going --all --quiet >/dev/null
+	@$(UNSET) $(BIN)/jupyter-book build . -W -n --keep-going --all --quiet >/dev/null
 	@echo "slslib: the book is at $(CURDIR)/_build/html/index.html"
 
 report: $(STAMP)

@@ -70,7 +70,9 @@ def main() -> None:
     args = parser.parse_args()
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", args.address):
         parser.error(f"not https://github.com/OWNER/NAME: {args.address}")
-    set_repository(args.root, args.address, args.branch)
+    if not re.fullmatch(r"[\w./-]+", args.branch):
+        parser.error(f"no name of a branch: {args.branch!r}")
+    set_repository(args.root, args.address.removesuffix(".git"), args.branch)
 
 
 if __name__ == "__main__":

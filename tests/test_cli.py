@@ -201,15 +201,15 @@ def test_overview(slslib):
         (["detect", "a.wav", "--checkpoint", "no.pth"], "no.pth: no such checkpoint file"),
         (
             ["train", "mini", "--out", "r", "--init", "a", "--backbone=b"],
-            "would not be used",
+            "brings its own",
         ),
         (
             ["train", "mini", "--out", "r", "--init", "a", "--n_layers", "3", "--conv-width=8"],
-            "would not be used",
+            "brings its own",
         ),
         (
             ["train", "mini", "--out", "r", "--width", "32"],
-            "would not be used",
+            "brings its own",
         ),
         (["train", "mini", "--out", "r", "--rawboost", "9"], "no RawBoost algorithm 9"),
         (["train", "mini", "--out", "r", "--rawboost", "ssi", "--lr", "-1"], "lr is -1.0"),

@@ -8,12 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from slslib.errors import FileError
-from slslib.files import lock, write_text, writing
+from slslib.errors import CheckpointError, FileError, usable
+from slslib.files import cache_root, corpora_root, lock, write_text, writing
 from slslib.model.checkpoints import save_safetensors
 
 
@@ -106,3 +107,38 @@ def test_what_a_live_process_of_another_namespace_is_writing_stays(tmp_path):
         temporary.touch()
         subprocess.run([*unshare, sys.executable, "-c", other, tmp_path], check=True)
         assert {path.name for path in tmp_path.iterdir()} == {temporary.name, "other.txt"}
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "store" / "own.csv")
+    write_text(tmp_path / "link.csv", "new")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "store" / "own.csv").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="a device or a pipe"):
+        write_text(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_lock_leaves_files_of_others_alone(tmp_path):
+    (tmp_path / ".notes.1.tmp").write_text("mine")
+    (tmp_path / ".a.99999999-01234567.tmp").mkdir()
+    with lock(tmp_path):
+        assert (tmp_path / ".notes.1.tmp").read_text() == "mine"
+        assert not (tmp_path / ".a.99999999-01234567.tmp").exists()
+
+
+def test_a_home_may_be_written_short(monkeypatch):
+    monkeypatch.setenv("SLSLIB_CACHE", "~/c")
+    monkeypatch.setenv("SLSLIB_DATA", "~/d")
+    assert (cache_root(), corpora_root()) == (Path.home() / "c", Path.home() / "d")
+
+
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path):
+    for error in (MemoryError("cannot allocate memory"), PermissionError("not yours")):
+        with (
+            pytest.raises(CheckpointError, match="keep it"),
+            usable(tmp_path / "state.pt", remedy="remove it to begin again"),
+        ):
+            raise error

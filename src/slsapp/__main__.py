@@ -43,6 +43,11 @@ def serve(
     from slslib.model.detector import Detector
     from slslib.runs import processes
 
+    if len({*checkpoints}) < len(checkpoints):
+        raise ConfigError("a checkpoint is named twice; a page has one column for each")
+    if not 0 < port < 65536:
+        raise ConfigError(f"--port {port}: it must lie between 1 and 65535")
+    host = "127.0.0.1" if host == "localhost" else host
     if not ip_address(host).is_loopback:
         print(_OPEN.format(host), file=sys.stderr)
     detectors = {name: Detector.load(name).to(processes.start().device) for name in checkpoints}

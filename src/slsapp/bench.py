@@ -11,11 +11,12 @@ of the process *so far* (as Linux counts it), so no row is below the rows before
 """
 
 import resource
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from slslib.data.audio import SAMPLE_RATE
+from slslib.errors import ConfigError
 from slslib.runs.recipes import Precision
 from slslib.runs.score import ScoreConfig, score_batch
 
@@ -58,6 +59,9 @@ def bench(
     from slslib.runs import processes
     from slslib.runs.clips import Clip
 
+    if precision not in get_args(Precision) or not batch_size:
+        text = "it must be exact or bf16, with one batch size or more"
+        raise ConfigError(f"precision {precision!r}, batch sizes {batch_size}: {text}")
     accelerator = processes.start(cpu=cpu)
     detector = Detector(seed=0).eval() if checkpoint == "random" else Detector.load(checkpoint)
     detector.to(accelerator.device)

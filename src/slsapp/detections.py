@@ -97,6 +97,7 @@ def detect(
         AudioError: A folder holds no recordings. Errors of single files are in the result.
         FileError: ``out`` or the plot cannot be written.
     """
+    out, plot = (Path(one) if one else None for one in (out, plot))
     recordings = scoring.listed(files)
     if out and out.suffix.lower() == ".txt" and len(recordings) > 1:
         raise ConfigError(f"{out}: labels are for one recording; these are {len(recordings)}")
@@ -107,7 +108,8 @@ def detect(
         from slsapp.timeline import plot_windows
         from slslib.data.isolate import blocks_isolated
 
-        wanted += [(plot, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])]
+        drawn = Figure().canvas.get_supported_filetypes().keys() - {"pgf"}  # which needs LaTeX
+        wanted += [(plot, [f".{kind}" for kind in sorted(drawn)])]
     for file, kinds in wanted:
         if file and (file.suffix.lower() not in kinds or file.is_dir() or not file.parent.is_dir()):
             endings = f"that ends in one of {', '.join(kinds)}"
@@ -122,9 +124,7 @@ def detect(
     made["precision"] = precision
     if precision == "bf16" and made["threshold"] is not None:
         made["warnings"].append(_ROUNDED)
-    if others := _others(files, recordings):
-        text = f"in folders, not taken for recordings by their endings: {len(others)} files"
-        made["warnings"].append(f"{text}, such as {others[0]}")
+    made["warnings"] += not_taken(files, recordings)
     if out:
         write(made, out)
     if plot and any(not one["error"] for one in made["files"]):
@@ -149,14 +149,19 @@ def _rounded(checkpoint: Any, cpu: bool) -> Detector:
     return detector
 
 
-def _others(files: Any, recordings: list[Path]) -> list[Path]:
-    """Return what else the folders among ``files`` hold, hidden files and folders left out."""
-    others: list[Path] = []
+def not_taken(files: Any, recordings: list[Path]) -> list[str]:
+    """Say what else the folders among ``files`` hold, hidden files and folders left out."""
+    found: dict[Path, Path] = {}
     for one in [files] if isinstance(files, str | Path) else files:
-        for at, folders, names in os.walk(one):  # of a file: nothing
-            folders[:] = [name for name in folders if name[0] != "."]
-            others += [Path(at, name) for name in names if name[0] != "."]
-    return sorted({*others} - {*recordings})
+        for at, folders, names in os.walk(one, followlinks=True):  # of a file: nothing
+            seen = found.setdefault(Path(at).resolve(), Path(at)) != Path(at)  # a link leads here
+            folders[:] = [name for name in folders if name[0] != "." and not seen]
+            found |= {Path(at, n).resolve(): Path(at, n) for n in names if n[0] != "." and not seen}
+    taken = {one.resolve() for one in recordings}
+    if not (others := sorted(p for real, p in found.items() if p.is_file() and real not in taken)):
+        return []
+    text = f"in folders, not taken for recordings by their endings: {len(others)} files"
+    return [f"{text}, such as {others[0]}"]
 
 
 def write(made: dict[str, Any], path: Path) -> None:

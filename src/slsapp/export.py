@@ -57,6 +57,7 @@ def export(checkpoint: str, out: Path, *, int8: bool = False) -> dict[str, Any]:
     except ImportError as error:
         remedy = 'install the extra: pip install -c constraints.txt -e ".[onnx]"'
         raise ConfigError(f"{error}; {remedy}") from error
+    out = Path(out)
     if out.suffix != ".onnx":
         raise ConfigError(f"{out}: write *.onnx")
     detector: Any = Detector.load(path := locate(checkpoint))

@@ -15,6 +15,7 @@ import json
 import os
 from collections import Counter
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from slsapp.guarantee import guarantee, proportion
 from slslib.errors import AudioError, ConfigError
 from slslib.evaluation.calibration import fit
 from slslib.evaluation.metrics import eer
-from slslib.files import sha256, sha256_of, write_json
+from slslib.files import sha256, sha256_of, write_json, write_text
 
 _MEANING = (
     "Of new bona fide recordings of the same kind, at most {:g} % score so low that they are "
@@ -102,6 +103,7 @@ def threshold(
     from slslib.model.checkpoints import locate
     from slslib.runs.detect import detect, listed
 
+    out, compare = (Path(one) if one else None for one in (out, compare))
     _check_percents("", prior=prior, frr=frr, confidence=confidence)
     if out and (out.suffix.lower() != ".json" or out.is_dir()):
         raise ConfigError(f"{out}: the name of the file to write must end in .json")
@@ -120,7 +122,20 @@ def threshold(
         raise ConfigError(f"{len(twice)} {text} {twice[0]}: name each once")
     if not compare:
         guarantee(np.zeros(len(classes[0])), frr / 100, confidence / 100)  # enough of them?
-    weights, llrs, hashes, warnings = locate(checkpoint), [], [], list[str]()
+    weights, llrs, hashes = locate(checkpoint), [], []
+    from slsapp.detections import not_taken
+
+    warnings = not_taken([*bonafide, *spoof], [*chain(*classes)])
+    out, old = out or weights.with_name(f"{weights.name}.threshold.json"), dict[str, Any]()
+    if compare:
+        if not compare.is_file() or _is_other(compare):
+            raise ConfigError(f"{compare} is no file of slslib threshold: check --compare")
+        old = json.loads(compare.read_text(encoding="utf-8"))
+        frr, confidence = old.get("wanted_frr_percent"), old.get("confidence_percent")
+        _check_percents(f"{compare}: ", wanted_frr_percent=frr, confidence_percent=confidence)
+    else:  # find out before the recordings are scored
+        write_text(trial := out.with_name(f".{out.name}.trial"), "")
+        trial.unlink()
     options: dict[str, Any] = {"checkpoint": checkpoint, "hop": hop, "pool": pool, "cpu": cpu}
     options["speech_only"] = speech_only
     for files in classes:
@@ -136,10 +151,6 @@ def threshold(
     if copies := sum(n) - np.unique(np.concatenate(llrs)).size:
         text = f"{copies} of {sum(n)} recordings have exactly the score of another, as copies have"
         warnings.append(f"{text}: leave copies out, the promise takes independent recordings")
-    old: Any = json.loads(compare.read_text()) if compare else {}  # detect refuses others
-    if compare:
-        frr, confidence = old.get("wanted_frr_percent"), old.get("confidence_percent")
-        _check_percents(f"{compare}: ", wanted_frr_percent=frr, confidence_percent=confidence)
     level = confidence / 100
     rank, at = (None, old["threshold"]) if compare else guarantee(own, frr / 100, level)
     made: dict[str, Any] = {
@@ -171,7 +182,6 @@ def threshold(
             text = f"more than {frr:g} % are rejected, and not by chance: choose a threshold anew"
             warnings.append(text)
         return made | {"warnings": warnings}
-    out = out or weights.with_name(f"{weights.name}.threshold.json")
     write_json(out, made)
     return made | {"out": str(out), "warnings": warnings}
 

@@ -149,7 +149,10 @@ def _drawable(name: str) -> tuple[str, Path]:
     # Last Resort is matplotlib's own font of squares.
     others = [entry.fname for entry in fontManager.ttflist if "Last Resort" not in entry.name]
     for path in (usual, *others, usual):
-        font = get_font(path)
+        try:
+            font = get_font(path)
+        except (OSError, RuntimeError):  # matplotlib's list names a font that is gone
+            continue
         shown = "".join(c if font.get_char_index(ord(c)) else "\N{WHITE SQUARE}" for c in name)
         if shown == name:
             break

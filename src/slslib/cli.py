@@ -129,14 +129,14 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     try:
         status = run(argv, as_json="--json" in sys.argv)
-        sys.stdout.flush()
+        print(end="", flush=True)  # standard output may be closed
     except BrokenPipeError:  # `slslib ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except KeyboardInterrupt:
         _say("slslib: interrupted")
         status = 130
-    except (SlslibError, MemoryError, OSError, RuntimeError, ValueError) as error:
+    except (SlslibError, ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
         if "--debug" in sys.argv:
             raise
         text = str(error) if isinstance(error, SlslibError) else f"{error} (--debug)"
@@ -150,5 +150,4 @@ def main() -> None:
 def _say(text: str) -> None:
     """Write a paragraph to standard error, escaping characters that could control the terminal."""
     text = "".join(one if one.isprintable() or one.isspace() else ascii(one)[1:-1] for one in text)
-    text = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-    print(text, file=sys.stderr)
+    print(textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False), file=sys.stderr)

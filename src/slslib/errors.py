@@ -64,7 +64,7 @@ def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
         # cause follows, and then advice to allow what was refused. Keep the cause.
         other = r".*weights.only.*|Error.* in loading state_dict.*| Please use .*"
         cause = re.sub(other, "", str(error), flags=re.I).strip().partition("\n")[0][:200]
-        raise CheckpointError(
-            f"{path} is not usable ({type(error).__name__}: {cause}); it is damaged, no "
-            f"checkpoint, without its config.json, or asks for code, which was not run; {remedy}"
-        ) from error
+        kind, why = type(error).__name__, "keep it; free memory, or see that it may be read"
+        if not isinstance(error, PermissionError | MemoryError) and "memory" not in cause:
+            why = f"damaged, no checkpoint, no config.json, or it asks for code (not run); {remedy}"
+        raise CheckpointError(f"{path} is not usable ({kind}: {cause}); {why}") from error

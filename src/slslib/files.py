@@ -19,12 +19,12 @@ from slslib.errors import ConfigError, FileError
 
 def cache_root() -> Path:
     """Return ``$SLSLIB_CACHE``, or ``~/.cache/slslib``."""
-    return Path(os.environ.get("SLSLIB_CACHE") or Path.home() / ".cache" / "slslib")
+    return Path(os.environ.get("SLSLIB_CACHE") or "~/.cache/slslib").expanduser()
 
 
 def corpora_root(data: str | Path | None = None) -> Path:
     """Return the corpora's folder: ``data``, else ``$SLSLIB_DATA``, else the working directory."""
-    return Path(data or os.environ.get("SLSLIB_DATA") or ".")
+    return Path(data or os.environ.get("SLSLIB_DATA") or ".").expanduser()
 
 
 def sha256(path: str | Path) -> str:
@@ -55,9 +55,11 @@ def writing(path: str | Path) -> Iterator[Path]:
     Raises:
         FileError: If the disk is full, read-only or over quota.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}-{_HERE}.tmp")
+    path = Path(os.path.realpath(path))  # a link stays one
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}-{id(path)}-{_HERE}.tmp")
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError("it is a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".*.[0-9]*-{_HERE}.tmp"):
             try:
@@ -91,7 +93,7 @@ def write_text(path: str | Path, text: str) -> None:
         FileError: If the disk is full, read-only or over quota.
     """
     with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_json(path: str | Path, facts: Any) -> None:
@@ -116,8 +118,8 @@ def lock(folder: str | Path) -> AbstractContextManager[Any]:
 
     try:
         held = FileLock(Path(folder) / ".lock", timeout=0).acquire()
-        for left in Path(folder).glob(".*.[0-9]*.tmp"):  # the names that writing() gives
-            left.unlink()
+        for left in Path(folder).glob(".*.[0-9]*-????????.tmp"):  # the names that writing() gives
+            _remove(left)
         return held
     except OSError as error:  # filelock's Timeout is one
         raise ConfigError(

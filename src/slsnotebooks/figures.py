@@ -103,7 +103,7 @@ def plot_scores(
     for axes, at in zip(own, thresholds, strict=True):
         first, last = np.ceil((ends - at) / width)
         # A bin ends at the threshold, and holds the scores equal to it.
-        edges = np.nextafter(at, np.inf) + width * np.arange(first - 1, last + 1)
+        edges = np.nextafter(at, np.inf) + width * np.arange(first - 2, last + 2)
         above = edges[:-1] > at
         for name, scores, is_wrong, colour, hatch in (
             ("spoof ({:,}), filled: accepted", spoof, above, plots.SPOOF, "//"),

@@ -29,7 +29,7 @@ def movable_gates(
         alt: What the picture shows, in words.
     """
     groups = {str(name): own for name, own in reference.groupby("group", sort=False)}
-    n_layers, top = gates.shape[1], np.ceil(100 * gates.max()) / 100
+    n_layers, top = gates.shape[1], np.ceil(100 * max(gates.max(), reference["95%"].max())) / 100
     x = np.linspace(46, 460, n_layers)  # the axes of gates.svg
     y = partial(np.interp, xp=(0, top), fp=(232, 70))
     picture, row = template("gates.svg"), template("gates_group.svg")

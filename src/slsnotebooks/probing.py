@@ -17,15 +17,16 @@ import torch
 import transformers
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import ConcatDataset, TensorDataset
 
 from slslib.data.audio import N_SAMPLES
 from slslib.data.corpora import Corpus
 from slslib.errors import ConfigError, FileError
-from slslib.files import cache_root, writing
+from slslib.files import cache_root
 from slslib.model import products, xlsr
+from slslib.model.checkpoints import save_safetensors
 from slslib.model.xlsr import XLSR
 from slslib.runs.clips import TrialDataset, batched, read_clips
 
@@ -109,8 +110,7 @@ def _cached(
     with torch.no_grad():
         found = torch.cat([compute(batch).cpu() for batch in torch.split(waveforms, batch_size)])
     with suppress(FileError):  # the cache would only have saved time
-        with writing(path) as temporary:
-            save_file({key: found}, temporary)
+        save_safetensors(path, {key: found}, {})
         return load_file(path)[key]
     return found
 

@@ -40,7 +40,7 @@ def plot_recording(
         raise AudioError(one["error"] or f"{one['file']} is silent: it has no score")
     scored = [window for window in one["windows"] if window["llr"] is not None]
     start = min(scored, key=lambda window: window["llr"])["start_s"]
-    norms, gates = _inside(detector, one["file"], start)
+    norms, gates = _inside(detector, one["file"], start, result["allow_silence"])
     figure = Figure(figsize=(6.8, 5.4), dpi=120, layout="constrained")
     panels: Any = figure.subplot_mosaic(
         [["windows"] * 2, ["layers", "gates"]], height_ratios=(1, 2.2), width_ratios=(2, 1)
@@ -63,10 +63,12 @@ def plot_recording(
 
 
 @torch.inference_mode()
-def _inside(detector: Detector, file: str, start_s: float) -> tuple[np.ndarray, np.ndarray]:
+def _inside(
+    detector: Detector, file: str, start_s: float, allow_silence: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the relative norms (layers, frames) and the gates of the window at ``start_s``."""
     n_samples = detector.config.n_samples
-    samples = np.concatenate([*blocks_isolated(file, any_length=True)])
+    samples = np.concatenate([*blocks_isolated(file, any_length=True, allow_silence=allow_silence)])
     samples = samples[round(start_s * SAMPLE_RATE) :]
     waveform = torch.from_numpy(fix_length(samples, n_samples))[None].to(detector.device)
     layers = list(detector.backbone.layers(waveform))

@@ -238,7 +238,11 @@ class _Limited:
 
 def _download(name: str, file: File) -> Path:
     """Return a published file from the cache, downloading it first if it is not there."""
-    import pooch
+    try:
+        import pooch
+    except ImportError as error:
+        remedy = "pip install -c constraints.txt pooch; or reproduce what is at hand by --offline"
+        raise ConfigError(f"{error}: {remedy}") from error
 
     def fetch(url: str, path: str, pup: Any) -> None:
         # Pooch gives a temporary name, and renames the file if nothing is raised here.
@@ -302,6 +306,8 @@ def reproduce(
         ConfigError: There is no such folder.
         ScoreError: Two keys of a row have different labels, or a file cannot be evaluated.
     """
+    if bootstrap < 1:
+        raise ConfigError(f"--bootstrap {bootstrap}: the table has intervals; give 1 or more")
     if not (folder := corpora_root(data)).is_dir():
         raise ConfigError(f"{folder} is no folder; check --data and SLSLIB_DATA")
     # As huggingface_hub reads it.
@@ -381,7 +387,10 @@ def _compute(row: Row, store: _Store, bootstrap: int, seed: int) -> dict[str, An
     about["status"] = "measured here" if is_own else "recomputed from published scores"
     options: dict[str, Any] = {"phase": row.phase, "bootstrap": bootstrap, "seed": seed}
     options["scores"] = scores
-    result = evaluate(**options, key=key, **weights)
+    try:
+        result = evaluate(**options, key=key, **weights)
+    except ScoreError as error:
+        raise ScoreError(f"{scores}: {error}") from error
     about |= {name: result[name] for name in _QUANTITIES if name in result}
     if "eer_tie_aware_percent" in result:
         trials = match(read_scores(scores), read_protocol(key), row.phase)

@@ -103,7 +103,7 @@ def movable_transfer(scores: Scores, frr: Sequence[float] = (0.01, 0.05, 0.1), *
                 parts[f"{kind}_curve"] = line(x(grid), 68 - 48 * wrong.mean(axis=0))
             rows += row.substitute(parts, here="(chosen here)" * (track == source), y=44 + 76 * k)
         parts["at"], end = f"{moved['threshold']:.2f}", 44 + 76 * len(own)
-        places = np.linspace(*grid[[0, -1]], 5)
+        places = np.linspace(grid[0], grid[-1], 5)
         parts["scores"] = "".join(f'<text x="{x(at):.1f}" y="7">{at:.1f}</text>' for at in places)
         return picture.substitute(parts, rows=rows, end=end, height=end + 32)
 

@@ -1,6 +1,7 @@
 """Corpora open as they are distributed, and every utterance's recording is found."""
 
 import hashlib
+import os
 import shutil
 
 import pytest
@@ -263,6 +264,28 @@ def test_the_very_name_goes_before_other_endings(tmp_path):
         touch(tmp_path / "c" / "wav" / file)
     corpus = open_corpus("c:train", tmp_path)
     assert [corpus.audio_path(name).name for name in ("a.wav", "a")] == ["a.wav", "a.flac"]
+
+
+def test_the_very_name_goes_before_other_folders(tmp_path):
+    write(tmp_path / "c" / "train.txt", "S a.wav - - spoof\nS B.WAV - - spoof\nS B.wav - - spoof\n")
+    for file in ("flac/a.flac", "wav/a.wav", "wav/B.WAV", "wav/B.wav"):
+        touch(tmp_path / "c" / file)
+    corpus = open_corpus("c:train", tmp_path)
+    for name in ("a.wav", "B.WAV", "B.wav"):
+        assert corpus.audio_path(name) == tmp_path / "c" / "wav" / name
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_an_error_of_ours(tmp_path):
+    write(tmp_path / "c" / "train.txt", "S a - - spoof\n")
+    touch(tmp_path / "c" / "wav" / "a.flac")
+    corpus = open_corpus("c:train", tmp_path)
+    (tmp_path / "c" / "wav").chmod(0)
+    try:
+        with pytest.raises(AudioError, match="who may read"):
+            corpus.audio_path("a")
+    finally:
+        (tmp_path / "c" / "wav").chmod(0o700)
 
 
 @pytest.mark.parametrize("utterance", ["../x", "/etc/passwd", "a/../../x", "x\n"])

@@ -99,3 +99,13 @@ def test_impossible_rates_are_refused():
     x, labels = llrs(50)
     with pytest.raises(ConfigError, match="false rejection rate"):
         calibration.transfer(split(x, labels), split(x, labels), [1.0])
+
+
+@pytest.mark.parametrize("fill", [-1e3, -1e6, -3.4e38])
+def test_a_few_values_for_log_0_do_not_ruin_the_map(fill):
+    x, labels = llrs()
+    right = calibration.fit(x, labels)
+    x = np.where((labels == 0) & (np.arange(x.size) % 1000 == 7), fill, x)
+    found = calibration.fit(x, labels)
+    assert found.slope == pytest.approx(right.slope, rel=0.1)
+    assert found.offset == pytest.approx(right.offset, abs=0.1)

@@ -242,6 +242,13 @@ def test_the_tdcf_from_scores_is_that_from_their_weights(data):
         data.score, data.key, phase="progress", asv_scores=data.asv, asv_key=data.asv_key
     )
     assert progress["tdcf_weights"] != weights
+    names = np.array(data.names)[data.phases == "eval"]
+    labels = np.where(data.labels[data.phases == "eval"], "bonafide", "spoof")
+    table = data.folder / "labels.csv"  # a key without phases is that of the evaluation
+    rows = [f"{name},{label}\n" for name, label in zip(names, labels, strict=True)]
+    table.write_text("file_name,label\n" + "".join(rows))
+    plain = evaluate(data.score, table, asv_scores=data.asv, asv_key=data.asv_key, allow_extra=True)
+    assert plain["tdcf_weights"] == weights
 
 
 def test_a_verification_system_that_accepts_no_spoof_has_no_2019_form(data):

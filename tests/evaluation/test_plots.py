@@ -38,7 +38,7 @@ def test_filled_areas_are_the_errors(scores):
     assert len(figure.axes) == 2
     for panel, at in zip(figure.axes, (-0.5, 1.25), strict=True):
         far, frr = 100 * np.mean(spoof > at), 100 * np.mean(bonafide <= at)
-        assert panel.get_title() == f"threshold {at:.2f}\nFAR {far:.1f} %, FRR {frr:.1f} %"
+        assert panel.get_title() == f"threshold {at:.2f}\nFAR {far:.2f} %, FRR {frr:.2f} %"
         accepted, rejected = (panel.patches[k].get_data() for k in (1, 3))
         assert accepted.values.sum() == pytest.approx(far)
         assert rejected.values.sum() == pytest.approx(frr)

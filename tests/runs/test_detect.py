@@ -184,7 +184,7 @@ def test_a_loaded_detector_stays_what_it_was(checkpoint, recording):
 
 
 def test_a_detector_of_no_file_is_refused(recording):
-    with pytest.raises(ConfigError, match="save the detector"):
+    with pytest.raises(ConfigError, match="save it"):
         detect((recording,), checkpoint=Detector(DETECTOR, seed=1))
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import sys
 import types
+from collections.abc import Iterable
 from pathlib import Path
 
 import heads
 import pytest
 import torch
 from tiny import DETECTOR, recipe, weights
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from slslib import Detector, score, train
 from slslib.errors import CheckpointError
-from slslib.model.detector import load_backbone
+from slslib.model.detector import DetectorConfig, load_backbone
+from slslib.model.sls import SLSHead
 
 # What the study needs of SSL_Anti-spoofing/model.py: the names, and who calls whom.
 FOREIGN = """
@@ -72,6 +76,58 @@ def test_a_file_does_not_choose_its_head(tmp_path: Path) -> None:
         Detector.load(path)
     with pytest.raises(CheckpointError, match="MeanPoolDetector builds another head"):
         heads.MeanPoolDetector.load("mini")
+
+
+class Odd(nn.Module):
+    """A head with all that a head may hold: tied weights, whole numbers, what is not saved."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.second.weight = self.first.weight
+        self.output = nn.Linear(width, 2)
+        self.register_buffer("order", torch.arange(width).flip(0))
+        self.register_buffer("window", torch.linspace(0, 1, width), persistent=False)
+        self.scale = torch.ones(width)
+
+    def forward(self, layers: Iterable[Tensor]) -> Tensor:
+        *_, last = layers
+        mean = last.mean(dim=1)[:, self.order] * self.window * self.scale
+        return self.output(self.second(self.first(mean)))
+
+
+class OddDetector(Detector):
+    def build_head(self, config: DetectorConfig) -> nn.Module:
+        return Odd(config.backbone.width)
+
+
+def test_a_head_may_tie_weights_and_hold_other_tensors(corpora: Path, tmp_path: Path) -> None:
+    how = {"data": corpora, "progress": False, "detector_class": OddDetector}
+    best = train(recipe(max_epochs=1), tmp_path / "run", **how)
+    made = score(str(best), "asvspoof2019-la:dev", tmp_path / "scores.txt", **how)
+    assert made["n_scores"] == 8
+
+
+class WithoutSELU(SLSHead):
+    """SLS by the names of its tensors, and by nothing else."""
+
+    def classify(self, fused: Tensor) -> Tensor:
+        return self.output(
+            F.selu(self.hidden(F.max_pool2d(self.norm(fused[:, None]), 3).flatten(1)))
+        )
+
+
+class OtherDetector(Detector):
+    def build_head(self, config: DetectorConfig) -> nn.Module:
+        n_frames = config.backbone.n_frames(config.n_samples)
+        return WithoutSELU(config.backbone.width, n_frames, hidden_width=config.hidden_width)
+
+
+def test_a_head_with_the_names_of_sls_is_not_taken_for_it(tmp_path: Path) -> None:
+    OtherDetector(DETECTOR, seed=0).save(tmp_path / "d.safetensors")
+    with pytest.raises(CheckpointError, match="Detector builds another head"):
+        Detector.load(tmp_path / "d.safetensors")
+    assert type(OtherDetector.load(tmp_path / "d.safetensors").head) is WithoutSELU
 
 
 def test_sls_is_what_detector_builds() -> None:

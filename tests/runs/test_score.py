@@ -295,6 +295,27 @@ def test_a_name_too_long_for_its_failures_is_refused_at_once(checkpoint, corpus,
     assert read_scores(tmp_path / ("s" * 236 + ".txt")).shape[0] == len(corpus)
 
 
+def test_a_place_that_is_no_file_or_holds_a_corpus_is_refused(checkpoint, corpus, tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(ConfigError, match="no file"):
+            score_eval(checkpoint, tmp_path / name)
+    mine = tmp_path / "mine"
+    shutil.copytree(corpus.audio_dirs[0], mine)
+    for spec in ("mine", str(mine)):
+        with pytest.raises(ConfigError, match="in a corpus"):
+            score(str(checkpoint), spec, mine / "scores.txt", data=tmp_path)
+    made = score(str(checkpoint), "mine", tmp_path / "scores.txt", data=tmp_path, progress=False)
+    assert made["n_scores"] == len(corpus)
+
+
+@pytest.mark.parametrize("change", [{"score": "LLR"}, {"precision": "fp16"}, {"on_error": "x"}])
+def test_words_that_are_not_known_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change.values()))):
+        ScoreConfig(**change)
+
+
 def test_two_writers_are_refused(checkpoint, corpus, tmp_path):
     with lock(tmp_path / "s.txt.parts"), pytest.raises(ConfigError, match="another run"):
         score_eval(checkpoint, tmp_path / "s.txt")

@@ -35,10 +35,7 @@ def test_the_command_has_the_options_of_the_function():
     ours, theirs = options_of(detect), options_of(scoring.detect)
     assert {
         name: one for name, one in ours.items() if name not in ("precision", "out", "plot")
-    } == {
-        name: (default, eval(kind, vars(scoring)), text)
-        for name, (default, kind, text) in theirs.items()
-    }
+    } == theirs
 
 
 def test_the_result_is_that_of_the_function(checkpoint, recording, tmp_path):

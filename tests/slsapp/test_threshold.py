@@ -308,7 +308,7 @@ def test_a_result_of_detect_is_no_threshold_to_compare_with(checkpoint, scored, 
     old["checkpoint_sha256"] = sha256(checkpoint)
     (tmp_path / "old.json").write_text(json.dumps(old))
     options = {"bonafide": scored("a", normal(9)), "checkpoint": str(checkpoint)}
-    with pytest.raises(ConfigError, match="wanted_frr_percent None"):
+    with pytest.raises(ConfigError, match="no file of slslib threshold"):
         threshold(**options, compare=tmp_path / "old.json")
 
 

@@ -58,7 +58,7 @@ def test_ci_audits_the_pinned_packages_as_the_page_says() -> None:
 
 def test_the_limits_of_the_page_are_those_of_its_code() -> None:
     text = " ".join((ROOT / "book" / "security.md").read_text(encoding="utf-8").split())
-    limits = f"{page.MEGABYTES} MB and {page.MINUTES} minutes, all uploads together "
+    limits = f"{page.MEGABYTES} MB and {page.MINUTES} minutes, all uploads together to "
     assert f"{limits}{page.MEGABYTES_KEPT:,} MB" in text
     assert (page.PER_MINUTE, page.KEPT_SECONDS) == (12, 600), "twelve in a minute; ten minutes"
 

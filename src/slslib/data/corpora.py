@@ -54,7 +54,7 @@ class Corpus:
     protocol: Path
     protocol_sha256: str
     parts: tuple["Corpus", ...] = ()
-    _listings: dict[Path, dict[tuple[str, str], str]] = field(default_factory=dict, repr=False)
+    _listings: dict[Path, dict[Any, str]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """Count the trials."""
@@ -74,22 +74,23 @@ class Corpus:
             return self.parts[int(number) - 1].audio_path(own)
         parent, name = os.path.split(utterance)
         stem, ending = _split_ending(name)
-        for folder in self.audio_dirs if is_safe(utterance) else ():
-            listing = self._listing(folder / parent)
-            for wanted in (ending or ".flac", *AUDIO_SUFFIXES, ""):
-                if file := listing.get((stem, wanted)):
-                    return folder / parent / file
+        folders = [folder / parent for folder in self.audio_dirs if is_safe(utterance)]
+        # The very name goes first, in any folder: beside it, another may have the same stem.
+        for wanted in (name, *((stem, end) for end in (ending or ".flac", *AUDIO_SUFFIXES, ""))):
+            for folder in folders:
+                if file := self._listing(folder).get(wanted):
+                    return folder / file
         where = f"{', '.join(map(str, self.audio_dirs))} ({' '.join(AUDIO_SUFFIXES)})"
         raise AudioError(
             f"{quote(utterance)}: no recording of this name in {where}, or the name is unsafe. "
-            "Unpack the corpus completely, check --data, or rename or convert the file."
+            "Unpack the corpus completely, check --data and who may read it, or convert the file."
         )
 
-    def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
+    def _listing(self, folder: Path) -> dict[Any, str]:
         """List a folder once, by stem and ending."""
         if folder not in self._listings:
-            names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-            self._listings[folder] = {_split_ending(name): name for name in names}
+            _, _, names = next(os.walk(folder), ("", [], []))  # none if it cannot be listed
+            self._listings[folder] = {_split_ending(n): n for n in names} | {n: n for n in names}
         return self._listings[folder]
 
 
@@ -240,8 +241,7 @@ def open_partitions(
     for part in parts or [""]:
         patterns = [p.format(part=part, letter=part[:1].upper()) for p in layout.audio]
         audio = tuple(path for pattern in patterns for path in sorted(root.glob(pattern)))
-        if layout is _FOLDER:
-            audio = audio or (root,)
+        audio = audio or ((root,) if layout is _FOLDER else ())
         protocol = protocols.get(part)
         if not (protocol and audio):
             what, where = ("recordings", patterns) if protocol else ("protocol", layout.protocols)

@@ -118,8 +118,7 @@ def _inspect(f: BinaryIO, size: int) -> tuple[Format, FlacInfo | None, int, str]
         packed = int.from_bytes(start[18:26], "big")
         rate, channels, bits = packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
         md5 = start[26:].hex() if any(start[26:]) else ""
-        n_frames = packed & (1 << 36) - 1 or None
-        info = FlacInfo(rate, channels, f"PCM_{bits}", n_frames, bits, md5)
+        info = FlacInfo(rate, channels, f"PCM_{bits}", packed & (1 << 36) - 1 or None, bits, md5)
         return "FLAC", info, 0, _flac_contradiction(f, tag + 4, info)
     if start[0] == 0xFF and start[1] & 0xF6 == 0xF0:
         return "MP3", None, 0, "AAC without a container, which states no length"

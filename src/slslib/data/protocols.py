@@ -167,8 +167,7 @@ def read_columns(
     told = [f"{name} ({where[place]})" for name, place in named]
     is_clear = 0 < len(named) == table.shape[1]
     if not scores and "label" in header and "attack" in table and "label" not in table:
-        is_attack = table["attack"].str.fullmatch(r"[A-Z]+\d+")
-        table["label"] = table["attack"].mask(is_attack, "spoof")
+        table["label"] = table["attack"].str.replace(r"^[A-Z]+\d+$", "spoof", regex=True)
         told.append("label (spoof where there is an attack like A01)")
     if not is_clear or (has_header and not {*needed} <= {*table}):
         why = f"{len(first)} columns fit no known form: {quote(', '.join(first))}. {remedy}"

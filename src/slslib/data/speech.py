@@ -40,7 +40,7 @@ def speech_s(windows: np.ndarray) -> np.ndarray:
     session, n = _session(), len(windows)
     state, heard = np.zeros((2, n, 128), np.float32), np.zeros(n)
     padded = np.pad(windows, ((0, 0), (_CONTEXT, 0)))
-    for start in range(0, windows.shape[1] - _CHUNK + 1, _CHUNK):
+    for start in range(0, n and windows.shape[1] - _CHUNK + 1, _CHUNK):
         part = padded[:, start : start + _CONTEXT + _CHUNK]
         given = {"input": part, "state": state, "sr": np.array(SAMPLE_RATE)}
         probability, state = session.run(None, given)

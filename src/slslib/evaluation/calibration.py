@@ -67,10 +67,10 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     classes = split(scores, labels)
     x, is_bonafide = np.concatenate(classes), np.repeat([True, False], [c.size for c in classes])
     # Scores are standardised, so that the ridge means the same at any scale.
-    mean, scale = x.mean(), x.std() or 1.0
+    mean, scale = np.median(x), np.ptp(np.percentile(x, [25, 75])) or x.std() or 1.0
     share = np.where(is_bonafide, 0.5 / classes[0].size, 0.5 / classes[1].size)
     model = LogisticRegression(C=1 / _RIDGE, max_iter=1000, tol=1e-8)
-    model.fit((x[:, None] - mean) / scale, is_bonafide, sample_weight=share)
+    model.fit(((x[:, None] - mean) / scale).clip(-50, 50), is_bonafide, sample_weight=share)
     slope = model.coef_[0, 0] / scale
     return Calibration(float(slope), float(model.intercept_[0] - slope * mean))
 

@@ -127,7 +127,7 @@ def evaluate(
         **facts,
         "assumed": assumed,
         **rates(curve),
-        **_tandem(curve, asv_scores, asv_key, c012, facts["phase"]),
+        **_tandem(curve, asv_scores, asv_key, c012, {*matched["phase"].replace("-", "eval"), "-"}),
         "act_dcf": metrics.act_dcf(bonafide, spoof),
         "cllr": metrics.cllr(bonafide, spoof),
         "min_cllr": metrics.min_cllr(bonafide, spoof),
@@ -181,7 +181,7 @@ def _words(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _tandem(
-    curve: metrics.DET, asv_scores: Path | None, asv_key: Path | None, c012: str | None, phase: str
+    curve: metrics.DET, asv_scores: Path | None, asv_key: Path | None, c012: str | None, phases: Any
 ) -> dict[str, Any]:
     """Compute both forms of the min t-DCF, if ASV scores or weights are given."""
     from slslib.data.scorefiles import ASV_KINDS, read_asv_scores
@@ -194,8 +194,7 @@ def _tandem(
             raise ConfigError(f"--c012 {c012}: give three numbers, as 0.07,0.87,0.35.") from error
     elif asv_scores:
         asv = read_asv_scores(asv_scores, asv_key)
-        if phase != "all":
-            asv = asv[asv["phase"].isin([phase, "-"])]
+        asv = asv[asv["phase"].isin(phases)]
         kinds = [asv.loc[asv["kind"] == kind, "score"] for kind in ASV_KINDS]
         asv_eer, *errors = metrics.asv_rates(*kinds)
         found["asv_eer_percent"] = 100 * asv_eer

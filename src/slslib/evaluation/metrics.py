@@ -231,10 +231,10 @@ def min_dcf(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, weights: Weight
 
 def act_dcf(bonafide_llrs: ArrayLike, spoof_llrs: ArrayLike, weights: Weights = DCF) -> float:
     """Compute the normalised detection cost at the threshold that theory gives for LLRs."""
-    useless, (_, miss, fa) = _useless(weights), weights
+    useless, (c0, miss, fa) = _useless(weights), weights
     bonafide, spoof = validate(bonafide_llrs, spoof_llrs)
-    threshold = -math.log(miss / fa)
-    cost = miss * np.mean(bonafide < threshold) + fa * np.mean(spoof >= threshold)
+    threshold = math.log(fa / miss) if fa * miss else math.copysign(math.inf, fa - miss)
+    cost = c0 + miss * np.mean(bonafide < threshold) + fa * np.mean(spoof >= threshold)
     return float(cost / useless)
 
 

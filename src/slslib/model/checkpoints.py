@@ -28,6 +28,7 @@ from slslib.model.pickles import read_pickle
 
 _WEIGHTS = Path(__file__).parent / "weights"  # the small weights that the package carries
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_WHOLE = re.compile(r".*num_batches_tracked$|head\.(?!gate\.|norm\.|hidden\.|output\.)")
 _OF_TRANSFORMERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -143,6 +144,7 @@ def save_safetensors(
         FileError: If the disk is full, read-only or over quota.
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    own |= {name: t.clone() for name, t in own.items() if name.startswith("head.")}  # may be tied
     metadata = {KEY: json.dumps({"format": "slslib-1"} | dict(about))}
     with files.writing(path) as temporary:
         try:
@@ -199,7 +201,7 @@ def read_checkpoint(
 
 
 def _check_plain_and_finite(name: str, tensor: Tensor, path: Path) -> None:
-    dtypes = (torch.int64, *_FLOATS) if name.endswith("num_batches_tracked") else _FLOATS
+    dtypes = (torch.int64, torch.bool, *_FLOATS) if _WHOLE.match(name) else _FLOATS
     # Checked before anything reads the elements: by strides, a small file can claim terabytes.
     if (
         tensor.layout is not torch.strided

@@ -130,7 +130,8 @@ class Detector(nn.Module):
         Raises:
             FileError: If the file cannot be written; a file that was there before stays.
         """
-        about = {"config": asdict(self.config), "metadata": dict(metadata or self.metadata)}
+        about = {"config": asdict(self.config), "class": type(self).__name__}
+        about |= {"metadata": dict(self.metadata if metadata is None else metadata)}
         save_safetensors(path, self.state_dict(), about)
 
     def save_pretrained(
@@ -216,7 +217,7 @@ class Detector(nn.Module):
         if not isinstance(detector, cls):
             what = "holds a backbone without an SLS head; train one: `slslib train --backbone`"
             raise CheckpointError(f"{path} {what}")
-        detector.name, detector.path = name, path
+        detector.name, detector.path = name, path.absolute()
         return detector
 
     @classmethod
@@ -290,12 +291,14 @@ def assemble(
     # The rest is copied here, and so is PyTorch's weight norm, which is a reference cycle.
     lasting = [n for n, t in tensors.items() if t.ndim < 2 or re.search(r"^head|pos_conv_embed", n)]
     tensors |= {name: tensors[name].clone() for name in lasting}
-    with usable(path), torch.device("meta"):  # where size costs nothing
+    # On meta, size costs nothing, but what other heads hold beside their tensors would be lost.
+    with usable(path), torch.device("meta" if detector_class is Detector else "cpu"):
         if stored := {name for name in tensors if name.startswith("head.")}:
             model: Any = detector_class(from_json(DetectorConfig, about["config"]))
             model.metadata = dict(about.get("metadata", {}))
-            if odd := stored ^ {f"head.{name}" for name in model.head.state_dict()}:
-                what = f"{detector_class.__name__} builds another head (see {min(odd)})"
+            kind, names = detector_class.__name__, {f"head.{n}" for n in model.head.state_dict()}
+            if odd := stored ^ names or {about.get("class", kind)} - {kind}:
+                what = f"{kind} builds another head (see {min(odd)})"
                 raise CheckpointError(f"{path}: {what}; load it by its own class, or get it again")
         else:
             config = from_json(XLSRConfig, about["config"]["backbone"])

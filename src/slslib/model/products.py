@@ -54,8 +54,8 @@ class _Product(torch.autograd.Function):
         (x, weight), (out,), wanted = ctx.saved_tensors, gradients, ctx.needs_input_grad
         rows = out.flatten(0, -2)
         return (
-            _product(out, weight.t()) if wanted[0] else None,
-            _product(rows.t(), x.flatten(0, -2).t()) if wanted[1] else None,
+            _Product.apply(out, weight.t(), None) if wanted[0] else None,  # type: ignore[no-untyped-call]
+            _Product.apply(rows.t(), x.flatten(0, -2).t(), None) if wanted[1] else None,  # type: ignore[no-untyped-call]
             rows.sum(0) if wanted[2] else None,
         )
 

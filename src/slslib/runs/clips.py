@@ -100,8 +100,7 @@ class TrialDataset(Dataset[Clip]):
         trial = self.corpus.trials.iloc[index]
         utterance, label = str(trial["utterance"]), int(trial["label"])
         # Augmentation and random crops need the whole recording; scoring needs only its beginning.
-        whole = self.algo != "none" or self.crop == "random"
-        limit = None if whole else self.n_samples
+        limit = None if self.algo != "none" or self.crop == "random" else self.n_samples
         try:
             path = self.corpus.audio_path(utterance)
             if self.guarded:

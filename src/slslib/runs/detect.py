@@ -225,8 +225,8 @@ def _open(checkpoint: Any, cpu: bool) -> tuple[Any, ...]:
     from slslib.runs import processes
 
     detector = Detector.load(name).to(processes.start(cpu=cpu).device) if name else checkpoint
-    if not detector.name:
-        raise ConfigError("detect takes what Detector.load returned: save the detector, load it")
+    if not getattr(detector, "name", "") or detector.training:
+        raise ConfigError("detect takes a detector as Detector.load returns it: save it, load it")
 
     def score(samples: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), processes.deterministic(tf32=False):

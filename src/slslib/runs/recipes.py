@@ -80,17 +80,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Turn the name of a RawBoost algorithm into its number; refuse senseless values."""
-        number = ALGORITHMS.index(algorithm_name(self.rawboost))
-        object.__setattr__(self, "rawboost", number)
+        object.__setattr__(self, "rawboost", ALGORITHMS.index(algorithm_name(self.rawboost)))
         for name, kind in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(kind) is Literal and value not in get_args(kind):
                 raise ConfigError(f"{name} is {value!r}; it must be one of {get_args(kind)}")
             if name in _LEAST and not _LEAST[name] <= value < math.inf:  # true for NaN
                 raise ConfigError(f"{name} is {value}; the least is {_LEAST[name]}")
-        if not all(0 < weight < math.inf for weight in self.class_weights):
+        if len(self.class_weights) != 2 or not all(0 < w < math.inf for w in self.class_weights):
             raise ConfigError(f"class_weights {self.class_weights} are not two positive numbers")
-        if self.monitor != "train_loss" and self.dev is None:
+        if self.monitor != "train_loss" and not self.dev:
             raise ConfigError(f"monitor {self.monitor} needs a development corpus (--dev)")
 
     def check_used(self) -> None:
@@ -99,12 +98,11 @@ class TrainConfig:
         Raises:
             ConfigError: If such an option differs from the recipe's value.
         """
-        weights, usual = self.init or self.backbone, RECIPES.get(self.recipe, v1)()
+        weights, usual = self.init or self.backbone, RECIPES.get(self.recipe, lambda: self)()
         own = _OF_INIT if self.init else ("dimensions",)
         unused = [name for name in own if getattr(self, name) != getattr(usual, name)]
         if unused and weights != "random":
-            what = " and ".join(unused)
-            raise ConfigError(f"{weights} brings its own {what}: leave out what would not be used")
+            raise ConfigError(f"{weights} brings its own {' and '.join(unused)}: leave them out")
 
 
 def v1() -> TrainConfig:

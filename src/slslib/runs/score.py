@@ -62,9 +62,11 @@ class ScoreConfig:
     changes the first scores by less than a twentieth of their spread."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        if min(1 if self.batch_size is None else self.batch_size, self.chunk) < 1:
-            raise ConfigError(f"batch_size {self.batch_size}, chunk {self.chunk}: at least 1, both")
+        """Refuse words that are not known, and sizes below one."""
+        known = self.score in ("llr", "logp") and self.on_error in ("stop", "record")
+        known = known and self.precision in ("auto", "exact", "bf16")
+        if not known or min(1 if self.batch_size is None else self.batch_size, self.chunk) < 1:
+            raise ConfigError(f"{self}: batch_size and chunk are at least 1; --help has the words")
 
 
 def score(
@@ -112,7 +114,7 @@ def score(
     """
     import torch
 
-    from slslib.data.corpora import open_corpus
+    from slslib.data.corpora import LAYOUTS, open_corpus
     from slslib.model.checkpoints import locate
     from slslib.model.detector import Detector
     from slslib.runs import processes
@@ -135,8 +137,11 @@ def score(
     }
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
     settled = parts / "precision.json"
-    if len(os.fsencode(out.name)) > 240:  # <out>.failures.csv must be a possible name too
-        raise ConfigError(f"--out {out.name}: the name is too long; choose a shorter one")
+    # <out>.failures.csv must be a possible name too, and no protocol of a folder of recordings.
+    there = opened.protocol if opened.protocol.is_dir() else opened.protocol.parent
+    odd = len(os.fsencode(out.name)) > 240 or (out.exists() and not out.is_file())
+    if odd or (opened.name not in LAYOUTS and out.parent.resolve() == there.resolve()):
+        raise ConfigError(f"--out {out}: too long a name, no file, or in a corpus; choose another")
     if out.exists():
         with suppress(ConfigError):
             now = {"scores_sha256": sha256(out), "sizes_sha256": sha256_of(sizes(opened))}
@@ -280,7 +285,7 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
         made["errors"] = [f"{what}; {failures} names them"]
     write_json(f"{out}.json", made)
     write_text(out, text)
-    shutil.rmtree(f"{out}.parts")
+    shutil.rmtree(f"{out}.parts", ignore_errors=True)
     return made
 
 
