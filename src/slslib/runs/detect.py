@@ -4,8 +4,9 @@ A recording is divided into windows of the detector's length (4.0375 s), one aft
 ``hop`` seconds. The last window ends with the recording; a recording shorter than one window is
 tiled. The windows' log-likelihood ratios are pooled into the recording's score. Windows of digital
 silence have no score and are counted. ``slslib score --precision exact`` reads only the first
-window; for a recording of one window it writes the same score. No file is trusted: another process
-decodes the files, with limits on memory and time (:mod:`slslib.data.isolate`).
+window; for a recording of one window it writes the same score, up to the last bits. No file is
+trusted: another process decodes the files, with limits on memory and time
+(:mod:`slslib.data.isolate`).
 
 A detector that is loaded once scores many files, and arrays too:
 
