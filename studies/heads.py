@@ -3,7 +3,7 @@ r"""Other heads on one backbone, and other backbones under one head, trained ove
     python studies/heads.py --data ../shared --corpus speech --out studies/results/heads.json
     python studies/heads.py --data ../shared --corpus speech --systems AASIST \
         --aasist SSL_Anti-spoofing/model.py --out studies/results/heads_aasist.json
-    python studies/heads.py --data ../shared --corpus speech --systems "12 layers" "WavLM layout" \
+    python studies/heads.py --data ../shared --corpus speech --systems "12 layers" \
         --out studies/results/backbones.json
 
 The heads are SLS, mean pooling, multi-head attentive pooling, and AASIST as it is in
