@@ -498,7 +498,7 @@ class CostTable(_Results):
 class HeadsTable(_Results):
     """What `studies/heads.py` measured: a row for each set of trials, a column for each system.
 
-    A second file adds its systems. ``columns`` chooses systems and names them: ``SLS: mini``.
+    A second file adds its systems. ``columns`` chooses systems and names them: ``SLS: all; 12 layers: the first half``.
     """
 
     optional_arguments = 1
@@ -509,8 +509,8 @@ class HeadsTable(_Results):
         for path in self.arguments[1:]:
             for where, systems in self.results(path).items():
                 found[where] |= systems
-        lines = self.options.get("columns", "").splitlines()
-        rows = head_rows(found, dict(line.split(": ", 1) for line in lines))
+        columns = filter(None, self.options.get("columns", "").split("; "))
+        rows = head_rows(found, dict(column.split(": ", 1) for column in columns))
         widths = (34, *(66 // len(rows[0][1:]) for _ in rows[0][1:]))
         return [_table([[[cell] for cell in row] for row in rows], widths, "numbers")]
 
