@@ -498,7 +498,8 @@ class CostTable(_Results):
 class HeadsTable(_Results):
     """What `studies/heads.py` measured: a row for each set of trials, a column for each system.
 
-    A second file adds its systems. ``columns`` chooses systems and names them: ``SLS: all; 12 layers: the first half``.
+    A second file adds its systems. ``columns`` chooses systems and names them, as in
+    ``SLS: all layers; 12 layers: half of them``.
     """
 
     optional_arguments = 1
