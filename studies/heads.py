@@ -138,7 +138,7 @@ def write_backbone(folder: Path, **changes: Any) -> None:
     backbone = XLSR(replace(mini_backbone.config, **changes))
     backbone.load_state_dict(mini_backbone.state_dict(), strict=False)
     for name, parameter in backbone.named_parameters():
-        if "rel_attn_embed" in name:  # WavLM's position bias, which mini has not
+        if "rel_attn_embed" in name:  # WavLM's position bias, which mini lacks
             nn.init.zeros_(parameter)
     backbone.model.save_pretrained(folder)
 

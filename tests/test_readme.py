@@ -8,7 +8,6 @@ the program's own help. The Python of the API page runs in the same folder.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -127,19 +126,6 @@ def test_python_blocks_of_the_api_page_run(folder: Path) -> None:
             padded = "\n" * (block.line - 1) + block.code
             exec(compile(padded, str(page), "exec"), namespace)
     assert {"score", "gates", "result"} <= namespace.keys()
-
-
-def test_marked_console_blocks_run(folder: Path) -> None:
-    blocks = [block for block in CONSOLE if block.mark == "run"]
-    if not blocks:
-        pytest.skip("the README has no console block marked to run")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    for block in blocks:
-        program = "\n".join(commands_of(block.code))
-        run = subprocess.run(
-            ["sh", "-ec", program], capture_output=True, text=True, env=os.environ | {"PATH": path}
-        )
-        assert run.returncode == 0, f"README.md, line {block.line}:\n{run.stdout}{run.stderr}"
 
 
 def shown_options() -> dict[tuple[str, ...], list[str]]:

@@ -65,6 +65,6 @@ def usable(path: str | Path, *, remedy: str = "get it again") -> Iterator[None]:
         other = r".*weights.only.*|Error.* in loading state_dict.*| Please use .*"
         cause = re.sub(other, "", str(error), flags=re.I).strip().partition("\n")[0][:200]
         kind, why = type(error).__name__, "keep it; free memory, or see that it may be read"
-        if not isinstance(error, PermissionError | MemoryError) and "memory" not in cause:
+        if not isinstance(error, PermissionError | MemoryError) and " memory" not in cause:
             why = f"damaged, no checkpoint, no config.json, or it asks for code (not run); {remedy}"
-        raise CheckpointError(f"{path} is not usable ({kind}: {cause}); {why}") from error
+        raise CheckpointError(f"{path} is not usable ({kind}: {cause}): {why}") from error

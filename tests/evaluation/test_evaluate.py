@@ -249,6 +249,7 @@ def test_the_tdcf_from_scores_is_that_from_their_weights(data):
     table.write_text("file_name,label\n" + "".join(rows))
     plain = evaluate(data.score, table, asv_scores=data.asv, asv_key=data.asv_key, allow_extra=True)
     assert plain["tdcf_weights"] == weights
+    assert plain["asv_phases"] == result["asv_phases"] == ["eval"]
 
 
 def test_a_verification_system_that_accepts_no_spoof_has_no_2019_form(data):

@@ -304,7 +304,7 @@ def test_a_place_that_is_no_file_or_holds_a_corpus_is_refused(checkpoint, corpus
     mine = tmp_path / "mine"
     shutil.copytree(corpus.audio_dirs[0], mine)
     for spec in ("mine", str(mine)):
-        with pytest.raises(ConfigError, match="in a corpus"):
+        with pytest.raises(ConfigError, match="taken for a protocol of"):
             score(str(checkpoint), spec, mine / "scores.txt", data=tmp_path)
     made = score(str(checkpoint), "mine", tmp_path / "scores.txt", data=tmp_path, progress=False)
     assert made["n_scores"] == len(corpus)

@@ -65,7 +65,8 @@ class Notch:
         """Return the impulse response, an odd number of taps."""
         taps = reduce(np.convolve, map(self._band, self.centres, self.bandwidths, self.n_taps))
         # Parity: the largest response is sought on 512 points, not exactly.
-        return 10 ** (self.gain / 20) * taps / np.abs(np.fft.rfft(taps, 1024)[:512]).max()
+        response = np.fft.rfft(taps, 1024)[:512]
+        return 10 ** (self.gain / 20) * taps / np.abs(response).max()
 
     def _band(self, centre: float, bandwidth: float, n_taps: int) -> Samples:
         """Return ``firwin(n_taps, [low, high], window="hamming")``, in closed form."""

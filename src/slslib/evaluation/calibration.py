@@ -55,6 +55,9 @@ class Calibration:
 def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     """Fit a calibration.
 
+    Scores more than 50 interquartile ranges from the median count as that far: a few values that
+    stand for log 0 do not decide the map.
+
     Args:
         scores: One score per trial.
         labels: 1 for bona fide, 0 for spoof.

@@ -84,9 +84,10 @@ def evaluate(
         * ``min_dcf``, ``act_dcf``, ``cllr``, ``min_cllr``, ``llr_note``.
         * ``sha256`` of the inputs, and ``warnings``.
         * If asked for: ``eer_interval_percent``, ``bootstrap``, ``min_tdcf_2019``,
-          ``min_tdcf_2021``, ``tdcf_weights``, ``asv_eer_percent``, ``against``, ``transfer`` (see
-          :func:`slslib.evaluation.calibration.transfer`), ``calibration``, and ``groups``: a
-          :func:`slslib.evaluation.breakdown.breakdown` for each word of ``by``.
+          ``min_tdcf_2021``, ``tdcf_weights``, ``asv_eer_percent``, ``asv_phases`` (of the ASV
+          scores used: those of the trials; eval for a key without phases), ``against``,
+          ``transfer`` (see :func:`slslib.evaluation.calibration.transfer`), ``calibration``, and
+          ``groups``: a :func:`slslib.evaluation.breakdown.breakdown` for each word of ``by``.
 
     Raises:
         ProtocolError: The key is malformed.
@@ -197,7 +198,7 @@ def _tandem(
         asv = asv[asv["phase"].isin(phases)]
         kinds = [asv.loc[asv["kind"] == kind, "score"] for kind in ASV_KINDS]
         asv_eer, *errors = metrics.asv_rates(*kinds)
-        found["asv_eer_percent"] = 100 * asv_eer
+        found |= {"asv_eer_percent": 100 * asv_eer, "asv_phases": sorted({*asv["phase"]})}
         c0, c1, c2 = metrics.tdcf_weights(*errors)
     else:
         return {}

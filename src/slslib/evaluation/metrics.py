@@ -134,8 +134,7 @@ def validate(*scores: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")) 
         n_bad = array.size - int(np.isfinite(array).sum())
         if array.ndim != 1 or array.size == 0 or n_bad:
             what = f" of shape {array.shape}, {n_bad} of them NaN or infinite" * (array.size > 0)
-            text = "an error rate needs a list of finite scores of each class"
-            raise ScoreError(f"{array.size or 'no'} {name} scores{what}: {text}.")
+            raise ScoreError(f"{array.size or 'no'} {name} scores{what}: a rate needs finite ones.")
     return arrays
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from slslib.data.audio import N_SAMPLES
 from slslib.data.rawboost import ALGORITHMS, Algorithm, algorithm_name
@@ -22,7 +22,7 @@ Precision = Literal["exact", "bf16"]
 WORKERS = max(2, min(8, os.cpu_count() or 2)) if sys.platform == "linux" else 0
 
 _LEAST = {"batch_size": 1, "max_epochs": 1, "patience": 1, "n_samples": 1, "hidden_width": 1}
-_LEAST |= {"lr": 0, "weight_decay": 0, "warmup_steps": 0, "seed": 0}
+_LEAST |= {"chunk": 1, "lr": 0, "weight_decay": 0, "warmup_steps": 0, "seed": 0}
 _OF_INIT = ("backbone", "dimensions", "hidden_width", "n_samples")  # fixed by a whole detector
 
 
@@ -81,12 +81,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Turn the name of a RawBoost algorithm into its number; refuse senseless values."""
         object.__setattr__(self, "rawboost", ALGORITHMS.index(algorithm_name(self.rawboost)))
-        for name, kind in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(kind) is Literal and value not in get_args(kind):
-                raise ConfigError(f"{name} is {value!r}; it must be one of {get_args(kind)}")
-            if name in _LEAST and not _LEAST[name] <= value < math.inf:  # true for NaN
-                raise ConfigError(f"{name} is {value}; the least is {_LEAST[name]}")
+        check_values(self)
         if len(self.class_weights) != 2 or not all(0 < w < math.inf for w in self.class_weights):
             raise ConfigError(f"class_weights {self.class_weights} are not two positive numbers")
         if self.monitor != "train_loss" and not self.dev:
@@ -98,11 +93,25 @@ class TrainConfig:
         Raises:
             ConfigError: If such an option differs from the recipe's value.
         """
-        weights, usual = self.init or self.backbone, RECIPES.get(self.recipe, lambda: self)()
-        own = _OF_INIT if self.init else ("dimensions",)
-        unused = [name for name in own if getattr(self, name) != getattr(usual, name)]
+        weights, usual = self.init or self.backbone, {self.recipe} & {*RECIPES} or {*RECIPES}
+        own, recipes = _OF_INIT if self.init else ("dimensions",), [RECIPES[n]() for n in usual]
+        unused = [n for n in own if getattr(self, n) not in [getattr(one, n) for one in recipes]]
         if unused and weights != "random":
             raise ConfigError(f"{weights} brings its own {' and '.join(unused)}: leave them out")
+
+
+def check_values(config: Any) -> None:
+    """Refuse words that an option does not know, and numbers below its least.
+
+    Raises:
+        ConfigError: Naming the first such option, its value and what is possible.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise ConfigError(f"{name} is {value!r}; it must be one of {get_args(kind)}")
+        if name in _LEAST and value is not None and not _LEAST[name] <= value < math.inf:  # or NaN
+            raise ConfigError(f"{name} is {value}; the least is {_LEAST[name]}")
 
 
 def v1() -> TrainConfig:

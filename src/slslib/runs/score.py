@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from slslib.errors import ConfigError, ScoreError
 from slslib.files import check_same, lock, sha256, sha256_of, write_json, write_text
-from slslib.runs.recipes import WORKERS, Precision
+from slslib.runs.recipes import WORKERS, check_values
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -57,16 +57,13 @@ class ScoreConfig:
     """stop at the first unreadable recording, or record it in <out>.failures.csv and go on."""
     allow_silence: bool = False
     """Score silent and very short recordings too."""
-    precision: Precision | Literal["auto"] = "auto"
+    precision: Literal["auto", "exact", "bf16"] = "auto"
     """exact computes in 32 bits; bf16 rounds products; auto rounds them if that is faster and
     changes the first scores by less than a twentieth of their spread."""
 
     def __post_init__(self) -> None:
         """Refuse words that are not known, and sizes below one."""
-        known = self.score in ("llr", "logp") and self.on_error in ("stop", "record")
-        known = known and self.precision in ("auto", "exact", "bf16")
-        if not known or min(1 if self.batch_size is None else self.batch_size, self.chunk) < 1:
-            raise ConfigError(f"{self}: batch_size and chunk are at least 1; --help has the words")
+        check_values(self)
 
 
 def score(
@@ -139,9 +136,10 @@ def score(
     settled = parts / "precision.json"
     # <out>.failures.csv must be a possible name too, and no protocol of a folder of recordings.
     there = opened.protocol if opened.protocol.is_dir() else opened.protocol.parent
-    odd = len(os.fsencode(out.name)) > 240 or (out.exists() and not out.is_file())
-    if odd or (opened.name not in LAYOUTS and out.parent.resolve() == there.resolve()):
-        raise ConfigError(f"--out {out}: too long a name, no file, or in a corpus; choose another")
+    if len(os.fsencode(out.name)) > 240 or (out.exists() and not out.is_file()):
+        raise ConfigError(f"--out {out} is no file, or its name is too long; choose another name")
+    if opened.name not in LAYOUTS and out.parent.resolve() == there.resolve():
+        raise ConfigError(f"--out {out}: taken for a protocol of {opened.name}; move it out")
     if out.exists():
         with suppress(ConfigError):
             now = {"scores_sha256": sha256(out), "sizes_sha256": sha256_of(sizes(opened))}
