@@ -117,7 +117,7 @@ def test_memory_on_cuda_is_that_of_the_setting(checkpoint, device):
 
 
 def test_no_clips_are_an_error():
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="the least is 1"):
         bench(checkpoint="mini", batch_size=(8, 0), cpu=True)
 
 
