@@ -4,9 +4,9 @@
     python studies/minispoof_tracks.py --out studies/results/mini_random_start.json \
         --seeds 1234 --tracks -- --backbone random --freeze none --lr 1e-3 --patience 10
 
-Everything goes through the command line that the README shows. The corpus is a simulation: the
-numbers say whether it is a good teacher (dev < LA, DF < In-the-Wild; known < unknown attacks), and
-nothing about any benchmark. The classical baselines are in studies/baselines.py. Of each run, the
+Everything goes through the command line. The corpus is a simulation: the numbers say whether it is
+a good teacher (dev < LA, DF < In-the-Wild; known < unknown attacks), and nothing about any
+benchmark. The classical baselines are in studies/baselines.py. Of each run, the
 epochs that the rules of the published trainings would have kept are scored as well. Of training
 from random weights, which ends at chance, only the log is kept: ``--tracks`` names no track.
 """

@@ -4,9 +4,9 @@
         --out studies/results/real_speech.json
 
 CORPUS is a folder with flac/ and protocols of partitions train, dev and test. Everything goes
-through the command line that the README shows. The classical baselines are in
-studies/baselines.py. The recipe `mini` starts from the mini backbone, pre-trained on simulated
-speech; `-- --backbone random --freeze none` from random weights. The numbers say nothing about the
+through the command line. The classical baselines are in studies/baselines.py. The recipe `mini`
+starts from the mini backbone, pre-trained on simulated speech; `-- --backbone random --freeze none`
+from random weights. The numbers say nothing about the
 method with XLS-R's weights.
 """
 

@@ -1,9 +1,8 @@
-"""Run the README: its Python, the console blocks marked to run, and every command's options.
+"""Run the Python of the pages that come first, and check the commands they show.
 
-Python blocks run in order, in one namespace, in a folder with a tiny corpus and a tiny detector
-(see `folder`). `<!-- not run: why -->` before a block exempts it; `<!-- run -->` before a console
-block has it executed. All lines of console blocks that call `slslib` or `make` are checked against
-the program's own help. The Python of the API page runs in the same folder.
+The Python of a page runs in order, in one namespace, in a folder with a tiny corpus and a tiny
+detector (see `folder`). Lines of console blocks that call `slslib` or `make`, in the README and in
+*First commands*, are checked against the program's own help.
 """
 
 from __future__ import annotations
@@ -20,18 +19,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-FENCE = re.compile(
-    r"(?:<!-- (?P<mark>[^>]*?) -->\n+)?^```(?P<kind>\w+)\n(?P<code>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
+COMMANDS = ROOT / "book" / "commands.md"
+FENCE = re.compile(r"^```(?P<kind>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of the README and the line on which its content starts."""
+    """A fenced block of a page and the line on which its content starts."""
 
     kind: str
-    mark: str
     code: str
     line: int
 
@@ -41,7 +37,6 @@ def blocks_of(text: str) -> list[Block]:
     return [
         Block(
             found["kind"],
-            found["mark"] or "",
             found["code"],
             text.count("\n", 0, found.start("code")) + 1,
         )
@@ -65,8 +60,12 @@ def calls_of(program: str, code: str) -> list[list[str]]:
     return calls
 
 
-BLOCKS = blocks_of(README.read_text())
-CONSOLE = [block for block in BLOCKS if block.kind == "console"]
+CONSOLE = [
+    block
+    for page in (README, COMMANDS)
+    for block in blocks_of(page.read_text(encoding="utf-8"))
+    if block.kind == "console"
+]
 CALLS = [call for block in CONSOLE for call in calls_of("slslib", block.code)]
 TARGETS = sorted(
     {word for block in CONSOLE for call in calls_of("make", block.code) for word in call}
@@ -106,30 +105,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_python_blocks_run(folder: Path) -> None:
-    blocks = [
-        block for block in BLOCKS if block.kind == "python" and not block.mark.startswith("not")
-    ]
-    if not blocks:
-        pytest.skip("the README has no Python to run")
-    namespace: dict[str, object] = {"__name__": "readme"}
-    for block in blocks:
-        padded = "\n" * (block.line - 1) + block.code  # so that a traceback names the README's line
-        exec(compile(padded, str(README), "exec"), namespace)
-
-
-def test_python_blocks_of_the_api_page_run(folder: Path) -> None:
-    page = ROOT / "book" / "api.md"
-    namespace: dict[str, object] = {"__name__": "api"}
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [(COMMANDS, {"result"}), (ROOT / "book" / "api.md", {"score", "gates", "result"})],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_python_blocks_run(folder: Path, page: Path, names: set[str]) -> None:
+    namespace: dict[str, object] = {"__name__": page.stem}
     for block in blocks_of(page.read_text(encoding="utf-8")):
         if block.kind == "python":
-            padded = "\n" * (block.line - 1) + block.code
+            padded = "\n" * (block.line - 1) + block.code  # a traceback names the page's line
             exec(compile(padded, str(page), "exec"), namespace)
-    assert {"score", "gates", "result"} <= namespace.keys()
+    assert names <= namespace.keys()
 
 
 def shown_options() -> dict[tuple[str, ...], list[str]]:
-    """Return the options that the README uses with each command (and recipe, for `train`)."""
+    """Return the options that the pages use with each command (and recipe, for `train`)."""
     shown: dict[tuple[str, ...], list[str]] = {}
     for call in CALLS:
         words = [word for word in call[: 2 if call[0] == "train" else 1] if word[0] != "-"]
@@ -158,10 +149,10 @@ def test_make_has_the_targets_and_variables_shown(word: str) -> None:
 
 def test_blocks_are_found() -> None:
     text = (
-        "<!-- run -->\n```console\n$ slslib verify x \\\n    --data d  # why\n1 file\n```\n"
+        "```console\n$ slslib verify x \\\n    --data d  # why\n1 file\n```\n"
         "text\n\n```python\na = 1\n```\n"
     )
     console, python = blocks_of(text)
-    assert (console.kind, console.mark) == ("console", "run")
+    assert console.kind == "console"
     assert calls_of("slslib", console.code) == [["verify", "x", "--data", "d"]]
-    assert (python.kind, python.mark, python.code, python.line) == ("python", "", "a = 1\n", 10)
+    assert (python.kind, python.code, python.line) == ("python", "a = 1\n", 9)
