@@ -10,9 +10,11 @@ operation's name, the median of the passes. The profiler's own cost is in them.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,9 +25,12 @@ import tyro
 from provenance import ROOT, provenance, write
 from speed import SETTINGS, compare, original_scoring, our_scoring, worker
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from slslib.data.audio import N_SAMPLES
 from slslib.model.detector import Detector
 from slslib.model.foreign import authors_name
+from slslib.model.products import Linear
 
 # The first word that an operation's name holds decides; what holds none is the rest.
 PARTS = {
@@ -97,6 +102,41 @@ def measure_batches(original: Path, weights: Path, pairs: int) -> list[dict[str,
     return rows
 
 
+def count_gflop(weights: Path) -> float:
+    """Count the floating-point operations of one clip, in units of 1e9."""
+    formulas = {
+        torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: (
+            2 * math.prod(x) * weight[0]
+        ),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+            lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+        ),
+    }
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formulas) as counted:
+        Detector.load(weights).logits(torch.zeros(1, N_SAMPLES))
+    return round(counted.get_total_flops() / 1e9, 1)
+
+
+def best_rate(setting: str, size: int = 4096, repeats: int = 10) -> float:
+    """Return the GFLOP/s of the fastest of some large products."""
+    layer, rows, seconds = Linear(size, size), torch.randn(size, size), []
+    if setting == "bf16":
+        layer.to_bf16()
+        rows = rows.bfloat16()
+    with torch.inference_mode():
+        for _ in range(repeats):
+            began = time.perf_counter()
+            layer(rows)
+            seconds.append(time.perf_counter() - began)
+    return round(2 * size**3 / min(seconds) / 1e9, 1)
+
+
+def measure_product(weights: Path) -> dict[str, Any]:
+    """Return the operations of a clip and the best rate of each setting."""
+    rates = {name: best_rate(name) for name in SETTINGS}
+    return {"gflop_per_clip": count_gflop(weights), "best_gflop_per_second": rates}
+
+
 def main(
     original: Path,
     clips: int = 4,
@@ -114,6 +154,7 @@ def main(
         out: File to write.
     """
     os.environ |= {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    torch.set_num_threads(threads)
     where, load = provenance("torch", "transformers", "fairseq-fixed", "numpy"), os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         state, weights = Detector(seed=0).state_dict(), Path(folder) / "weights.pth"
@@ -121,9 +162,11 @@ def main(
         del state
         parts = measure_parts(original.resolve(), weights, clips, passes)
         batches = measure_batches(original.resolve(), weights, passes)
+        products = measure_product(weights)
     conditions = {"clips": clips, "passes": passes, "threads": threads}
     conditions |= {"load_before": load, "load_after": os.getloadavg()}
     results = {"conditions": conditions, "parts_seconds": parts, "batches": batches}
+    results["products"] = products
     write(out, "where the time of scoring goes, and what the size of a batch does", where, results)
 
 
