@@ -166,8 +166,9 @@ def _weighted_eers(scores: Floats, labels: Ints, cells: Ints, weights: Ints) -> 
     order = np.lexsort((-labels, scores))  # bona fide first within ties
     cell, is_bonafide = cells[order], labels[order] == 1
     n_cells, n_replicates = weights.shape
-    # Step 1: counts in each stretch between edges. float64 counts exactly, and its product is fast.
-    n = max(1, min(math.isqrt(order.size), 2**24 // n_cells))
+    # Step 1: counts in each stretch between edges, few but long, which makes the product small.
+    # float64 counts exactly.
+    n = max(1, min(math.isqrt(order.size) // 4, 2**24 // n_cells))
     edges = np.linspace(0, order.size, n + 1).astype(np.int64)
     entry = np.repeat(np.arange(n), np.diff(edges)) * n_cells + cell
     tables = [np.bincount(entry[own], minlength=n * n_cells) for own in (is_bonafide, ~is_bonafide)]
