@@ -104,6 +104,7 @@ def shorten_types(
         if not text:
             return text
         text = text.replace(ARRAY_LIKE, "~numpy.typing.ArrayLike").replace("<factory>", "...")
+        text = text.replace("PosixPath(", "Path(")
         text = NDARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
         text = re.sub(r"'libsndfile [\d.]+'", "...", text)  # that of the building machine
         text = re.sub(r", _\w+: .*? = \.\.\.(?=[,)])", "", text)  # private fields
