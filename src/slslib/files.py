@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from difflib import ndiff
@@ -49,8 +50,9 @@ def writing(path: str | Path) -> Iterator[Path]:
 
     If ``path`` does not exist yet, the caller may make a folder of files instead of a file. A
     missing parent folder is created. The bytes are flushed to the disk before the rename, so a
-    crash leaves the previous file as it was. Half-written files that killed processes of this
-    machine left in the folder are removed.
+    crash leaves the previous file as it was. Half-written files that killed processes left in the
+    folder are removed. Another machine's, or container's, processes cannot be asked: theirs go when
+    they are a day old.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.
@@ -61,11 +63,8 @@ def writing(path: str | Path) -> Iterator[Path]:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError("it is a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".*.[0-9]*-{_HERE}.tmp"):
-            try:
-                os.getpriority(os.PRIO_PROCESS, int(left.stem.split(".")[-1].split("-")[0]))
-            except (ProcessLookupError, ValueError, OverflowError):  # the last two: no process id
-                _remove(left)
+        for left in filter(_is_dead, path.parent.glob(".*.[0-9]*-????????.tmp")):
+            _remove(left)
         yield temporary
         os.umask(mask := os.umask(0))
         for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
@@ -77,6 +76,17 @@ def writing(path: str | Path) -> Iterator[Path]:
         raise FileError(f"cannot write {path}: {error}; free space or write elsewhere") from error
     finally:
         _remove(temporary)
+
+
+def _is_dead(temporary: Path) -> bool:
+    """Tell whether no process writes a temporary file or folder any more."""
+    try:
+        if not temporary.stem.endswith(_HERE):
+            return time.time() - temporary.stat().st_mtime > 86_400
+        os.getpriority(os.PRIO_PROCESS, int(temporary.stem.split(".")[-1].split("-")[0]))
+    except (FileNotFoundError, ProcessLookupError, ValueError, OverflowError):  # or no process id
+        return True
+    return False
 
 
 def _remove(path: Path) -> None:
@@ -108,8 +118,7 @@ def write_json(path: str | Path, facts: Any) -> None:
 def lock(folder: str | Path) -> AbstractContextManager[Any]:
     """Return a context manager that holds a folder, which only one run may write.
 
-    The folder is created if it does not exist. Half-written files of a killed run are removed from
-    it.
+    The folder is created if it does not exist.
 
     Raises:
         ConfigError: If another run holds the folder, or it cannot be written.
@@ -117,10 +126,7 @@ def lock(folder: str | Path) -> AbstractContextManager[Any]:
     from filelock import FileLock
 
     try:
-        held = FileLock(Path(folder) / ".lock", timeout=0).acquire()
-        for left in Path(folder).glob(".*.[0-9]*-????????.tmp"):  # the names that writing() gives
-            _remove(left)
-        return held
+        return FileLock(Path(folder) / ".lock", timeout=0).acquire()
     except OSError as error:  # filelock's Timeout is one
         raise ConfigError(
             f"{folder} cannot be written, or another run is writing it ({error}); wait for that, "

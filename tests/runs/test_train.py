@@ -368,7 +368,9 @@ def test_a_resume_repairs_what_a_kill_left_behind(finished, corpora, tmp_path):
     train(recipe(), tmp_path, data=corpora, progress=False, keep="all", max_steps=5)
     for name in ("log.csv", "best.json", "epoch_1.safetensors"):
         shutil.copy(finished[0] / name, tmp_path)
-    (tmp_path / ".state.pt.123-01234567.tmp").touch()
+    left = tmp_path / ".state.pt.123-01234567.tmp"  # in a container that is no more
+    left.touch()
+    os.utime(left, (0, 0))
     train(recipe(), tmp_path, data=corpora, resume=True, progress=False, keep="all")
     assert_same_run(finished[0], tmp_path)
     assert not list(tmp_path.glob(".*.tmp"))
