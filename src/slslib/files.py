@@ -67,7 +67,7 @@ def writing(path: str | Path) -> Iterator[Path]:
             _remove(left)
         yield temporary
         os.umask(mask := os.umask(0))
-        for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
+        for file in [f for f in (temporary, *temporary.rglob("*")) if f.is_file()]:
             file.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
