@@ -174,7 +174,9 @@ def main() -> None:
         if not any(name.startswith(number) for name in names):
             sys.exit(f"slslib: no notebook begins with {number}: {', '.join(names)}")
     # Training goes on in the folder of the project: that of the report is made anew each time.
-    os.environ["SLSLIB_RUNS"] = os.environ.get("SLSLIB_RUNS") or str(ROOT / "runs")
+    if not os.environ.get("SLSLIB_RUNS"):
+        (ROOT / "runs").mkdir(exist_ok=True)
+        os.environ["SLSLIB_RUNS"] = str(ROOT / "runs")
     try:
         here = scale()
     except ConfigError as error:
