@@ -20,15 +20,22 @@ from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
 
-import nbformat
-import yaml
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 from slslib.errors import ConfigError, SlslibError
 from slslib.model.detector import Detector, load_backbone
 from slsnotebooks.scale import Scale, scale
+
+try:
+    import ipykernel  # noqa: F401  # which runs the cells
+    import jupyter_book  # noqa: F401  # which is run at the end
+    import nbformat
+    import yaml
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+except ImportError as error:
+    remedy = "install the extra: pip install -c constraints.txt -e '.[book]'"
+    sys.exit(f"slslib: a report needs the book's tools ({error}); {remedy}")
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("_config.yml", "_toc.yml", "book", "notebooks", "studies", "CHANGELOG.md")
