@@ -186,15 +186,16 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
             file names contain the partition, as in ``x.cm.train.trn.txt``.
         data: The folder that holds the named corpora, as unpacked; by default ``$SLSLIB_DATA``,
             else the working directory. A folder given as ``spec`` may be absolute, or relative to
-            this one or to the working directory.
+            this one or to the working directory; ``.``, ``./x`` and ``../x`` always to the latter.
 
     Returns:
         The corpus. Labels are -1 for ASVspoof 2021 without its keys, and for a folder without a
         protocol, of which every recording is a trial.
 
     Raises:
-        ProtocolError: A folder or protocol is missing or malformed, or there are several
-            partitions and none is named. The message says what was looked for and where to get it.
+        ProtocolError: A folder or protocol is missing or malformed, there are two folders of the
+            name, or there are several partitions and none is named. The message says what was
+            looked for and where to get it.
         AudioError: A folder holds neither a protocol nor a recording.
     """
     return open_partitions(spec, data, several=False)[0]
@@ -214,7 +215,8 @@ def open_partitions(
     """
     named = re.fullmatch(r"(.+):([\w-]+)", spec)  # a path may hold other colons
     name, partition = named.groups() if named else (spec, "")
-    root, layout = corpora_root(data), LAYOUTS.get(name, _FOLDER)
+    typed = name.split("/")[0] in (".", "..")  # a path of the working directory
+    root, layout = Path() if typed else corpora_root(data), LAYOUTS.get(name, _FOLDER)
     if layout is _FOLDER:
         # Path.is_dir raises an error if a name is impossible.
         folders = [path for path in (root / name, Path(name)) if os.path.isdir(path)]  # noqa: PTH112
@@ -223,6 +225,9 @@ def open_partitions(
                 f"{name}: neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here. "
                 "Check the name and --data."
             )
+        if len({path.resolve() for path in folders}) > 1:
+            what = f"a folder in {root}, and another one here. Give ./{name} or the whole path"
+            raise ProtocolError(f"{name}: {what}.")
         root = folders[0]
     found = ([f for f in sorted(root.glob(p)) if _IS_DATA(f.name)] for p in layout.protocols)
     files = next(filter(None, found), [])
