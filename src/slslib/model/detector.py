@@ -130,9 +130,12 @@ class Detector(nn.Module):
         Raises:
             FileError: If the file cannot be written; a file that was there before stays.
         """
-        about = {"config": asdict(self.config), "class": type(self).__name__}
-        about |= {"metadata": dict(self.metadata if metadata is None else metadata)}
-        save_safetensors(path, self.state_dict(), about)
+        save_safetensors(path, self.state_dict(), self.describe(metadata))
+
+    def describe(self, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what a file of the detector tells beside its tensors; see :meth:`save`."""
+        told = dict(self.metadata if metadata is None else metadata)
+        return {"config": asdict(self.config), "class": type(self).__name__, "metadata": told}
 
     def save_pretrained(
         self, folder: str | Path, *, name: str = "", license: str = "", about: Any = None

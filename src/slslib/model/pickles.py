@@ -46,8 +46,9 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
             holds one of these under any name, such as ``model``, ``state_dict`` or ``model_ema``.
 
     Returns:
-        The tensors; fairseq's settings of the model; and the description that a ``.pth`` of ours
-        carries. The settings or the description are empty if the file has none.
+        The tensors; fairseq's settings of the model; and the description that a ``.pth`` or a
+        training state of ours carries. The settings or the description are empty if the file has
+        none.
 
     Raises:
         Exception: PyTorch's or Python's, if the file is damaged, asks for code, or holds no state
