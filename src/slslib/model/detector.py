@@ -257,16 +257,17 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
     Returns:
         A backbone in evaluation mode on the CPU. Its ``card`` says where the weights come from,
-        if the file does.
+        if the file does. A head of another class than :class:`Detector` is left out, with a
+        warning.
 
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
     """
-    return assemble(locate(path, "backbone"), n_heads=n_heads)[0].backbone
+    return assemble(locate(path, "backbone"), n_heads=n_heads, detector_class=None)[0].backbone
 
 
 def assemble(
-    path: Path, *, n_heads: int | None = None, detector_class: type[Detector] = Detector
+    path: Path, *, n_heads: int | None = None, detector_class: type[Detector] | None = Detector
 ) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
     """Build what a file holds, and refuse any tensor whose name, shape or type does not fit.
 
@@ -276,7 +277,8 @@ def assemble(
     Args:
         path: The file.
         n_heads: See :meth:`Detector.load`.
-        detector_class: The class to build if the file holds a head.
+        detector_class: The class to build if the file holds a head; None leaves out a head of
+            another class.
 
     Returns:
         A ``detector_class``, or, if the file holds no head, a module whose one child is
@@ -287,7 +289,12 @@ def assemble(
     """
     tensors, about = read_checkpoint(path, n_heads=n_heads)
     kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
-    if heads := sorted({name.split(".")[1] for name in kept} & {*TASKS}):
+    heads = sorted({name.split(".")[1] for name in kept} & {*TASKS})
+    if detector_class is None and about.get("class", "Detector") != "Detector":
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("head.")}
+        heads.append(f"the head of {about['class']}")
+    detector_class = detector_class or Detector
+    if heads:
         warnings.warn(f"{path}: {', '.join(heads)} is not used", stacklevel=2)
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
     # A file stays in memory as long as one of its tensors does. `to_bf16` replaces the large ones.
