@@ -128,10 +128,8 @@ def lock(folder: str | Path) -> AbstractContextManager[Any]:
     try:
         return FileLock(Path(folder) / ".lock", timeout=0).acquire()
     except OSError as error:  # filelock's Timeout is one
-        raise ConfigError(
-            f"{folder} cannot be written, or another run is writing it ({error}); wait for that, "
-            "or choose another --out"
-        ) from error
+        what = f"{folder} cannot be written, or another run is writing it ({error})"
+        raise ConfigError(f"{what}; wait for that, or choose another --out") from error
 
 
 def check_same(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,15 +142,12 @@ def check_same(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         began: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         then = {key: began.get(key) for key in facts}
     except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"cannot resume: {path} is missing or damaged ({error}); remove {path.parent} to start "
-            "again"
-        ) from error
+        what = f"cannot resume: {path} is missing or damaged ({error})"
+        raise ConfigError(f"{what}; remove {path.parent} to start again") from error
     old, new = (json.dumps(one, indent=1, sort_keys=True).splitlines() for one in (then, facts))
     changed = [" ".join(line.strip(",").split()) for line in ndiff(old, new) if line[0] in "-+"]
     if changed:
-        raise ConfigError(
-            f"{path.parent} holds a run with other inputs or settings (- there, + now): "
-            f"{', '.join(changed)}; resume with those, or remove the folder to start again"
-        )
+        what = f"{path.parent} holds a run with other inputs or settings (- there, + now)"
+        remedy = "resume with those, or remove the folder to start again"
+        raise ConfigError(f"{what}: {', '.join(changed)}; {remedy}")
     return began

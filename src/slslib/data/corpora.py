@@ -221,10 +221,8 @@ def open_partitions(
         # Path.is_dir raises an error if a name is impossible.
         folders = [path for path in (root / name, Path(name)) if os.path.isdir(path)]  # noqa: PTH112
         if not folders:
-            raise ProtocolError(
-                f"{name}: neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here. "
-                "Check the name and --data."
-            )
+            what = f"neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here"
+            raise ProtocolError(f"{name}: {what}. Check the name and --data.")
         if len({path.resolve() for path in folders}) > 1:
             what = f"a folder in {root}, and another one here. Give ./{name} or the whole path"
             raise ProtocolError(f"{name}: {what}.")
@@ -250,10 +248,9 @@ def open_partitions(
         protocol = protocols.get(part)
         if not (protocol and audio):
             what, where = ("recordings", patterns) if protocol else ("protocol", layout.protocols)
-            raise ProtocolError(
-                f"{spec}: no {what} found; looked for {' and '.join(where)} in {root.resolve()}. "
-                f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)."
-            )
+            what = f"no {what} found; looked for {' and '.join(where)} in {root.resolve()}"
+            remedy = f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)"
+            raise ProtocolError(f"{spec}: {what}. {remedy}.")
         trials = read_protocol(protocol)
         if part and not layout.by_file:
             trials = trials[trials["phase"] == part].reset_index(drop=True)
@@ -272,9 +269,8 @@ def _by_partition(files: list[Path]) -> dict[str, Path]:
         part = next((word for word in ("train", "dev", "test", "eval") if word in words), "")
         part = part or file.name.partition(".")[0]
         if part in protocols:
-            raise ProtocolError(
-                f"{file}: a second protocol for {part!r} beside {protocols[part].name}. Keep one."
-            )
+            what = f"a second protocol for {part!r} beside {protocols[part].name}"
+            raise ProtocolError(f"{file}: {what}. Keep one.")
         protocols[part] = file
     return protocols
 
