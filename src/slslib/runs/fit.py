@@ -83,11 +83,10 @@ class Run:
         """Write ``state.pt``, all or nothing, in the main process; it is a checkpoint, too."""
         self.check_finite()
         if self.accelerator.is_main_process:
-            model: Any = self.detector.state_dict()
-            model._metadata[""][KEY] = self.detector.describe(self.metadata)
-            state = {"model": model, "optimizer": self.optimizer.state_dict()}
+            state = {"model": self.detector.state_dict(), "optimizer": self.optimizer.state_dict()}
+            state |= {"position": asdict(self.position), KEY: self.detector.describe(self.metadata)}
             with writing(self.out / "state.pt") as temporary:
-                torch.save(state | {"position": asdict(self.position)}, temporary)
+                torch.save(state, temporary)
 
     def check_finite(self) -> None:
         """Check the weights before they are written.
@@ -262,9 +261,8 @@ def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor
 def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     """Write the checkpoint of the epoch if it is kept, then the log, and the state last."""
     config, position, epoch = run.config, run.position, run.position.epoch
-    row = {"epoch": epoch, **results}
     before = position.best_epoch(config.monitor)
-    position.history.append(row)
+    position.history.append({"epoch": epoch, **results})
     position.epoch, position.step, position.loss_sum = epoch + 1, 0, 0.0
     best = position.best_epoch(config.monitor)
     if run.accelerator.is_main_process:
