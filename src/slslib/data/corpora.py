@@ -81,10 +81,9 @@ class Corpus:
                 if file := self._listing(folder).get(wanted):
                     return folder / file
         where = f"{', '.join(map(str, self.audio_dirs))} ({' '.join(AUDIO_SUFFIXES)})"
-        raise AudioError(
-            f"{quote(utterance)}: no recording of this name in {where}, or the name is unsafe. "
-            "Unpack the corpus completely, check --data and who may read it, or convert the file."
-        )
+        what = f"no recording of this name in {where}, or the name is unsafe"
+        remedy = "check --data and who may read it, or convert the file"
+        raise AudioError(f"{quote(utterance)}: {what}. Unpack the corpus completely, {remedy}.")
 
     def _listing(self, folder: Path) -> dict[Any, str]:
         """List a folder once, by stem and ending."""
@@ -224,8 +223,7 @@ def open_partitions(
             what = f"neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here"
             raise ProtocolError(f"{name}: {what}. Check the name and --data.")
         if len({path.resolve() for path in folders}) > 1:
-            what = f"a folder in {root}, and another one here. Give ./{name} or the whole path"
-            raise ProtocolError(f"{name}: {what}.")
+            raise ProtocolError(f"{name}: one in {root}, one here. Give ./{name} or a whole path.")
         root = folders[0]
     found = ([f for f in sorted(root.glob(p)) if _IS_DATA(f.name)] for p in layout.protocols)
     files = next(filter(None, found), [])

@@ -204,11 +204,9 @@ def match(
         wrong = (ours != theirs) & (ours != "-") & (theirs != "-")  # some do not tell the attack
         if wrong.any():
             row = int(wrong.argmax())
-            raise ScoreError(
-                f"score file and key differ in the {column} of trials ({wrong.sum()} in all): "
-                f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key. "
-                "Use the key the scores were made with."
-            )
+            what = f"score file and key differ in the {column} of trials ({wrong.sum()} in all)"
+            one = f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key"
+            raise ScoreError(f"{what}: {one}. Use the key the scores were made with.")
     matched["score"] = rows["score"]
     n = (scores["utterance"] != scored).sum()
     by_stem = [f"{n} names of scores agree with the key by their stem"] if n else []
