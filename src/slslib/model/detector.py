@@ -257,8 +257,7 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
     Returns:
         A backbone in evaluation mode on the CPU. Its ``card`` says where the weights come from,
-        if the file does. A head of another class than :class:`Detector` is left out, with a
-        warning.
+        if the file does. A head is left out; a warning names one that is not :class:`Detector`'s.
 
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
@@ -277,23 +276,21 @@ def assemble(
     Args:
         path: The file.
         n_heads: See :meth:`Detector.load`.
-        detector_class: The class to build if the file holds a head; None leaves out a head of
-            another class.
+        detector_class: The class to build if the file holds a head; None to leave any head out.
 
     Returns:
-        A ``detector_class``, or, if the file holds no head, a module whose one child is
-        ``backbone``; the tensors that only pre-training uses; and the file's description.
+        A ``detector_class``, or, if there is no head, a module whose one child is ``backbone``; the
+        tensors that were left out; and the file's description.
 
     Raises:
         CheckpointError: As for :meth:`Detector.load`, naming the first tensor that does not fit.
     """
     tensors, about = read_checkpoint(path, n_heads=n_heads)
-    kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
+    aside = KEPT if detector_class else (KEPT, "head.")
+    kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(aside)}
     heads = sorted({name.split(".")[1] for name in kept} & {*TASKS})
-    if detector_class is None and about.get("class", "Detector") != "Detector":
-        tensors = {name: t for name, t in tensors.items() if not name.startswith("head.")}
+    if not detector_class and about.get("class", "Detector") != "Detector":
         heads.append(f"the head of {about['class']}")
-    detector_class = detector_class or Detector
     if heads:
         warnings.warn(f"{path}: {', '.join(heads)} is not used", stacklevel=2)
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
@@ -302,8 +299,8 @@ def assemble(
     lasting = [n for n, t in tensors.items() if t.ndim < 2 or re.search(r"^head|pos_conv_embed", n)]
     tensors |= {name: tensors[name].clone() for name in lasting}
     # On meta, size costs nothing, but what other heads hold beside their tensors would be lost.
-    with usable(path), torch.device("meta" if detector_class is Detector else "cpu"):
-        if stored := {name for name in tensors if name.startswith("head.")}:
+    with usable(path), torch.device("meta" if detector_class in (Detector, None) else "cpu"):
+        if detector_class and (stored := {n for n in tensors if n.startswith("head.")}):
             model: Any = detector_class(from_json(DetectorConfig, about["config"]))
             model.metadata = dict(about.get("metadata", {}))
             kind, names = detector_class.__name__, {f"head.{n}" for n in model.head.state_dict()}
