@@ -50,9 +50,10 @@ def writing(path: str | Path) -> Iterator[Path]:
 
     If ``path`` does not exist yet, the caller may make a folder of files instead of a file. A
     missing parent folder is created. The bytes are flushed to the disk before the rename, so a
-    crash leaves the previous file as it was. Half-written files that killed processes left in the
-    folder are removed. Another machine's, or container's, processes cannot be asked: theirs go when
-    they are a day old.
+    crash leaves the previous file as it was. (Files further down in a folder are the caller's to
+    flush.) Half-written files that killed processes left beside ``path`` are removed. Whether a
+    process of another machine or container lives is not known: its files go when they are a day
+    old.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.
@@ -67,7 +68,7 @@ def writing(path: str | Path) -> Iterator[Path]:
             _remove(left)
         yield temporary
         os.umask(mask := os.umask(0))
-        for file in [f for f in (temporary, *temporary.rglob("*")) if f.is_file()]:
+        for file in [f for f in (temporary, *temporary.glob("*")) if f.is_file()]:
             file.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
