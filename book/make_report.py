@@ -20,15 +20,22 @@ from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
 
-import nbformat
-import yaml
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 from slslib.errors import ConfigError, SlslibError
 from slslib.model.detector import Detector, load_backbone
 from slsnotebooks.scale import Scale, scale
+
+try:
+    import ipykernel  # noqa: F401  # which runs the cells
+    import jupyter_book  # noqa: F401  # which is run at the end
+    import nbformat
+    import yaml
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+except ImportError as error:
+    remedy = "install the extra: pip install -c constraints.txt -e '.[book]'"
+    sys.exit(f"slslib: a report needs the book's tools ({error}); {remedy}")
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("_config.yml", "_toc.yml", "book", "notebooks", "studies", "CHANGELOG.md")
@@ -174,7 +181,9 @@ def main() -> None:
         if not any(name.startswith(number) for name in names):
             sys.exit(f"slslib: no notebook begins with {number}: {', '.join(names)}")
     # Training goes on in the folder of the project: that of the report is made anew each time.
-    os.environ["SLSLIB_RUNS"] = os.environ.get("SLSLIB_RUNS") or str(ROOT / "runs")
+    if not os.environ.get("SLSLIB_RUNS"):
+        (ROOT / "runs").mkdir(exist_ok=True)
+        os.environ["SLSLIB_RUNS"] = str(ROOT / "runs")
     try:
         here = scale()
     except ConfigError as error:

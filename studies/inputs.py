@@ -76,6 +76,9 @@ DIFFERENCES = {
     "need",
     "one class only": "training and evaluation need both classes",
     "a transformers folder": "it holds a backbone without a head, which training adds",
+    **dict.fromkeys(
+        ("another shape", "head without its gate"), "train takes the backbone alone, not the head"
+    ),
 }
 """Why commands differ about an input. About every other input they agree."""
 

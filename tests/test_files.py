@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_a_killed_run_left_half_written_is_removed_when_its_folder_is_taken(tmp_path):
+def test_what_a_killed_run_left_half_written_is_removed_when_it_goes_on(tmp_path):
     killed = (
         "import os, signal, sys\n"
         "from slslib.files import lock, writing\n"
@@ -47,10 +48,9 @@ def test_what_a_killed_run_left_half_written_is_removed_when_its_folder_is_taken
     assert done.returncode == -signal.SIGKILL
     (tmp_path / ".own.tmp").touch()
     assert len(list(tmp_path.glob(".state.pt.*.tmp"))) == 1
-    with lock(tmp_path):
-        assert [path.name for path in tmp_path.glob(".*.tmp")] == [".own.tmp"]
-        with writing(tmp_path / "state.pt") as temporary:
-            temporary.touch()
+    with lock(tmp_path), writing(tmp_path / "state.pt") as temporary:
+        temporary.touch()
+        assert {path.name for path in tmp_path.glob(".*.tmp")} == {".own.tmp", temporary.name}
     assert (tmp_path / "state.pt").exists()
 
 
@@ -121,12 +121,30 @@ def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_a_lock_leaves_files_of_others_alone(tmp_path):
-    (tmp_path / ".notes.1.tmp").write_text("mine")
-    (tmp_path / ".a.99999999-01234567.tmp").mkdir()
-    with lock(tmp_path):
-        assert (tmp_path / ".notes.1.tmp").read_text() == "mine"
-        assert not (tmp_path / ".a.99999999-01234567.tmp").exists()
+def test_a_run_that_takes_a_folder_leaves_alone_what_others_are_writing_there(tmp_path):
+    """A score file or an export beside a training, on this machine or on another one."""
+    others = {".notes.1.tmp", ".a.1-b.cdefgh.tmp", ".a.99999999-01234567.tmp"}
+    for name in others:
+        (tmp_path / name).touch()
+    with writing(tmp_path / "scores.txt") as temporary:
+        temporary.write_text("whole")
+        with lock(tmp_path):
+            write_text(tmp_path / "log.csv", "")
+        assert temporary.exists()
+    there = {path.name for path in tmp_path.iterdir()} - {".lock"}
+    assert there == others | {"log.csv", "scores.txt"}
+    assert (tmp_path / "scores.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(20, True), (30, False)])
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path, hours, stays):
+    """A container that is started again is another machine."""
+    left = tmp_path / ".state.pt.1-2-01234567.tmp"
+    left.touch()
+    touched = time.time() - 3600 * hours
+    os.utime(left, (touched, touched))
+    write_text(tmp_path / "log.csv", "")
+    assert left.exists() == stays
 
 
 def test_a_home_may_be_written_short(monkeypatch):

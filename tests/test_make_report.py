@@ -288,11 +288,19 @@ def test_notebooks_get_the_paths_that_the_reader_meant(clone, monkeypatch, tmp_p
     assert all(f"`{path}`" in cells[1].source for path in meant[:3])
 
 
+def test_a_clone_without_runs_makes_a_report(clone):
+    root, make = clone
+    shutil.rmtree(root / "runs")
+    assert make("--only", "09") == 0
+    assert (root / "report/notebooks/09_two.ipynb").is_file()
+
+
 def test_a_typing_error_is_named_before_anything_runs(clone, monkeypatch):
     root, make = clone
-    monkeypatch.setenv("SLSLIB_CHECKPOINT", "runs/v9")
-    assert "SLSLIB_CHECKPOINT is 'runs/v9'" in make()
-    monkeypatch.delenv("SLSLIB_CHECKPOINT")
+    for variable in ("SLSLIB_CHECKPOINT", "SLSLIB_RUNS"):
+        monkeypatch.setenv(variable, "runs/v9")
+        assert f"{variable} is 'runs/v9'" in make()
+        monkeypatch.delenv(variable)
     assert "no notebook begins with 12: 02_one, 09_two" in make("--only", "02", "12")
     assert not (root / "report").exists()
 

@@ -35,8 +35,6 @@ import io
 import itertools
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +86,9 @@ def write(
 
     Example: slslib minispoof data/minispoof
 
-    The folder gets its name when it is complete; a lock file lies beside it. A folder that holds
-    the corpora of the same arguments is used again, even on a disk that cannot be written. Missing
-    or damaged files in it are made again.
+    The folder gets its name when it is complete; a lock file lies beside it. What a killed run left
+    there is removed. A folder that holds the corpora of the same arguments is used again, even on a
+    disk that cannot be written. Missing or damaged files in it are made again.
 
     Args:
         directory: Folder to create, which can then be given as ``--data``.
@@ -105,6 +103,7 @@ def write(
     Raises:
         ConfigError: An argument makes no sense, the folder holds something else, or
             praat-parselmouth is not installed.
+        FileError: The folder cannot be written.
     """
     root = Path(directory).resolve()  # "." has no name to put the lock under
     jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
@@ -153,14 +152,10 @@ def _create(
     root: Path, settings: dict[str, Any], content: dict[str, Trial | str], jobs: int, progress: bool
 ) -> None:
     """Write everything into a temporary folder, which then gets the name."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
+    with writing(root) as temporary:
+        temporary.mkdir()
         digests = _make_all(temporary, content, jobs, progress)
         (temporary / _MARKER).write_text(json.dumps({**settings, "sha256": digests}))
-        temporary.chmod(0o755)
-        temporary.replace(root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_all(

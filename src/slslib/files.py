@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from difflib import ndiff
@@ -49,8 +50,10 @@ def writing(path: str | Path) -> Iterator[Path]:
 
     If ``path`` does not exist yet, the caller may make a folder of files instead of a file. A
     missing parent folder is created. The bytes are flushed to the disk before the rename, so a
-    crash leaves the previous file as it was. Half-written files that killed processes of this
-    machine left in the folder are removed.
+    crash leaves the previous file as it was. (Files further down in a folder are the caller's to
+    flush.) Half-written files that killed processes left beside ``path`` are removed. Whether a
+    process of another machine or container lives is not known: its files go when they are a day
+    old.
 
     Raises:
         FileError: If the disk is full, read-only or over quota.
@@ -61,14 +64,11 @@ def writing(path: str | Path) -> Iterator[Path]:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError("it is a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".*.[0-9]*-{_HERE}.tmp"):
-            try:
-                os.getpriority(os.PRIO_PROCESS, int(left.stem.split(".")[-1].split("-")[0]))
-            except (ProcessLookupError, ValueError, OverflowError):  # the last two: no process id
-                _remove(left)
+        for left in filter(_is_dead, path.parent.glob(".*.[0-9]*-????????.tmp")):
+            _remove(left)
         yield temporary
         os.umask(mask := os.umask(0))
-        for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
+        for file in [f for f in (temporary, *temporary.glob("*")) if f.is_file()]:
             file.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
@@ -77,6 +77,17 @@ def writing(path: str | Path) -> Iterator[Path]:
         raise FileError(f"cannot write {path}: {error}; free space or write elsewhere") from error
     finally:
         _remove(temporary)
+
+
+def _is_dead(temporary: Path) -> bool:
+    """Tell whether no process writes a temporary file or folder any more."""
+    try:
+        if not temporary.stem.endswith(_HERE):
+            return time.time() - temporary.stat().st_mtime > 86_400
+        os.getpriority(os.PRIO_PROCESS, int(temporary.stem.split(".")[-1].split("-")[0]))
+    except (FileNotFoundError, ProcessLookupError, ValueError, OverflowError):  # or no process id
+        return True
+    return False
 
 
 def _remove(path: Path) -> None:
@@ -108,8 +119,7 @@ def write_json(path: str | Path, facts: Any) -> None:
 def lock(folder: str | Path) -> AbstractContextManager[Any]:
     """Return a context manager that holds a folder, which only one run may write.
 
-    The folder is created if it does not exist. Half-written files of a killed run are removed from
-    it.
+    The folder is created if it does not exist.
 
     Raises:
         ConfigError: If another run holds the folder, or it cannot be written.
@@ -117,15 +127,10 @@ def lock(folder: str | Path) -> AbstractContextManager[Any]:
     from filelock import FileLock
 
     try:
-        held = FileLock(Path(folder) / ".lock", timeout=0).acquire()
-        for left in Path(folder).glob(".*.[0-9]*-????????.tmp"):  # the names that writing() gives
-            _remove(left)
-        return held
+        return FileLock(Path(folder) / ".lock", timeout=0).acquire()
     except OSError as error:  # filelock's Timeout is one
-        raise ConfigError(
-            f"{folder} cannot be written, or another run is writing it ({error}); wait for that, "
-            "or choose another --out"
-        ) from error
+        what = f"{folder} cannot be written, or another run is writing it ({error})"
+        raise ConfigError(f"{what}; wait for that, or choose another --out") from error
 
 
 def check_same(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,15 +143,12 @@ def check_same(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         began: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         then = {key: began.get(key) for key in facts}
     except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"cannot resume: {path} is missing or damaged ({error}); remove {path.parent} to start "
-            "again"
-        ) from error
+        what = f"cannot resume: {path} is missing or damaged ({error})"
+        raise ConfigError(f"{what}; remove {path.parent} to start again") from error
     old, new = (json.dumps(one, indent=1, sort_keys=True).splitlines() for one in (then, facts))
     changed = [" ".join(line.strip(",").split()) for line in ndiff(old, new) if line[0] in "-+"]
     if changed:
-        raise ConfigError(
-            f"{path.parent} holds a run with other inputs or settings (- there, + now): "
-            f"{', '.join(changed)}; resume with those, or remove the folder to start again"
-        )
+        what = f"{path.parent} holds a run with other inputs or settings (- there, + now)"
+        remedy = "resume with those, or remove the folder to start again"
+        raise ConfigError(f"{what}: {', '.join(changed)}; {remedy}")
     return began

@@ -176,20 +176,17 @@ def scale() -> Scale:
 
     Raises:
         ConfigError: ``SLSLIB_CLIPS`` is neither a number above 0 nor ``all``, or another variable
-            names a file or folder that is not there.
+            names a file or folder that is not there, or the one in place of the other.
     """
     clips = os.environ.get("SLSLIB_CLIPS", "")
     if clips not in ("", "all") and not (clips.isdecimal() and int(clips)):
         told = "set it to a number above 0 or to all, or unset it"
         raise ConfigError(f"SLSLIB_CLIPS is {clips!r}; {told}.")
-    data = _existing("SLSLIB_DATA")
+    data = _existing("SLSLIB_DATA", "folder")
     if data is None:
         from minispoof.corpus import simulation
 
         data = simulation()
-    recording = _existing("SLSLIB_RECORDING")
-    if recording and not recording.is_file():
-        raise ConfigError(f"SLSLIB_RECORDING is the folder {recording}; name a file of it.")
     checkpoint = _weights("SLSLIB_CHECKPOINT", "mini")
     return Scale(
         data=data,
@@ -197,21 +194,24 @@ def scale() -> Scale:
         checkpoint=checkpoint,
         backbone=_weights("SLSLIB_BACKBONE", checkpoint),
         clips=int(clips.replace("all", "0")) if clips else None,
-        runs=Path(os.environ.get("SLSLIB_RUNS") or "../runs").expanduser().resolve(),
+        runs=_existing("SLSLIB_RUNS", "folder") or Path("../runs").resolve(),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        recording=recording,
+        recording=_existing("SLSLIB_RECORDING", "file"),
         name=os.environ.get("SLSLIB_LABEL", ""),
     )
 
 
-def _existing(variable: str) -> Path | None:
-    """Return the absolute path of what a variable names, or None if it names nothing."""
+def _existing(variable: str, kind: str = "") -> Path | None:
+    """Return the absolute path of the file or folder that a variable names; None if it is empty."""
     if not (name := os.environ.get(variable)):
         return None
     path = Path(name).expanduser().absolute()
     if not path.exists():
         where = f"from {Path.cwd()}, there is no such file or folder"
         raise ConfigError(f"{variable} is {name!r}; {where}. Give its whole path, or unset it.")
+    found = "folder" if path.is_dir() else "file"
+    if found != (kind or found):
+        raise ConfigError(f"{variable} is the {found} {path}; name a {kind}, or unset it.")
     # The name of a link to a file tells what the file holds; its target's name may not.
     return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
 

@@ -235,6 +235,27 @@ def test_the_root_may_come_from_the_environment(tmp_path, monkeypatch):
         open_corpus(spec, tmp_path / "elsewhere")
 
 
+def test_a_path_is_that_of_the_working_directory(tmp_path, monkeypatch):
+    for folder, trial in (("data", "a"), ("data/own", "b"), ("here", "c"), ("here/own", "d")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{trial}.wav").touch()
+    monkeypatch.setenv("SLSLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path / "here")
+
+    def found(spec):
+        return sorted(open_corpus(spec).trials["utterance"])
+
+    assert found(".") == found("./") == found("../here") == ["c.wav", "own/d.wav"]
+    assert found("./own") == found("../here/own") == ["d.wav"]
+    with pytest.raises(ProtocolError, match=r"own: one in .*/data, one here\. Give \./own"):
+        open_corpus("own")
+    (tmp_path / "here" / "own" / "d.wav").unlink()
+    (tmp_path / "here" / "own").rmdir()
+    assert found("own") == ["b.wav"]
+    (tmp_path / "here" / "own").symlink_to(tmp_path / "data" / "own")
+    assert found("own") == ["b.wav"]
+
+
 @pytest.mark.parametrize(
     ("utterance", "file"),
     [

@@ -26,7 +26,7 @@ from minispoof.corpus import Trial, plan, write
 from slslib.data import audio, isolate
 from slslib.data.corpora import open_corpus
 from slslib.data.scorefiles import format_score, read_asv_scores
-from slslib.errors import ConfigError
+from slslib.errors import ConfigError, FileError
 from slslib.evaluation.evaluate import evaluate
 from slsnotebooks import baseline as lfcc
 
@@ -284,9 +284,24 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(minispoof, "_make", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(FileError, match="No space"):
         write(tmp_path / "m", jobs=1, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import os, sys\nimport minispoof.corpus as m\nwhole = m._make\n"
+        "def make(path, content):\n"
+        "    whole(path, content) if path.suffix == '.txt' else os.kill(os.getpid(), 9)\n"
+        f"m._make = make\nm.write({str(tmp_path / 'm')!r}, scale=0.01, jobs=1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -9
+    (left,) = tmp_path.glob(".m.*.tmp")
+    assert (left / "README.txt").is_file()
+    test_failure_leaves_nothing_behind(tmp_path, monkeypatch)
 
 
 def test_a_second_process_waits_and_uses_what_the_first_wrote(root: Path, tmp_path: Path) -> None:

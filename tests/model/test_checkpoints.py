@@ -9,7 +9,10 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -253,6 +256,50 @@ def test_a_truncated_file_is_refused(detector, authors_state, tmp_path):
             path.write_bytes(whole[:n])
             with pytest.raises(CheckpointError):
                 Detector.load(path, n_heads=2)
+
+
+@contextmanager
+def closed(path: Path) -> Iterator[None]:
+    """Let nobody read a path, not even root, who may read everything."""
+    user = os.geteuid()
+    path.chmod(0)
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(0o755)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that every user may enter; those of root's tests are root's own."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_what_may_not_be_read_is_not_called_damaged(detector, authors_state, public):
+    (public / "run").mkdir()
+    for name in ("a.safetensors", "run/epoch_0.safetensors"):
+        detector.save(public / name)
+    (public / "run" / "best.json").write_text('{"file": "epoch_0.safetensors"}')
+    torch.save(authors_state, public / "b.pth")
+    detector.backbone.model.save_pretrained(public / "parts", max_shard_size="8KB")
+    parts = sorted((public / "parts").glob("*-of-*.safetensors"))
+    for part in parts:
+        part.chmod(0o644)  # transformers lets only their owner read them
+    for name, path in {
+        "a.safetensors": public / "a.safetensors",
+        "b.pth": public / "b.pth",
+        "run": public / "run" / "best.json",
+        "run/epoch_0.safetensors": public / "run",
+        "parts": parts[0],
+    }.items():
+        load_backbone(public / name, n_heads=2)  # all that it imports is loaded by now
+        told = rf"not usable \(PermissionError: .*{path.name}.*see that it may be read$"
+        with closed(path), pytest.raises(CheckpointError, match=told):
+            load_backbone(public / name, n_heads=2)
 
 
 def test_a_backbone_alone_cannot_score(detector, tmp_path):

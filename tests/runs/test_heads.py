@@ -19,6 +19,7 @@ from slslib import Detector, score, train
 from slslib.errors import CheckpointError
 from slslib.model.detector import DetectorConfig, load_backbone
 from slslib.model.sls import SLSHead
+from slslib.runs.fit import build_detector
 
 # What the study needs of SSL_Anti-spoofing/model.py: the names, and who calls whom.
 FOREIGN = """
@@ -44,7 +45,8 @@ def test_another_head_goes_the_whole_way(name: str, corpora: Path, tmp_path: Pat
     best = train(recipe(), tmp_path / "run", **how)
     detector = OTHERS[name].load(best)
     assert type(detector.head).__name__ in inspect.getsource(OTHERS[name])
-    train(recipe(), tmp_path / "again", **how, max_steps=2)
+    state = train(recipe(), tmp_path / "again", **how, max_steps=2)
+    assert type(OTHERS[name].load(state).head) is type(detector.head)
     train(recipe(), tmp_path / "again", **how, resume=True)
     first, second = weights(tmp_path / "run"), weights(tmp_path / "again")
     assert all(torch.equal(first[tensor], second[tensor]) for tensor in first)
@@ -76,6 +78,21 @@ def test_a_file_does_not_choose_its_head(tmp_path: Path) -> None:
         Detector.load(path)
     with pytest.raises(CheckpointError, match="MeanPoolDetector builds another head"):
         heads.MeanPoolDetector.load("mini")
+
+
+def test_the_backbone_of_another_head_is_taken_and_the_head_named(tmp_path: Path) -> None:
+    detector, path = heads.MeanPoolDetector(DETECTOR, seed=0), tmp_path / "mean.safetensors"
+    detector.save(path)
+    left = r"mean\.safetensors: the head of MeanPoolDetector is not used$"
+    with pytest.warns(UserWarning, match=left):
+        backbone = load_backbone(path)
+    wanted = detector.backbone.state_dict()
+    assert backbone.state_dict().keys() == wanted.keys()
+    assert all(torch.equal(t, wanted[name]) for name, t in backbone.state_dict().items())
+    with pytest.warns(UserWarning, match=left):
+        new = build_detector(recipe(backbone=str(path)), path)
+    assert type(new.head) is SLSHead
+    assert torch.equal(next(new.backbone.parameters()), next(detector.backbone.parameters()))
 
 
 class Odd(nn.Module):

@@ -345,6 +345,33 @@ def test_a_run_goes_on_when_the_recording_that_stopped_it_is_repaired(checkpoint
     assert score_eval(checkpoint, tmp_path / "s.txt")["n_scores"] == 10
 
 
+def test_a_run_that_stopped_goes_on_with_its_failures_recorded(
+    checkpoint, corpus, tmp_path, monkeypatch
+):
+    """And back again: what was recorded as a failure stops a run that may have none."""
+    damaged = corpus.audio_path(corpus.trials["utterance"][4])
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    recording = replace(SMALL, on_error="record")
+    whole = score_eval(checkpoint, tmp_path / "whole.txt", recording)
+    with pytest.raises(AudioError):
+        score_eval(checkpoint, tmp_path / "s.txt")
+    real = interrupt(monkeypatch, 2)
+    with pytest.raises(RuntimeError, match="crash"):  # after the second part; the first is kept
+        score_eval(checkpoint, tmp_path / "s.txt", recording)
+    parts = sorted(path.name for path in (tmp_path / "s.txt.parts").glob("0*.json"))
+    assert parts == ["000000.json", "000001.json"]
+    monkeypatch.setattr("slslib.runs.score.score_batch", real)
+    with pytest.raises(AudioError, match=damaged.stem):
+        score_eval(checkpoint, tmp_path / "s.txt")
+    interrupt(monkeypatch, 3)  # two batches of the third part, one of the fourth
+    made = score_eval(checkpoint, tmp_path / "s.txt", recording)
+    assert made["settings"] == whole["settings"]
+    assert (made["n_failures"], made["scores_sha256"]) == (1, whole["scores_sha256"])
+    assert (tmp_path / "s.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
+    with pytest.raises(ScoreError, match="exists"):
+        score_eval(checkpoint, tmp_path / "s.txt")
+
+
 def test_parts_of_other_audio_and_damaged_parts_are_scored_again(
     checkpoint, corpus, tmp_path, monkeypatch
 ):

@@ -320,6 +320,22 @@ def test_weights_that_are_not_finite_replace_no_good_state(corpora, tmp_path, mo
     assert train(recipe(), tmp_path, data=corpora, resume=True, progress=False).exists()
 
 
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_state_is_a_checkpoint_that_tells_what_the_others_tell(corpora, tmp_path, steps):
+    """Its tensors do not tell how long its clips were; within an epoch there are no results."""
+    config = recipe(n_samples=4300)
+    state = train(config, tmp_path, data=corpora, progress=False, max_steps=steps)
+    saved, after = Detector.load(state), Detector.load(tmp_path / "epoch_0.safetensors")
+    assert saved.config == after.config
+    assert saved.config.n_samples == 4300
+    told = {"recipe": "v1", "seed": 1234}
+    assert saved.metadata == (after.metadata if steps == 3 else told)
+    assert told.items() < after.metadata.items()
+    if steps == 3:
+        tensors = after.state_dict()
+        assert all(torch.equal(t, tensors[name]) for name, t in saved.state_dict().items())
+
+
 def test_two_runs_in_one_folder_are_refused(corpora, tmp_path):
     with lock(tmp_path / "run"), pytest.raises(ConfigError, match="another run"):
         train(recipe(), tmp_path / "run", data=corpora, progress=False)
@@ -368,7 +384,9 @@ def test_a_resume_repairs_what_a_kill_left_behind(finished, corpora, tmp_path):
     train(recipe(), tmp_path, data=corpora, progress=False, keep="all", max_steps=5)
     for name in ("log.csv", "best.json", "epoch_1.safetensors"):
         shutil.copy(finished[0] / name, tmp_path)
-    (tmp_path / ".state.pt.123-01234567.tmp").touch()
+    left = tmp_path / ".state.pt.123-01234567.tmp"  # in a container that is no more
+    left.touch()
+    os.utime(left, (0, 0))
     train(recipe(), tmp_path, data=corpora, resume=True, progress=False, keep="all")
     assert_same_run(finished[0], tmp_path)
     assert not list(tmp_path.glob(".*.tmp"))

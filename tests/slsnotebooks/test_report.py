@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,15 @@ def test_what_is_no_run_or_cannot_be_reported_is_refused(runs, calls, tmp_path, 
     with pytest.raises(ConfigError, match="installed from its repository"):
         report((runs[0],))
     assert not calls
+
+
+@pytest.mark.parametrize("lacking", ["nbformat", "jupyter_book"])
+def test_without_the_extra_its_remedy_is_told(runs, tmp_path, monkeypatch, capfd, lacking):
+    (tmp_path / f"{lacking}.py").write_text(f"raise ModuleNotFoundError('no {lacking}')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    with pytest.raises(ConfigError, match="not complete"):
+        report((runs[0],), out=tmp_path / "book")
+    told = capfd.readouterr().err
+    assert told.startswith(f"slslib: a report needs the book's tools (no {lacking}); install the")
+    assert told.endswith("-e '.[book]'\n")
+    assert not (tmp_path / "book").exists()

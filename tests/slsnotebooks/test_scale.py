@@ -157,10 +157,20 @@ def test_the_environment_means_the_same_in_every_folder(environment, tmp_path, m
     assert scale().environment()["SLSLIB_CHECKPOINT"] == "mini"
 
 
-@pytest.mark.parametrize("variable", ["data", "checkpoint", "backbone", "recording"])
+@pytest.mark.parametrize("variable", ["data", "checkpoint", "backbone", "runs", "recording"])
 def test_what_is_not_there_is_named_at_once(environment, variable, tmp_path):
     with pytest.raises(ConfigError, match=f"SLSLIB_{variable.upper()} is 'runs/none'; from /"):
         environment(**{variable: "runs/none"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind"), [("data", "file"), ("runs", "file"), ("recording", "folder")]
+)
+def test_a_file_is_no_folder(environment, variable, kind, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match=f"SLSLIB_{variable.upper()} is the {kind} {tmp_path}"):
+        environment(**{variable: tmp_path / kind})
 
 
 def test_clips_limit_what_a_page_takes_but_not_below_its_need(environment):

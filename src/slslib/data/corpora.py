@@ -81,10 +81,9 @@ class Corpus:
                 if file := self._listing(folder).get(wanted):
                     return folder / file
         where = f"{', '.join(map(str, self.audio_dirs))} ({' '.join(AUDIO_SUFFIXES)})"
-        raise AudioError(
-            f"{quote(utterance)}: no recording of this name in {where}, or the name is unsafe. "
-            "Unpack the corpus completely, check --data and who may read it, or convert the file."
-        )
+        what = f"no recording of this name in {where}, or the name is unsafe"
+        remedy = "check --data and who may read it, or convert the file"
+        raise AudioError(f"{quote(utterance)}: {what}. Unpack the corpus completely, {remedy}.")
 
     def _listing(self, folder: Path) -> dict[Any, str]:
         """List a folder once, by stem and ending."""
@@ -186,15 +185,16 @@ def open_corpus(spec: str, data: str | Path | None = None) -> Corpus:
             file names contain the partition, as in ``x.cm.train.trn.txt``.
         data: The folder that holds the named corpora, as unpacked; by default ``$SLSLIB_DATA``,
             else the working directory. A folder given as ``spec`` may be absolute, or relative to
-            this one or to the working directory.
+            this one or to the working directory; ``.``, ``./x`` and ``../x`` always to the latter.
 
     Returns:
         The corpus. Labels are -1 for ASVspoof 2021 without its keys, and for a folder without a
         protocol, of which every recording is a trial.
 
     Raises:
-        ProtocolError: A folder or protocol is missing or malformed, or there are several
-            partitions and none is named. The message says what was looked for and where to get it.
+        ProtocolError: A folder or protocol is missing or malformed, there are two folders of the
+            name, or there are several partitions and none is named. The message says what was
+            looked for and where to get it.
         AudioError: A folder holds neither a protocol nor a recording.
     """
     return open_partitions(spec, data, several=False)[0]
@@ -214,15 +214,16 @@ def open_partitions(
     """
     named = re.fullmatch(r"(.+):([\w-]+)", spec)  # a path may hold other colons
     name, partition = named.groups() if named else (spec, "")
-    root, layout = corpora_root(data), LAYOUTS.get(name, _FOLDER)
+    typed = name.split("/")[0] in (".", "..")  # a path of the working directory
+    root, layout = Path() if typed else corpora_root(data), LAYOUTS.get(name, _FOLDER)
     if layout is _FOLDER:
         # Path.is_dir raises an error if a name is impossible.
         folders = [path for path in (root / name, Path(name)) if os.path.isdir(path)]  # noqa: PTH112
         if not folders:
-            raise ProtocolError(
-                f"{name}: neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here. "
-                "Check the name and --data."
-            )
+            what = f"neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here"
+            raise ProtocolError(f"{name}: {what}. Check the name and --data.")
+        if len({path.resolve() for path in folders}) > 1:
+            raise ProtocolError(f"{name}: one in {root}, one here. Give ./{name} or a whole path.")
         root = folders[0]
     found = ([f for f in sorted(root.glob(p)) if _IS_DATA(f.name)] for p in layout.protocols)
     files = next(filter(None, found), [])
@@ -245,10 +246,9 @@ def open_partitions(
         protocol = protocols.get(part)
         if not (protocol and audio):
             what, where = ("recordings", patterns) if protocol else ("protocol", layout.protocols)
-            raise ProtocolError(
-                f"{spec}: no {what} found; looked for {' and '.join(where)} in {root.resolve()}. "
-                f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)."
-            )
+            what = f"no {what} found; looked for {' and '.join(where)} in {root.resolve()}"
+            remedy = f"Get {layout.source}, unpack it there, or set --data (SLSLIB_DATA)"
+            raise ProtocolError(f"{spec}: {what}. {remedy}.")
         trials = read_protocol(protocol)
         if part and not layout.by_file:
             trials = trials[trials["phase"] == part].reset_index(drop=True)
@@ -267,9 +267,8 @@ def _by_partition(files: list[Path]) -> dict[str, Path]:
         part = next((word for word in ("train", "dev", "test", "eval") if word in words), "")
         part = part or file.name.partition(".")[0]
         if part in protocols:
-            raise ProtocolError(
-                f"{file}: a second protocol for {part!r} beside {protocols[part].name}. Keep one."
-            )
+            what = f"a second protocol for {part!r} beside {protocols[part].name}"
+            raise ProtocolError(f"{file}: {what}. Keep one.")
         protocols[part] = file
     return protocols
 

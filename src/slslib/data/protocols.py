@@ -224,10 +224,9 @@ def read_table(path: str | Path, error: ErrorType, whole_last_line: bool = False
         counts = bare.str.count(r"[^ \t]+" if mark == " " else f"^|[{mark}]")
         if (counts != counts[1]).any() or len(cells) != n_lines:
             number = 1 + int(np.argmax(counts != counts[1]))
-            raise error(
-                f"{path}, line {number}: {counts[number]} columns where line 1 has {counts[1]}, or "
-                "a torn quotation. The file is torn or mixes two forms; use one complete file."
-            )
+            what = f"{counts[number]} columns where line 1 has {counts[1]}, or a torn quotation"
+            remedy = "The file is torn or mixes two forms; use one complete file"
+            raise error(f"{path}, line {number}: {what}. {remedy}.")
     return cells.set_axis(range(1, n_lines + 1))
 
 

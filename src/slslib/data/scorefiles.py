@@ -106,10 +106,8 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
     cells = read_columns(path, ScoreError, ("- kind score",), {}, scores=True)
     scores = _numbers(path, cells["score"])
     if cells["kind"].isin(ASV_KINDS).all() == (key is not None):
-        raise ScoreError(
-            f"{path}: scores of the 2019 form hold their labels and go without a key; those of "
-            "the 2021 form need their key (--asv-key)."
-        )
+        what = "scores of the 2019 form hold their labels and go without a key"
+        raise ScoreError(f"{path}: {what}; those of the 2021 form need their key (--asv-key).")
     if key is None:
         return cells[["kind"]].assign(phase="-", score=scores).reset_index(drop=True)
     trials = read_columns(key, ScoreError, ("- trial - - - kind - phase",), {})
@@ -144,10 +142,8 @@ def select_phase(key: pd.DataFrame, phase: str | None = None) -> tuple[pd.DataFr
     if phase == "all":
         return key, "all"
     if phase not in present:
-        raise ScoreError(
-            f"the key has no phase {phase!r}; it has {', '.join(present) or 'none'}. "
-            "Choose one of its phases, or 'all' (--phase)."
-        )
+        what = f"the key has no phase {phase!r}; it has {', '.join(present) or 'none'}"
+        raise ScoreError(f"{what}. Choose one of its phases, or 'all' (--phase).")
     return key[key["phase"] == phase].reset_index(drop=True), phase
 
 
@@ -187,10 +183,8 @@ def match(
         places = scored.get_indexer(known)
     chosen, phase = select_phase(key.assign(place=places), phase)
     if (chosen["label"] < 0).any():
-        raise ScoreError(
-            "the key has trials without labels, so it is a list of ids. "
-            "Use the key with labels (ASVspoof 2021: keys/*/CM/trial_metadata.txt)."
-        )
+        remedy = "Use the key with labels (ASVspoof 2021: keys/*/CM/trial_metadata.txt)"
+        raise ScoreError(f"the key has trials without labels, so it is a list of ids. {remedy}.")
     missing = chosen["utterance"][chosen["place"] < 0]
     is_part = allow_extra or (key["phase"].nunique() == 1 and key["phase"].iloc[0] != "-")
     unknown = scored[:0] if is_part else scored.delete(places[places >= 0])
@@ -210,11 +204,9 @@ def match(
         wrong = (ours != theirs) & (ours != "-") & (theirs != "-")  # some do not tell the attack
         if wrong.any():
             row = int(wrong.argmax())
-            raise ScoreError(
-                f"score file and key differ in the {column} of trials ({wrong.sum()} in all): "
-                f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key. "
-                "Use the key the scores were made with."
-            )
+            what = f"score file and key differ in the {column} of trials ({wrong.sum()} in all)"
+            one = f"{matched['utterance'][row]} has {theirs[row]} there and {ours[row]} in the key"
+            raise ScoreError(f"{what}: {one}. Use the key the scores were made with.")
     matched["score"] = rows["score"]
     n = (scores["utterance"] != scored).sum()
     by_stem = [f"{n} names of scores agree with the key by their stem"] if n else []

@@ -234,10 +234,9 @@ def _clusters(labels: Ints, clusters: Sequence[ArrayLike], rng: Generator) -> tu
         names = pd.Series(np.asarray(factor))
         code, known = pd.factorize(names.mask(names == "-"), sort=True)  # -1 for "-"
         if code.size != labels.size or len(known) < 2:
-            raise ScoreError(
-                f"{len(known)} clusters, {code.size} names for {labels.size} trials: resampling "
-                "needs two or more clusters and a name for each trial. Use a key that tells them."
-            )
+            what = f"{len(known)} clusters, {code.size} names for {labels.size} trials"
+            needed = "resampling needs two or more clusters and a name for each trial"
+            raise ScoreError(f"{what}: {needed}. Use a key that tells them.")
         codes.append(code)
         mixed = mixed * (len(known) + 1) + code
     _, first, cells = np.unique(mixed, return_index=True, return_inverse=True)

@@ -116,10 +116,9 @@ def _useless(weights: Weights) -> float:
     c0, c1, c2 = weights
     useless = c0 + min(c1, c2)
     if not (np.isfinite(weights).all() and min(weights) >= 0 and useless > 0):
-        raise ScoreError(
-            f"cost weights C0, C1, C2 = {c0}, {c1}, {c2} must be finite and not negative, and "
-            "C0 + min(C1, C2) above zero. Check priors, costs and speaker verification scores."
-        )
+        what = f"cost weights C0, C1, C2 = {c0}, {c1}, {c2} must be finite and not negative"
+        remedy = "Check priors, costs and speaker verification scores"
+        raise ScoreError(f"{what}, and C0 + min(C1, C2) above zero. {remedy}.")
     return useless
 
 

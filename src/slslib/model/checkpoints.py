@@ -43,23 +43,27 @@ def locate(name: str | Path, part: Literal["detector", "backbone"] = "detector")
         part: Which of its two files ``mini`` means.
 
     Raises:
-        CheckpointError: If there is no such file, it is empty, or it cannot be downloaded.
+        CheckpointError: If there is no such file, it is empty, it may not be read, or it cannot be
+            downloaded.
     """
     path = Path(name)
-    if name == "mini":
-        path = _WEIGHTS / f"mini_{part}.safetensors"
-    elif hub := re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", str(name)):
-        path = download(hub[1], hub[2] or "model.safetensors", revision=hub[3])
-    elif (path / "best.json").is_file():
-        with usable(path / "best.json"):
-            path /= Path(json.loads((path / "best.json").read_text())["file"]).name
-    elif path.is_dir():
-        path = next((path / n for n in _OF_TRANSFORMERS if (path / n).is_file()), path)
-    if (path / "config.json").is_file() and (path / "state.pt").is_file():
-        raise CheckpointError(f"{path}: no epoch is finished yet; go on with slslib train --resume")
-    if not path.is_file() or path.stat().st_size == 0:
-        forms = "a file, a run or transformers folder, hub:owner/name[/file][@revision] or mini"
-        raise CheckpointError(f"{path}: no such checkpoint file, or it is empty; give {forms}")
+    with usable(name):  # a folder or file on the way may be closed to the user
+        if name == "mini":
+            path = _WEIGHTS / f"mini_{part}.safetensors"
+        elif hub := re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", str(name)):
+            path = download(hub[1], hub[2] or "model.safetensors", revision=hub[3])
+        elif (path / "best.json").is_file():
+            with usable(path / "best.json"):
+                path /= Path(json.loads((path / "best.json").read_text())["file"]).name
+        elif path.is_dir():
+            path = next((path / n for n in _OF_TRANSFORMERS if (path / n).is_file()), path)
+        if (path / "config.json").is_file() and (path / "state.pt").is_file():
+            what = "no epoch is finished yet; go on with slslib train --resume"
+            raise CheckpointError(f"{path}: {what}")
+        if not path.is_file() or path.stat().st_size == 0:
+            forms = "a file, a run or transformers folder, hub:owner/name[/file][@revision] or mini"
+            raise CheckpointError(f"{path}: no such checkpoint file, or it is empty; give {forms}")
+        path.open("rb").close()
     return path
 
 
@@ -181,7 +185,8 @@ def read_checkpoint(
             parts = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
         for part in parts:
             if path.suffix in (".safetensors", ".json"):
-                with safe_open(path.with_name(Path(part).name), framework="pt") as file:
+                (member := path.with_name(Path(part).name)).open("rb").close()
+                with safe_open(member, framework="pt") as file:  # would call a closed one missing
                     about = json.loads((file.metadata() or {}).get(KEY, "{}"))
                     tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             else:

@@ -130,9 +130,12 @@ class Detector(nn.Module):
         Raises:
             FileError: If the file cannot be written; a file that was there before stays.
         """
-        about = {"config": asdict(self.config), "class": type(self).__name__}
-        about |= {"metadata": dict(self.metadata if metadata is None else metadata)}
-        save_safetensors(path, self.state_dict(), about)
+        save_safetensors(path, self.state_dict(), self.describe(metadata))
+
+    def describe(self, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what a file of the detector tells beside its tensors; see :meth:`save`."""
+        told = dict(self.metadata if metadata is None else metadata)
+        return {"config": asdict(self.config), "class": type(self).__name__, "metadata": told}
 
     def save_pretrained(
         self, folder: str | Path, *, name: str = "", license: str = "", about: Any = None
@@ -254,16 +257,16 @@ def load_backbone(path: str | Path, *, n_heads: int | None = None) -> XLSR:
 
     Returns:
         A backbone in evaluation mode on the CPU. Its ``card`` says where the weights come from,
-        if the file does.
+        if the file does. A head is left out; a warning names one that is not :class:`Detector`'s.
 
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or holds no backbone.
     """
-    return assemble(locate(path, "backbone"), n_heads=n_heads)[0].backbone
+    return assemble(locate(path, "backbone"), n_heads=n_heads, detector_class=None)[0].backbone
 
 
 def assemble(
-    path: Path, *, n_heads: int | None = None, detector_class: type[Detector] = Detector
+    path: Path, *, n_heads: int | None = None, detector_class: type[Detector] | None = Detector
 ) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
     """Build what a file holds, and refuse any tensor whose name, shape or type does not fit.
 
@@ -273,18 +276,22 @@ def assemble(
     Args:
         path: The file.
         n_heads: See :meth:`Detector.load`.
-        detector_class: The class to build if the file holds a head.
+        detector_class: The class to build if the file holds a head; None to leave any head out.
 
     Returns:
-        A ``detector_class``, or, if the file holds no head, a module whose one child is
-        ``backbone``; the tensors that only pre-training uses; and the file's description.
+        A ``detector_class``, or, if there is no head, a module whose one child is ``backbone``; the
+        tensors that were left out; and the file's description.
 
     Raises:
         CheckpointError: As for :meth:`Detector.load`, naming the first tensor that does not fit.
     """
     tensors, about = read_checkpoint(path, n_heads=n_heads)
-    kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(KEPT)}
-    if heads := sorted({name.split(".")[1] for name in kept} & {*TASKS}):
+    aside = KEPT if detector_class else (KEPT, "head.")
+    kept = {name: tensors.pop(name) for name in [*tensors] if name.startswith(aside)}
+    heads = sorted({name.split(".")[1] for name in kept} & {*TASKS})
+    if not detector_class and about.get("class", "Detector") != "Detector":
+        heads.append(f"the head of {about['class']}")
+    if heads:
         warnings.warn(f"{path}: {', '.join(heads)} is not used", stacklevel=2)
     tensors |= {n: t.long() for n, t in tensors.items() if n.endswith("num_batches_tracked")}
     # A file stays in memory as long as one of its tensors does. `to_bf16` replaces the large ones.
@@ -292,8 +299,8 @@ def assemble(
     lasting = [n for n, t in tensors.items() if t.ndim < 2 or re.search(r"^head|pos_conv_embed", n)]
     tensors |= {name: tensors[name].clone() for name in lasting}
     # On meta, size costs nothing, but what other heads hold beside their tensors would be lost.
-    with usable(path), torch.device("meta" if detector_class is Detector else "cpu"):
-        if stored := {name for name in tensors if name.startswith("head.")}:
+    with usable(path), torch.device("meta" if detector_class in (Detector, None) else "cpu"):
+        if detector_class and (stored := {n for n in tensors if n.startswith("head.")}):
             model: Any = detector_class(from_json(DetectorConfig, about["config"]))
             model.metadata = dict(about.get("metadata", {}))
             kind, names = detector_class.__name__, {f"head.{n}" for n in model.head.state_dict()}

@@ -46,8 +46,9 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
             holds one of these under any name, such as ``model``, ``state_dict`` or ``model_ema``.
 
     Returns:
-        The tensors; fairseq's settings of the model; and the description that a ``.pth`` of ours
-        carries. The settings or the description are empty if the file has none.
+        The tensors; fairseq's settings of the model; and the description that a ``.pth`` or a
+        training state of ours carries. The settings or the description are empty if the file has
+        none.
 
     Raises:
         Exception: PyTorch's or Python's, if the file is damaged, asks for code, or holds no state
@@ -72,7 +73,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
     # PyTorch's averages of weights come with the number of weights averaged.
     tensors = {str(n): t for n, t in state.items() if isinstance(t, Tensor) and n != "n_averaged"}
     facts = (own[KEY] for own in getattr(state, "_metadata", {}).values() if KEY in own)
-    return tensors, _settings(content), next(facts, {})
+    return tensors, _settings(content), content.get(KEY) or next(facts, {})
 
 
 def _settings(content: Any, depth: int = 8) -> dict[str, Any]:

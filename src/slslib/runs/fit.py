@@ -28,6 +28,7 @@ from slslib.evaluation import metrics
 from slslib.files import write_json, write_text, writing
 from slslib.model.checkpoints import locate
 from slslib.model.detector import Detector, load_backbone
+from slslib.model.foreign import KEY
 from slslib.model.geometry import DetectorConfig
 from slslib.runs import processes
 from slslib.runs.clips import Clip, TrialDataset, batched, epoch_batches, load_batches, stack
@@ -72,13 +73,20 @@ class Run:
     signals: list[int] = field(default_factory=list)  # received so far: the first one stops
     converted: set[str] = field(default_factory=set)  # utterances that were resampled or mixed down
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a file of the present weights tells; between epochs, the results of the last one."""
+        results = [] if self.position.step else self.position.history[-1:]
+        return {"recipe": self.config.recipe, "seed": self.config.seed} | dict(*results)
+
     def save(self) -> None:
-        """Write ``state.pt``, all or nothing, in the main process."""
+        """Write ``state.pt``, all or nothing, in the main process; it is a checkpoint, too."""
         self.check_finite()
         if self.accelerator.is_main_process:
             state = {"model": self.detector.state_dict(), "optimizer": self.optimizer.state_dict()}
+            state |= {"position": asdict(self.position), KEY: self.detector.describe(self.metadata)}
             with writing(self.out / "state.pt") as temporary:
-                torch.save(state | {"position": asdict(self.position)}, temporary)
+                torch.save(state, temporary)
 
     def check_finite(self) -> None:
         """Check the weights before they are written.
@@ -253,15 +261,13 @@ def _sums(log_probs: Tensor, labels: Tensor, class_weights: Any) -> tuple[Tensor
 def _finish_epoch(run: Run, results: dict[str, float], keep: str) -> None:
     """Write the checkpoint of the epoch if it is kept, then the log, and the state last."""
     config, position, epoch = run.config, run.position, run.position.epoch
-    row = {"epoch": epoch, **results}
     before = position.best_epoch(config.monitor)
-    position.history.append(row)
+    position.history.append({"epoch": epoch, **results})
     position.epoch, position.step, position.loss_sum = epoch + 1, 0, 0.0
     best = position.best_epoch(config.monitor)
     if run.accelerator.is_main_process:
         if best == epoch or keep == "all":
-            metadata = {"recipe": config.recipe, "seed": config.seed, **row}
-            run.detector.save(run.out / f"epoch_{epoch}.safetensors", metadata)
+            run.detector.save(run.out / f"epoch_{epoch}.safetensors", run.metadata)
         write_text(run.out / "log.csv", pd.DataFrame(position.history).to_csv(index=False))
         facts = {"epoch": best, config.monitor: position.history[best][config.monitor]}
         write_json(run.out / "best.json", {"file": f"epoch_{best}.safetensors", **facts})

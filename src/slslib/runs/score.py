@@ -54,7 +54,8 @@ class ScoreConfig:
     chunk: int = 512
     """Trials that are written together, and lost together if the run is killed."""
     on_error: Literal["stop", "record"] = "stop"
-    """stop at the first unreadable recording, or record it in <out>.failures.csv and go on."""
+    """stop at the first unreadable recording, or record it in <out>.failures.csv and go on. A run
+    that stopped goes on where it was if it is started again with record."""
     allow_silence: bool = False
     """Score silent and very short recordings too."""
     precision: Literal["auto", "exact", "bf16"] = "auto"
@@ -132,6 +133,8 @@ def score(
         "settings": asdict(config),
         **processes.environment(accelerator),  # each may change the last bit
     }
+    # Parts without a failure are the same whatever a failure does, so a run may go on either way.
+    same = fingerprint | {"settings": asdict(replace(config, on_error="stop"))}
     out, parts, began = Path(out), Path(f"{out}.parts"), Path(f"{out}.parts/fingerprint.json")
     settled = parts / "precision.json"
     # <out>.failures.csv must be a possible name too, and no protocol of a folder of recordings.
@@ -152,8 +155,8 @@ def score(
     with held, processes.deterministic(tf32=False):
         with accelerator.main_process_first():
             if not began.exists():
-                write_json(began, fingerprint)
-            check_same(began, fingerprint)
+                write_json(began, same)
+            check_same(began, same)
             detector = load(path).to(accelerator.device)
             n_samples = detector.config.n_samples
             dataset = TrialDataset(opened, n_samples=n_samples, allow_silence=config.allow_silence)
@@ -169,9 +172,9 @@ def score(
         files = [parts / f"{i:06d}.json" for i in range(len(chunks))]
         my_share = slice(accelerator.process_index, None, accelerator.num_processes)
         mine = list(zip(files, chunks, strict=True))[my_share]
-        # A part is scored again if it is damaged, or if its recordings were replaced since.
-        mine = [(f, c) for f, c in mine if not (f.exists() and _sizes_of(f) == sizes(opened, c))]
-        todo = [(file, batched(chunk, size)) for file, chunk in mine]
+        # A part is scored again if it may not stay, or if its recordings were replaced since.
+        kept = {f for f, c in mine if f.exists() and _sizes_of(f, config) == sizes(opened, c)}
+        todo = [(file, batched(chunk, size)) for file, chunk in mine if file not in kept]
         batches = [batch for _, chunk in todo for batch in chunk]
         loaded = load_batches(dataset, batches, workers=workers)
         bar = iter(processes.bar(loaded, desc="score", show=progress, total=len(batches)))
@@ -287,8 +290,10 @@ def _join(out: Path, files: list[Path], fingerprint: dict[str, Any]) -> dict[str
     return made
 
 
-def _sizes_of(part: Path) -> list[int]:
-    """Return the sizes of the recordings in a part; none if there is no sound part."""
+def _sizes_of(part: Path, config: ScoreConfig) -> list[int]:
+    """Return the sizes of a part's recordings; none if it is damaged or its failures may not be."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return [row["size"] for row in json.loads(part.read_text())]
+        rows = json.loads(part.read_text())
+        if config.on_error == "record" or not any(row["error"] for row in rows):
+            return [row["size"] for row in rows]
     return []

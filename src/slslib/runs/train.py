@@ -102,10 +102,9 @@ def train(
     corpora = [mix(trained) if len(trained) > 1 else trained[0], *dev]
     for corpus in corpora:
         if set(corpus.trials["label"]) != {0, 1} or len(corpus) < config.batch_size:
-            raise ConfigError(
-                f"{corpus.protocol} has {len(corpus)} trials of the partition; at least "
-                f"{config.batch_size} are needed, all with labels, and of both classes"
-            )
+            what = f"{corpus.protocol} has {len(corpus)} trials of the partition"
+            needed = f"{config.batch_size} are needed, all with labels, and of both classes"
+            raise ConfigError(f"{what}; at least {needed}")
     initial, opened = fit.initial_weights(config), [*trained, *dev]
     facts = {
         "config": asdict(config),
