@@ -25,7 +25,8 @@ from slslib.runs import detect as scoring
 def options_of(function):
     """Return the parameters with their defaults, and what the docstring says of each."""
     told = inspect.getdoc(function).partition("Args:\n")[2].partition("\n\n")[0]
-    texts = dict(re.findall(r"^    (\w+): (.*(?:\n     .*)*)", told, re.M))
+    told = told.replace("\n        ", " ")  # as the command line has done, if it was called before
+    texts = dict(re.findall(r"^    (\w+): (.*)", told, re.M))
     parameters = inspect.signature(function).parameters
     assert [*texts] == [*parameters]
     return {name: (one.default, one.annotation, texts[name]) for name, one in parameters.items()}
