@@ -26,7 +26,8 @@ def test_one_long_recording() -> None:
 
 
 def test_a_gpu_by_arithmetic() -> None:
-    exact, bf16 = 67e12 / 148e9, 990e12 / 148e9  # clips per second at the peaks of a data sheet
+    flop = 1e9 * read("speed-parts")["products"]["gflop_per_clip"]
+    exact, bf16 = 67e12 / flop, 990e12 / flop  # clips per second at the peaks of a data sheet
     minutes = [611_829 / rate / 60 for rate in (exact, bf16)]
     assert f"at least {minutes[0]:.0f} minutes in 32 bits and {minutes[1]:.1f} minutes" in PAGE
     assert abs(exact - 450) < 5 and abs(bf16 - 6700) < 50
@@ -72,6 +73,19 @@ def test_where_the_time_goes() -> None:
     assert 0.4 < parts["bf16"] / parts["exact"] < 0.6, "a half"
     for found in read("speed-parts")["parts_seconds"].values():
         assert max(found, key=found.get) == "matrix products"
+
+
+def test_near_the_hardware() -> None:
+    products = read("speed-parts")["products"]
+    gflop, best = products["gflop_per_clip"], products["best_gflop_per_second"]
+    assert f"PyTorch counts {gflop:.0f} GFLOP for a clip" in PAGE
+    assert f"at {best['exact']:.0f} GFLOP/s in 32 bits and {best['bf16']:.0f} in bfloat16" in PAGE
+    rows = {row["setting"]: row for row in read("speed-parts")["batches"] if row["clips"] == 4}
+    rates = {name: 4 * gflop / row["seconds"]["median"] for name, row in rows.items()}
+    exact, bf16 = [100 * rates[name] / best[name] for name in ("exact", "bf16")]
+    assert f"runs at {exact:.0f} % and {bf16:.0f} % of that" in PAGE
+    theirs = 2 * 4 * gflop / rows["exact"]["reference_seconds"]["median"]
+    assert f"runs at {100 * theirs / best['exact']:.0f} % of the 32-bit rate" in PAGE
 
 
 def test_a_state_and_kept_layers() -> None:
