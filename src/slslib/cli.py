@@ -8,6 +8,8 @@ done; ``slslib --help`` lists the other values. An error is shown as one readabl
 standard error, and ``--debug`` adds the traceback.
 """
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -127,6 +129,10 @@ def main() -> None:
     # Exit by an exception, so that the decoding processes are stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    # Libraries make objects that live to the end. By default, Python looks for garbage among them
+    # so often that it takes half a second at the start and another one at the end.
+    gc.set_threshold(10_000)
+    atexit.register(gc.freeze)
     try:
         status = run(argv, as_json="--json" in sys.argv)
         print(end="", flush=True)  # standard output may be closed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import pickle
@@ -222,6 +223,26 @@ def test_the_bar_counts_the_steps_of_the_whole_run(corpora, tmp_path, monkeypatc
         *(("epoch 0", 0, 3, 9), ("epoch 1", 3, 4, 9)),  # stopped in the fifth step
         *(("epoch 1", 4, 6, 9), ("epoch 2", 6, 9, 9)),
     ]
+
+
+def test_no_cycle_holds_a_tensor(corpora, tmp_path, monkeypatch):
+    """The command line looks for garbage rarely, so none may hold the memory of a step."""
+    held = []
+
+    def step(*args):
+        loss = train_step(*args)
+        held.append(sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects()))
+        return loss
+
+    monkeypatch.setattr(fit, "train_step", step)
+    gc.collect()
+    gc.disable()
+    try:
+        train(recipe(dev=None, monitor="train_loss"), tmp_path, data=corpora, progress=False)
+    finally:
+        gc.enable()
+    assert len(held) == 9
+    assert max(held) - min(held) < 4, held  # one of each step would make eight
 
 
 def test_a_run_without_a_name_has_that_of_its_recipe(corpora, tmp_path, monkeypatch):

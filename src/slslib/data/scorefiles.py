@@ -113,10 +113,9 @@ def read_asv_scores(path: str | Path, key: str | Path | None = None) -> pd.DataF
     trials = read_columns(key, ScoreError, ("- trial - - - kind - phase",), {})
     ours, theirs = trials["trial"].align(cells["kind"])
     if (differ := ours != theirs).any():
-        raise ScoreError(
-            f"{path}, line {differ.idxmax()}: does not fit the key {key} ({len(cells)} scores, "
-            f"{len(trials)} trials). The two go line by line; use the files as distributed."
-        )
+        what = f"does not fit the key {key} ({len(cells)} scores, {len(trials)} trials)"
+        remedy = "The two go line by line; use the files as distributed"
+        raise ScoreError(f"{path}, line {differ.idxmax()}: {what}. {remedy}.")
     kinds = translate(key, trials["kind"], {kind: kind for kind in ASV_KINDS}, ScoreError)
     table = trials[["kind", "phase"]].replace({"phase": PHASES})
     return table.assign(kind=kinds.astype(str), score=scores).reset_index(drop=True)
@@ -190,13 +189,12 @@ def match(
     unknown = scored[:0] if is_part else scored.delete(places[places >= 0])
     refused = missing.iloc[:0] if allow_missing and len(missing) < len(chosen) else missing
     if len(refused) or len(unknown):
-        raise ScoreError(
-            f"scores and key do not fit: {len(refused)} of {len(chosen)} trials (phase {phase}) "
-            f"have no score{_examples(refused)}; {len(unknown)} of {len(scores)} scored trials are "
-            f"not in the key{_examples(unknown)}. Use the key of the scored corpus; names agree as "
-            "they are, or by a unique stem. Score every trial (--allow-missing, --allow-extra "
-            "evaluate what there is)."
-        )
+        bare = f"{len(refused)} of {len(chosen)} trials (phase {phase}) have no score"
+        extra = f"{len(unknown)} of {len(scores)} scored trials are not in the key"
+        what = f"{bare}{_examples(refused)}; {extra}{_examples(unknown)}"
+        remedy = "Use the key of the scored corpus; names agree as they are, or by a unique stem"
+        further = "Score every trial (--allow-missing, --allow-extra evaluate what there is)"
+        raise ScoreError(f"scores and key do not fit: {what}. {remedy}. {further}.")
     matched = chosen[chosen["place"] >= 0].reset_index(drop=True)
     rows = scores.iloc[matched.pop("place")].reset_index(drop=True)
     for column in {"label", "attack"} & set(rows):

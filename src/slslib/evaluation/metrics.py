@@ -152,10 +152,9 @@ def split(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     """
     values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if values.shape != known.shape or not np.isin(known, (0, 1)).all():
-        raise ScoreError(
-            f"{values.size} scores and {known.size} labels: every score needs a label 1 (bona "
-            "fide) or 0 (spoof), and systems that are compared the same trials."
-        )
+        what = f"{values.size} scores and {known.size} labels"
+        needed = "every score needs a label 1 (bona fide) or 0 (spoof)"
+        raise ScoreError(f"{what}: {needed}, and systems that are compared the same trials.")
     bonafide, spoof = validate(values[known == 1], values[known == 0])
     return bonafide, spoof
 

@@ -73,10 +73,9 @@ class SLSHead(nn.Module):
         gates = []
         for layer in layers:
             if layer.shape[1:] != (self.n_frames, self.width):
-                raise ValueError(
-                    f"a layer of shape {tuple(layer.shape)} does not fit a head made for "
-                    f"{self.n_frames} frames x {self.width}; cut or tile the audio to one length"
-                )
+                made = f"a head made for {self.n_frames} frames x {self.width}"
+                what = f"a layer of shape {tuple(layer.shape)} does not fit {made}"
+                raise ValueError(f"{what}; cut or tile the audio to one length")
             gate = torch.sigmoid(self.gate(layer.mean(dim=1)))
             gates.append(gate)
             weighted = gate[:, :, None] * layer
