@@ -1,6 +1,6 @@
 """Run the Python of the pages that come first, and check the commands they show.
 
-The Python of a page runs in order, in one namespace, in a folder with a tiny corpus and a tiny
+The Python of a page runs in order, in one namespace, in a folder with a recording and a tiny
 detector (see `folder`). Lines of console blocks that call `slslib` or `make`, in the README and in
 *First commands*, are checked against the program's own help.
 """
@@ -74,29 +74,13 @@ TARGETS = sorted(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Be in a folder with speech.wav, corpus/, scores.txt, key.txt and detector.safetensors."""
+    """Be in a folder with speech.wav and detector.safetensors."""
     import soundfile
 
     from slslib.model.detector import Detector, DetectorConfig
     from slslib.model.xlsr import XLSRConfig
 
     rng = np.random.default_rng(0)
-    (tmp_path / "corpus" / "flac").mkdir(parents=True)
-    (tmp_path / "corpus" / "protocols").mkdir()
-    scores, keys = [], []
-    for partition in ("train", "dev", "test"):
-        lines = []
-        for n in range(8):
-            name, label = f"{partition}_{n}", ("bonafide", "spoof")[n % 2]
-            clip = 0.1 * rng.standard_normal(16_000).astype(np.float32)
-            soundfile.write(tmp_path / "corpus" / "flac" / f"{name}.flac", clip, 16_000)
-            lines.append(f"speaker_{n % 4} {name} - {'-' if n % 2 == 0 else 'A01'} {label}")
-            scores.append(f"{name} {rng.normal(1.0 if n % 2 == 0 else -1.0)!r}")
-        protocol = tmp_path / "corpus" / "protocols" / f"tiny.cm.{partition}.trn.txt"
-        protocol.write_text("\n".join(lines) + "\n")
-        keys += lines
-    (tmp_path / "scores.txt").write_text("\n".join(scores) + "\n")
-    (tmp_path / "key.txt").write_text("\n".join(keys) + "\n")
     clip = 0.1 * rng.standard_normal(5 * 16_000).astype(np.float32)
     soundfile.write(tmp_path / "speech.wav", clip, 16_000)
     tiny = DetectorConfig(XLSRConfig(width=16, n_layers=2, conv_width=8), 8)

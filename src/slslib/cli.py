@@ -130,7 +130,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     # Libraries make objects that live to the end. By default, Python looks for garbage among them
-    # so often that it takes half a second at the start and another one at the end.
+    # so often that it takes half a second at the start, and nearly a second at the end.
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)
     try:

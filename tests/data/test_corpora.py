@@ -247,7 +247,7 @@ def test_a_path_is_that_of_the_working_directory(tmp_path, monkeypatch):
 
     assert found(".") == found("./") == found("../here") == ["c.wav", "own/d.wav"]
     assert found("./own") == found("../here/own") == ["d.wav"]
-    with pytest.raises(ProtocolError, match=r"own: one in .*/data, one here\. Give \./own"):
+    with pytest.raises(ProtocolError, match=r"own: found in .*/data and here\. Give \./own"):
         open_corpus("own")
     (tmp_path / "here" / "own" / "d.wav").unlink()
     (tmp_path / "here" / "own").rmdir()

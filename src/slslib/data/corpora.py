@@ -223,7 +223,7 @@ def open_partitions(
             what = f"neither a corpus ({', '.join(LAYOUTS)}) nor a folder in {root} or here"
             raise ProtocolError(f"{name}: {what}. Check the name and --data.")
         if len({path.resolve() for path in folders}) > 1:
-            raise ProtocolError(f"{name}: one in {root}, one here. Give ./{name} or a whole path.")
+            raise ProtocolError(f"{name}: found in {root} and here. Give ./{name} or a whole path.")
         root = folders[0]
     found = ([f for f in sorted(root.glob(p)) if _IS_DATA(f.name)] for p in layout.protocols)
     files = next(filter(None, found), [])
